@@ -1,0 +1,1 @@
+//! Executes a graph on WebGPU: device, kernels, memory plan, recording, read-back.

@@ -1,0 +1,1 @@
+//! A network as a static graph of typed ops.

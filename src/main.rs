@@ -1,0 +1,2 @@
+//! The `undiffuse` command.
+fn main() {}

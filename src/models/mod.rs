@@ -1,0 +1,1 @@
+//! The architectures: `config.json` and weights become a graph.

@@ -1,0 +1,1 @@
+//! Random streams that reproduce torch's.

@@ -1,0 +1,1 @@
+//! Checkpoint files: untrusted bytes become checked tensors.
