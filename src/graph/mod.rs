@@ -1,1 +1,192 @@
 //! A network as a static graph of typed ops.
+//!
+//! A [`Graph`] is a value: nodes in execution order, each with a fixed shape and dtype that were checked when the node was
+//! added. It knows no model and no device. Pictures inside a graph are channels-last, `[batch, height, width, channels]`,
+//! so that a picture is a sequence of tokens after a free reshape, and 1×1 convolution, linear layer and attention all read
+//! contiguous channels; models permute from and to diffusers' `[batch, channels, height, width]` at their borders.
+//!
+//! Networks are built through [`Builder`], whose scopes follow the module paths of the checkpoint, so that a weight is
+//! named by where it is used and an error names the layer.
+
+mod builder;
+mod liveness;
+mod op;
+mod rewrite;
+
+pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
+pub use liveness::Liveness;
+pub use op::{Activation, BinaryOp, Op, Padding, update};
+pub use rewrite::fuse;
+
+/// Index of a node in its graph; nodes only refer to earlier ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NodeId(pub(crate) usize);
+
+impl NodeId {
+    /// Position in [`Graph::nodes`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// Index of a weight in [`Graph::weights`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct WeightId(pub(crate) usize);
+
+impl WeightId {
+    /// Position in [`Graph::weights`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// Element type of an activation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DType {
+    /// 32-bit float: every activation.
+    F32,
+    /// 32-bit unsigned: packed RGBA8 pixels.
+    U32,
+}
+
+/// What a weight is used as, from which a device derives how to lay it out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WeightRole {
+    /// Convolution kernel, `[out_channels, in_channels, kernel_height, kernel_width]`.
+    Conv2d,
+    /// Linear layer, `[out_features, in_features]`; 1×1 kernels `[out, in, 1, 1]` are accepted in its place.
+    Linear,
+    /// Bias or norm parameter, `[channels]`.
+    Vector,
+}
+
+/// A weight that the graph needs, under its name in the checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WeightSpec {
+    /// Name in the checkpoint, such as `down_blocks.0.resnets.0.conv1.weight`.
+    pub name: String,
+    /// Shape in the checkpoint.
+    pub shape: Vec<usize>,
+    /// What it is used as.
+    pub role: WeightRole,
+}
+
+/// One operation with its result's shape.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Node {
+    /// What is computed, from which nodes and weights.
+    pub op: Op,
+    /// Shape of the result, row-major.
+    pub shape: Vec<usize>,
+    /// Element type of the result.
+    pub dtype: DType,
+    /// Module path of the layer, such as `down_blocks.1.resnets.0.conv1`.
+    pub path: String,
+}
+
+impl Node {
+    /// Number of elements of the result.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A network with fixed shapes.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    weights: Vec<WeightSpec>,
+    inputs: Vec<(String, NodeId)>,
+    outputs: Vec<(String, NodeId)>,
+}
+
+impl Graph {
+    /// Nodes in execution order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node `id`.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Weights in order of first use.
+    pub fn weights(&self) -> &[WeightSpec] {
+        &self.weights
+    }
+
+    /// The weight `id`.
+    pub fn weight(&self, id: WeightId) -> &WeightSpec {
+        &self.weights[id.0]
+    }
+
+    /// Named inputs.
+    pub fn inputs(&self) -> &[(String, NodeId)] {
+        &self.inputs
+    }
+
+    /// Named outputs.
+    pub fn outputs(&self) -> &[(String, NodeId)] {
+        &self.outputs
+    }
+
+    /// The input called `name`.
+    ///
+    /// # Errors
+    /// If there is none; the message lists those there are.
+    pub fn input(&self, name: &str) -> Result<NodeId, Error> {
+        find(&self.inputs, name, "input")
+    }
+
+    /// The output called `name`.
+    ///
+    /// # Errors
+    /// If there is none; the message lists those there are.
+    pub fn output(&self, name: &str) -> Result<NodeId, Error> {
+        find(&self.outputs, name, "output")
+    }
+}
+
+fn find(list: &[(String, NodeId)], name: &str, kind: &'static str) -> Result<NodeId, Error> {
+    list.iter().find(|(n, _)| n == name).map(|(_, id)| *id).ok_or_else(|| Error::NoSuchPort {
+        kind,
+        name: name.to_owned(),
+        known: list.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// A graph that cannot be built or addressed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// Operands whose shapes do not fit.
+    #[error("{path}: {message}")]
+    Shape {
+        /// Module path of the layer.
+        path: String,
+        /// What does not fit, with the shapes.
+        message: String,
+    },
+    /// One weight name asked for with two shapes or roles.
+    #[error("{path}: weight `{name}` is used as {first:?} and as {second:?}")]
+    WeightConflict {
+        /// Module path of the second use.
+        path: String,
+        /// Name of the weight.
+        name: String,
+        /// Shape at first use.
+        first: Vec<usize>,
+        /// Shape at the second.
+        second: Vec<usize>,
+    },
+    /// An input or output that the graph does not have.
+    #[error("no {kind} called `{name}`; this network has: {known}")]
+    NoSuchPort {
+        /// `input` or `output`.
+        kind: &'static str,
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+}

@@ -1,0 +1,349 @@
+//! Builds a graph layer by layer; shapes are checked as each node is added.
+
+use std::cell::RefCell;
+
+use super::op::update;
+use super::{Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, WeightId, WeightRole, WeightSpec};
+
+/// A graph under construction.
+#[derive(Default, Debug)]
+pub struct Builder {
+    graph: RefCell<Graph>,
+}
+
+impl Builder {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The scope with the empty path.
+    pub fn root(&self) -> Scope<'_> {
+        Scope { builder: self, path: String::new() }
+    }
+
+    /// The finished graph.
+    pub fn finish(self) -> Graph {
+        self.graph.into_inner()
+    }
+}
+
+/// A place in the module tree: layers added here take their weights from `path.*`.
+#[derive(Clone, Debug)]
+pub struct Scope<'b> {
+    builder: &'b Builder,
+    path: String,
+}
+
+/// Options of [`Scope::conv2d`].
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2dOptions {
+    /// Channels of the result.
+    pub out_channels: usize,
+    /// Height and width of the kernel.
+    pub kernel: usize,
+    /// Step between result pixels.
+    pub stride: usize,
+    /// Zeros around the picture.
+    pub padding: Padding,
+    /// Whether there is a bias.
+    pub bias: bool,
+}
+
+impl Conv2dOptions {
+    /// A `kernel`×`kernel` convolution with bias that keeps height and width.
+    pub fn same(out_channels: usize, kernel: usize) -> Self {
+        Self { out_channels, kernel, stride: 1, padding: Padding::same(kernel / 2), bias: true }
+    }
+}
+
+/// Options of [`Scope::timestep_embedding`], named as in diffusers' `Timesteps`.
+#[derive(Clone, Copy, Debug)]
+pub struct TimestepEmbeddingOptions {
+    /// Length of the embedding.
+    pub dim: usize,
+    /// cos before sin.
+    pub flip_sin_to_cos: bool,
+    /// Subtracted from dim/2 in the exponent's divisor.
+    pub downscale_freq_shift: f32,
+    /// Multiplies the angle.
+    pub scale: f32,
+}
+
+impl<'b> Scope<'b> {
+    /// The child module `name` (which may hold dots).
+    pub fn at(&self, name: impl std::fmt::Display) -> Scope<'b> {
+        let path = if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) };
+        Scope { builder: self.builder, path }
+    }
+
+    /// The module path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Shape of a node.
+    pub fn shape(&self, id: NodeId) -> Vec<usize> {
+        self.builder.graph.borrow().nodes[id.0].shape.clone()
+    }
+
+    /// An error at this place.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        Error::Shape { path: self.path.clone(), message: message.into() }
+    }
+
+    fn push(&self, op: Op, shape: Vec<usize>, dtype: DType) -> Result<NodeId, Error> {
+        let elements = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        if elements.is_none_or(|n| n == 0 || n > u32::MAX as usize / 4) {
+            return Err(self.error(format!("{} would make a tensor of shape {shape:?}", op.name())));
+        }
+        let graph = &mut *self.builder.graph.borrow_mut();
+        graph.nodes.push(Node { op, shape, dtype, path: self.path.clone() });
+        Ok(NodeId(graph.nodes.len() - 1))
+    }
+
+    fn weight(&self, name: &str, shape: Vec<usize>, role: WeightRole) -> Result<WeightId, Error> {
+        let name = self.at(name).path;
+        let graph = &mut *self.builder.graph.borrow_mut();
+        if let Some(index) = graph.weights.iter().position(|w| w.name == name) {
+            let first = &graph.weights[index];
+            if first.shape != shape || first.role != role {
+                let first = first.shape.clone();
+                return Err(Error::WeightConflict { path: self.path.clone(), name, first, second: shape });
+            }
+            return Ok(WeightId(index));
+        }
+        graph.weights.push(WeightSpec { name, shape, role });
+        Ok(WeightId(graph.weights.len() - 1))
+    }
+
+    fn picture(&self, x: NodeId) -> Result<[usize; 4], Error> {
+        let shape = self.shape(x);
+        shape.try_into().map_err(|s| self.error(format!("expected [batch, height, width, channels], got {s:?}")))
+    }
+
+    /// A tensor filled from outside.
+    pub fn input(&self, name: &str, shape: &[usize]) -> Result<NodeId, Error> {
+        let id = self.at(name).push(Op::Input, shape.to_vec(), DType::F32)?;
+        self.builder.graph.borrow_mut().inputs.push((name.to_owned(), id));
+        Ok(id)
+    }
+
+    /// Makes a node readable from outside under `name`.
+    pub fn output(&self, name: &str, id: NodeId) {
+        self.builder.graph.borrow_mut().outputs.push((name.to_owned(), id));
+    }
+
+    /// `torch.nn.Conv2d` with `weight` and `bias` at this path; `x` is `[batch, height, width, in_channels]`.
+    pub fn conv2d(&self, x: NodeId, options: Conv2dOptions) -> Result<NodeId, Error> {
+        let [batch, height, width, channels] = self.picture(x)?;
+        let Conv2dOptions { out_channels, kernel, stride, padding, bias } = options;
+        let side = |length: usize, before: usize, after: usize| {
+            (length + before + after).checked_sub(kernel).filter(|_| stride > 0).map(|room| room / stride + 1)
+        };
+        let (Some(out_height), Some(out_width)) =
+            (side(height, padding.top, padding.bottom), side(width, padding.left, padding.right))
+        else {
+            let message = format!("a picture of {height}×{width} is too small for a {kernel}×{kernel} kernel");
+            return Err(self.error(message));
+        };
+        let weight = self.weight("weight", vec![out_channels, channels, kernel, kernel], WeightRole::Conv2d)?;
+        let bias = bias.then(|| self.weight("bias", vec![out_channels], WeightRole::Vector)).transpose()?;
+        let shape = vec![batch, out_height, out_width, out_channels];
+        self.push(Op::Conv2d { x, weight, bias, residual: None, stride, padding }, shape, DType::F32)
+    }
+
+    /// `torch.nn.Linear` with `weight` and, if asked, `bias` at this path.
+    pub fn linear(&self, x: NodeId, out_features: usize, bias: bool) -> Result<NodeId, Error> {
+        let mut shape = self.shape(x);
+        let Some(last) = shape.last_mut() else { return Err(self.error("linear of a scalar")) };
+        let in_features = std::mem::replace(last, out_features);
+        let weight = self.weight("weight", vec![out_features, in_features], WeightRole::Linear)?;
+        let bias = bias.then(|| self.weight("bias", vec![out_features], WeightRole::Vector)).transpose()?;
+        self.push(Op::Linear { x, weight, bias, residual: None }, shape, DType::F32)
+    }
+
+    /// `torch.nn.GroupNorm` over the last axis of `[batch, ..., channels]`.
+    pub fn group_norm(&self, x: NodeId, groups: usize, eps: f32) -> Result<NodeId, Error> {
+        let shape = self.shape(x);
+        let channels = shape.last().copied().unwrap_or(0);
+        if shape.len() < 2 || groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(self.error(format!("{groups} groups do not divide the {channels} channels of {shape:?}")));
+        }
+        let weight = self.weight("weight", vec![channels], WeightRole::Vector)?;
+        let bias = self.weight("bias", vec![channels], WeightRole::Vector)?;
+        self.push(Op::GroupNorm { x, weight, bias, groups, eps, activation: None }, shape, DType::F32)
+    }
+
+    /// `torch.nn.LayerNorm` over the last axis.
+    pub fn layer_norm(&self, x: NodeId, eps: f32) -> Result<NodeId, Error> {
+        let shape = self.shape(x);
+        let Some(&channels) = shape.last() else { return Err(self.error("layer norm of a scalar")) };
+        let weight = self.weight("weight", vec![channels], WeightRole::Vector)?;
+        let bias = self.weight("bias", vec![channels], WeightRole::Vector)?;
+        self.push(Op::LayerNorm { x, weight, bias, eps }, shape, DType::F32)
+    }
+
+    /// Scaled dot-product attention; `q` is `[batch, query_tokens, channels]`, `k` and `v` `[batch, key_tokens, channels]`.
+    pub fn attention(&self, q: NodeId, k: NodeId, v: NodeId, heads: usize, causal: bool) -> Result<NodeId, Error> {
+        let (qs, ks, vs) = (self.shape(q), self.shape(k), self.shape(v));
+        let fits = qs.len() == 3 && ks == vs && ks.len() == 3 && qs[0] == ks[0] && qs[2] == ks[2];
+        if !fits || heads == 0 || !qs[2].is_multiple_of(heads) || (causal && qs[1] != ks[1]) {
+            return Err(self.error(format!("attention of {qs:?} over {ks:?} and {vs:?} with {heads} heads")));
+        }
+        self.push(Op::Attention { q, k, v, heads, causal }, qs, DType::F32)
+    }
+
+    /// An element-wise non-linearity.
+    pub fn activate(&self, x: NodeId, activation: Activation) -> Result<NodeId, Error> {
+        self.push(Op::Activate { x, activation }, self.shape(x), DType::F32)
+    }
+
+    /// diffusers' `GEGLU` after its projection: first half of the last axis times gelu of the second.
+    pub fn geglu(&self, x: NodeId) -> Result<NodeId, Error> {
+        let mut shape = self.shape(x);
+        match shape.last_mut() {
+            Some(last) if last.is_multiple_of(2) => *last /= 2,
+            _ => return Err(self.error(format!("GEGLU needs an even last axis, got {shape:?}"))),
+        }
+        self.push(Op::Geglu { x }, shape, DType::F32)
+    }
+
+    /// a + b; each axis of `b` is that of `a` or 1.
+    pub fn add(&self, a: NodeId, b: NodeId) -> Result<NodeId, Error> {
+        self.binary(BinaryOp::Add, a, b)
+    }
+
+    /// a − b; each axis of `b` is that of `a` or 1.
+    pub fn sub(&self, a: NodeId, b: NodeId) -> Result<NodeId, Error> {
+        self.binary(BinaryOp::Sub, a, b)
+    }
+
+    /// a · b; each axis of `b` is that of `a` or 1.
+    pub fn mul(&self, a: NodeId, b: NodeId) -> Result<NodeId, Error> {
+        self.binary(BinaryOp::Mul, a, b)
+    }
+
+    fn binary(&self, op: BinaryOp, a: NodeId, b: NodeId) -> Result<NodeId, Error> {
+        let (sa, sb) = (self.shape(a), self.shape(b));
+        if sa.len() != sb.len() || sa.iter().zip(&sb).any(|(&da, &db)| db != da && db != 1) {
+            return Err(self.error(format!("{op:?} of {sa:?} and {sb:?}")));
+        }
+        self.push(Op::Binary { op, a, b }, sa, DType::F32)
+    }
+
+    /// scale · x + shift.
+    pub fn affine(&self, x: NodeId, scale: f32, shift: f32) -> Result<NodeId, Error> {
+        self.push(Op::Affine { x, scale, shift }, self.shape(x), DType::F32)
+    }
+
+    /// Tensors one after the other along `axis`.
+    pub fn concat(&self, inputs: &[NodeId], axis: usize) -> Result<NodeId, Error> {
+        let shapes: Vec<_> = inputs.iter().map(|&id| self.shape(id)).collect();
+        let misfit = || self.error(format!("concat along axis {axis} of {shapes:?}"));
+        let mut shape = shapes.first().ok_or_else(misfit)?.clone();
+        if axis >= shape.len() {
+            return Err(misfit());
+        }
+        for other in &shapes[1..] {
+            let same = |(i, (a, b)): (usize, (&usize, &usize))| i == axis || a == b;
+            if other.len() != shape.len() || !shape.iter().zip(other).enumerate().all(same) {
+                return Err(misfit());
+            }
+            shape[axis] += other[axis];
+        }
+        self.push(Op::Concat { inputs: inputs.to_vec(), axis }, shape, DType::F32)
+    }
+
+    /// `length` indices from `start` on along `axis`.
+    pub fn slice(&self, x: NodeId, axis: usize, start: usize, length: usize) -> Result<NodeId, Error> {
+        let mut shape = self.shape(x);
+        if axis >= shape.len() || start.checked_add(length).is_none_or(|end| end > shape[axis]) {
+            return Err(self.error(format!("slice of {length} from {start} along axis {axis} of {shape:?}")));
+        }
+        shape[axis] = length;
+        self.push(Op::Slice { x, axis, start }, shape, DType::F32)
+    }
+
+    /// The same elements in another shape.
+    pub fn reshape(&self, x: NodeId, shape: &[usize]) -> Result<NodeId, Error> {
+        let from = self.shape(x);
+        if from.iter().product::<usize>() != shape.iter().product::<usize>() {
+            return Err(self.error(format!("{from:?} cannot be reshaped to {shape:?}")));
+        }
+        self.push(Op::Reshape { x }, shape.to_vec(), DType::F32)
+    }
+
+    /// Axis i of the result is axis `axes[i]` of `x`.
+    pub fn permute(&self, x: NodeId, axes: &[usize]) -> Result<NodeId, Error> {
+        let from = self.shape(x);
+        let mut sorted = axes.to_vec();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..from.len()) {
+            return Err(self.error(format!("{axes:?} is no permutation of the axes of {from:?}")));
+        }
+        let shape = axes.iter().map(|&axis| from[axis]).collect();
+        self.push(Op::Permute { x, axes: axes.to_vec() }, shape, DType::F32)
+    }
+
+    /// Nearest-neighbour resampling of `[batch, height, width, channels]`.
+    pub fn resize_nearest(&self, x: NodeId, height: usize, width: usize) -> Result<NodeId, Error> {
+        let [batch, _, _, channels] = self.picture(x)?;
+        self.push(Op::ResizeNearest { x }, vec![batch, height, width, channels], DType::F32)
+    }
+
+    /// Mean of 2×2 pixels of `[batch, height, width, channels]`.
+    pub fn avg_pool2(&self, x: NodeId) -> Result<NodeId, Error> {
+        let [batch, height, width, channels] = self.picture(x)?;
+        self.push(Op::AvgPool2 { x }, vec![batch, height / 2, width / 2, channels], DType::F32)
+    }
+
+    /// Sinusoidal embedding of `[batch]` numbers as `[batch, dim]`.
+    pub fn timestep_embedding(&self, timestep: NodeId, options: TimestepEmbeddingOptions) -> Result<NodeId, Error> {
+        let TimestepEmbeddingOptions { dim, flip_sin_to_cos, downscale_freq_shift, scale } = options;
+        let [batch] = self.shape(timestep)[..] else {
+            return Err(self.error(format!("timesteps of shape {:?}, expected [batch]", self.shape(timestep))));
+        };
+        if dim < 2 || (dim / 2) as f32 == downscale_freq_shift {
+            return Err(self.error(format!("a timestep embedding of {dim} dimensions, shift {downscale_freq_shift}")));
+        }
+        let op = Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period: 10_000.0 };
+        self.push(op, vec![batch, dim], DType::F32)
+    }
+
+    /// Guidance and a solver's update; the result stacks the new sample, x0 and the new history (see [`update`]).
+    pub fn linear_update(
+        &self,
+        sample: NodeId,
+        model_output: NodeId,
+        noise: NodeId,
+        history: NodeId,
+        coefficients: NodeId,
+    ) -> Result<NodeId, Error> {
+        let mut shape = self.shape(sample);
+        let times = |n: usize| {
+            let mut s = shape.clone();
+            s[0] *= n;
+            s
+        };
+        let output = self.shape(model_output);
+        let fits = (output == shape || output == times(2))
+            && self.shape(noise) == shape
+            && self.shape(history) == times(update::HISTORY)
+            && self.shape(coefficients) == [update::COEFFICIENTS];
+        if !fits {
+            return Err(self.error(format!("update of a sample {shape:?} by a model output {output:?}")));
+        }
+        shape[0] *= update::RESULTS;
+        self.push(Op::LinearUpdate { sample, model_output, noise, history, coefficients }, shape, DType::F32)
+    }
+
+    /// `[batch, 1 or 3 channels, height, width]` in −1..1 as RGBA8 pixels `[batch, height, width]`.
+    pub fn pack_rgba8(&self, x: NodeId) -> Result<NodeId, Error> {
+        let [batch, channels, height, width] = self.picture(x)?;
+        if channels != 1 && channels != 3 {
+            return Err(self.error(format!("{channels} channels make no picture: 1 or 3 do")));
+        }
+        self.push(Op::PackRgba8 { x }, vec![batch, height, width], DType::U32)
+    }
+}

@@ -1,0 +1,320 @@
+//! The ops, and what each computes.
+
+use super::{NodeId, WeightId};
+
+/// Zero padding of a convolution, in pixels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same on all four sides.
+    pub const fn same(pixels: usize) -> Self {
+        Self { top: pixels, bottom: pixels, left: pixels, right: pixels }
+    }
+
+    /// One row below and one column to the right: the (0, 1, 0, 1) padding before diffusers' unpadded stride-2 convolutions.
+    pub const fn bottom_right() -> Self {
+        Self { top: 0, bottom: 1, left: 0, right: 1 }
+    }
+}
+
+/// Element-wise non-linearities.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Activation {
+    /// x · sigmoid(x), also called swish.
+    Silu,
+    /// x · Φ(x), exact, through erf.
+    Gelu,
+    /// GELU by its tanh approximation (`gelu_new`, `gelu-approximate`).
+    GeluTanh,
+    /// x · sigmoid(1.702 x), as in CLIP ViT-L.
+    QuickGelu,
+    /// x · tanh(ln(1 + eˣ)).
+    Mish,
+    /// max(x, 0).
+    Relu,
+}
+
+/// Element-wise operations on two tensors.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BinaryOp {
+    /// a + b.
+    Add,
+    /// a − b.
+    Sub,
+    /// a · b.
+    Mul,
+}
+
+/// One operation. Pictures are `[batch, height, width, channels]`; "rows" are all leading axes of a tensor taken together.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    /// Filled from outside before each run.
+    Input,
+    /// 2-D convolution (cross-correlation, as in torch) plus bias, plus a residual of the result's shape or `[batch, 1, 1, channels]`.
+    Conv2d {
+        /// `[batch, height, width, in_channels]`.
+        x: NodeId,
+        /// `[out_channels, in_channels, kernel_height, kernel_width]`.
+        weight: WeightId,
+        /// `[out_channels]`.
+        bias: Option<WeightId>,
+        /// Added to the result.
+        residual: Option<NodeId>,
+        /// Step between result pixels, both axes.
+        stride: usize,
+        /// Zeros around `x`.
+        padding: Padding,
+    },
+    /// x Wᵀ + bias over the last axis, plus a residual of the result's shape.
+    Linear {
+        /// `[..., in_features]`.
+        x: NodeId,
+        /// `[out_features, in_features]`.
+        weight: WeightId,
+        /// `[out_features]`.
+        bias: Option<WeightId>,
+        /// Added to the result.
+        residual: Option<NodeId>,
+    },
+    /// Group normalisation with affine parameters (biased variance over a group's pixels and channels), then an activation.
+    GroupNorm {
+        /// `[batch, ..., channels]`.
+        x: NodeId,
+        /// `[channels]`.
+        weight: WeightId,
+        /// `[channels]`.
+        bias: WeightId,
+        /// Number of groups of consecutive channels.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
+        /// Applied to the result.
+        activation: Option<Activation>,
+    },
+    /// Layer normalisation over the last axis with affine parameters.
+    LayerNorm {
+        /// `[..., channels]`.
+        x: NodeId,
+        /// `[channels]`.
+        weight: WeightId,
+        /// `[channels]`.
+        bias: WeightId,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// softmax(q kᵀ / √head_size) v for each head; head h owns the channels `h * head_size ..`.
+    Attention {
+        /// `[batch, query_tokens, channels]`.
+        q: NodeId,
+        /// `[batch, key_tokens, channels]`.
+        k: NodeId,
+        /// `[batch, key_tokens, channels]`.
+        v: NodeId,
+        /// Number of heads; divides the channels.
+        heads: usize,
+        /// A token sees itself and those before it only.
+        causal: bool,
+    },
+    /// An activation by itself.
+    Activate {
+        /// Any shape.
+        x: NodeId,
+        /// Which.
+        activation: Activation,
+    },
+    /// a · gelu(b) for a = the first half of the last axis and b = the second.
+    Geglu {
+        /// `[..., 2 * channels]`.
+        x: NodeId,
+    },
+    /// Element-wise; every axis of `b` is that of `a` or 1.
+    Binary {
+        /// Which.
+        op: BinaryOp,
+        /// Left operand; the result has its shape.
+        a: NodeId,
+        /// Right operand, of the same rank.
+        b: NodeId,
+    },
+    /// scale · x + shift.
+    Affine {
+        /// Any shape.
+        x: NodeId,
+        /// Factor.
+        scale: f32,
+        /// Summand.
+        shift: f32,
+    },
+    /// Tensors one after the other along an axis.
+    Concat {
+        /// At least one; equal but for `axis`.
+        inputs: Vec<NodeId>,
+        /// Along which.
+        axis: usize,
+    },
+    /// `start .. start + result's length` along an axis.
+    Slice {
+        /// Source.
+        x: NodeId,
+        /// Along which.
+        axis: usize,
+        /// First index taken.
+        start: usize,
+    },
+    /// The same elements in another shape; costs nothing.
+    Reshape {
+        /// Source.
+        x: NodeId,
+    },
+    /// Axis i of the result is axis `axes[i]` of the source.
+    Permute {
+        /// Source.
+        x: NodeId,
+        /// A permutation of its axes.
+        axes: Vec<usize>,
+    },
+    /// Nearest neighbour: source index = floor(i · in / out).
+    ResizeNearest {
+        /// `[batch, height, width, channels]`.
+        x: NodeId,
+    },
+    /// Mean of 2×2 pixels, an odd last row or column is dropped.
+    AvgPool2 {
+        /// `[batch, height, width, channels]`.
+        x: NodeId,
+    },
+    /// Sinusoidal embedding of `[batch]` numbers as `[batch, dim]` (diffusers' `get_timestep_embedding`).
+    TimestepEmbedding {
+        /// `[batch]`.
+        timestep: NodeId,
+        /// cos before sin.
+        flip_sin_to_cos: bool,
+        /// Subtracted from dim/2 in the exponent's divisor.
+        downscale_freq_shift: f32,
+        /// Multiplies the angle.
+        scale: f32,
+        /// Largest period, 10000 in all known models.
+        max_period: f32,
+    },
+    /// Guidance and the linear update of a solver's step in one op; see [`update`] for its terms.
+    LinearUpdate {
+        /// x_t, `[batch, ...]`.
+        sample: NodeId,
+        /// `[batch, ...]`, or `[2 * batch, ...]` with the unconditional half first.
+        model_output: NodeId,
+        /// Fresh noise, shape of `sample`.
+        noise: NodeId,
+        /// `[update::HISTORY * batch, ...]`.
+        history: NodeId,
+        /// `[update::COEFFICIENTS]`.
+        coefficients: NodeId,
+    },
+    /// `[batch, channels, height, width]` in −1..1 (1 or 3 channels) to RGBA8 pixels `[batch, height, width]`, red in the lowest
+    /// byte: 255 · clamp(x/2 + 1/2, 0, 1), halves rounded to even, alpha 255.
+    PackRgba8 {
+        /// `[batch, channels, height, width]`.
+        x: NodeId,
+    },
+}
+
+/// The terms and coefficients of [`Op::LinearUpdate`].
+///
+/// With g = guidance: output = u + g·(c − u) of a doubled batch, else the model output itself;
+/// x0 = clamp(a·sample + b·output, −clip, clip);
+/// each row of the result is a combination of `[sample, output, x0, noise, history…]`.
+/// The result stacks along the batch axis: the new sample, x0, and the [`HISTORY`] new history slots.
+pub mod update {
+    /// Number of history slots.
+    pub const HISTORY: usize = 4;
+    /// Number of terms of a row.
+    pub const TERMS: usize = 4 + HISTORY;
+    /// Tensors stacked in the result: sample, x0, history.
+    pub const RESULTS: usize = 2 + HISTORY;
+    /// Index of the guidance scale g.
+    pub const GUIDANCE: usize = 0;
+    /// Index of a: what x0 takes of the sample.
+    pub const X0_SAMPLE: usize = 1;
+    /// Index of b: what x0 takes of the output.
+    pub const X0_OUTPUT: usize = 2;
+    /// Index of the clipping range of x0 (`f32::MAX` for none).
+    pub const CLIP: usize = 3;
+    /// Index of the first row, the new sample's; the history rows follow it.
+    pub const ROWS: usize = 4;
+    /// Length of the coefficient vector.
+    pub const COEFFICIENTS: usize = ROWS + (1 + HISTORY) * TERMS;
+}
+
+impl Op {
+    /// The op's name in messages and profiles.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input => "input",
+            Op::Conv2d { .. } => "conv2d",
+            Op::Linear { .. } => "linear",
+            Op::GroupNorm { .. } => "group_norm",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::Attention { .. } => "attention",
+            Op::Activate { .. } => "activate",
+            Op::Geglu { .. } => "geglu",
+            Op::Binary { .. } => "binary",
+            Op::Affine { .. } => "affine",
+            Op::Concat { .. } => "concat",
+            Op::Slice { .. } => "slice",
+            Op::Reshape { .. } => "reshape",
+            Op::Permute { .. } => "permute",
+            Op::ResizeNearest { .. } => "resize_nearest",
+            Op::AvgPool2 { .. } => "avg_pool2",
+            Op::TimestepEmbedding { .. } => "timestep_embedding",
+            Op::LinearUpdate { .. } => "linear_update",
+            Op::PackRgba8 { .. } => "pack_rgba8",
+        }
+    }
+
+    /// Calls `visit` with each node the op reads, in a fixed order.
+    pub fn for_each_input(&self, mut visit: impl FnMut(NodeId)) {
+        self.clone().map_inputs(|id| {
+            visit(id);
+            id
+        });
+    }
+
+    /// Replaces each node the op reads.
+    pub fn map_inputs(&mut self, mut map: impl FnMut(NodeId) -> NodeId) {
+        let mut each = |id: &mut NodeId| *id = map(*id);
+        match self {
+            Op::Input => {}
+            Op::Conv2d { x, residual, .. } | Op::Linear { x, residual, .. } => {
+                each(x);
+                residual.iter_mut().for_each(each);
+            }
+            Op::GroupNorm { x, .. }
+            | Op::LayerNorm { x, .. }
+            | Op::Activate { x, .. }
+            | Op::Geglu { x }
+            | Op::Affine { x, .. }
+            | Op::Slice { x, .. }
+            | Op::Reshape { x }
+            | Op::Permute { x, .. }
+            | Op::ResizeNearest { x }
+            | Op::AvgPool2 { x }
+            | Op::PackRgba8 { x }
+            | Op::TimestepEmbedding { timestep: x, .. } => each(x),
+            Op::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(each),
+            Op::Binary { a, b, .. } => [a, b].into_iter().for_each(each),
+            Op::Concat { inputs, .. } => inputs.iter_mut().for_each(each),
+            Op::LinearUpdate { sample, model_output, noise, history, coefficients } => {
+                [sample, model_output, noise, history, coefficients].into_iter().for_each(each);
+            }
+        }
+    }
+}
