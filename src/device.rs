@@ -98,6 +98,42 @@ impl Program {
         }
     }
 
+    /// Number of elements of an input.
+    ///
+    /// # Errors
+    /// If there is no such input.
+    pub fn input_length(&self, input: &str) -> Result<usize, Error> {
+        match self {
+            Self::Cpu(program) => {
+                let id = program.graph().input(input).map_err(cpu::Error::from)?;
+                Ok(program.graph().node(id).elements())
+            }
+        }
+    }
+
+    /// Fills an input with an output of `source`, on the device.
+    ///
+    /// # Errors
+    /// If there is no such input or output, or they differ in length.
+    pub fn copy_from(&mut self, input: &str, source: &Program, output: &str) -> Result<(), Error> {
+        match (self, source) {
+            (Self::Cpu(program), Self::Cpu(source)) => Ok(program.write(input, source.read(output)?)?),
+        }
+    }
+
+    /// Fills an input with an output of the same program, on the device.
+    ///
+    /// # Errors
+    /// As [`Program::copy_from`].
+    pub fn feed_back(&mut self, input: &str, output: &str) -> Result<(), Error> {
+        match self {
+            Self::Cpu(program) => {
+                let value = program.read(output)?.to_vec();
+                Ok(program.write(input, &value)?)
+            }
+        }
+    }
+
     /// Computes the outputs; on a GPU, queues the work.
     ///
     /// # Errors
@@ -133,5 +169,21 @@ impl Program {
     /// As [`Program::read`].
     pub async fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, Error> {
         Ok(self.read(&[name]).await?.remove(0).into_iter().map(f32::from_bits).collect())
+    }
+
+    /// Frees what the program holds on the device, apart from its weights.
+    pub fn destroy(&mut self) {
+        match self {
+            Self::Cpu(_) => {}
+        }
+    }
+}
+
+impl Weights {
+    /// Frees the weights on the device; programs that use them fail from then on.
+    pub fn destroy(&self) {
+        match self {
+            Self::Cpu(_) => {}
+        }
     }
 }
