@@ -73,7 +73,7 @@ const ALPHABETIC_MARKS_AND_SYMBOLS: [(u32, u32); 230] = [
     (0x1e947, 0x1e947), (0x1f130, 0x1f189),
 ];
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
 
