@@ -196,6 +196,20 @@ impl SchedulerConfig {
         Self::read(self.keys.for_class(solver.class_name()))
     }
 
+    /// The config as `StableDiffusionPipeline` changes it when it is built: `steps_offset` becomes 1 and `clip_sample`
+    /// false, which the first published checkpoints had wrong.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn for_stable_diffusion_pipeline(&self) -> Result<Self, Error> {
+        let mut keys = self.keys.clone();
+        keys.set("steps_offset", 1.into());
+        if keys.stored("clip_sample").is_some() || matches!(self.solver(), Some(Solver::Ddpm | Solver::Ddim)) {
+            keys.set("clip_sample", false.into());
+        }
+        Self::read(keys)
+    }
+
     fn read(keys: Keys) -> Result<Self, Error> {
         let Some(solver) = Solver::ALL.into_iter().find(|solver| solver.class_name() == keys.class) else {
             return Ok(Self { keys, scheduler: None });

@@ -12,6 +12,16 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// Sets `key` as if the file had held it.
+    pub(super) fn set(&mut self, key: &str, value: Value) {
+        self.map.insert(key.to_owned(), value);
+    }
+
+    /// The value of `key` as the file holds it.
+    pub(super) fn stored(&self, key: &str) -> Option<&Value> {
+        self.map.get(key)
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let map: Map<String, Value> = match serde_json::from_str(&quote_bare_numbers(text)) {
             Ok(Value::Object(map)) => map,

@@ -4,6 +4,7 @@
 const N: usize = 624;
 const M: usize = 397;
 
+#[derive(Clone, Debug)]
 pub(super) struct Mt19937 {
     state: [u32; N],
     /// The next word of `state` to hand out; `N` when all are spent.

@@ -10,6 +10,7 @@ const BLOCK: usize = 16;
 /// Each method stands for one call of `torch.randn` or `torch.rand` with this generator; `n` is the number of elements
 /// of the tensor, in row-major order. How many words of the stream a call consumes depends on `n` and on the dtype, so
 /// one call for eight values is not two calls for four.
+#[derive(Clone, Debug)]
 pub struct TorchCpu {
     mt: Mt19937,
     /// Box and Muller's method gives normals in pairs; the second waits here for the next small draw of any dtype,

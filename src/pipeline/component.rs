@@ -61,7 +61,9 @@ pub async fn load_weights(
             _ => continue,
         };
         let linear = spec.is_some_and(|i| specs[i].role == WeightRole::Linear);
-        if tensor.shape != expected && !(linear && tensor.shape.len() == 4 && tensor.shape[..] == [expected, &[1, 1]].concat()) {
+        if tensor.shape != expected
+            && !(linear && tensor.shape.len() == 4 && tensor.shape[..] == [expected, &[1, 1]].concat())
+        {
             return Err(Error::Shape {
                 file,
                 tensor: tensor.name.clone(),
@@ -73,7 +75,10 @@ pub async fn load_weights(
         found[spec.unwrap_or_else(|| specs.len() + table.unwrap_or(0))] = true;
     }
     if let Some(missing) = found.iter().position(|found| !found) {
-        let name = specs.get(missing).map(|spec| &spec.name).or(tables.get(missing.wrapping_sub(specs.len())).map(|t| &t.name));
+        let name = specs
+            .get(missing)
+            .map(|spec| &spec.name)
+            .or(tables.get(missing.wrapping_sub(specs.len())).map(|t| &t.name));
         return Err(Error::MissingTensor { file, tensor: name.cloned().unwrap_or_default() });
     }
     let mut loader = WeightLoader::new(device, specs)?;

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::Error;
 use super::component::load_weights;
 use super::load::{read_json, read_text};

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::Error;
 use super::component::load_weights;
 use super::text_encoder::TextEncoder;
-use super::Error;
 use crate::device::{Device, Weights};
 use crate::diffusion::SchedulerConfig;
 use crate::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
@@ -241,11 +241,8 @@ fn check_fit(
             return misfit(format!("`cross_attention_dim` is {wants}, the text encoder's `hidden_size` {gets}"));
         }
         if tokenizer.vocab_size() > text.vocab_size {
-            let message = format!(
-                "{} tokens, the text encoder's `vocab_size` is {}",
-                tokenizer.vocab_size(),
-                text.vocab_size
-            );
+            let message =
+                format!("{} tokens, the text encoder's `vocab_size` is {}", tokenizer.vocab_size(), text.vocab_size);
             return Err(Error::Json { file: "tokenizer/vocab.json".into(), message });
         }
     }

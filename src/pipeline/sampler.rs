@@ -113,8 +113,7 @@ impl Pipeline {
 
         let mut random = TorchCpu::new(options.seed);
         let scale = table.init_noise_sigma as f32;
-        let initial_latents: Vec<f32> =
-            random.randn(shape.iter().product()).into_iter().map(|z| z * scale).collect();
+        let initial_latents: Vec<f32> = random.randn(shape.iter().product()).into_iter().map(|z| z * scale).collect();
 
         let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
         let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| Error::model("unet", e))?;

@@ -1,7 +1,7 @@
 //! Prompts to text embeddings: tokenizer, embedding tables, `CLIPTextModel`.
 
-use super::component::{HostTable, load_weights};
 use super::Error;
+use super::component::{HostTable, load_weights};
 use crate::device::{Device, Program, Weights};
 use crate::graph::fuse;
 use crate::models::ClipTextConfig;
