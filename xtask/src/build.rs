@@ -47,15 +47,10 @@ pub fn build() -> Result<()> {
     for (path, content) in read(&internal)? {
         package.insert(Path::new("internal").join(path), content);
     }
-    package.insert(
-        "package.json".into(),
-        manifest(&fs::read(root.join("pkg.json")).context("pkg.json")?, &cargo.version)?,
-    );
+    package.insert("package.json".into(), manifest(&cargo.version)?);
     for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-        package.insert(
-            name.into(),
-            fs::read(root.join(name)).with_context(|| format!("{name}, which npm packages carry"))?,
-        );
+        let path = root.join(name);
+        package.insert(name.into(), fs::read(&path).with_context(|| path.display().to_string())?);
     }
 
     let mut site = read(&root.join("www"))?;
@@ -123,6 +118,7 @@ fn bind(module: &Path, output: &Path) -> Result<()> {
     Bindgen::new()
         .input_bytes("undiffuse", bytes)
         .web(true)?
+        .typescript(true)
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(output)
@@ -133,13 +129,14 @@ fn bind(module: &Path, output: &Path) -> Result<()> {
     fs::write(&stamp, recipe).with_context(|| stamp.display().to_string())
 }
 
-/// `pkg.json` with the crate's version.
-fn manifest(template: &[u8], version: &str) -> Result<Vec<u8>> {
-    let mut manifest: Value = serde_json::from_slice(template).context("pkg.json")?;
-    manifest["version"] = version.into();
-    let mut text = serde_json::to_vec_pretty(&manifest)?;
-    text.push(b'\n');
-    Ok(text)
+/// `pkg.json` with the crate's version. As text: the order of its keys has a meaning.
+fn manifest(version: &str) -> Result<Vec<u8>> {
+    const PLACE: &str = r#""version": "0.0.0""#;
+    let template = fs::read_to_string(tools::root().join("pkg.json")).context("pkg.json")?;
+    if !template.contains(PLACE) {
+        bail!("pkg.json has no {PLACE} to put the crate's version in");
+    }
+    Ok(template.replacen(PLACE, &format!(r#""version": "{version}""#), 1).into_bytes())
 }
 
 /// The content of every file below a folder, by its path in it.

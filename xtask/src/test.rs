@@ -56,6 +56,9 @@ impl Stage {
             Self::Format => {
                 tools::rust_component("fmt", "rustfmt")?;
                 tools::run(tools::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` mends it")?;
+                tools::node_modules()?;
+                tools::run(tools::node("prettier/bin/prettier.cjs").args(["--check", "."]))
+                    .context("`npm run format` mends it")?;
             }
             Self::Lint => {
                 tools::rust_component("clippy", "clippy")?;
@@ -85,9 +88,7 @@ impl Stage {
             }
             Self::Build => build::build()?,
             Self::Types => {
-                for project in ["tsconfig.json", "tests/npm/types"] {
-                    tools::run(tools::node("typescript/bin/tsc").args(["--project", project]))?;
-                }
+                tools::run(tools::node("typescript/bin/tsc").args(["--project", "tsconfig.json"]))?;
             }
             Self::Browser => return count(&mut node_tests("tests/browser")?, node),
             Self::Npm => return count(&mut node_tests("tests/npm")?, node),

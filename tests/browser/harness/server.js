@@ -1,21 +1,21 @@
 /**
  * A static host in this process, as plain as the plainest: no special headers, the site on a path of its own. It can misbehave, file by file.
  */
-import { createServer } from 'node:http';
-import { readFile } from 'node:fs/promises';
-import { extname, join, normalize, sep } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { extname, join, normalize, resolve, sep } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** @type {Record<string, string>} */
 const TYPES = {
-  '.html': 'text/html; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.css': 'text/css; charset=utf-8',
-  '.json': 'application/json',
-  '.txt': 'text/plain; charset=utf-8',
-  '.wasm': 'application/wasm',
-  '.png': 'image/png',
-  '.svg': 'image/svg+xml',
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
+  ".json": "application/json",
+  ".txt": "text/plain; charset=utf-8",
+  ".wasm": "application/wasm",
+  ".png": "image/png",
+  ".svg": "image/svg+xml",
 };
 
 /**
@@ -34,13 +34,16 @@ const TYPES = {
 /** The ways in which hosts and networks fail, and files arrive damaged. */
 export const faults = {
   /** @returns {Fault} the file is not there */
-  missing: () => () => ({ status: 404, type: 'text/plain', bytes: Buffer.from('not found') }),
+  missing: () => () => ({ status: 404, type: "text/plain", bytes: Buffer.from("not found") }),
   /** @returns {Fault} the host answers every unknown path with its start page, and calls it a success */
-  htmlInstead: () => () => ({ type: TYPES['.html'], bytes: Buffer.from('<!doctype html><title>home</title>') }),
+  htmlInstead: () => () => ({ type: TYPES[".html"], bytes: Buffer.from("<!doctype html><title>home</title>") }),
   /** @returns {Fault} the file itself ends early, as after an upload that broke off @param {number} length */
   truncated: (length) => (bytes) => ({ bytes: bytes.subarray(0, length) }),
   /** @returns {Fault} the connection breaks the first `times` times @param {number} after bytes of the body @param {number} [times] */
-  cut: (after, times = Infinity) => (_, attempt) => (attempt <= times ? { cutAfter: after } : {}),
+  cut:
+    (after, times = Infinity) =>
+    (_, attempt) =>
+      attempt <= times ? { cutAfter: after } : {},
   /** @returns {Fault} the connection breaks, and the host cannot resume @param {number} after bytes of the body */
   cutWithoutResume: (after) => () => ({ cutAfter: after, ranges: false }),
   /** @returns {Fault} the line is slow @param {number} bytesPerSecond */
@@ -65,7 +68,9 @@ export class Site {
 
   /** @param {Record<string, string>} mounts @param {string} host */
   constructor(mounts, host) {
-    this.#mounts = Object.entries(mounts);
+    // The longest prefix first: one folder may lie inside another's path.
+    this.#mounts = Object.entries(mounts).map(([prefix, folder]) => /** @type {const} */ ([prefix, resolve(folder)]));
+    this.#mounts.sort(([one], [other]) => other.length - one.length);
     this.#host = host;
   }
 
@@ -74,16 +79,16 @@ export class Site {
    * @param {Record<string, string>} mounts  folder by path prefix; a prefix begins and ends with a slash
    * @param {string} [host]  the name by which the browser finds it
    */
-  static async start(mounts, host = '127.0.0.1') {
+  static async start(mounts, host = "127.0.0.1") {
     const site = new Site(mounts, host);
-    await new Promise((resolve) => site.#server.listen(0, '127.0.0.1', () => resolve(undefined)));
+    await new Promise((resolve) => site.#server.listen(0, "127.0.0.1", () => resolve(undefined)));
     return site;
   }
 
   /** The address of a path. @param {string} path */
   url(path) {
     const address = this.#server.address();
-    if (address === null || typeof address === 'string') throw new Error('the host is closed');
+    if (address === null || typeof address === "string") throw new Error("the host is closed");
     return `http://${this.#host}:${address.port}${path}`;
   }
 
@@ -109,8 +114,8 @@ export class Site {
 
   /** @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response */
   async #answer(request, response) {
-    const { method = 'GET', headers } = request;
-    const path = decodeURIComponent(new URL(request.url ?? '/', 'http://host').pathname);
+    const { method = "GET", headers } = request;
+    const path = decodeURIComponent(new URL(request.url ?? "/", "http://host").pathname);
     this.requests.push({ method, path, ...(headers.range && { range: headers.range }) });
 
     const file = this.#file(path);
@@ -126,20 +131,25 @@ export class Site {
     let bytes = reply.bytes ?? content ?? Buffer.alloc(0);
 
     let status = reply.status ?? 200;
-    const range = /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? '');
+    const range = /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? "");
     if (status === 200 && range && reply.ranges !== false) {
       const [start, end] = [Number(range[1]), range[2] ? Number(range[2]) + 1 : bytes.length];
       status = start < bytes.length ? 206 : 416;
-      response.setHeader('Content-Range', status === 206 ? `bytes ${start}-${Math.min(end, bytes.length) - 1}/${bytes.length}` : `bytes */${bytes.length}`);
+      response.setHeader(
+        "Content-Range",
+        status === 206
+          ? `bytes ${start}-${Math.min(end, bytes.length) - 1}/${bytes.length}`
+          : `bytes */${bytes.length}`,
+      );
       bytes = bytes.subarray(start, end);
     }
     response.writeHead(status, {
-      'Content-Type': reply.type ?? TYPES[extname(file ?? '')] ?? 'application/octet-stream',
-      'Content-Length': bytes.length,
-      'Cache-Control': 'no-store',
-      ...(reply.ranges !== false && { 'Accept-Ranges': 'bytes' }),
+      "Content-Type": reply.type ?? TYPES[extname(file ?? "")] ?? "application/octet-stream",
+      "Content-Length": bytes.length,
+      "Cache-Control": "no-store",
+      ...(reply.ranges !== false && { "Accept-Ranges": "bytes" }),
     });
-    if (method === 'HEAD') return void response.end();
+    if (method === "HEAD") return void response.end();
     await this.#send(response, bytes, reply);
   }
 
@@ -162,7 +172,7 @@ export class Site {
     for (const [prefix, folder] of this.#mounts) {
       if (!path.startsWith(prefix)) continue;
       const file = normalize(join(folder, path.slice(prefix.length)));
-      if (file.startsWith(folder + sep) || file === folder) return path.endsWith('/') ? join(file, 'index.html') : file;
+      if (file.startsWith(folder + sep) || file === folder) return path.endsWith("/") ? join(file, "index.html") : file;
     }
     return undefined;
   }
