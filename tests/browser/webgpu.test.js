@@ -16,8 +16,8 @@ for (const [graphics, state] of offered) {
 
     test(`a page and a module worker find: ${state}`, async ({ page, site, context }) => {
       await page.goto(site.url("/"));
-      for (const probe of ["probePage", "probeWorker"]) {
-        const found = await page.evaluate((name) => /** @type {any} */ (window)[name](), probe);
+      for (const probe of /** @type {const} */ (["probePage", "probeWorker"])) {
+        const found = await page.evaluate((name) => window[name](), probe);
         context.diagnostic(`${probe}: ${JSON.stringify(found)}`);
         assert.equal(found.state, state);
       }

@@ -20,7 +20,7 @@ const SAMPLE = { prompt: "a happy cat", seed: 7, steps: 2 };
  */
 const sample = (page, model, load = {}) =>
   page.evaluate(
-    ([model, load, sample]) => /** @type {any} */ (window).consumer.run(model, load, sample),
+    ([model, load, sample]) => window.consumer.run(model, load, sample),
     /** @type {const} */ ([model, { device: "cpu", ...load }, SAMPLE]),
   );
 
@@ -104,7 +104,7 @@ describe("bundled by Vite", () => {
 
   browserTest("it takes the module from a URL of the consumer’s choice", async ({ page, site }) => {
     await page.goto(site.url("/"));
-    const url = await page.evaluate(() => /** @type {any} */ (window).consumer.wasm);
+    const url = await page.evaluate(() => window.consumer.wasm);
     const report = await sample(page, MODEL, { wasm: url });
     assert.equal(report.steps.length, SAMPLE.steps);
   });
@@ -112,7 +112,7 @@ describe("bundled by Vite", () => {
   browserTest("it meets a typed error where there is no model", async ({ page, site, expectError }) => {
     expectError(/404/);
     await page.goto(site.url("/"));
-    assert.equal(await page.evaluate(() => /** @type {any} */ (window).consumer.failure("/nowhere/")), "file-missing");
+    assert.equal(await page.evaluate(() => window.consumer.failure("/nowhere/")), "file-missing");
   });
 });
 

@@ -119,6 +119,7 @@ fn bind(module: &Path, output: &Path) -> Result<()> {
         .input_bytes("undiffuse", bytes)
         .web(true)?
         .typescript(true)
+        .omit_default_module_path(true)
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(output)
