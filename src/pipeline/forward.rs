@@ -48,7 +48,7 @@ impl Component {
     pub async fn load(source: &dyn Source, device: Device, file: Option<&str>) -> Result<Self, Error> {
         let json = read_text(source, "config.json").await?;
         let index = read_json(source, "config.json").await?;
-        let named = |key: &str| index.get(key).and_then(|v| v.as_str().or(v.get(0)?.as_str()));
+        let named = |key: &str| index.get(key).and_then(|v| v.as_str().or_else(|| v.get(0)?.as_str()));
         let class = named("_class_name").or(named("architectures")).unwrap_or_default();
         let error = |e: models::Error| Error::model("config.json", e);
         let open = async |default| SafetensorsReader::open(source, file.unwrap_or(default)).await;
