@@ -90,6 +90,19 @@ pub(super) enum PredictionType {
     FlowPrediction,
 }
 
+impl PredictionType {
+    /// x̂_0 as the coefficients of x_t and of the network's output, where x_t = `signal`·x_0 + `noise`·ε.
+    pub(super) fn x0(self, signal: f64, noise: f64) -> (f64, f64) {
+        match self {
+            Self::Epsilon => (1.0 / signal, -noise / signal),
+            Self::Sample => (0.0, 1.0),
+            Self::VPrediction => (signal, -noise),
+            // Only with rectified flow, where signal = 1 − noise.
+            Self::FlowPrediction => (1.0, -noise),
+        }
+    }
+}
+
 /// Which of the training timesteps a run visits (`timestep_spacing`); table 2 of Lin et al. 2023, arXiv 2305.08891.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimestepSpacing {

@@ -7,12 +7,7 @@
 //! ```
 
 use super::{
-    Clip, Error, Step, Table, Terms,
-    config::PredictionType,
-    ddpm::{predict_x0, read_clip},
-    keys::Keys,
-    spacing,
-    table::Run,
+    Clip, Error, Step, Table, Terms, config::PredictionType, ddpm::read_clip, keys::Keys, spacing, table::Run,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -39,19 +34,20 @@ impl Config {
             let alpha_bar_prev = if t >= stride { run.alpha_bar(t - stride)? } else { final_alpha_bar };
             let (beta_bar, beta_bar_prev) = (1.0 - alpha_bar, 1.0 - alpha_bar_prev);
             let (signal, noise) = (alpha_bar.sqrt(), beta_bar.sqrt());
+            let x0 = run.common.prediction_type.x0(signal, noise);
             let epsilon_of = |x0: Terms| (Terms::SAMPLE - x0 * signal) * (1.0 / noise);
             let epsilon = match run.common.prediction_type {
                 _ if run.options.use_clipped_model_output => epsilon_of(Terms::X0),
-                PredictionType::Sample => epsilon_of(Terms::MODEL_OUTPUT),
-                PredictionType::VPrediction => Terms::MODEL_OUTPUT * signal + Terms::SAMPLE * noise,
-                PredictionType::Epsilon | PredictionType::FlowPrediction => Terms::MODEL_OUTPUT,
+                PredictionType::Epsilon => Terms::MODEL_OUTPUT,
+                // From x̂_0 as it is before clipping.
+                _ => epsilon_of(Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1),
             };
             let variance = beta_bar_prev / beta_bar * (1.0 - alpha_bar / alpha_bar_prev);
             let sigma = run.options.eta * variance.sqrt();
             Ok(Step {
                 timestep: t,
                 input_scale: 1.0,
-                x0: predict_x0(run.common.prediction_type, alpha_bar),
+                x0,
                 clip: self.clip,
                 prev_sample: Terms::X0 * alpha_bar_prev.sqrt()
                     + epsilon * (beta_bar_prev - sigma * sigma).sqrt()

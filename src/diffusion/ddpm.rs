@@ -9,7 +9,7 @@
 //!
 //! with σ_t² = β̃ = (1−ᾱ_s)/(1−ᾱ_t)·β ("fixed_small") or σ_t² = β ("fixed_large").
 
-use super::{Clip, Error, Step, Table, Terms, config::PredictionType, keys::Keys, spacing, table::Run};
+use super::{Clip, Error, Step, Table, Terms, keys::Keys, spacing, table::Run};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
@@ -66,7 +66,7 @@ impl Config {
             Ok(Step {
                 timestep: t,
                 input_scale: 1.0,
-                x0: predict_x0(run.common.prediction_type, alpha_bar),
+                x0: run.common.prediction_type.x0(alpha_bar.sqrt(), beta_bar.sqrt()),
                 clip: self.clip,
                 prev_sample: Terms::X0 * (alpha_bar_prev.sqrt() * beta / beta_bar)
                     + Terms::SAMPLE * (alpha.sqrt() * beta_bar_prev / beta_bar)
@@ -82,8 +82,8 @@ impl Config {
 /// `thresholding` and `clip_sample`, of which the former wins.
 pub(super) fn read_clip(keys: &Keys) -> Result<Clip, Error> {
     let range = keys.f64("clip_sample_range", 1.0)?;
-    if range.is_nan() || range < 0.0 {
-        return Err(keys.unsupported("clip_sample_range", range, "numbers that are not negative"));
+    if !(0.0..f64::INFINITY).contains(&range) {
+        return Err(keys.unsupported("clip_sample_range", range, "finite numbers that are not negative"));
     }
     match read_threshold(keys)? {
         Clip::None if keys.bool("clip_sample", true)? => Ok(Clip::Range(range)),
@@ -98,22 +98,11 @@ pub(super) fn read_threshold(keys: &Keys) -> Result<Clip, Error> {
     if !(0.0..=1.0).contains(&ratio) {
         return Err(keys.unsupported("dynamic_thresholding_ratio", ratio, "numbers from 0 to 1"));
     }
-    if !(max_value > 0.0) {
-        return Err(keys.unsupported("sample_max_value", max_value, "numbers above 0"));
+    if max_value <= 0.0 || !max_value.is_finite() {
+        return Err(keys.unsupported("sample_max_value", max_value, "finite numbers above 0"));
     }
     match keys.bool("thresholding", false)? {
         true => Ok(Clip::Threshold { ratio, max_value }),
         false => Ok(Clip::None),
-    }
-}
-
-/// x̂_0 from x_t and the network's output, where x_t = √ᾱ·x_0 + √(1−ᾱ)·ε.
-pub(super) fn predict_x0(prediction_type: PredictionType, alpha_bar: f64) -> (f64, f64) {
-    let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
-    match prediction_type {
-        PredictionType::Epsilon => (1.0 / signal, -noise / signal),
-        PredictionType::Sample => (0.0, 1.0),
-        PredictionType::VPrediction => (signal, -noise),
-        PredictionType::FlowPrediction => (1.0, -noise),
     }
 }

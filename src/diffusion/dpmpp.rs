@@ -241,12 +241,7 @@ impl Config {
 
     /// x̂_0 as coefficients of the sample and the network's output, and the prediction m that the algorithm integrates.
     fn predictions(&self, prediction_type: PredictionType, Level { alpha, sigma, .. }: Level) -> ((f64, f64), Terms) {
-        let x0 = match prediction_type {
-            PredictionType::Epsilon => (1.0 / alpha, -sigma / alpha),
-            PredictionType::Sample => (0.0, 1.0),
-            PredictionType::VPrediction => (alpha, -sigma),
-            PredictionType::FlowPrediction => (1.0, -sigma),
-        };
+        let x0 = prediction_type.x0(alpha, sigma);
         let epsilon = match prediction_type {
             PredictionType::Epsilon if self.threshold == Clip::None => Terms::MODEL_OUTPUT,
             PredictionType::VPrediction if self.threshold == Clip::None => {
@@ -293,7 +288,12 @@ impl Config {
         let d1_1 = (m1 - m2) * (1.0 / r1);
         let d1 = d1_0 + (d1_0 - d1_1) * (r0 / (r0 + r1));
         let d2 = (d1_0 - d1_1) * (1.0 / (r0 + r1));
-        first + d1 * (scale * phi_2(u)) + d2 * (scale * phi_3(u))
+        let weight = match self.algorithm {
+            // diffusers has the other sign on this ½, and so has every picture made with it.
+            Algorithm::StochasticData => phi_3(u) + 1.0,
+            _ => phi_3(u),
+        };
+        first + d1 * (scale * phi_2(u)) + d2 * (scale * weight)
     }
 }
 

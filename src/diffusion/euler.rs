@@ -53,7 +53,7 @@ impl Config {
         if self.continuous && run.common.prediction_type == PredictionType::VPrediction {
             timesteps = sigmas.iter().take(timesteps.len()).map(|&s| f64::from(0.25 * libm::logf(s as f32))).collect();
         }
-        let gamma = (options.s_churn / (sigmas.len() - 1) as f64).min(std::f64::consts::SQRT_2 - 1.0);
+        let gamma = (options.s_churn / sigmas.len().saturating_sub(1) as f64).min(std::f64::consts::SQRT_2 - 1.0);
         let levels = sigmas.clone();
         run.table(timesteps, sigmas, init_noise_sigma(run, &levels), |i, timestep| {
             let (sigma, sigma_next) = (levels[i], levels[i + 1]);
@@ -79,7 +79,6 @@ impl Config {
     fn timesteps_and_sigmas(&self, run: &Run) -> Result<(Vec<f64>, Vec<f64>), Error> {
         let train_sigmas = run.noise_schedule.sigmas();
         if let Some(custom) = &run.options.sigmas {
-            // Their logarithms are f32 too in diffusers.
             let visited = &custom[..custom.len() - 1];
             return Ok((spacing::timesteps_of_sigmas(visited, &train_sigmas), custom.clone()));
         }
@@ -92,8 +91,9 @@ impl Config {
             }
             None => spacing::timesteps(run.common, n, false),
         };
-        let first_and_last = (train_sigmas.first().copied(), train_sigmas.last().copied());
-        let (Some(smallest), Some(largest)) = first_and_last else { return Ok((timesteps, Vec::new())) };
+        let (Some(&smallest), Some(&largest)) = (train_sigmas.first(), train_sigmas.last()) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
         let mut sigmas: Vec<f64> = match self.log_linear {
             false => timesteps.iter().map(|&t| spacing::interpolate(f64::from(t as f32), &train_sigmas)).collect(),
             // One more than there are steps, so that the final σ appended below is never reached.

@@ -124,7 +124,7 @@ impl SigmaSpacing {
 /// The inverse of [`interpolate`] over log σ: the fractional timestep at which training had this σ. All `sigmas` at
 /// once, because the logarithms of the training schedule are shared.
 pub(super) fn timesteps_of_sigmas(sigmas: &[f64], train_sigmas: &[f32]) -> Vec<f64> {
-    let logs: Vec<f32> = train_sigmas.iter().map(|&sigma| libm::logf(sigma)).collect();
+    let logs: Vec<f32> = train_sigmas.iter().map(|&sigma| log_f32(sigma)).collect();
     let timestep = |sigma: f64| {
         let log = libm::log(sigma.max(1e-10));
         // The last training timestep at or below this σ, as long as there is one above to interpolate to.
@@ -135,6 +135,22 @@ pub(super) fn timesteps_of_sigmas(sigmas: &[f64], train_sigmas: &[f32]) -> Vec<f
         (1.0 - weight) * low as f64 + weight * (low + 1) as f64
     };
     sigmas.iter().map(|&sigma| timestep(sigma)).collect()
+}
+
+/// `numpy.log` of an f32 array on x86: not the nearest number, but a rational approximation up to four units in the
+/// last place off. It decides which fraction of a timestep belongs to a σ. Positive finite numbers only.
+fn log_f32(x: f32) -> f32 {
+    // log(1 + y) ≈ P(y)/Q(y), fitted on √½ ≤ 1 + y < √2; highest power first.
+    const P: [f32; 6] = [2.589_979_2e-2, 3.808_837_8e-1, 1.480_000_6, 2.112_677_6, 1.0, 0.0];
+    const Q: [f32; 6] = [5.875_095_4e-3, 1.546_476_4e-1, 9.864_943e-1, 2.453_006, 2.612_677_6, 1.0];
+    let (mut mantissa, mut exponent) = libm::frexpf(x);
+    if mantissa <= std::f32::consts::FRAC_1_SQRT_2 {
+        mantissa *= 2.0;
+        exponent -= 1;
+    }
+    let polynomial =
+        |coefficients: [f32; 6]| coefficients.into_iter().fold(0.0, |sum, c| libm::fmaf(sum, mantissa - 1.0, c));
+    libm::fmaf(exponent as f32, std::f32::consts::LN_2, polynomial(P) / polynomial(Q))
 }
 
 /// The x at which the regularised incomplete beta function I_x(a, a) reaches `p`.

@@ -81,7 +81,7 @@ impl TorchCpu {
         for block in values.chunks_exact_mut(BLOCK) {
             box_muller(block);
         }
-        if n % BLOCK != 0 {
+        if !n.is_multiple_of(BLOCK) {
             // A ragged end is redrawn as a whole block, over values that were already done.
             let tail = &mut values[n - BLOCK..];
             tail.fill_with(|| uniform(self));
