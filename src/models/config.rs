@@ -1,0 +1,166 @@
+//! Reads a component's `config.json`: absent keys take the class's defaults, what is not understood is refused by name.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Error;
+use crate::graph::Activation;
+
+/// Larger than any dimension of a real checkpoint; keeps products of a few of them inside 64 bits.
+const MAX_SIZE: usize = 1 << 17;
+
+/// A config file being read; remembers which keys were asked for.
+pub struct ConfigReader {
+    class: &'static str,
+    map: Map<String, Value>,
+    seen: RefCell<BTreeSet<String>>,
+}
+
+impl ConfigReader {
+    /// Parses the text of a `config.json` for `class`.
+    pub fn new(class: &'static str, json: &str) -> Result<Self, Error> {
+        match serde_json::from_str(json) {
+            Ok(Value::Object(map)) => Ok(Self { class, map, seen: RefCell::default() }),
+            Ok(_) => Err(Error::Config { class, message: "expected a JSON object".into() }),
+            Err(error) => Err(Error::Config { class, message: error.to_string() }),
+        }
+    }
+
+    /// An error about this file.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        Error::Config { class: self.class, message: message.into() }
+    }
+
+    /// An error about a value that is not implemented; `hint` says what is.
+    pub fn unsupported(&self, key: &str, hint: &str) -> Error {
+        let value = self.map.get(key).unwrap_or(&Value::Null).to_string();
+        let hint = if hint.is_empty() { String::new() } else { format!(": {hint}") };
+        Error::Unsupported { class: self.class, key: key.to_owned(), value, hint }
+    }
+
+    /// The value of `key`; `None` where it is absent or null.
+    pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.seen.borrow_mut().insert(key.to_owned());
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => T::deserialize(value)
+                .map(Some)
+                .map_err(|e| self.error(format!("`{key}` is {value}, which cannot be read: {e}"))),
+        }
+    }
+
+    /// The value of `key`, or the class's default.
+    pub fn get<T: DeserializeOwned>(&self, key: &str, default: T) -> Result<T, Error> {
+        Ok(self.optional(key)?.unwrap_or(default))
+    }
+
+    /// Whether `key` is there and null, which differs from its absence where the class's default is something else.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
+    /// A dimension: at least 1.
+    pub fn size(&self, key: &str, default: usize) -> Result<usize, Error> {
+        let size = self.get(key, default)?;
+        self.check_size(key, size)?;
+        Ok(size)
+    }
+
+    /// A dimension that may be absent.
+    pub fn optional_size(&self, key: &str) -> Result<Option<usize>, Error> {
+        let size = self.optional(key)?;
+        size.map_or(Ok(()), |size| self.check_size(key, size))?;
+        Ok(size)
+    }
+
+    /// A list of dimensions, one for each block.
+    pub fn sizes(&self, key: &str, default: &[usize]) -> Result<Vec<usize>, Error> {
+        let sizes: Vec<usize> = self.get(key, default.to_vec())?;
+        if sizes.is_empty() || sizes.len() > 16 {
+            return Err(self.error(format!("`{key}` has {} entries, expected 1 to 16", sizes.len())));
+        }
+        sizes.iter().try_for_each(|&size| self.check_size(key, size))?;
+        Ok(sizes)
+    }
+
+    fn check_size(&self, key: &str, size: usize) -> Result<(), Error> {
+        if size == 0 || size > MAX_SIZE {
+            return Err(self.error(format!("`{key}` is {size}, expected 1 to {MAX_SIZE}")));
+        }
+        Ok(())
+    }
+
+    /// One dimension for all `blocks`, or a list with one for each.
+    pub fn size_per_block(&self, key: &str, default: usize, blocks: usize) -> Result<Vec<usize>, Error> {
+        let sizes = match self.optional::<Value>(key)? {
+            Some(Value::Array(_)) => self.sizes(key, &[])?,
+            _ => vec![self.size(key, default)?; blocks],
+        };
+        self.check_length(key, sizes.len(), blocks)?;
+        Ok(sizes)
+    }
+
+    /// Checks the length of a list that has an entry for each block.
+    pub fn check_length(&self, key: &str, found: usize, blocks: usize) -> Result<(), Error> {
+        if found != blocks {
+            return Err(self.error(format!("`{key}` has {found} entries for {blocks} blocks")));
+        }
+        Ok(())
+    }
+
+    /// A switch that is only implemented at `value`, its default.
+    pub fn only<T: DeserializeOwned + PartialEq>(&self, key: &str, value: T) -> Result<(), Error> {
+        match self.optional::<T>(key) {
+            Ok(None) => Ok(()),
+            Ok(Some(found)) if found == value => Ok(()),
+            _ => Err(self.unsupported(key, "")),
+        }
+    }
+
+    /// A switch that is only implemented when null or absent.
+    pub fn only_null(&self, key: &str) -> Result<(), Error> {
+        match self.optional::<Value>(key)? {
+            None => Ok(()),
+            Some(_) => Err(self.unsupported(key, "")),
+        }
+    }
+
+    /// Keys that have no effect on inference.
+    pub fn ignore(&self, keys: &[&str]) {
+        self.seen.borrow_mut().extend(keys.iter().map(|&key| key.to_owned()));
+    }
+
+    /// An activation by diffusers' or transformers' name.
+    pub fn activation(&self, key: &str, default: Activation) -> Result<Activation, Error> {
+        Ok(self.optional_activation(key)?.unwrap_or(default))
+    }
+
+    /// An activation that may be absent.
+    pub fn optional_activation(&self, key: &str) -> Result<Option<Activation>, Error> {
+        Ok(match self.optional::<String>(key)?.as_deref() {
+            None => None,
+            Some("silu" | "swish") => Some(Activation::Silu),
+            Some("gelu") => Some(Activation::Gelu),
+            Some("gelu_new" | "gelu_pytorch_tanh") => Some(Activation::GeluTanh),
+            Some("quick_gelu") => Some(Activation::QuickGelu),
+            Some("mish") => Some(Activation::Mish),
+            Some("relu") => Some(Activation::Relu),
+            Some(_) => return Err(self.unsupported(key, "silu, gelu, gelu_new, quick_gelu, mish or relu is")),
+        })
+    }
+
+    /// Refuses keys that were not asked for and say something: a switch nobody looked at would be run wrongly.
+    pub fn finish(self) -> Result<(), Error> {
+        let seen = self.seen.borrow();
+        let silent = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+        let unknown =
+            |(key, value): &(&String, &Value)| !key.starts_with('_') && !seen.contains(*key) && !silent(value);
+        match self.map.iter().find(unknown) {
+            Some((key, _)) => Err(self.unsupported(key, "the key is not known")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Element types of stored tensors, and their conversion to what the executors compute with.
+
+use half::{bf16, f16};
+
+/// The type of a stored tensor's elements, little endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the types
+pub enum Dtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8E4M3,
+    F8E5M2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+}
+
+impl Dtype {
+    const ALL: [Dtype; 15] = [
+        Dtype::F64,
+        Dtype::F32,
+        Dtype::F16,
+        Dtype::BF16,
+        Dtype::F8E4M3,
+        Dtype::F8E5M2,
+        Dtype::I64,
+        Dtype::I32,
+        Dtype::I16,
+        Dtype::I8,
+        Dtype::U64,
+        Dtype::U32,
+        Dtype::U16,
+        Dtype::U8,
+        Dtype::Bool,
+    ];
+
+    /// The dtype that a safetensors header calls `name` (`"F16"`, `"BF16"`, …).
+    pub fn from_safetensors(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// The name that safetensors headers use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F64 => "F64",
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::BF16 => "BF16",
+            Dtype::F8E4M3 => "F8_E4M3",
+            Dtype::F8E5M2 => "F8_E5M2",
+            Dtype::I64 => "I64",
+            Dtype::I32 => "I32",
+            Dtype::I16 => "I16",
+            Dtype::I8 => "I8",
+            Dtype::U64 => "U64",
+            Dtype::U32 => "U32",
+            Dtype::U16 => "U16",
+            Dtype::U8 => "U8",
+            Dtype::Bool => "BOOL",
+        }
+    }
+
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+        }
+    }
+
+    /// The elements as f32: exact for F32, F16 and BF16, rounded to nearest for F64.
+    ///
+    /// `bytes` may start at any address. `None` for a dtype that holds no weights (integers, booleans, 8-bit
+    /// floats) and for a length that is not a whole number of elements.
+    pub fn to_f32(self, bytes: &[u8]) -> Option<Vec<f32>> {
+        match self {
+            Dtype::F64 => decode(bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F32 => decode(bytes, f32::from_le_bytes),
+            Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            _ => None,
+        }
+    }
+
+    /// The elements as the bits of f16: exact for F16, rounded to nearest even for the wider types.
+    ///
+    /// `bytes` may start at any address. `None` as in [`Dtype::to_f32`].
+    pub fn to_f16_bits(self, bytes: &[u8]) -> Option<F16Bits> {
+        let mut overflowed = 0;
+        let mut narrow = |finite: bool, rounded: f16| {
+            overflowed += usize::from(finite && rounded.is_infinite());
+            rounded.to_bits()
+        };
+        let bits = match self {
+            Dtype::F16 => decode(bytes, u16::from_le_bytes),
+            Dtype::F64 => decode(bytes, |b| {
+                let value = f64::from_le_bytes(b);
+                narrow(value.is_finite(), f16::from_f64(value))
+            }),
+            Dtype::F32 => decode(bytes, |b| {
+                let value = f32::from_le_bytes(b);
+                narrow(value.is_finite(), f16::from_f32(value))
+            }),
+            Dtype::BF16 => decode(bytes, |b| {
+                let value = bf16::from_le_bytes(b);
+                narrow(value.is_finite(), f16::from_f32(value.to_f32()))
+            }),
+            _ => None,
+        }?;
+        Some(F16Bits { bits, overflowed })
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A tensor narrowed to f16.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct F16Bits {
+    /// The bits of each element.
+    pub bits: Vec<u16>,
+    /// How many finite elements are too large for f16 (beyond ±65504) and became infinite. Where this is not zero
+    /// the tensor has to stay f32.
+    pub overflowed: usize,
+}
+
+/// Reads elements of `N` bytes; `None` if some bytes are left over.
+fn decode<const N: usize, T>(bytes: &[u8], mut element: impl FnMut([u8; N]) -> T) -> Option<Vec<T>> {
+    let (elements, rest) = bytes.as_chunks::<N>();
+    rest.is_empty().then(|| elements.iter().map(|&bytes| element(bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_back_to_its_dtype() {
+        for dtype in Dtype::ALL {
+            assert_eq!(Dtype::from_safetensors(dtype.name()), Some(dtype));
+        }
+        assert_eq!(Dtype::from_safetensors("f16"), None);
+    }
+
+    #[test]
+    fn floats_convert_from_an_odd_address() {
+        let mut bytes = vec![0xAA];
+        bytes.extend([1.5f32, -65504.0, f32::MIN_POSITIVE].iter().flat_map(|v| v.to_le_bytes()));
+        assert_eq!(Dtype::F32.to_f32(&bytes[1..]), Some(vec![1.5, -65504.0, f32::MIN_POSITIVE]));
+        assert_eq!(Dtype::F16.to_f32(&[0xAA, 0x00, 0x3E][1..]), Some(vec![1.5]));
+        assert_eq!(Dtype::BF16.to_f32(&[0xAA, 0xC0, 0x3F][1..]), Some(vec![1.5]));
+        assert_eq!(Dtype::F64.to_f32(&0.1f64.to_le_bytes()), Some(vec![0.1]));
+    }
+
+    #[test]
+    fn every_f16_survives_the_way_through_f32_bit_for_bit() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let wide: Vec<u8> = Dtype::F16.to_f32(&bytes).unwrap().iter().flat_map(|v| v.to_le_bytes()).collect();
+        let back = Dtype::F32.to_f16_bits(&wide).unwrap();
+        assert_eq!(back.overflowed, 0);
+        for (index, (&got, expected)) in back.bits.iter().zip(0..=u16::MAX).enumerate() {
+            let is_nan = f16::from_bits(expected).is_nan();
+            assert!(got == expected || (is_nan && f16::from_bits(got).is_nan()), "element {index}: {got:#06x}");
+        }
+    }
+
+    #[test]
+    fn narrowing_rounds_to_even_and_counts_what_overflows() {
+        // Halfway cases: 2049 lies between 2048 and 2050, 2051 between 2050 and 2052; 65520 is the first that overflows.
+        let values = [2049.0f32, 2051.0, 65504.0, 65519.0, 65520.0, -1e30, f32::INFINITY, f32::NAN];
+        let f32_bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let f64_bytes: Vec<u8> = values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
+        for narrowed in [Dtype::F32.to_f16_bits(&f32_bytes).unwrap(), Dtype::F64.to_f16_bits(&f64_bytes).unwrap()] {
+            let back: Vec<f32> = narrowed.bits.iter().map(|&b| f16::from_bits(b).to_f32()).collect();
+            assert_eq!(back[..4], [2048.0, 2052.0, 65504.0, 65504.0]);
+            assert_eq!(back[4..7], [f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY]);
+            assert!(back[7].is_nan());
+            assert_eq!(narrowed.overflowed, 2);
+        }
+        let bf16_max: Vec<u8> = bf16::MAX.to_le_bytes().into();
+        assert_eq!(Dtype::BF16.to_f16_bits(&bf16_max).unwrap(), F16Bits { bits: vec![0x7C00], overflowed: 1 });
+    }
+
+    #[test]
+    fn integers_and_part_of_an_element_are_no_weights() {
+        assert_eq!(Dtype::I64.to_f32(&[0; 8]), None);
+        assert_eq!(Dtype::Bool.to_f16_bits(&[1]), None);
+        assert_eq!(Dtype::F32.to_f32(&[0; 7]), None);
+        assert_eq!(Dtype::F16.to_f16_bits(&[0; 1]), None);
+        assert_eq!(Dtype::F32.to_f32(&[]), Some(vec![]));
+    }
+}
