@@ -1,6 +1,92 @@
 //! Checkpoint files: untrusted bytes become checked tensors.
+//!
+//! [`source`] says where a checkpoint's files come from, [`safetensors`] reads one of them in a single pass, and
+//! [`dtype`] turns a tensor's bytes into the numbers that a network is built from. Nothing here trusts a length
+//! that it has read: memory grows with the bytes that arrived, never with the size that a file claims.
+
 pub mod dtype;
-pub use dtype::*;
+pub mod safetensors;
+pub mod source;
+
+pub use dtype::{Dtype, F16Bits};
+pub use safetensors::{SafetensorsReader, TensorInfo, Visit, stream_safetensors};
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::DirectorySource;
+pub use source::{ByteStream, LocalBoxFuture, MemorySource, Source, check_path, read_small};
+
 /// What can be wrong with a checkpoint's files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {}
+pub enum Error {
+    /// The source holds no such file.
+    #[error("{file}: there is no such file in {origin}; a diffusers checkpoint must be complete")]
+    NotFound {
+        /// Path inside the checkpoint.
+        file: String,
+        /// The source's name: a directory or a URL.
+        origin: String,
+    },
+    /// The file is there and could not be read: permissions, a device, the network.
+    #[error("{file}: reading failed: {reason}")]
+    Read {
+        /// Path inside the checkpoint.
+        file: String,
+        /// What the platform said.
+        reason: String,
+    },
+    /// A path that could lead out of the checkpoint.
+    #[error("{path:?} is not a path inside a checkpoint: use a relative path with forward slashes and without \"..\"")]
+    Path {
+        /// The path as given.
+        path: String,
+    },
+    /// A file that is read whole is longer than any honest file of its kind.
+    #[error("{file}: longer than {limit} bytes, which is more than a file of this kind can need")]
+    TooLarge {
+        /// Path inside the checkpoint.
+        file: String,
+        /// The most bytes that would have been read.
+        limit: usize,
+    },
+    /// The file ends early.
+    #[error("{file}: the file ends after {received} of {expected} bytes{}; download it again", within(.tensor))]
+    Truncated {
+        /// Path inside the checkpoint.
+        file: String,
+        /// The tensor in which the file ends, where its header had arrived.
+        tensor: Option<String>,
+        /// How many bytes there are.
+        received: u64,
+        /// How many bytes its own header calls for.
+        expected: u64,
+    },
+    /// The file goes on after its last tensor.
+    #[error("{file}: the header describes {expected} bytes and the file is longer; it is damaged, download it again")]
+    TrailingBytes {
+        /// Path inside the checkpoint.
+        file: String,
+        /// How many bytes its own header calls for.
+        expected: u64,
+    },
+    /// The file's header is no safetensors header.
+    #[error("{file}: not a valid safetensors file: {reason}")]
+    Header {
+        /// Path inside the checkpoint.
+        file: String,
+        /// The rule that it breaks.
+        reason: String,
+    },
+    /// One tensor's description breaks a rule, or its dtype does not fit its use.
+    #[error("{file}: tensor {tensor:?}: {reason}")]
+    Tensor {
+        /// Path inside the checkpoint.
+        file: String,
+        /// The tensor's name as stored.
+        tensor: String,
+        /// The rule that it breaks.
+        reason: String,
+    },
+}
+
+fn within(tensor: &Option<String>) -> String {
+    tensor.as_ref().map(|name| format!(", inside tensor {name:?}")).unwrap_or_default()
+}
