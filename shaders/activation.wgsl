@@ -1,48 +1,49 @@
-// Element-wise non-linearities; the numbers are those of `activation_code` in src/gpu/lower.rs.
-// The arguments of exp are bounded, because WGSL leaves open what an overflow gives.
-// CPU twin: cpu::activate.
+// Element-wise functions of one tensor: activations, GEGLU, scale and shift.
+//
+// Bindings: 0 parameters, 1 x, 2 y.
+// activation: y = activation(x); affine: y = scale x + shift. One invocation for four elements; buffers end on a multiple of four,
+//             what lies past a tensor's end is never read by another kernel.
+// geglu:      y = a · gelu(b), a and b the halves of the last axis of x. One invocation for each element of y.
+// CPU twins: src/cpu/activation.rs, and affine in src/cpu/elementwise.rs.
 
-fn sigmoid(x: vec4<f32>) -> vec4<f32> {
-    return 1.0 / (1.0 + exp(clamp(-x, vec4<f32>(-80.0), vec4<f32>(80.0))));
+const WORKGROUP: u32 = 64u;
+
+struct Parameters {
+    invocations: u32,
+    activation: u32,
+    scale: f32,
+    shift: f32,
+    // Length of the last axis of y.
+    channels: u32,
 }
 
-// Abramowitz & Stegun 7.1.26, within 1.5e-7.
-fn erf(x: vec4<f32>) -> vec4<f32> {
-    let t = 1.0 / (1.0 + 0.3275911 * abs(x));
-    let polynomial = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    return sign(x) * (1.0 - polynomial * exp(max(-x * x, vec4<f32>(-80.0))));
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x_elements: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y_elements: array<f32>;
+
+@compute @workgroup_size(WORKGROUP)
+fn activation(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let index = id.y * groups.x * WORKGROUP + id.x;
+    if index < p.invocations {
+        y[index] = activate(p.activation, x[index]);
+    }
 }
 
-fn gelu(x: vec4<f32>) -> vec4<f32> {
-    return 0.5 * x * (1.0 + erf(x * 0.7071067811865476));
+@compute @workgroup_size(WORKGROUP)
+fn affine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let index = id.y * groups.x * WORKGROUP + id.x;
+    if index < p.invocations {
+        y[index] = p.scale * x[index] + p.shift;
+    }
 }
 
-fn activate(code: u32, x: vec4<f32>) -> vec4<f32> {
-    switch code {
-        case 1u: {
-            return x * sigmoid(x);
-        }
-        case 2u: {
-            return gelu(x);
-        }
-        case 3u: {
-            // (1 + tanh u) / 2 is the sigmoid of 2u.
-            return x * sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x));
-        }
-        case 4u: {
-            return x * sigmoid(1.702 * x);
-        }
-        case 5u: {
-            // tanh(ln(1 + e)) = (e² + 2e) / (e² + 2e + 2); from 20 on it is 1 in f32.
-            let e = exp(clamp(x, vec4<f32>(-80.0), vec4<f32>(20.0)));
-            let n = e * (e + 2.0);
-            return x * (n / (n + 2.0));
-        }
-        case 6u: {
-            return max(x, vec4<f32>());
-        }
-        default: {
-            return x;
-        }
+@compute @workgroup_size(WORKGROUP)
+fn geglu(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let index = id.y * groups.x * WORKGROUP + id.x;
+    if index < p.invocations {
+        let value = index / p.channels * 2u * p.channels + index % p.channels;
+        y_elements[index] = x_elements[value] * gelu(vec4<f32>(x_elements[value + p.channels])).x;
     }
 }

@@ -5,7 +5,7 @@
 // Launch: one invocation for each tile of 4×4 pixels × 8 output channels, tiles of the same pixels side by side.
 // The tile lives in registers with the loops over it written out (see linear.wgsl); borders are tested once for each tap, not
 // for each channel.
-// CPU twin: cpu::conv2d.
+// CPU twin: src/cpu/convolution.rs.
 
 const WORKGROUP: u32 = 16u;
 

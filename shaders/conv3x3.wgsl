@@ -4,7 +4,7 @@
 // 3 bias [out_channels], 4 residual, 5 y [batch, out_height, out_width, out_channels].
 // Launch: one invocation for each tile of 4×4 pixels × 8 output channels, tiles of the same pixels side by side.
 // As conv2d.wgsl, but the three taps of a kernel row are written out, so that each pixel is loaded once for all of them.
-// CPU twin: cpu::conv2d.
+// CPU twin: src/cpu/convolution.rs.
 
 const WORKGROUP: u32 = 16u;
 

@@ -1,13 +1,14 @@
-// Group normalisation of [batch, pixels, channels] with affine parameters, then an activation, in three passes that never
-// subtract two large sums from each other: mean 100 with a spread of 0.01 survives in f32.
+// Group normalisation of [batch, pixels, channels] with affine parameters, then an activation, in three passes. All sums are of
+// differences to a value of the picture itself, so that mean 100 with a spread of 0.01 survives in f32.
 //
-// moments:   mean and sum of squared deviations of each channel over a slice of pixels.
-//            1 x, 7 partials [batch, slices, 2, quads]. One invocation for each quad of channels of a slice.
-// combine:   merges them (Chan et al.) to each group's mean and deviation, written for each of its channels.
-//            2 weight, 6 partials, 7 norm [batch, 2, quads]: mean, and weight / standard deviation. One invocation for each group.
-// normalize: y = activation((x - mean) * weight / deviation + bias).
-//            1 x, 3 bias, 6 norm, 5 y. One invocation for each quad of 4 pixels.
-// CPU twin: cpu::group_norm.
+// moments:          of each channel over a slice of pixels, relative to the picture's first pixel: mean, and sum of squared
+//                   deviations from it. 1 x, 7 partials [batch, slices, 2, quads]. One invocation for a slice of a quad.
+// combine:          merges them (Chan et al.) for each group, relative to the group's first channel in the first pixel, and writes
+//                   for each of its channels: that origin, the mean relative to it, weight / standard deviation.
+//                   1 x, 2 weight, 6 partials, 7 norm [batch, 3, quads]. One invocation for each group.
+// normalize_pixels: y = activation((x - origin - mean) * scale + bias). 1 x, 3 bias, 6 norm, 5 y. One invocation for 4 pixels of a
+//                   quad.
+// CPU twin: src/cpu/norm.rs.
 
 const WORKGROUP: u32 = 32u;
 
@@ -28,6 +29,7 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> partials: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> statistics: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> norm: array<f32>;
 
 fn quads() -> u32 {
     return (p.channels + 3u) / 4u;
@@ -44,19 +46,18 @@ fn moments(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let batch = index / (quads() * p.slices);
     let begin = slice * p.pixels_per_slice;
     let end = min(begin + p.pixels_per_slice, p.pixels);
-    // Deviations from the slice's first pixel: of the size of the spread, whatever the mean.
-    let origin = first_quad(start_of(batch * p.pixels + begin, p.channels), quad, p.channels);
+    let origin = first_quad(start_of(batch * p.pixels, p.channels), quad, p.channels);
     var sum = vec4<f32>();
     var squares = vec4<f32>();
-    for (var pixel = begin + 1u; pixel < end; pixel++) {
+    for (var pixel = begin; pixel < end; pixel++) {
         let d = first_quad(start_of(batch * p.pixels + pixel, p.channels), quad, p.channels) - origin;
         sum += d;
         squares += d * d;
     }
-    let shift = sum / f32(end - begin);
+    let mean = sum / f32(end - begin);
     let partial = (batch * p.slices + slice) * 2u * quads() + quad;
-    statistics[partial] = origin + shift;
-    statistics[partial + quads()] = max(squares - sum * shift, vec4<f32>());
+    statistics[partial] = mean;
+    statistics[partial + quads()] = max(squares - sum * mean, vec4<f32>());
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -68,6 +69,8 @@ fn combine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let group = index % p.groups;
     let batch = index / p.groups;
     let length = p.channels / p.groups;
+    let first_pixel = start_of(batch * p.pixels, p.channels);
+    let origin = first_quad(first_pixel, group * length / 4u, p.channels)[group * length % 4u];
     var count = 0.0;
     var mean = 0.0;
     var squares = 0.0;
@@ -75,7 +78,8 @@ fn combine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
         let added = f32(min(p.pixels_per_slice, p.pixels - slice * p.pixels_per_slice));
         let partial = (batch * p.slices + slice) * 2u * quads();
         for (var channel = group * length; channel < (group + 1u) * length; channel++) {
-            let delta = partials[partial + channel / 4u][channel % 4u] - mean;
+            let offset = first_quad(first_pixel, channel / 4u, p.channels)[channel % 4u] - origin;
+            let delta = offset + partials[partial + channel / 4u][channel % 4u] - mean;
             let share = added / (count + added);
             mean += delta * share;
             squares += partials[partial + quads() + channel / 4u][channel % 4u] + delta * delta * count * share;
@@ -84,9 +88,10 @@ fn combine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     }
     let scale = 1.0 / sqrt(squares / count + p.eps);
     for (var channel = group * length; channel < (group + 1u) * length; channel++) {
-        let norm = batch * 2u * quads() + channel / 4u;
-        statistics[norm][channel % 4u] = mean;
-        statistics[norm + quads()][channel % 4u] = scale * weight[channel];
+        // Written as numbers, not as lanes: a quad may belong to several groups, that is, to several invocations.
+        norm[(batch * 3u) * 4u * quads() + channel] = origin;
+        norm[(batch * 3u + 1u) * 4u * quads() + channel] = mean;
+        norm[(batch * 3u + 2u) * 4u * quads() + channel] = scale * weight[channel];
     }
 }
 
@@ -100,12 +105,13 @@ fn normalize_pixels(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_w
     let quad = index % quads();
     let begin = index / quads() % blocks * 4u;
     let batch = index / (quads() * blocks);
-    let mean = partials[batch * 2u * quads() + quad];
-    let scale = partials[(batch * 2u + 1u) * quads() + quad];
+    let origin = partials[batch * 3u * quads() + quad];
+    let mean = partials[(batch * 3u + 1u) * quads() + quad];
+    let scale = partials[(batch * 3u + 2u) * quads() + quad];
     let shift = bias[quad];
     for (var pixel = begin; pixel < min(begin + 4u, p.pixels); pixel++) {
         let start = start_of(batch * p.pixels + pixel, p.channels);
-        let value = (first_quad(start, quad, p.channels) - mean) * scale + shift;
+        let value = (first_quad(start, quad, p.channels) - origin - mean) * scale + shift;
         store_quad(start, quad, p.channels, activate(p.activation, value));
     }
 }

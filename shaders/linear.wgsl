@@ -5,7 +5,7 @@
 // Launch: one invocation for each tile of 16 rows × 8 output channels, tiles of one row block side by side.
 // The tile lives in registers, without workgroup memory and with the loops over it written out: on software adapters loads are
 // the cost and nothing is unrolled by a compiler.
-// CPU twin: cpu::linear.
+// CPU twin: src/cpu/convolution.rs.
 
 const WORKGROUP: u32 = 16u;
 

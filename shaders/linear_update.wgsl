@@ -2,7 +2,7 @@
 //
 // Bindings: 0 parameters, 1 sample, 2 model_output, 3 noise, 4 history [4, …], 5 coefficients [44], 6 y [6, …]: the new
 // sample, x0, and the new history. Launch: one invocation for each element of the sample.
-// CPU twin: cpu::linear_update.
+// CPU twin: src/cpu/linear_update.rs.
 
 const WORKGROUP: u32 = 64u;
 const HISTORY: u32 = 4u;

@@ -3,7 +3,7 @@
 // Bindings: 0 parameters, 1 timesteps [batch], 2 frequencies [dim / 2], 3 y [batch, dim].
 // Launch: one invocation for each element of y.
 // The frequencies exp(−ln(max_period) i / (dim/2 − shift)) are constants of the network and come from the CPU.
-// CPU twin: cpu::timestep_embedding.
+// CPU twin: src/cpu/timestep_embedding.rs.
 
 const WORKGROUP: u32 = 64u;
 
@@ -23,7 +23,7 @@ struct Parameters {
 // that the products with up to 2¹² turns are exact.
 fn reduce(angle: f32) -> f32 {
     let turns = round(angle * 0.15915494309189535);
-    return ((angle - turns * 6.28125) - turns * 0.0019340515136718750) - turns * 1.2556659146e-6;
+    return ((angle - turns * 6.28125) - turns * 0.0019350051879882812) - turns * 3.0199161e-7;
 }
 
 @compute @workgroup_size(WORKGROUP)
