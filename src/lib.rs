@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod cpu;
+pub mod device;
 pub mod diffusion;
 pub mod gpu;
 pub mod graph;

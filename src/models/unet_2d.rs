@@ -6,7 +6,7 @@ use super::embeddings::{Timesteps, timestep_embedding};
 use super::resnet::ResnetOptions;
 use super::unet_2d_blocks::{Attention, Block, Sampling};
 use super::{Error, channels_first, channels_last};
-use crate::graph::{Activation, Builder, Conv2dOptions, Graph};
+use crate::graph::{Activation, Builder, Conv2dOptions, Graph, NodeId, Scope};
 
 const CLASS: &str = "UNet2DModel";
 
@@ -147,11 +147,22 @@ impl Unet2dConfig {
         let builder = Builder::new();
         let root = builder.root();
         let sample = root.input("sample", &[batch, self.in_channels, height, width])?;
+        let out = self.add_to(&root, sample)?;
+        root.output("out", out);
+        Ok(builder.finish())
+    }
+
+    /// Adds the network to a graph whose `sample` is made there; the other inputs are added under their names.
+    ///
+    /// # Errors
+    /// As [`Self::graph`].
+    pub fn add_to(&self, root: &Scope, sample: NodeId) -> Result<NodeId, Error> {
+        let batch = root.shape(sample)[0];
         let timestep = root.input("timestep", &[batch])?;
         let first = self.block_out_channels[0];
 
         let embed = |scope: &str, t, activation| {
-            let t = self.timesteps.project(&root, t, first)?;
+            let t = self.timesteps.project(root, t, first)?;
             timestep_embedding(&root.at(scope), t, None, self.time_embed_dim, activation)
         };
         let mut emb = embed("time_embedding", timestep, Activation::Silu)?;
@@ -167,7 +178,7 @@ impl Unet2dConfig {
         }
         let temb = Some(root.activate(emb, self.resnet.activation)?);
 
-        let mut x = channels_last(&root, sample)?;
+        let mut x = channels_last(root, sample)?;
         if self.center_input_sample {
             x = root.affine(x, 2.0, -1.0)?;
         }
@@ -210,8 +221,7 @@ impl Unet2dConfig {
         x = root.at("conv_norm_out").group_norm(x, self.resnet.groups, self.resnet.eps)?;
         x = root.activate(x, Activation::Silu)?;
         x = root.at("conv_out").conv2d(x, Conv2dOptions::same(self.out_channels, 3))?;
-        root.output("out", channels_first(&root, x)?);
-        Ok(builder.finish())
+        Ok(channels_first(root, x)?)
     }
 }
 

@@ -1,1 +1,19 @@
 //! What a user asks for: a prompt and a seed become a picture, step by step.
+//!
+//! [`Pipeline::load`] opens a checkpoint on a device; [`Pipeline::sampler`] starts one reverse process, x_T → x_0, whose
+//! [`Sampler::step`] each makes the next x_t and a picture of it.
+
+mod component;
+mod error;
+mod forward;
+mod load;
+mod options;
+mod sampler;
+mod text_encoder;
+
+pub use component::{HostTable, load_weights};
+pub use error::Error;
+pub use forward::{Component, NamedTensor};
+pub use load::{LoadProgress, ModelInfo, Pipeline};
+pub use options::{Preview, SampleOptions, Scheduler};
+pub use sampler::{Rgba, Sampler, StepOutput};

@@ -138,6 +138,11 @@ impl SafetensorsReader {
         Ok(Self { file, stream, tensors, metadata, pending, loaded, total })
     }
 
+    /// The file's path inside the checkpoint.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Every tensor, in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

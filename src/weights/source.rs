@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_directory_streams_a_file_in_chunks_and_a_missing_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..(5u32 << 19)).map(|i| (i * 2_654_435_761 >> 24) as u8).collect();
+        let bytes: Vec<u8> = (0..(5u32 << 19)).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         std::fs::create_dir(directory.path().join("unet")).unwrap();
         std::fs::write(directory.path().join("unet/weights"), &bytes).unwrap();
         let source = DirectorySource::new(directory.path());

@@ -1,1 +1,51 @@
-fn main() {}
+//! The repository's own commands. `cargo xtask build` makes the npm package and the static site, `serve` shows the site on
+//! this machine, `test` runs every check. Each installs what it needs, or names what is missing and how to get it.
+
+mod build;
+mod serve;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Builds, serves and tests undiffuse", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the npm package into pkg/ and the static site into dist/
+    Build,
+    /// Build, then serve the site on this machine until interrupted
+    Serve {
+        /// The port of 127.0.0.1 to listen on; 0 takes a free one
+        #[arg(long, default_value_t = 8000)]
+        port: u16,
+    },
+    /// Run every check and test: format, lints, native, browser and npm
+    Test {
+        /// Run these stages alone (with what they need built first)
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<test::Stage>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Build => build::build(),
+        Command::Serve { port } => build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port)),
+        Command::Test { only } => test::test(&only),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! One graph, either executor: the CPU or WebGPU behind the same calls.
+
+use std::rc::Rc;
+
+use crate::cpu;
+use crate::graph::{DType, Graph, WeightSpec};
+use crate::weights::Dtype;
+
+/// Where networks run.
+#[derive(Clone, Debug)]
+pub enum Device {
+    /// The executor of [`crate::cpu`].
+    Cpu,
+}
+
+/// What can go wrong on a device.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// On the CPU.
+    #[error(transparent)]
+    Cpu(#[from] cpu::Error),
+}
+
+/// The weights of one network on a device, shared by its programs.
+#[derive(Debug)]
+pub enum Weights {
+    /// On the CPU.
+    Cpu(Rc<cpu::Weights>),
+}
+
+/// Weights being loaded.
+#[derive(Debug)]
+pub enum WeightLoader {
+    /// On the CPU.
+    Cpu(cpu::Weights),
+}
+
+/// A graph with its weights on a device.
+#[derive(Debug)]
+pub enum Program {
+    /// On the CPU.
+    Cpu(Box<cpu::Program>),
+}
+
+impl WeightLoader {
+    /// Places on `device` for the weights `specs`.
+    ///
+    /// # Errors
+    /// If the device cannot hold them.
+    pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
+        match device {
+            Device::Cpu => Ok(Self::Cpu(cpu::Weights::new(specs))),
+        }
+    }
+
+    /// Stores weight `index` of the specs from its bytes in the checkpoint.
+    ///
+    /// # Errors
+    /// If the bytes are not those of a tensor of the weight's shape, or the device is lost.
+    pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.put(index, dtype, bytes)?),
+        }
+    }
+
+    /// The loaded weights.
+    ///
+    /// # Errors
+    /// Names the first weight that is missing.
+    pub fn finish(self) -> Result<Weights, Error> {
+        match self {
+            Self::Cpu(weights) => {
+                weights.check_complete()?;
+                Ok(Weights::Cpu(Rc::new(weights)))
+            }
+        }
+    }
+}
+
+impl Program {
+    /// Prepares `graph`, whose weights are looked up by name.
+    ///
+    /// # Errors
+    /// If a weight is missing, or the device cannot run the graph.
+    pub async fn compile(_device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
+        match weights {
+            Weights::Cpu(weights) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights.clone())?))),
+        }
+    }
+
+    /// Fills an input.
+    ///
+    /// # Errors
+    /// If there is no such input or it has another length.
+    pub fn write(&mut self, input: &str, data: &[f32]) -> Result<(), Error> {
+        match self {
+            Self::Cpu(program) => Ok(program.write(input, data)?),
+        }
+    }
+
+    /// Number of elements of an input.
+    ///
+    /// # Errors
+    /// If there is no such input.
+    pub fn input_length(&self, input: &str) -> Result<usize, Error> {
+        match self {
+            Self::Cpu(program) => {
+                let id = program.graph().input(input).map_err(cpu::Error::from)?;
+                Ok(program.graph().node(id).elements())
+            }
+        }
+    }
+
+    /// Fills an input with an output of `source`, on the device.
+    ///
+    /// # Errors
+    /// If there is no such input or output, or they differ in length.
+    pub fn copy_from(&mut self, input: &str, source: &Program, output: &str) -> Result<(), Error> {
+        match (self, source) {
+            (Self::Cpu(program), Self::Cpu(source)) => Ok(program.write(input, source.read(output)?)?),
+        }
+    }
+
+    /// Fills an input with an output of the same program, on the device.
+    ///
+    /// # Errors
+    /// As [`Program::copy_from`].
+    pub fn feed_back(&mut self, input: &str, output: &str) -> Result<(), Error> {
+        match self {
+            Self::Cpu(program) => {
+                let value = program.read(output)?.to_vec();
+                Ok(program.write(input, &value)?)
+            }
+        }
+    }
+
+    /// Computes the outputs; on a GPU, queues the work.
+    ///
+    /// # Errors
+    /// A value that is not finite (on a GPU found by [`Program::read`]), or a lost device.
+    pub fn run(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Cpu(program) => Ok(program.run()?),
+        }
+    }
+
+    /// The outputs `names` after a run, as 32-bit words: the bits of f32 values, or packed pixels.
+    ///
+    /// # Errors
+    /// If there is no such output, nothing has run, a value was not finite, or the device is lost.
+    pub async fn read(&mut self, names: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
+        match self {
+            Self::Cpu(program) => names
+                .iter()
+                .map(|name| {
+                    let id = program.graph().output(name).map_err(cpu::Error::from)?;
+                    Ok(match program.graph().node(id).dtype {
+                        DType::F32 => program.read(name)?.iter().map(|v| v.to_bits()).collect(),
+                        DType::U32 => program.read_u32(name)?.to_vec(),
+                    })
+                })
+                .collect(),
+        }
+    }
+
+    /// One f32 output after a run.
+    ///
+    /// # Errors
+    /// As [`Program::read`].
+    pub async fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.read(&[name]).await?.remove(0).into_iter().map(f32::from_bits).collect())
+    }
+
+    /// Frees what the program holds on the device, apart from its weights.
+    pub fn destroy(&mut self) {
+        match self {
+            Self::Cpu(_) => {}
+        }
+    }
+}
+
+impl Weights {
+    /// Frees the weights on the device; programs that use them fail from then on.
+    pub fn destroy(&self) {
+        match self {
+            Self::Cpu(_) => {}
+        }
+    }
+}

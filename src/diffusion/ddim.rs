@@ -1,0 +1,61 @@
+//! `DDIMScheduler`.
+//!
+//! Song, Meng and Ermon 2020, arXiv 2010.02502, equation 12, s being the timestep that follows t:
+//!
+//! ```text
+//! x_s = √ᾱ_s · x̂_0  +  √(1 − ᾱ_s − σ_t²) · ε̂  +  σ_t·z,     σ_t² = η²·(1−ᾱ_s)/(1−ᾱ_t)·(1 − ᾱ_t/ᾱ_s)
+//! ```
+
+use super::{
+    Clip, Error, Step, Table, Terms, config::PredictionType, ddpm::read_clip, keys::Keys, spacing, table::Run,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Config {
+    clip: Clip,
+    set_alpha_to_one: bool,
+}
+
+impl Config {
+    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
+        Ok(Self { clip: read_clip(keys)?, set_alpha_to_one: keys.bool("set_alpha_to_one", true)? })
+    }
+
+    pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
+        run.refuse("timesteps", run.options.timesteps.is_some())?;
+        run.refuse("sigmas", run.options.sigmas.is_some())?;
+        let timesteps = spacing::timesteps(run.common, run.num_inference_steps, true);
+        // Not the list's next entry: diffusers goes back by this much, whatever the spacing.
+        let stride = (run.common.num_train_timesteps / run.num_inference_steps) as f64;
+        let final_alpha_bar = if self.set_alpha_to_one { 1.0 } else { run.alpha_bar(0.0)? };
+
+        run.table(timesteps, Vec::new(), 1.0, |_, t| {
+            let alpha_bar = run.alpha_bar(t)?;
+            let alpha_bar_prev = if t >= stride { run.alpha_bar(t - stride)? } else { final_alpha_bar };
+            let (beta_bar, beta_bar_prev) = (1.0 - alpha_bar, 1.0 - alpha_bar_prev);
+            let (signal, noise) = (alpha_bar.sqrt(), beta_bar.sqrt());
+            let x0 = run.common.prediction_type.x0(signal, noise);
+            let epsilon_of = |x0: Terms| (Terms::SAMPLE - x0 * signal) * (1.0 / noise);
+            let epsilon = match run.common.prediction_type {
+                _ if run.options.use_clipped_model_output => epsilon_of(Terms::X0),
+                PredictionType::Epsilon => Terms::MODEL_OUTPUT,
+                // From x̂_0 as it is before clipping.
+                _ => epsilon_of(Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1),
+            };
+            let variance = beta_bar_prev / beta_bar * (1.0 - alpha_bar / alpha_bar_prev);
+            let sigma = run.options.eta * variance.sqrt();
+            Ok(Step {
+                timestep: t,
+                input_scale: 1.0,
+                x0,
+                clip: self.clip,
+                prev_sample: Terms::X0 * alpha_bar_prev.sqrt()
+                    + epsilon * (beta_bar_prev - sigma * sigma).sqrt()
+                    + Terms::NOISE * sigma,
+                history: Terms::HISTORY,
+                draws_noise: run.options.eta > 0.0,
+                forward: (signal, noise),
+            })
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Ancestral sampling: `DDPMScheduler`.
+//!
+//! Ho, Jain and Abbeel 2020, arXiv 2006.11239. The posterior of the forward process, with x̂_0 in place of x_0
+//! (equations 6 and 7; s is the timestep of the run that follows t, and α = ᾱ_t/ᾱ_s, β = 1 − α between them):
+//!
+//! ```text
+//! x_s = √ᾱ_s·β/(1−ᾱ_t) · x̂_0  +  √α·(1−ᾱ_s)/(1−ᾱ_t) · x_t  +  σ_t·z
+//! ```
+//!
+//! with σ_t² = β̃ = (1−ᾱ_s)/(1−ᾱ_t)·β ("fixed_small") or σ_t² = β ("fixed_large").
+
+use super::{Clip, Error, Step, Table, Terms, keys::Keys, spacing, table::Run};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Config {
+    variance_type: VarianceType,
+    clip: Clip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum VarianceType {
+    FixedSmall,
+    FixedLarge,
+}
+
+impl Config {
+    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
+        // Not here: "fixed_large_log", whose standard deviation in diffusers is the root of a negative number, and the
+        // learned types, for which the network has twice the channels.
+        let variance_types = &[
+            ("fixed_small", VarianceType::FixedSmall),
+            ("fixed_small_log", VarianceType::FixedSmall),
+            ("fixed_large", VarianceType::FixedLarge),
+        ];
+        Ok(Self {
+            variance_type: keys.choice("variance_type", VarianceType::FixedSmall, variance_types)?,
+            clip: read_clip(keys)?,
+        })
+    }
+
+    pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
+        run.refuse("sigmas", run.options.sigmas.is_some())?;
+        let timesteps = match &run.options.timesteps {
+            Some(custom) => {
+                spacing::check_custom_timesteps(custom, run.common)?;
+                custom.clone()
+            }
+            None => spacing::timesteps(run.common, run.num_inference_steps, true),
+        };
+        let following = timesteps.clone();
+        run.table(timesteps, Vec::new(), 1.0, |i, t| {
+            let alpha_bar = run.alpha_bar(t)?;
+            let alpha_bar_prev = match following.get(i + 1) {
+                Some(&s) if s >= 0.0 => run.alpha_bar(s)?,
+                _ => 1.0,
+            };
+            // In f32 as the library has it: near t = 0 what is left of 1 − α is the rounding of α.
+            let alpha = f64::from(alpha_bar as f32 / alpha_bar_prev as f32);
+            let (beta, beta_bar, beta_bar_prev) = (1.0 - alpha, 1.0 - alpha_bar, 1.0 - alpha_bar_prev);
+            let variance = match self.variance_type {
+                VarianceType::FixedSmall => (beta_bar_prev / beta_bar * beta).max(1e-20),
+                VarianceType::FixedLarge => beta.max(1e-20),
+            };
+            let draws_noise = t > 0.0;
+            let sigma = if draws_noise { variance.sqrt() } else { 0.0 };
+            Ok(Step {
+                timestep: t,
+                input_scale: 1.0,
+                x0: run.common.prediction_type.x0(alpha_bar.sqrt(), beta_bar.sqrt()),
+                clip: self.clip,
+                prev_sample: Terms::X0 * (alpha_bar_prev.sqrt() * beta / beta_bar)
+                    + Terms::SAMPLE * (alpha.sqrt() * beta_bar_prev / beta_bar)
+                    + Terms::NOISE * sigma,
+                history: Terms::HISTORY,
+                draws_noise,
+                forward: (alpha_bar.sqrt(), beta_bar.sqrt()),
+            })
+        })
+    }
+}
+
+/// `thresholding` and `clip_sample`, of which the former wins.
+pub(super) fn read_clip(keys: &Keys) -> Result<Clip, Error> {
+    let range = keys.f64("clip_sample_range", 1.0)?;
+    if !(0.0..f64::INFINITY).contains(&range) {
+        return Err(keys.unsupported("clip_sample_range", range, "finite numbers that are not negative"));
+    }
+    match read_threshold(keys)? {
+        Clip::None if keys.bool("clip_sample", true)? => Ok(Clip::Range(range)),
+        threshold => Ok(threshold),
+    }
+}
+
+/// `thresholding` alone, for classes without `clip_sample`.
+pub(super) fn read_threshold(keys: &Keys) -> Result<Clip, Error> {
+    let ratio = keys.f64("dynamic_thresholding_ratio", 0.995)?;
+    let max_value = keys.f64("sample_max_value", 1.0)?;
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(keys.unsupported("dynamic_thresholding_ratio", ratio, "numbers from 0 to 1"));
+    }
+    if max_value <= 0.0 || !max_value.is_finite() {
+        return Err(keys.unsupported("sample_max_value", max_value, "finite numbers above 0"));
+    }
+    match keys.bool("thresholding", false)? {
+        true => Ok(Clip::Threshold { ratio, max_value }),
+        false => Ok(Clip::None),
+    }
+}

@@ -1,0 +1,88 @@
+/// What can be wrong with a scheduler's configuration, or with what is asked of it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is not JSON, even with Python's bare `Infinity` and `NaN` allowed.
+    #[error("scheduler config: not valid JSON: {0}")]
+    Json(String),
+    /// The JSON is not an object, or does not name its class.
+    #[error(
+        "scheduler config: no \"_class_name\", so this is not a diffusers scheduler; \
+         give the scheduler_config.json of the checkpoint's scheduler folder"
+    )]
+    NoClassName,
+    /// A class that has no solver here.
+    #[error("scheduler config: class {class} is not supported; choose one of the solvers {supported} instead")]
+    UnsupportedClass {
+        /// The `_class_name` of the config.
+        class: String,
+        /// The names of the solvers that could take its place.
+        supported: String,
+    },
+    /// A key holds another type than diffusers writes.
+    #[error("scheduler config: \"{key}\" is {found}, expected {expected}")]
+    WrongType {
+        /// The key of the config.
+        key: &'static str,
+        /// What the key must hold.
+        expected: &'static str,
+        /// What it holds, as JSON.
+        found: String,
+    },
+    /// A key holds a value that is out of range, or that is not supported in this class.
+    #[error("{class}: \"{key}\" is {value}; supported: {supported}")]
+    UnsupportedValue {
+        /// The class of the config.
+        class: String,
+        /// The key of the config.
+        key: &'static str,
+        /// The value that it holds.
+        value: String,
+        /// What it could hold.
+        supported: String,
+    },
+    /// A number of steps that this schedule cannot be divided into.
+    #[error("num_inference_steps is {num_inference_steps}, {class} takes 1 to {most} here")]
+    NumInferenceSteps {
+        /// What was asked.
+        num_inference_steps: usize,
+        /// The class of the config.
+        class: String,
+        /// The largest number that works.
+        most: usize,
+    },
+    /// An option of the run that is out of range, or that the class does not take.
+    #[error("option {option} is {value}: {expected}")]
+    Option {
+        /// The field of [`StepOptions`](super::StepOptions).
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+    /// The coefficients divide by zero somewhere: diffusers would produce NaN there.
+    #[error(
+        "{class}: step {index} (timestep {timestep}) has a coefficient that is not finite, and diffusers would return NaN: \
+         the step divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
+         rescale_betas_zero_snr, or choose another solver"
+    )]
+    NotFinite {
+        /// The class of the config.
+        class: String,
+        /// The step, counted from the first of the run.
+        index: usize,
+        /// Its timestep.
+        timestep: f64,
+    },
+    /// A step was given tensors that do not fit each other.
+    #[error("step: {name} has {found} values, expected {expected}")]
+    Length {
+        /// Which argument.
+        name: &'static str,
+        /// How many values it has.
+        found: usize,
+        /// How many it needs.
+        expected: usize,
+    },
+}

@@ -1,0 +1,156 @@
+//! Typed look-up in a `scheduler_config.json`: an absent key takes the class default, a wrong one is refused by name.
+
+use serde_json::{Map, Value};
+
+use super::Error;
+
+/// The keys that a config sets, and the class that they are read for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Keys {
+    pub(super) class: String,
+    map: Map<String, Value>,
+}
+
+impl Keys {
+    /// Sets `key` as if the file had held it.
+    pub(super) fn set(&mut self, key: &str, value: Value) {
+        self.map.insert(key.to_owned(), value);
+    }
+
+    /// The value of `key` as the file holds it.
+    pub(super) fn stored(&self, key: &str) -> Option<&Value> {
+        self.map.get(key)
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, Error> {
+        let map: Map<String, Value> = match serde_json::from_str(&quote_bare_numbers(text)) {
+            Ok(Value::Object(map)) => map,
+            Ok(_) => return Err(Error::NoClassName),
+            Err(error) => return Err(Error::Json(error.to_string())),
+        };
+        match map.get("_class_name") {
+            Some(Value::String(class)) => Ok(Self { class: class.clone(), map }),
+            _ => Err(Error::NoClassName),
+        }
+    }
+
+    /// The same keys, read for another class.
+    pub(super) fn for_class(&self, class: &str) -> Self {
+        Self { class: class.to_owned(), map: self.map.clone() }
+    }
+
+    pub(super) fn bool(&self, key: &'static str, default: bool) -> Result<bool, Error> {
+        match self.map.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(other) => Err(wrong_type(key, "true or false", other)),
+        }
+    }
+
+    pub(super) fn f64(&self, key: &'static str, default: f64) -> Result<f64, Error> {
+        match self.map.get(key) {
+            None => Ok(default),
+            Some(value) => number(value).ok_or_else(|| wrong_type(key, "a number", value)),
+        }
+    }
+
+    pub(super) fn optional_f64(&self, key: &'static str) -> Result<Option<f64>, Error> {
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.f64(key, 0.0).map(Some),
+        }
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn integer(
+        &self,
+        key: &'static str,
+        default: i64,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Result<i64, Error> {
+        let Some(value) = self.map.get(key) else { return Ok(default) };
+        if number(value).is_none() {
+            return Err(wrong_type(key, "a whole number", value));
+        }
+        value.as_i64().filter(|integer| range.contains(integer)).ok_or_else(|| {
+            self.unsupported(key, value, format!("whole numbers from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    pub(super) fn optional_numbers(&self, key: &'static str) -> Result<Option<Vec<f64>>, Error> {
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(values)) => values
+                .iter()
+                .map(|value| number(value).ok_or_else(|| wrong_type(key, "a list of numbers", value)))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(other) => Err(wrong_type(key, "a list of numbers or null", other)),
+        }
+    }
+
+    /// One of the named choices; the first is the class default. `null` counts as a name, spelled "null".
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, default: T, choices: &[(&str, T)]) -> Result<T, Error> {
+        let name = match self.map.get(key) {
+            None => return Ok(default),
+            Some(Value::String(name)) => name.as_str(),
+            Some(Value::Null) => "null",
+            Some(other) => return Err(wrong_type(key, "a name", other)),
+        };
+        choices.iter().find(|(choice, _)| *choice == name).map(|&(_, value)| value).ok_or_else(|| {
+            let supported: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+            self.unsupported(key, name, supported.join(", "))
+        })
+    }
+
+    pub(super) fn unsupported(&self, key: &'static str, value: impl ToString, supported: impl Into<String>) -> Error {
+        Error::UnsupportedValue {
+            class: self.class.clone(),
+            key,
+            value: value.to_string(),
+            supported: supported.into(),
+        }
+    }
+}
+
+fn wrong_type(key: &'static str, expected: &'static str, found: &Value) -> Error {
+    Error::WrongType { key, expected, found: found.to_string() }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(name) => match name.as_str() {
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            "NaN" => Some(f64::NAN),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Python's `json` writes non-finite numbers as bare tokens, which JSON has no room for: puts them in quotes.
+fn quote_bare_numbers(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let bare = ["-Infinity", "Infinity", "NaN"].into_iter().find(|token| !in_string && rest.starts_with(token));
+        if let Some(token) = bare {
+            quoted.extend(["\"", token, "\""]);
+            rest = &rest[token.len()..];
+            continue;
+        }
+        if escaped {
+            escaped = false;
+        } else if in_string && c == '\\' {
+            escaped = true;
+        } else if c == '"' {
+            in_string = !in_string;
+        }
+        quoted.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    quoted
+}

@@ -1,0 +1,161 @@
+//! The noise schedule: β_t, ᾱ_t = ∏ (1 − β_s), and the forward process that they define.
+//!
+//! diffusers computes these in f32, and a model was trained on exactly those numbers: here they are the same, bit for
+//! bit. Everything that follows from them is computed in f64.
+
+use super::{Error, Solver, config::Common, keys::Keys, spacing::linspace_f32};
+
+/// How β_t is defined (`beta_schedule`, or `trained_betas` in its place).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Betas {
+    Linear { start: f64, end: f64 },
+    ScaledLinear { start: f64, end: f64 },
+    SquaredCosCapV2,
+    Sigmoid { start: f64, end: f64 },
+    Trained(Vec<f64>),
+}
+
+impl Betas {
+    pub(super) fn read(keys: &Keys, solver: Solver) -> Result<Self, Error> {
+        #[derive(Clone, Copy)]
+        enum Name {
+            Linear,
+            ScaledLinear,
+            SquaredCosCapV2,
+            Sigmoid,
+        }
+        use Name::{Linear, ScaledLinear, Sigmoid, SquaredCosCapV2};
+
+        let in_unit_interval = |key, value: f64| match (0.0..=1.0).contains(&value) {
+            true => Ok(value),
+            false => Err(keys.unsupported(key, value, "numbers from 0 to 1")),
+        };
+        if let Some(betas) = keys.optional_numbers("trained_betas")? {
+            return betas
+                .into_iter()
+                .map(|beta| in_unit_interval("trained_betas", beta))
+                .collect::<Result<_, _>>()
+                .map(Self::Trained);
+        }
+        let names: &[(&str, Name)] = match solver {
+            Solver::Ddpm => &[
+                ("linear", Linear),
+                ("scaled_linear", ScaledLinear),
+                ("squaredcos_cap_v2", SquaredCosCapV2),
+                ("sigmoid", Sigmoid),
+            ],
+            _ => &[("linear", Linear), ("scaled_linear", ScaledLinear), ("squaredcos_cap_v2", SquaredCosCapV2)],
+        };
+        let start = in_unit_interval("beta_start", keys.f64("beta_start", 1e-4)?)?;
+        let end = in_unit_interval("beta_end", keys.f64("beta_end", 0.02)?)?;
+        Ok(match keys.choice("beta_schedule", Linear, names)? {
+            Linear => Self::Linear { start, end },
+            ScaledLinear => Self::ScaledLinear { start, end },
+            SquaredCosCapV2 => Self::SquaredCosCapV2,
+            Sigmoid => Self::Sigmoid { start, end },
+        })
+    }
+
+    fn values(&self, num_train_timesteps: usize) -> Vec<f32> {
+        match self {
+            Self::Linear { start, end } => linspace_f32(*start as f32, *end as f32, num_train_timesteps),
+            Self::ScaledLinear { start, end } => {
+                let root = linspace_f32(libm::sqrt(*start) as f32, libm::sqrt(*end) as f32, num_train_timesteps);
+                root.into_iter().map(|root| root * root).collect()
+            }
+            // Nichol and Dhariwal 2021, arXiv 2102.09672, equation 17.
+            Self::SquaredCosCapV2 => {
+                let alpha_bar = |i: usize| {
+                    let fraction = i as f64 / num_train_timesteps as f64;
+                    let cos = libm::cos((fraction + 0.008) / 1.008 * std::f64::consts::PI / 2.0);
+                    cos * cos
+                };
+                (0..num_train_timesteps).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
+            }
+            Self::Sigmoid { start, end } => linspace_f32(-6.0, 6.0, num_train_timesteps)
+                .into_iter()
+                .map(|x| 1.0 / (1.0 + libm::expf(-x)) * (end - start) as f32 + *start as f32)
+                .collect(),
+            Self::Trained(betas) => betas.iter().map(|&beta| beta as f32).collect(),
+        }
+    }
+}
+
+/// β_t and ᾱ_t for t = 0 … T−1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoiseSchedule {
+    /// β_t, the variance that one training timestep adds.
+    pub betas: Vec<f32>,
+    /// ᾱ_t = ∏_{s≤t} (1 − β_s), the share of the image's variance that is left at timestep t.
+    pub alphas_cumprod: Vec<f32>,
+}
+
+impl NoiseSchedule {
+    pub(super) fn new(common: &Common) -> Self {
+        let mut betas = common.betas.values(common.num_train_timesteps);
+        if common.rescale_betas_zero_snr {
+            rescale_to_zero_terminal_snr(&mut betas);
+        }
+        let alphas_cumprod = cumulative_product(&betas);
+        Self { betas, alphas_cumprod }
+    }
+
+    /// Gives the last timestep σ = 4096 where zero terminal SNR would make it infinite.
+    pub(super) fn keep_a_last_trace_of_signal(&mut self) {
+        if let Some(last) = self.alphas_cumprod.last_mut() {
+            *last = 2f32.powi(-24);
+        }
+    }
+
+    /// ᾱ at a timestep of a table, or `None` past the last one.
+    ///
+    /// For some step counts "trailing" spacing ends on timestep −1. There diffusers indexes a tensor with −1, which
+    /// is its last element, and so does this: a seed gives the picture that diffusers gives.
+    pub(super) fn alpha_bar(&self, timestep: i64) -> Option<f64> {
+        let index = match timestep {
+            -1 => self.alphas_cumprod.len() - 1,
+            _ => usize::try_from(timestep).ok()?,
+        };
+        self.alphas_cumprod.get(index).copied().map(f64::from)
+    }
+
+    /// σ_t = √((1−ᾱ_t)/ᾱ_t) for t = 0 … T−1, in f32 as diffusers computes it.
+    pub fn sigmas(&self) -> Vec<f32> {
+        self.alphas_cumprod.iter().map(|&alpha_bar| libm::sqrtf((1.0 - alpha_bar) / alpha_bar)).collect()
+    }
+}
+
+/// ∏ (1 − β_s), accumulated in f64 and rounded to f32 at every entry, as torch does on the CPU.
+fn cumulative_product(betas: &[f32]) -> Vec<f32> {
+    let mut product = 1.0;
+    betas
+        .iter()
+        .map(|&beta| {
+            product *= f64::from(1.0 - beta);
+            product as f32
+        })
+        .collect()
+}
+
+/// Shifts and scales √ᾱ so that it ends on zero and starts where it did: Lin et al. 2023, arXiv 2305.08891,
+/// algorithm 1. In f32 throughout, as diffusers' `rescale_zero_terminal_snr`.
+fn rescale_to_zero_terminal_snr(betas: &mut [f32]) {
+    let mut root: Vec<f32> = cumulative_product(betas).into_iter().map(libm::sqrtf).collect();
+    let (Some(&first), Some(&last)) = (root.first(), root.last()) else { return };
+    let scale = first / (first - last);
+    for root in &mut root {
+        *root = (*root - last) * scale;
+    }
+    let mut previous = 1.0;
+    for (beta, root) in betas.iter_mut().zip(root) {
+        let alpha_bar = root * root;
+        *beta = 1.0 - alpha_bar / previous;
+        previous = alpha_bar;
+    }
+}
+
+/// The target of v-prediction, v = √ᾱ_t·ε − √(1−ᾱ_t)·x_0 (diffusers' `get_velocity`), as the coefficients of x_0 and ε
+/// at a timestep whose forward process is x_t = `forward.0`·x_0 + `forward.1`·ε.
+pub fn velocity(forward: (f64, f64)) -> (f64, f64) {
+    (-forward.1, forward.0)
+}

@@ -1,0 +1,212 @@
+//! Which timesteps and which σ a run visits.
+//!
+//! The grids are those of numpy and torch to the last bit, because timesteps are rounded to whole numbers: an error in
+//! the last place can move a step.
+
+use super::{
+    Error,
+    config::{Common, TimestepSpacing},
+};
+
+/// `numpy.linspace(start, stop, n)`.
+pub(super) fn linspace(start: f64, stop: f64, n: usize) -> Vec<f64> {
+    let intervals = n.saturating_sub(1);
+    let step = (stop - start) / intervals as f64;
+    let mut values: Vec<f64> = (0..n).map(|i| if i == 0 { start } else { i as f64 * step + start }).collect();
+    if let (Some(last), true) = (values.last_mut(), intervals > 0) {
+        *last = stop;
+    }
+    values
+}
+
+/// `torch.linspace(start, end, n, dtype=torch.float32)`: counted from both ends towards the middle, each
+/// multiply-add rounded once.
+pub(super) fn linspace_f32(start: f32, end: f32, n: usize) -> Vec<f32> {
+    let step = (end - start) / n.saturating_sub(1) as f32;
+    (0..n)
+        .map(|i| match i {
+            0 => start,
+            _ if i < n / 2 => libm::fmaf(step, i as f32, start),
+            _ => libm::fmaf(-step, (n - 1 - i) as f32, end),
+        })
+        .collect()
+}
+
+/// `numpy.arange(start, 0, -step)`: for some steps the last value is a rounding error away from zero.
+fn arange_down(start: f64, step: f64) -> Vec<f64> {
+    let n = (start / step).ceil() as usize;
+    let difference = (start - step) - start;
+    (0..n).map(|i| start + i as f64 * difference).collect()
+}
+
+/// The timesteps of a run in classes that divide T by the number of steps: DDPM, DDIM and the Euler family. Those of
+/// the former two are rounded (half to even), those of the latter may be fractions.
+pub(super) fn timesteps(common: &Common, n: usize, rounded: bool) -> Vec<f64> {
+    let train = common.num_train_timesteps;
+    match common.timestep_spacing {
+        TimestepSpacing::Linspace => linspace(0.0, (train - 1) as f64, n)
+            .into_iter()
+            .rev()
+            .map(|t| if rounded { t.round_ties_even() } else { t })
+            .collect(),
+        TimestepSpacing::Leading => {
+            let ratio = train / n;
+            (0..n).rev().map(|i| (i * ratio) as f64 + common.steps_offset as f64).collect()
+        }
+        TimestepSpacing::Trailing => trailing(train, train as f64 / n as f64),
+    }
+}
+
+/// The timesteps of a run in the multistep classes, which divide the first `last` timesteps into one interval more and
+/// leave out the end.
+pub(super) fn multistep_timesteps(common: &Common, n: usize, last: usize) -> Vec<f64> {
+    match common.timestep_spacing {
+        TimestepSpacing::Linspace => {
+            let grid = linspace(0.0, last as f64 - 1.0, n + 1);
+            grid.into_iter().skip(1).rev().map(f64::round_ties_even).collect()
+        }
+        TimestepSpacing::Leading => {
+            let ratio = last / (n + 1);
+            (1..=n).rev().map(|i| (i * ratio) as f64 + common.steps_offset as f64).collect()
+        }
+        TimestepSpacing::Trailing => trailing(last, common.num_train_timesteps as f64 / n as f64),
+    }
+}
+
+fn trailing(last: usize, ratio: f64) -> Vec<f64> {
+    arange_down(last as f64, ratio).into_iter().map(|t| t.round_ties_even() - 1.0).collect()
+}
+
+/// `numpy.interp(x, range(len(values)), values)`: linear between the whole numbers, constant outside.
+pub(super) fn interpolate(x: f64, values: &[f32]) -> f64 {
+    let at = |i: usize| values.get(i).copied().map_or(f64::NAN, f64::from);
+    let last = values.len().saturating_sub(1);
+    if x <= 0.0 {
+        return at(0);
+    }
+    let low = x.floor();
+    if low >= last as f64 {
+        return at(last);
+    }
+    let low_index = low as usize;
+    (at(low_index + 1) - at(low_index)) * (x - low) + at(low_index)
+}
+
+/// σ replaced by an even progression of something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SigmaSpacing {
+    /// `use_karras_sigmas`: even in σ^(1/7). Karras et al. 2022, arXiv 2206.00364, equation 5.
+    Karras,
+    /// `use_exponential_sigmas`: even in log σ.
+    Exponential,
+    /// `use_beta_sigmas`: quantiles of the Beta(0.6, 0.6) distribution. Lee et al. 2024, arXiv 2407.12173.
+    Beta,
+}
+
+impl SigmaSpacing {
+    /// `n` values of σ, from `max` down to `min`.
+    pub(super) fn sigmas(self, max: f64, min: f64, n: usize) -> Vec<f64> {
+        match self {
+            Self::Karras => {
+                const RHO: f64 = 7.0;
+                let (max, min) = (libm::pow(max, 1.0 / RHO), libm::pow(min, 1.0 / RHO));
+                linspace(0.0, 1.0, n).into_iter().map(|ramp| libm::pow(max + ramp * (min - max), RHO)).collect()
+            }
+            Self::Exponential => linspace(libm::log(max), libm::log(min), n).into_iter().map(libm::exp).collect(),
+            Self::Beta => linspace(0.0, 1.0, n)
+                .into_iter()
+                .map(|ramp| min + beta_quantile(1.0 - ramp, 0.6) * (max - min))
+                .collect(),
+        }
+    }
+}
+
+/// The inverse of [`interpolate`] over log σ: the fractional timestep at which training had this σ. All `sigmas` at
+/// once, because the logarithms of the training schedule are shared.
+pub(super) fn timesteps_of_sigmas(sigmas: &[f64], train_sigmas: &[f32]) -> Vec<f64> {
+    let logs: Vec<f32> = train_sigmas.iter().map(|&sigma| log_f32(sigma)).collect();
+    let timestep = |sigma: f64| {
+        let log = libm::log(sigma.max(1e-10));
+        // The last training timestep at or below this σ, as long as there is one above to interpolate to.
+        let low = logs.iter().rposition(|&below| f64::from(below) <= log).unwrap_or(0);
+        let low = low.min(logs.len().saturating_sub(2));
+        let (Some(&below), Some(&above)) = (logs.get(low), logs.get(low + 1)) else { return 0.0 };
+        let weight = ((f64::from(below) - log) / f64::from(below - above)).clamp(0.0, 1.0);
+        (1.0 - weight) * low as f64 + weight * (low + 1) as f64
+    };
+    sigmas.iter().map(|&sigma| timestep(sigma)).collect()
+}
+
+/// `numpy.log` of an f32 array on x86: not the nearest number, but a rational approximation up to four units in the
+/// last place off. It decides which fraction of a timestep belongs to a σ. Positive finite numbers only.
+fn log_f32(x: f32) -> f32 {
+    // log(1 + y) ≈ P(y)/Q(y), fitted on √½ ≤ 1 + y < √2; highest power first.
+    const P: [f32; 6] = [2.589_979_2e-2, 3.808_837_8e-1, 1.480_000_6, 2.112_677_6, 1.0, 0.0];
+    const Q: [f32; 6] = [5.875_095_4e-3, 1.546_476_4e-1, 9.864_943e-1, 2.453_006, 2.612_677_6, 1.0];
+    let (mut mantissa, mut exponent) = libm::frexpf(x);
+    if mantissa <= std::f32::consts::FRAC_1_SQRT_2 {
+        mantissa *= 2.0;
+        exponent -= 1;
+    }
+    let polynomial =
+        |coefficients: [f32; 6]| coefficients.into_iter().fold(0.0, |sum, c| libm::fmaf(sum, mantissa - 1.0, c));
+    libm::fmaf(exponent as f32, std::f32::consts::LN_2, polynomial(P) / polynomial(Q))
+}
+
+/// The x at which the regularised incomplete beta function I_x(a, a) reaches `p`.
+fn beta_quantile(p: f64, a: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    if p <= low || p >= high {
+        return p.clamp(low, high);
+    }
+    // I is monotonic: halving the interval sixty times leaves nothing of it in f64.
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if regularised_incomplete_beta(middle, a) < p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
+/// I_x(a, a) by its continued fraction (Abramowitz and Stegun 26.5.8), evaluated from the front with Lentz's method.
+fn regularised_incomplete_beta(x: f64, a: f64) -> f64 {
+    if x > 0.5 {
+        // The fraction converges quickly only on this side of the mean.
+        return 1.0 - regularised_incomplete_beta(1.0 - x, a);
+    }
+    let log_beta = 2.0 * libm::lgamma(a) - libm::lgamma(2.0 * a);
+    let front = libm::exp(a * (libm::log(x) + libm::log1p(-x)) - log_beta) / a;
+    let (mut c, mut d) = (1.0, 1.0 / (1.0 - 2.0 * a * x / (a + 1.0)));
+    let mut fraction = d;
+    for m in 1..200 {
+        let m = f64::from(m);
+        for coefficient in [
+            m * (a - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m)),
+            -(a + m) * (2.0 * a + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0)),
+        ] {
+            d = 1.0 / (1.0 + coefficient * d);
+            c = 1.0 + coefficient / c;
+            fraction *= c * d;
+        }
+        if (c * d - 1.0).abs() < 1e-15 {
+            break;
+        }
+    }
+    front * fraction
+}
+
+/// Timesteps that a user gives in place of a spacing: whole numbers of training timesteps.
+pub(super) fn check_custom_timesteps(timesteps: &[f64], common: &Common) -> Result<(), Error> {
+    let range = 0.0..common.num_train_timesteps as f64;
+    match timesteps.iter().find(|&t| !range.contains(t) || t.fract() != 0.0) {
+        None => Ok(()),
+        Some(t) => Err(Error::Option {
+            option: "timesteps",
+            value: t.to_string(),
+            expected: format!("give whole numbers below num_train_timesteps = {}", common.num_train_timesteps),
+        }),
+    }
+}

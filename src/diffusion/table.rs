@@ -1,0 +1,439 @@
+//! The reverse process as a table: what one step is, and its plain execution.
+
+use std::{
+    fmt,
+    ops::{Add, Mul, Sub},
+};
+
+use serde::Serialize;
+
+use super::{Error, NoiseSchedule, config::Common};
+
+/// How many tensors of earlier steps a solver may keep.
+pub const HISTORY: usize = 4;
+
+/// A linear combination of what a step has at hand; each tensor has the sample's shape.
+///
+/// A `Terms` is a vector in that space: solvers add and scale them, and so spell their equations as in the papers.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Terms {
+    /// The coefficient of x_t.
+    pub sample: f64,
+    /// The coefficient of the network's output, after guidance.
+    pub model_output: f64,
+    /// The coefficient of x̂_0, after clipping.
+    pub x0: f64,
+    /// The coefficient of this step's fresh noise z ~ N(0, 1).
+    pub noise: f64,
+    /// The coefficients of the history's slots, as they are before this step.
+    pub history: [f64; HISTORY],
+}
+
+impl Terms {
+    const ZERO: Self = Self { sample: 0.0, model_output: 0.0, x0: 0.0, noise: 0.0, history: [0.0; HISTORY] };
+    /// x_t itself.
+    pub const SAMPLE: Self = Self { sample: 1.0, ..Self::ZERO };
+    /// The network's output itself.
+    pub const MODEL_OUTPUT: Self = Self { model_output: 1.0, ..Self::ZERO };
+    /// The clipped x̂_0 itself.
+    pub const X0: Self = Self { x0: 1.0, ..Self::ZERO };
+    /// The fresh noise itself.
+    pub const NOISE: Self = Self { noise: 1.0, ..Self::ZERO };
+    /// The history's slots themselves. As a step's `history`: nothing moves.
+    pub const HISTORY: [Self; HISTORY] = {
+        let mut slots = [Self::ZERO; HISTORY];
+        let mut i = 0;
+        while i < HISTORY {
+            slots[i].history[i] = 1.0;
+            i += 1;
+        }
+        slots
+    };
+
+    fn zip(self, other: Self, f: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            sample: f(self.sample, other.sample),
+            model_output: f(self.model_output, other.model_output),
+            x0: f(self.x0, other.x0),
+            noise: f(self.noise, other.noise),
+            history: std::array::from_fn(|i| f(self.history[i], other.history[i])),
+        }
+    }
+
+    fn is_finite(&self) -> bool {
+        [self.sample, self.model_output, self.x0, self.noise].iter().chain(&self.history).all(|c| c.is_finite())
+    }
+}
+
+impl Add for Terms {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+}
+
+impl Sub for Terms {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+}
+
+impl Mul<f64> for Terms {
+    type Output = Self;
+
+    fn mul(self, factor: f64) -> Self {
+        self.zip(self, |a, _| a * factor)
+    }
+}
+
+/// What happens to x̂_0 before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clip {
+    /// Nothing.
+    None,
+    /// Clamped to ± this (`clip_sample_range`).
+    Range(f64),
+    /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487): s is the `ratio` quantile of |x̂_0| over each
+    /// image, at least 1 and at most `max_value`; x̂_0 is clamped to ± s and divided by s.
+    Threshold {
+        /// `dynamic_thresholding_ratio`.
+        ratio: f64,
+        /// `sample_max_value`. It wins where it is below 1.
+        max_value: f64,
+    },
+}
+
+/// One call of the network and the update that follows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// What the network is told; a fraction in some solvers.
+    pub timestep: f64,
+    /// The network's input is `input_scale`·x_t (`scale_model_input`).
+    pub input_scale: f64,
+    /// x̂_0 = `x0.0`·x_t + `x0.1`·output, then [`clip`](Self::clip): the network's idea of the final sample.
+    ///
+    /// Where Euler churns, the noise that it adds belongs to x̂_0 too; this leaves it out. x_{t−1} does not.
+    pub x0: (f64, f64),
+    /// What happens to x̂_0 before it is used.
+    pub clip: Clip,
+    /// x_{t−1}.
+    pub prev_sample: Terms,
+    /// What each slot of the history holds after this step.
+    pub history: [Terms; HISTORY],
+    /// Whether the step consumes one `randn` of the sample's shape from the random stream. It may do so only to
+    /// multiply it with zero.
+    pub draws_noise: bool,
+    /// The forward process at this step (`add_noise`): x_t = `forward.0`·x_0 + `forward.1`·ε. Image-to-image starts
+    /// from it, and inpainting returns to it.
+    pub forward: (f64, f64),
+}
+
+/// What [`Step::apply`] computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// x_{t−1}.
+    pub prev_sample: Vec<f32>,
+    /// x̂_0 after clipping.
+    pub x0: Vec<f32>,
+}
+
+impl Step {
+    /// The update, spelled out in f64 over plain slices: what every faster executor is tested against.
+    ///
+    /// All tensors are `[batch, channels, height, width]` in any one layout that keeps images apart; `model_output` is
+    /// the network's output after guidance. `noise` is read if the step [draws noise](Self::draws_noise). `history`
+    /// starts as zeros and is updated in place. `image_len` is channels · height · width.
+    ///
+    /// # Errors
+    /// Refuses tensors of different lengths, and a length that is not a whole number of images.
+    pub fn apply(
+        &self,
+        sample: &[f32],
+        model_output: &[f32],
+        noise: Option<&[f32]>,
+        history: &mut [Vec<f32>; HISTORY],
+        image_len: usize,
+    ) -> Result<Applied, Error> {
+        let len = sample.len();
+        let check = |name, found: usize, expected: usize| match found == expected {
+            true => Ok(()),
+            false => Err(Error::Length { name, found, expected }),
+        };
+        check("image_len", image_len.max(1) * (len / image_len.max(1)), len)?;
+        check("model_output", model_output.len(), len)?;
+        let noise = match (self.draws_noise, noise) {
+            (false, _) => None,
+            (true, None) => return Err(Error::Length { name: "noise", found: 0, expected: len }),
+            (true, Some(noise)) => check("noise", noise.len(), len).map(|()| Some(noise))?,
+        };
+        for slot in history.iter() {
+            check("history", slot.len(), len)?;
+        }
+
+        let mut x0: Vec<f64> = sample
+            .iter()
+            .zip(model_output)
+            .map(|(&x, &output)| self.x0.0 * f64::from(x) + self.x0.1 * f64::from(output))
+            .collect();
+        x0.chunks_mut(image_len.max(1)).for_each(|image| self.clip.apply(image));
+
+        let mut prev_sample = Vec::with_capacity(len);
+        for (i, (&x, (&output, &x0))) in sample.iter().zip(model_output.iter().zip(&x0)).enumerate() {
+            let z = noise.map_or(0.0, |noise| f64::from(noise[i]));
+            let slots: [f64; HISTORY] = std::array::from_fn(|slot| f64::from(history[slot][i]));
+            let combine = |terms: &Terms| {
+                let now = terms.sample * f64::from(x)
+                    + terms.model_output * f64::from(output)
+                    + terms.x0 * x0
+                    + terms.noise * z;
+                slots.iter().zip(terms.history).fold(now, |sum, (slot, coefficient)| sum + coefficient * slot)
+            };
+            prev_sample.push(combine(&self.prev_sample) as f32);
+            for (slot, terms) in history.iter_mut().zip(&self.history) {
+                slot[i] = combine(terms) as f32;
+            }
+        }
+        Ok(Applied { prev_sample, x0: x0.into_iter().map(|x| x as f32).collect() })
+    }
+
+    fn is_finite(&self) -> bool {
+        [self.timestep, self.input_scale, self.x0.0, self.x0.1, self.forward.0, self.forward.1]
+            .iter()
+            .all(|value| value.is_finite())
+            && self.prev_sample.is_finite()
+            && self.history.iter().all(Terms::is_finite)
+    }
+}
+
+impl Clip {
+    /// Clips one image in place.
+    fn apply(self, image: &mut [f64]) {
+        match self {
+            Self::None => {}
+            Self::Range(range) => image.iter_mut().for_each(|x| *x = x.clamp(-range, range)),
+            Self::Threshold { ratio, max_value } => {
+                let s = quantile_of_magnitude(image, ratio).max(1.0).min(max_value);
+                image.iter_mut().for_each(|x| *x = x.clamp(-s, s) / s);
+            }
+        }
+    }
+}
+
+/// `torch.quantile(|x|, q)`: between two values, linear.
+fn quantile_of_magnitude(values: &[f64], q: f64) -> f64 {
+    let mut magnitudes: Vec<f64> = values.iter().map(|x| x.abs()).collect();
+    magnitudes.sort_unstable_by(f64::total_cmp);
+    let rank = q * magnitudes.len().saturating_sub(1) as f64;
+    let at = |i: f64| magnitudes.get(i as usize).copied().unwrap_or(0.0);
+    let (low, high) = (at(rank.floor()), at(rank.ceil()));
+    low + (high - low) * rank.fract()
+}
+
+/// The reverse process from x_T (or, with a `begin_index`, from a later x_t) to x_0.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Table {
+    /// What to do, in order.
+    pub steps: Vec<Step>,
+    /// x_T = `init_noise_sigma`·z, z ~ N(0, 1). Image-to-image uses the first step's [`forward`](Step::forward) instead.
+    pub init_noise_sigma: f64,
+    /// All timesteps of the schedule, those before `begin_index` included.
+    pub timesteps: Vec<f64>,
+    /// diffusers' `sigmas`: one for each timestep, and where the last step arrives. Empty in classes that have none.
+    pub sigmas: Vec<f64>,
+}
+
+impl Table {
+    pub(super) fn check_finite(&self, class: &str) -> Result<(), Error> {
+        match self.steps.iter().enumerate().find(|(_, step)| !step.is_finite()) {
+            None => Ok(()),
+            Some((index, step)) => Err(Error::NotFinite { class: class.to_owned(), index, timestep: step.timestep }),
+        }
+    }
+}
+
+/// One line for each step: the network's timestep, the levels of signal and noise in x_t, the network's input scale,
+/// x̂_0, and the combination that is x_{t−1}. Zero coefficients are left out.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "init_noise_sigma {:.6}", self.init_noise_sigma)?;
+        writeln!(
+            f,
+            "{:>4}  {:>9}  {:>11}  {:>11}  {:>11}  {:<38}  x_{{t-1}}",
+            "step", "timestep", "signal", "noise", "input_scale", "x0"
+        )?;
+        for (index, step) in self.steps.iter().enumerate() {
+            let x0 = Terms { sample: step.x0.0, model_output: step.x0.1, ..Terms::ZERO };
+            let clip = match step.clip {
+                Clip::None => String::new(),
+                Clip::Range(range) => format!(" in ±{range}"),
+                Clip::Threshold { ratio, max_value } => format!(" threshold {ratio} ≤{max_value}"),
+            };
+            writeln!(
+                f,
+                "{index:>4}  {:>9.3}  {:>11.6}  {:>11.6}  {:>11.6}  {:<38}  {}",
+                step.timestep,
+                step.forward.0,
+                step.forward.1,
+                step.input_scale,
+                format!("{x0}{clip}"),
+                step.prev_sample,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = [(self.sample, "x_t"), (self.model_output, "out"), (self.x0, "x0"), (self.noise, "z")];
+        let slots = self.history.iter().zip(["h0", "h1", "h2", "h3"]).map(|(&coefficient, name)| (coefficient, name));
+        let mut separator = "";
+        for (coefficient, name) in named.into_iter().chain(slots).filter(|&(coefficient, _)| coefficient != 0.0) {
+            write!(f, "{separator}{coefficient:+.6}·{name}")?;
+            separator = " ";
+        }
+        if separator.is_empty() { f.write_str("0") } else { Ok(()) }
+    }
+}
+
+/// How to walk the schedule: the arguments of diffusers' `set_timesteps` and `step`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOptions {
+    /// DDIM: the share of DDPM's noise that each step adds, from 0 (none) to 1.
+    pub eta: f64,
+    /// DDIM: derive ε̂ again from the clipped x̂_0.
+    pub use_clipped_model_output: bool,
+    /// Where to start: image-to-image enters the schedule late. Solvers that look back begin anew here.
+    pub begin_index: usize,
+    /// Timesteps to visit in place of a spacing (DDPM, Euler, DPM-Solver++), descending.
+    pub timesteps: Option<Vec<f64>>,
+    /// σ to visit in place of a spacing (Euler), descending, with the final one.
+    pub sigmas: Option<Vec<f64>>,
+    /// Euler: how much noise to add before each step, in all (Karras et al. 2022, algorithm 2).
+    pub s_churn: f64,
+    /// Euler: the smallest σ at which to churn.
+    pub s_tmin: f64,
+    /// Euler: the largest σ at which to churn.
+    pub s_tmax: f64,
+    /// Euler: the scale of the noise that churning adds.
+    pub s_noise: f64,
+}
+
+impl Default for StepOptions {
+    fn default() -> Self {
+        Self {
+            eta: 0.0,
+            use_clipped_model_output: false,
+            begin_index: 0,
+            timesteps: None,
+            sigmas: None,
+            s_churn: 0.0,
+            s_tmin: 0.0,
+            s_tmax: f64::INFINITY,
+            s_noise: 1.0,
+        }
+    }
+}
+
+impl StepOptions {
+    pub(super) fn check(&self, num_inference_steps: usize) -> Result<(), Error> {
+        let refuse =
+            |option, value: String, expected: &str| Err(Error::Option { option, value, expected: expected.to_owned() });
+        if !(0.0..=1.0).contains(&self.eta) {
+            return refuse("eta", self.eta.to_string(), "give a number from 0 to 1");
+        }
+        for (option, value) in
+            [("s_churn", self.s_churn), ("s_tmin", self.s_tmin), ("s_tmax", self.s_tmax), ("s_noise", self.s_noise)]
+        {
+            // Only s_tmax may be infinite, and is by default.
+            if value.is_nan() || value < 0.0 || (value.is_infinite() && option != "s_tmax") {
+                return refuse(option, value.to_string(), "give a number that is not negative");
+            }
+        }
+        if let Some(timesteps) = &self.timesteps {
+            if self.sigmas.is_some() {
+                return refuse("sigmas", "given".into(), "give timesteps or sigmas, not both");
+            }
+            if timesteps.len() != num_inference_steps {
+                let value = format!("a list of {}", timesteps.len());
+                return refuse("timesteps", value, "num_inference_steps must be its length");
+            }
+            if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) {
+                return refuse("timesteps", format!("{timesteps:?}"), "they must descend");
+            }
+        }
+        if let Some(sigmas) = &self.sigmas {
+            if sigmas.len() != num_inference_steps + 1 {
+                let value = format!("a list of {}", sigmas.len());
+                return refuse("sigmas", value, "num_inference_steps must be its length less one, for the final sigma");
+            }
+            if sigmas.iter().any(|sigma| !(0.0..f64::INFINITY).contains(sigma))
+                || sigmas.windows(2).any(|pair| pair[0] < pair[1])
+            {
+                return refuse("sigmas", format!("{sigmas:?}"), "they must descend to zero or above");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All that a solver needs to make its table.
+pub(super) struct Run<'a> {
+    pub(super) class: &'a str,
+    pub(super) common: &'a Common,
+    pub(super) noise_schedule: &'a NoiseSchedule,
+    pub(super) num_inference_steps: usize,
+    pub(super) options: &'a StepOptions,
+}
+
+impl Run<'_> {
+    /// Refuses an option that was given to a class that does not take it.
+    pub(super) fn refuse(&self, option: &'static str, given: bool) -> Result<(), Error> {
+        match given {
+            false => Ok(()),
+            true => Err(Error::Option {
+                option,
+                value: "given".into(),
+                expected: format!("{} does not take it in this configuration", self.class),
+            }),
+        }
+    }
+
+    /// ᾱ at a timestep of the run, which an offset may have pushed past the end of the schedule.
+    pub(super) fn alpha_bar(&self, timestep: f64) -> Result<f64, Error> {
+        self.noise_schedule.alpha_bar(timestep as i64).ok_or_else(|| Error::UnsupportedValue {
+            class: self.class.to_owned(),
+            key: "steps_offset",
+            value: self.common.steps_offset.to_string(),
+            supported: format!(
+                "less than that: {} steps would visit timestep {timestep}, the schedule ends at {}",
+                self.num_inference_steps,
+                self.common.num_train_timesteps - 1
+            ),
+        })
+    }
+
+    /// Assembles the table from `begin_index` on. `step` makes the step with this index.
+    pub(super) fn table(
+        &self,
+        timesteps: Vec<f64>,
+        sigmas: Vec<f64>,
+        init_noise_sigma: f64,
+        mut step: impl FnMut(usize, f64) -> Result<Step, Error>,
+    ) -> Result<Table, Error> {
+        let begin = self.options.begin_index;
+        if begin >= timesteps.len() {
+            return Err(Error::Option {
+                option: "begin_index",
+                value: begin.to_string(),
+                expected: format!("the schedule has {} steps", timesteps.len()),
+            });
+        }
+        let steps = timesteps.iter().enumerate().skip(begin).map(|(i, &t)| step(i, t)).collect::<Result<_, _>>()?;
+        Ok(Table { steps, init_noise_sigma, timesteps, sigmas })
+    }
+}

@@ -1,0 +1,97 @@
+//! What can go wrong between a checkpoint and a picture.
+
+use crate::{device, diffusion, graph, models, text, weights};
+
+/// A pipeline that cannot be loaded or run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A file of the checkpoint.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// The tokenizer's files.
+    #[error("tokenizer/{0}")]
+    Text(#[from] text::Error),
+    /// The scheduler's config or the steps asked of it.
+    #[error(transparent)]
+    Diffusion(#[from] diffusion::Error),
+    /// A component's config.
+    #[error("{component}: {source}")]
+    Model {
+        /// Folder of the component.
+        component: String,
+        /// What is wrong.
+        source: models::Error,
+    },
+    /// A JSON file that is not what it should be.
+    #[error("{file}: {message}")]
+    Json {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A pipeline class that is not implemented.
+    #[error("model_index.json: `_class_name` is {class:?}; supported are {supported}")]
+    UnsupportedPipeline {
+        /// The class.
+        class: String,
+        /// Those that are.
+        supported: &'static str,
+    },
+    /// A tensor whose shape is not what the config calls for.
+    #[error("{file}: tensor `{tensor}` is {found:?}, but config.json calls for {expected:?}{hint}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape that the network needs.
+        expected: Vec<usize>,
+        /// What that may mean.
+        hint: String,
+    },
+    /// A tensor that the network needs and the file does not have.
+    #[error("{file}: there is no tensor `{tensor}`, which config.json calls for")]
+    MissingTensor {
+        /// The file.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+    },
+    /// A network that cannot be addressed; a mistake of this library rather than of its user.
+    #[error(transparent)]
+    Graph(#[from] graph::Error),
+    /// The device that computes.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// An option of a run.
+    #[error("`{option}` is {value}: {message}")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        message: String,
+    },
+    /// A tensor given to a network by a caller.
+    #[error("input `{name}`: {message}")]
+    Input {
+        /// Name of the input.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Error {
+    pub(super) fn model(component: &str, error: impl Into<models::Error>) -> Self {
+        Error::Model { component: component.to_owned(), source: error.into() }
+    }
+
+    pub(super) fn option(option: &'static str, value: impl ToString, message: impl Into<String>) -> Self {
+        Error::Option { option, value: value.to_string(), message: message.into() }
+    }
+}

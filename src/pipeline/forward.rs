@@ -1,0 +1,224 @@
+//! One network by itself, on tensors named as diffusers names its arguments.
+
+use std::collections::BTreeMap;
+
+use super::Error;
+use super::component::load_weights;
+use super::load::{read_json, read_text};
+use super::text_encoder::{TextEncoder, floats};
+use crate::device::{Device, Program, Weights};
+use crate::graph::{Graph, fuse};
+use crate::models::{
+    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
+};
+use crate::weights::{SafetensorsReader, Source};
+
+/// A tensor that goes into or comes out of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// Its numbers.
+    pub data: Vec<f32>,
+}
+
+/// A component of a checkpoint on a device.
+#[derive(Debug)]
+pub struct Component {
+    device: Device,
+    network: Network,
+}
+
+#[derive(Debug)]
+enum Network {
+    Unet(Box<Unet2dConfig>, Weights),
+    UnetCondition(Box<Unet2dConditionConfig>, Weights),
+    Autoencoder(Box<AutoencoderKlConfig>, Weights),
+    Text(Box<TextEncoder>),
+}
+
+type Tensors = BTreeMap<String, NamedTensor>;
+
+impl Component {
+    /// Loads the component in `source`, a folder with a `config.json`, from its `file` of weights, by default the one that
+    /// its class writes.
+    ///
+    /// # Errors
+    /// A missing, damaged or unsupported file, by name; or the device's refusal.
+    pub async fn load(source: &dyn Source, device: Device, file: Option<&str>) -> Result<Self, Error> {
+        let json = read_text(source, "config.json").await?;
+        let index = read_json(source, "config.json").await?;
+        let named = |key: &str| index.get(key).and_then(|v| v.as_str().or_else(|| v.get(0)?.as_str()));
+        let class = named("_class_name").or(named("architectures")).unwrap_or_default();
+        let error = |e: models::Error| Error::model("config.json", e);
+        let open = async |default| SafetensorsReader::open(source, file.unwrap_or(default)).await;
+        let default = "diffusion_pytorch_model.safetensors";
+        let load = async |graphs: &[Graph]| {
+            let specs: Vec<_> = graphs.iter().flat_map(|graph| graph.weights().to_vec()).collect();
+            load_weights(open(default).await?, &device, &specs, &mut [], &mut |_| {}).await
+        };
+        const SIDE: usize = 64;
+        let network = match class {
+            "UNet2DModel" => {
+                let config = Unet2dConfig::from_json(&json).map_err(error)?;
+                let weights = load(&[config.graph(1, SIDE, SIDE).map_err(error)?]).await?;
+                Network::Unet(Box::new(config), weights)
+            }
+            "UNet2DConditionModel" => {
+                let config = Unet2dConditionConfig::from_json(&json).map_err(error)?;
+                let timestep_cond = config.time_cond_proj_dim.is_some();
+                let inputs = Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond };
+                let weights = load(&[config.graph(inputs).map_err(error)?]).await?;
+                Network::UnetCondition(Box::new(config), weights)
+            }
+            "AutoencoderKL" => {
+                let config = AutoencoderKlConfig::from_json(&json).map_err(error)?;
+                let (encoder, decoder) = (config.encoder(1, SIDE, SIDE), config.decoder(1, 1, 1));
+                let weights = load(&[encoder.map_err(error)?, decoder.map_err(error)?]).await?;
+                Network::Autoencoder(Box::new(config), weights)
+            }
+            "CLIPTextModel" => {
+                let config = ClipTextConfig::from_json(&json).map_err(error)?;
+                let reader = open("model.safetensors").await?;
+                Network::Text(Box::new(TextEncoder::load(config, reader, &device, &mut |_| {}).await?))
+            }
+            _ => {
+                let message = format!(
+                    "class {class:?} is not supported; UNet2DModel, UNet2DConditionModel, AutoencoderKL and CLIPTextModel are"
+                );
+                return Err(Error::Json { file: "config.json".into(), message });
+            }
+        };
+        Ok(Self { device, network })
+    }
+
+    /// Runs the network.
+    ///
+    /// A UNet takes `sample`, `timestep` (one for all or one a row), and where it is conditional `encoder_hidden_states` and
+    /// what else its config calls for, and gives `out`. An autoencoder takes `decode/in` (or `z`) and gives `decode/out`, or
+    /// takes `encode/in` (or `x`) and gives `encode/moments`, `encode/mean`, `encode/logvar`, `encode/std`. A text encoder
+    /// takes `input_ids` and gives `hidden_states/i`, `last_hidden_state` and `pooler_output`.
+    ///
+    /// # Errors
+    /// A missing, superfluous or misshapen input, by name; or the device's refusal.
+    pub async fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
+        let graph_error = |e| Error::model("config.json", e);
+        match &self.network {
+            Network::Text(encoder) => self.encode_text(encoder, inputs).await,
+            Network::Unet(config, weights) => {
+                let [batch, _, height, width] = shape(inputs, "sample")?;
+                let graph = config.graph(batch, height, width).map_err(graph_error)?;
+                self.execute(&graph, weights, inputs.clone()).await
+            }
+            Network::UnetCondition(config, weights) => {
+                let [batch, _, height, width] = shape(inputs, "sample")?;
+                let [_, tokens, _] = shape(inputs, "encoder_hidden_states")?;
+                let timestep_cond = inputs.contains_key("timestep_cond");
+                let inputs_of = Unet2dConditionInputs { batch, height, width, tokens, timestep_cond };
+                let graph = config.graph(inputs_of).map_err(graph_error)?;
+                self.execute(&graph, weights, inputs.clone()).await
+            }
+            Network::Autoencoder(config, weights) => {
+                let mut outputs = Tensors::new();
+                let mut found = 0;
+                for name in ["decode/in", "z"].into_iter().filter(|&name| inputs.contains_key(name)) {
+                    let [batch, _, height, width] = shape(inputs, name)?;
+                    let graph = config.decoder(batch, height, width).map_err(graph_error)?;
+                    let renamed = Tensors::from([("latents".to_owned(), inputs[name].clone())]);
+                    let out = self.execute(&graph, weights, renamed).await?;
+                    outputs.extend(out.into_values().map(|tensor| ("decode/out".to_owned(), tensor)));
+                    found += 1;
+                }
+                for name in ["encode/in", "x"].into_iter().filter(|&name| inputs.contains_key(name)) {
+                    let [batch, _, height, width] = shape(inputs, name)?;
+                    let graph = config.encoder(batch, height, width).map_err(graph_error)?;
+                    let renamed = Tensors::from([("sample".to_owned(), inputs[name].clone())]);
+                    let out = self.execute(&graph, weights, renamed).await?;
+                    out.into_values().for_each(|moments| outputs.extend(distribution(moments)));
+                    found += 1;
+                }
+                if found != inputs.len() || found == 0 {
+                    let names = inputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                    let message = format!("an AutoencoderKL takes `decode/in` or `encode/in`, not: {names}");
+                    return Err(Error::Input { name: names, message });
+                }
+                Ok(outputs)
+            }
+        }
+    }
+
+    async fn encode_text(&self, encoder: &TextEncoder, inputs: &Tensors) -> Result<Tensors, Error> {
+        let [rows, tokens] = shape(inputs, "input_ids")?;
+        let ids: Vec<u32> = inputs["input_ids"].data.iter().map(|&id| id as u32).collect();
+        let texts: Vec<&[u32]> = ids.chunks_exact(tokens.max(1)).collect();
+        let embeddings = encoder.encode(&self.device, &texts).await?;
+        let width = encoder.config().hidden_size;
+        let full = |data| NamedTensor { shape: vec![rows, tokens, width], data };
+        let mut outputs = Tensors::new();
+        for (index, state) in embeddings.hidden_states.into_iter().enumerate() {
+            outputs.insert(format!("hidden_states/{index}"), full(state));
+        }
+        outputs.insert("last_hidden_state".into(), full(embeddings.last_hidden_state));
+        let pooled = NamedTensor { shape: vec![rows, width], data: embeddings.pooler_output };
+        outputs.insert("pooler_output".into(), pooled);
+        Ok(outputs)
+    }
+
+    /// Runs `graph` on `inputs`, all of which it must take.
+    async fn execute(&self, graph: &Graph, weights: &Weights, mut inputs: Tensors) -> Result<Tensors, Error> {
+        let mut program = Program::compile(&self.device, &fuse(graph), weights).await?;
+        for (name, id) in graph.inputs() {
+            let missing = || Error::Input { name: name.clone(), message: "it is missing".into() };
+            let mut tensor = inputs.remove(name).ok_or_else(missing)?;
+            let expected = &graph.node(*id).shape;
+            // diffusers broadcasts a single timestep or label over the batch.
+            if expected.len() == 1 && tensor.data.len() == 1 {
+                tensor = NamedTensor { shape: expected.clone(), data: vec![tensor.data[0]; expected[0]] };
+            }
+            if tensor.shape != *expected {
+                let message = format!("its shape is {:?}, expected {expected:?}", tensor.shape);
+                return Err(Error::Input { name: name.clone(), message });
+            }
+            program.write(name, &tensor.data)?;
+        }
+        if let Some(name) = inputs.into_keys().next() {
+            let known = graph.inputs().iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Error::Input { name, message: format!("this network takes: {known}") });
+        }
+        program.run()?;
+        let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
+        let values = program.read(&names).await?;
+        program.destroy();
+        let tensor = |(name, id): &(String, _), words| {
+            (name.clone(), NamedTensor { shape: graph.node(*id).shape.clone(), data: floats(words) })
+        };
+        Ok(graph.outputs().iter().zip(values).map(|(port, words)| tensor(port, words)).collect())
+    }
+}
+
+/// The shape of an input that must have `N` axes.
+fn shape<const N: usize>(inputs: &Tensors, name: &str) -> Result<[usize; N], Error> {
+    let error = |message: String| Error::Input { name: name.to_owned(), message };
+    let tensor = inputs.get(name).ok_or_else(|| error("it is missing".into()))?;
+    let shape = tensor.shape.clone();
+    shape.try_into().map_err(|found| error(format!("its shape is {found:?}, expected {N} axes")))
+}
+
+/// `DiagonalGaussianDistribution`: mean and log-variance, the latter clamped to −30..20.
+fn distribution(moments: NamedTensor) -> Vec<(String, NamedTensor)> {
+    let mut shape = moments.shape.clone();
+    let row = moments.data.len() / shape[0];
+    shape[1] /= 2;
+    let half = |second: usize| -> Vec<f32> {
+        moments.data.chunks_exact(row).flat_map(|row_data| row_data[second * row / 2..][..row / 2].to_vec()).collect()
+    };
+    let logvar: Vec<f32> = half(1).into_iter().map(|v| v.clamp(-30.0, 20.0)).collect();
+    let std = logvar.iter().map(|v| libm::expf(0.5 * v)).collect();
+    let tensor = |data| NamedTensor { shape: shape.clone(), data };
+    vec![
+        ("encode/mean".into(), tensor(half(0))),
+        ("encode/std".into(), tensor(std)),
+        ("encode/logvar".into(), tensor(logvar)),
+        ("encode/moments".into(), moments),
+    ]
+}

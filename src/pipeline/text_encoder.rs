@@ -1,0 +1,103 @@
+//! Prompts to text embeddings: tokenizer, embedding tables, `CLIPTextModel`.
+
+use super::Error;
+use super::component::{HostTable, load_weights};
+use crate::device::{Device, Program, Weights};
+use crate::graph::fuse;
+use crate::models::ClipTextConfig;
+use crate::weights::SafetensorsReader;
+
+/// A `CLIPTextModel` on a device.
+#[derive(Debug)]
+pub struct TextEncoder {
+    config: ClipTextConfig,
+    token_embedding: HostTable,
+    position_embedding: HostTable,
+    weights: Weights,
+}
+
+/// What the text encoder makes of token ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextEmbeddings {
+    /// After i layers (0: the embeddings themselves), `[rows, tokens, hidden_size]` each.
+    pub hidden_states: Vec<Vec<f32>>,
+    /// After the final norm.
+    pub last_hidden_state: Vec<f32>,
+    /// `last_hidden_state` at the end of each text, `[rows, hidden_size]`.
+    pub pooler_output: Vec<f32>,
+}
+
+impl TextEncoder {
+    /// Loads the encoder from its open weight file.
+    ///
+    /// # Errors
+    /// As [`load_weights`].
+    pub async fn load(
+        config: ClipTextConfig,
+        reader: SafetensorsReader,
+        device: &Device,
+        on_bytes: &mut dyn FnMut(u64),
+    ) -> Result<Self, Error> {
+        let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder", e))?;
+        let (width, positions) = (config.hidden_size, config.max_position_embeddings);
+        let mut tables = [
+            HostTable::new("embeddings.token_embedding.weight", config.vocab_size, width),
+            HostTable::new("embeddings.position_embedding.weight", positions, width),
+        ];
+        let weights = load_weights(reader, device, graph.weights(), &mut tables, on_bytes).await?;
+        let [token_embedding, position_embedding] = tables;
+        Ok(Self { config, token_embedding, position_embedding, weights })
+    }
+
+    /// The config that it was loaded with.
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
+    /// Encodes `texts` of equally many token ids.
+    ///
+    /// # Errors
+    /// If an id or the length is beyond the model, or the device fails.
+    pub async fn encode(&self, device: &Device, texts: &[&[u32]]) -> Result<TextEmbeddings, Error> {
+        let tokens = texts.first().map_or(0, |ids| ids.len());
+        let width = self.config.hidden_size;
+        let mut embeds = vec![0.0; texts.len() * tokens * width];
+        let rows = texts.iter().flat_map(|ids| ids.iter().take(tokens).enumerate());
+        for (row, (position, &id)) in embeds.chunks_exact_mut(width.max(1)).zip(rows) {
+            if !self.token_embedding.add_row(id as usize, row) {
+                let message = format!("token {id} is not in the vocabulary of {}", self.config.vocab_size);
+                return Err(Error::Input { name: "input_ids".into(), message });
+            }
+            if !self.position_embedding.add_row(position, row) {
+                let message = format!("{tokens} tokens, the model takes {}", self.config.max_position_embeddings);
+                return Err(Error::Input { name: "input_ids".into(), message });
+            }
+        }
+        let graph = self.config.graph(texts.len(), tokens).map_err(|e| Error::model("text_encoder", e))?;
+        let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
+        let mut program = Program::compile(device, &fuse(&graph), &self.weights).await?;
+        program.write("inputs_embeds", &embeds)?;
+        program.run()?;
+        let outputs = program.read(&names).await?;
+        program.destroy();
+        let mut states: Vec<Vec<f32>> = outputs.into_iter().map(floats).collect();
+        let last_hidden_state = states.pop().unwrap_or_default();
+        let pooler_output = texts
+            .iter()
+            .zip(last_hidden_state.chunks_exact((tokens * width).max(1)))
+            .flat_map(|(ids, rows)| rows[self.config.pooled_position(ids) * width..][..width].iter().copied())
+            .collect();
+        let hidden_states = std::iter::once(embeds).chain(states).collect();
+        Ok(TextEmbeddings { hidden_states, last_hidden_state, pooler_output })
+    }
+
+    /// Frees what it holds on the device.
+    pub fn destroy(&self) {
+        self.weights.destroy();
+    }
+}
+
+/// Words read back from a device as the f32 values that they are.
+pub(super) fn floats(words: Vec<u32>) -> Vec<f32> {
+    bytemuck::allocation::cast_vec(words)
+}

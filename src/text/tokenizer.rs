@@ -1,0 +1,379 @@
+//! CLIP's tokenizer: normalization, words, byte pair encoding, special tokens.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+
+use super::Error;
+use super::bpe::{Bpe, END_OF_WORD, byte_to_char, char_to_byte};
+use super::special::{AddedToken, SpecialTokens, parse};
+use super::unicode::{is_letter, nfc};
+
+/// A CLIP tokenizer (transformers' `CLIPTokenizer`, whose ids it gives), with the vocabulary of one checkpoint.
+///
+/// Text is composed (NFC), blanks are joined, letters are lower-cased; words are runs of letters, single digits, runs
+/// of anything else, and English contractions; each word is encoded by itself, its last token marked `</w>`.
+#[derive(Debug)]
+pub struct Tokenizer {
+    /// Every token's text, by id.
+    tokens: Vec<String>,
+    bpe: Bpe,
+    added: Vec<(AddedToken, u32)>,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+/// A prompt as a text encoder takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// BOS, the prompt, EOS, then padding: exactly as many as the text encoder has positions for.
+    pub ids: Vec<u32>,
+    /// The end of the prompt that did not fit, in the tokenizer's own spelling; `None` if all of it did.
+    pub truncated: Option<String>,
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer from the files that checkpoints keep in `tokenizer/`. The last two may be missing: then CLIP's
+    /// own special tokens are used, and the prompt's length is for the text encoder to limit.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Merge`] or [`Error::MissingToken`], with the file and the line or token at fault.
+    pub fn from_files(
+        vocab_json: &[u8],
+        merges_txt: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        special_tokens_map: Option<&[u8]>,
+    ) -> Result<Self, Error> {
+        let vocab: Vocab = parse("vocab.json", vocab_json)?;
+        let vocab = vocab.check("vocab.json")?;
+        let text = std::str::from_utf8(merges_txt).map_err(|error| {
+            let line = 1 + merges_txt[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+            Error::Merge { line, reason: "it is not UTF-8".to_owned() }
+        })?;
+        let lines = text.lines().enumerate().filter(|&(index, line)| {
+            let version = index == 0 && line.starts_with("#version");
+            !version && !line.is_empty()
+        });
+        let merges = lines.map(|(index, line)| {
+            let failed = |reason: String| Error::Merge { line: index + 1, reason };
+            let (left, right) = line
+                .split_once(' ')
+                .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '))
+                .ok_or_else(|| failed(format!("{line:?} is not two tokens with one space between them")))?;
+            merge_ids(&vocab, left, right).map_err(failed)
+        });
+        let merges = merges.collect::<Result<Vec<_>, _>>()?;
+        Self::build(vocab, merges, SpecialTokens::read(tokenizer_config, special_tokens_map)?)
+    }
+
+    /// Reads a tokenizer from a `tokenizer.json`, the one file that transformers 5 writes instead of the vocabulary and
+    /// the merges, and from the `tokenizer_config.json` beside it.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a tokenizer that is not CLIP's kind of BPE, and those of [`Tokenizer::from_files`].
+    pub fn from_tokenizer_json(tokenizer_json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, Error> {
+        const FILE: &str = "tokenizer.json";
+        let failed = |reason: String| Error::File { file: FILE, reason };
+        let json: TokenizerJson = parse(FILE, tokenizer_json)?;
+        let model = json.model;
+        if model.kind.as_deref().is_some_and(|kind| kind != "BPE")
+            || model.end_of_word_suffix.as_deref() != Some(END_OF_WORD)
+            || model.byte_fallback
+            || model.ignore_merges
+        {
+            return Err(failed("its model is not CLIP's BPE, whose words end in \"</w>\"".to_owned()));
+        }
+        let vocab = model.vocab.check(FILE)?;
+        let merges = model.merges.iter().enumerate().map(|(index, merge)| {
+            let (left, right) = match merge {
+                WrittenMerge::Pair(left, right) => (left.as_str(), right.as_str()),
+                WrittenMerge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
+            };
+            merge_ids(&vocab, left, right).map_err(|reason| failed(format!("merge {index}: {reason}")))
+        });
+        let merges = merges.collect::<Result<Vec<_>, _>>()?;
+        let mut special = SpecialTokens::read(tokenizer_config, None)?;
+        for Listed { id, token } in json.added_tokens {
+            token.check(FILE)?;
+            special.listed.push((id, token));
+        }
+        special.listed.sort_by_key(|&(id, _)| id);
+        Self::build(vocab, merges, special)
+    }
+
+    fn build(
+        mut vocab: HashMap<String, u32>,
+        merges: Vec<((u32, u32), u32)>,
+        special: SpecialTokens,
+    ) -> Result<Self, Error> {
+        let mut added: Vec<(AddedToken, u32)> = Vec::new();
+        for (id, token) in special.listed {
+            // A listed token may stand behind the vocabulary's end and then makes it longer.
+            let next = vocab.len() as u32;
+            let known = match vocab.entry(token.content.clone()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(free) => *free.insert(next),
+            };
+            if known != id {
+                let reason = format!("token {:?} is listed with id {id}, and is {known}", token.content);
+                return Err(Error::File { file: "tokenizer_config.json or tokenizer.json", reason });
+            }
+            added.retain(|(earlier, _)| earlier.content != token.content);
+            added.push((token, id));
+        }
+        let listed = added.len();
+        let mut id_of = |role: &'static str, token: AddedToken| -> Result<u32, Error> {
+            let id =
+                *vocab.get(&token.content).ok_or_else(|| Error::MissingToken { role, token: token.content.clone() })?;
+            // A listed description stands; among the four roles the last to describe a token decides.
+            if !added[..listed].iter().any(|(_, known)| *known == id) {
+                added.retain(|(_, known)| *known != id);
+                added.push((token, id));
+            }
+            Ok(id)
+        };
+        let bos = id_of("bos_token", special.bos)?;
+        let eos = id_of("eos_token", special.eos)?;
+        let unk = id_of("unk_token", special.unk)?;
+        let pad = id_of("pad_token", special.pad)?;
+        // The longest token first: where two begin at the same place, it wins.
+        added.sort_by_key(|(token, _)| std::cmp::Reverse(token.content.len()));
+        for (token, _) in added.iter_mut().filter(|(token, _)| token.normalized) {
+            token.content = normalize(&token.content);
+        }
+
+        let byte_id = |byte: usize, suffix: &str| {
+            let token = format!("{}{suffix}", byte_to_char(byte as u8));
+            vocab.get(&token).copied().unwrap_or(unk)
+        };
+        let bpe = Bpe {
+            inner: std::array::from_fn(|byte| byte_id(byte, "")),
+            last: std::array::from_fn(|byte| byte_id(byte, END_OF_WORD)),
+            merges: (0..).zip(merges).map(|(rank, (pair, merged))| (pair, (rank, merged))).collect(),
+        };
+        let mut tokens = vec![String::new(); vocab.len()];
+        for (token, id) in vocab {
+            tokens[id as usize] = token;
+        }
+        Ok(Self { tokens, bpe, added, bos, eos, pad, max_length: special.max_length })
+    }
+
+    /// How many tokens there are: every id is below it, and the text encoder's embedding needs as many rows.
+    pub fn vocab_size(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The ids of `text` between BOS and EOS, however many there are.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let mut ids = vec![self.bos];
+        self.split_at_added(text, false, &mut ids, &|raw, ids| {
+            self.split_at_added(&normalize(raw), true, ids, &|normalized, ids| {
+                for word in words(normalized) {
+                    self.bpe.encode_word(word, ids);
+                }
+            });
+        });
+        ids.push(self.eos);
+        ids
+    }
+
+    /// The ids of `text`, padded or truncated to the length that the text encoder takes: the tokenizer's
+    /// `model_max_length`, and no more than `max_position_embeddings` of the text encoder's config. A truncated prompt
+    /// still ends in EOS.
+    ///
+    /// # Errors
+    /// [`Error::TooFewPositions`] for fewer than two positions.
+    pub fn encode_padded(&self, text: &str, max_position_embeddings: usize) -> Result<Encoding, Error> {
+        if max_position_embeddings < 2 {
+            return Err(Error::TooFewPositions { positions: max_position_embeddings });
+        }
+        let length = self.max_length.min(max_position_embeddings);
+        let mut ids = self.encode(text);
+        let truncated = (ids.len() > length).then(|| {
+            let lost = self.decode(&ids[length - 1..ids.len() - 1]);
+            ids.truncate(length - 1);
+            ids.push(self.eos);
+            lost
+        });
+        ids.resize(length, self.pad);
+        Ok(Encoding { ids, truncated })
+    }
+
+    /// The text of `ids`, for people to read: lower case, a space after each word. Ids beyond the vocabulary are left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let mut bytes = Vec::new();
+        for token in ids.iter().filter_map(|&id| self.tokens.get(id as usize)) {
+            let (inner, end) = match token.strip_suffix(END_OF_WORD) {
+                Some(inner) => (inner, " "),
+                None => (token.as_str(), ""),
+            };
+            bytes.extend(inner.chars().filter_map(char_to_byte));
+            bytes.extend_from_slice(end.as_bytes());
+        }
+        String::from_utf8_lossy(&bytes).trim_end().to_owned()
+    }
+
+    /// Finds the added tokens of one kind in `text`, leftmost first, and gives what lies between them to `between`.
+    fn split_at_added(&self, text: &str, normalized: bool, ids: &mut Vec<u32>, between: &dyn Fn(&str, &mut Vec<u32>)) {
+        let mut start = 0;
+        let mut at = 0;
+        while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            let mut candidates = self.added.iter().filter(|(token, _)| token.normalized == normalized);
+            match candidates.find(|(token, _)| rest.starts_with(&token.content)) {
+                Some((token, id)) => {
+                    between(&text[start..at], ids);
+                    ids.push(*id);
+                    at += token.content.len();
+                    start = at;
+                }
+                None => at += rest.chars().next().map_or(1, char::len_utf8),
+            }
+        }
+        between(&text[start..], ids);
+    }
+}
+
+/// Composed, runs of blanks joined to one space, lower case. Lower case goes character by character: a sigma stays σ
+/// at the end of a word too, unlike with `str::to_lowercase`.
+fn normalize(text: &str) -> String {
+    let mut normalized = String::with_capacity(text.len());
+    for c in nfc(text).chars() {
+        if !c.is_whitespace() {
+            normalized.extend(c.to_lowercase());
+        } else if !normalized.ends_with(' ') {
+            normalized.push(' ');
+        }
+    }
+    normalized
+}
+
+/// Cuts normalized text into words. As a regular expression, with the first alternative that fits taken at each place:
+/// `<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+`
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text.trim_start();
+    std::iter::from_fn(move || {
+        let length = word_length(rest)?;
+        let (word, after) = rest.split_at(length);
+        rest = after.trim_start();
+        Some(word)
+    })
+    .flat_map(|word| {
+        // These two are cut out of what surrounds them, but are words of their own only as special tokens. Here they
+        // are text, and their letters and signs are encoded apart.
+        let signs = if SPELLED.contains(&word) { 2 } else { 0 };
+        let (open, inner) = word.split_at(signs);
+        let (inner, close) = inner.split_at(inner.len() - signs);
+        [open, inner, close].into_iter().filter(|part| !part.is_empty())
+    })
+}
+
+const SPELLED: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
+const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
+
+/// The length in bytes of the word with which `text` begins; `None` at its end.
+fn word_length(text: &str) -> Option<usize> {
+    let first = text.chars().next()?;
+    if let Some(fixed) = SPELLED.iter().chain(&CONTRACTIONS).find(|fixed| text.starts_with(**fixed)) {
+        return Some(fixed.len());
+    }
+    let end_of = |inside: fn(char) -> bool| text.find(|c| !inside(c)).unwrap_or(text.len());
+    Some(if is_letter(first) {
+        end_of(is_letter)
+    } else if first.is_numeric() {
+        first.len_utf8()
+    } else {
+        end_of(|c| !c.is_whitespace() && !c.is_numeric() && !is_letter(c))
+    })
+}
+
+fn merge_ids(vocab: &HashMap<String, u32>, left: &str, right: &str) -> Result<((u32, u32), u32), String> {
+    let id = |token: &str| vocab.get(token).copied().ok_or_else(|| format!("token {token:?} is not in the vocabulary"));
+    Ok(((id(left)?, id(right)?), id(&format!("{left}{right}"))?))
+}
+
+/// A JSON object of tokens and their ids, in which no token occurs twice.
+struct Vocab(HashMap<String, u32>);
+
+impl Vocab {
+    /// The tokens, if their ids are 0, 1, 2, … with none missing and none twice: the embedding has a row for each.
+    fn check(self, file: &'static str) -> Result<HashMap<String, u32>, Error> {
+        let failed = |reason: String| Error::File { file, reason };
+        let mut owners: Vec<Option<&str>> = vec![None; self.0.len()];
+        for (token, &id) in &self.0 {
+            let owner = owners.get_mut(id as usize).ok_or_else(|| {
+                failed(format!("token {token:?} has id {id} in a vocabulary of {}: ids are missing", self.0.len()))
+            })?;
+            if let Some(other) = owner.replace(token) {
+                return Err(failed(format!("tokens {other:?} and {token:?} both have id {id}")));
+            }
+        }
+        Ok(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Vocab {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Vocab;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a JSON object of tokens and their ids")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
+                let mut vocab = HashMap::new();
+                while let Some((token, id)) = map.next_entry::<String, u32>()? {
+                    match vocab.entry(token) {
+                        Entry::Vacant(free) => free.insert(id),
+                        Entry::Occupied(known) => {
+                            return Err(de::Error::custom(format_args!("token {:?} is there twice", known.key())));
+                        }
+                    };
+                }
+                Ok(Vocab(vocab))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenizerJson {
+    #[serde(default)]
+    added_tokens: Vec<Listed>,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: u32,
+    #[serde(flatten)]
+    token: AddedToken,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    byte_fallback: bool,
+    #[serde(default)]
+    ignore_merges: bool,
+    vocab: Vocab,
+    merges: Vec<WrittenMerge>,
+}
+
+/// A merge: since 2024 a pair, before that a line of merges.txt.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenMerge {
+    Pair(String, String),
+    Line(String),
+}

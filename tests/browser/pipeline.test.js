@@ -1,0 +1,293 @@
+/** The package's interface in the browser: options, cancelling, disposal, errors. Pictures are the matter of the site's tests. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { describe } from "node:test";
+import { browserTests, faults, root } from "./harness/index.js";
+
+const UNET = "unet/diffusion_pytorch_model.safetensors";
+
+const mounts = {
+  "/api/": join(root, "tests/browser/pipeline"),
+  "/api/pkg/": join(root, "pkg"),
+  "/api/models/emoji64/": join(root, "www/models/emoji64"),
+};
+
+/**
+ * Runs a function on the page, where the package's exports are global, with `settle`, `memory` and `model`.
+ * @param {import("playwright-core").Page} page
+ * @param {import("./harness/index.js").Site} site
+ * @param {(given: any) => unknown} body
+ * @param {unknown} [given]
+ * @returns {Promise<any>}
+ */
+async function onPage(page, site, body, given) {
+  await page.goto(site.url("/api/"));
+  await page.waitForFunction(() => "settle" in window);
+  return page.evaluate(body, given);
+}
+
+for (const load of [
+  { device: "webgpu", worker: true },
+  { device: "webgpu", worker: false },
+  { device: "cpu", worker: true },
+  { device: "cpu", worker: false },
+]) {
+  describe(`with ${JSON.stringify(load)}`, () => {
+    const test = browserTests({ graphics: "webgpu", mounts });
+
+    test("a run is a row of steps, and awaiting it gives the last picture", async ({ page, site }) => {
+      const report = await onPage(
+        page,
+        site,
+        async (load) => {
+          const { Pipeline, model } = window;
+          /** @type {import("../../js/index.js").LoadProgress[]} */
+          const progress = [];
+          const pipeline = await Pipeline.load(model, { ...load, onProgress: (one) => progress.push(one) });
+          /** @type {import("../../js/index.js").Step[]} */
+          const steps = [];
+          const options = { prompt: "a happy cat", seed: 3n, steps: 3 };
+          for await (const step of pipeline.sample(options)) steps.push(step);
+          const image = await pipeline.sample(options);
+          const { kind } = pipeline.device;
+          await pipeline.dispose();
+          const same = (/** @type {ImageData} */ one, /** @type {ImageData} */ other) =>
+            one.data.every((value, index) => value === other.data[index]);
+          return {
+            kind,
+            indices: steps.map((step) => step.index),
+            totals: steps.map((step) => step.total),
+            descends: steps.every((step, index) => index === 0 || step.timestep < steps[index - 1].timestep),
+            size: [image.width, image.height],
+            isLast: same(image, steps[2].image),
+            differ: !same(steps[0].image, steps[1].image) && !same(steps[0].denoised, steps[0].image),
+            opaque: image.data.every((value, index) => index % 4 !== 3 || value === 255),
+            progress: progress.at(-1),
+            rises: progress.every((one, index) => index === 0 || one.loaded >= progress[index - 1].loaded),
+          };
+        },
+        load,
+      );
+      const { progress, ...rest } = report;
+      assert.deepEqual(rest, {
+        kind: load.device,
+        indices: [0, 1, 2],
+        totals: [3, 3, 3],
+        descends: true,
+        size: [64, 64],
+        isLast: true,
+        differ: true,
+        opaque: true,
+        rises: true,
+      });
+      assert.equal(progress.loaded, progress.total);
+    });
+
+    test("a run that is aborted, or left, ends within a step and leaves the pipeline free", async ({ page, site }) => {
+      const report = await onPage(
+        page,
+        site,
+        async (load) => {
+          const { Pipeline, settle, model } = window;
+          const pipeline = await Pipeline.load(model, load);
+          const controller = new AbortController();
+          let count = 0;
+          const aborted = await settle(
+            (async () => {
+              for await (const step of pipeline.sample({ steps: 50, signal: controller.signal })) {
+                count += 1;
+                if (step.index === 1) controller.abort();
+              }
+            })(),
+          );
+          for await (const step of pipeline.sample({ steps: 50 })) if (step.index === 1) break;
+          const image = await pipeline.sample({ steps: 1 });
+          const early = await settle(pipeline.sample({ signal: AbortSignal.abort() }));
+          await pipeline.dispose();
+          return { count, aborted: aborted.error?.code, early: early.error?.code, width: image.width };
+        },
+        load,
+      );
+      assert.deepEqual(report, { count: 2, aborted: "aborted", early: "aborted", width: 64 });
+    });
+
+    test("a pipeline that is busy or disposed says so, and can be disposed twice", async ({ page, site }) => {
+      const report = await onPage(
+        page,
+        site,
+        async (load) => {
+          const { Pipeline, settle, model } = window;
+          const pipeline = await Pipeline.load(model, load);
+          const first = pipeline.sample({ steps: 20 })[Symbol.asyncIterator]();
+          await first.next();
+          const busy = await settle(pipeline.sample({ steps: 1 }));
+          const under_way = settle(first.next());
+          await Promise.all([pipeline.dispose(), pipeline.dispose()]);
+          await pipeline.dispose();
+          const disposed = await settle(pipeline.sample({ steps: 1 }));
+          const { error, value } = await under_way;
+          return { busy: busy.error?.code, disposed: disposed.error?.code, under_way: error?.code ?? typeof value };
+        },
+        load,
+      );
+      assert.equal(report.busy, "busy");
+      assert.equal(report.disposed, "disposed");
+      assert.ok(["disposed", "object"].includes(report.under_way), report.under_way);
+    });
+
+    test("no option makes it panic", async ({ page, site }) => {
+      const wrong = [
+        { steps: 0 },
+        { steps: -1 },
+        { steps: 1.5 },
+        { steps: 1e9 },
+        { steps: "many" },
+        { seed: -1 },
+        { seed: 2 ** 64 },
+        { seed: 0.5 },
+        { guidanceScale: null },
+        { guidanceScale: "high" },
+        { solver: "magic" },
+        { eta: -1 },
+        { width: 0 },
+        { width: 63 },
+        { height: 1e9 },
+        { prompt: 7 },
+        { negativePrompt: {} },
+        { guidance: 5 },
+      ];
+      const codes = await onPage(
+        page,
+        site,
+        async ([load, wrong]) => {
+          const { Pipeline, settle, model } = window;
+          const pipeline = await Pipeline.load(model, load);
+          const codes = [];
+          for (const options of [
+            ...wrong,
+            { guidanceScale: NaN },
+            { guidanceScale: Infinity },
+            { eta: NaN },
+            { seed: -1n },
+            { seed: 2n ** 64n },
+          ]) {
+            codes.push(
+              (await settle(pipeline.sample({ steps: 1, ...options }))).error?.code ??
+                `accepted ${Object.entries(options)}`,
+            );
+          }
+          // After all that it still draws.
+          codes.push((await pipeline.sample({ steps: 1, prompt: "\u{1F98A} fox \0 ".repeat(200) })).width);
+          await pipeline.dispose();
+          return codes;
+        },
+        [load, wrong],
+      );
+      assert.deepEqual(codes, [...Array(wrong.length + 5).fill("invalid-option"), 64]);
+    });
+  });
+}
+
+describe("GPU memory", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("comes back after every run, however it ended, and entirely after disposal", async ({ page, site }) => {
+    const live = await onPage(page, site, async () => {
+      const { Pipeline, memory, settle, model } = window;
+      const live = [];
+      const pipeline = await Pipeline.load(model, { device: "webgpu", worker: false });
+      for (const end of ["whole", "break", "abort", "whole"]) {
+        const controller = new AbortController();
+        await settle(
+          (async () => {
+            for await (const step of pipeline.sample({ steps: 3, signal: controller.signal })) {
+              if (end === "break" && step.index === 0) break;
+              if (end === "abort" && step.index === 0) controller.abort();
+            }
+          })(),
+        );
+        live.push(memory.live);
+      }
+      await pipeline.dispose();
+      live.push(memory.live);
+      return live;
+    });
+    const [first, ...rest] = live;
+    assert.ok(first > 0);
+    assert.deepEqual(rest, [first, first, first, 0]);
+  });
+
+  test("is not held by a load that failed or was aborted", async ({ page, site, expectError }) => {
+    expectError(/ERR_/);
+    site.break("vae/diffusion_pytorch_model.safetensors", faults.truncated(1000));
+    const [failed, live] = await onPage(page, site, async () => {
+      const { Pipeline, memory, settle, model } = window;
+      const failed = await settle(Pipeline.load(model, { device: "webgpu", worker: false }));
+      return [failed.error?.code, memory.live];
+    });
+    assert.deepEqual([failed, live], ["file-truncated", 0]);
+  });
+});
+
+describe("loading", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("ends when it is aborted, and fetches nothing more", async ({ page, site, expectError }) => {
+    expectError(/ERR_ABORTED/);
+    site.break(UNET, faults.slow(200_000));
+    const code = await onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const controller = new AbortController();
+      const onProgress = (/** @type {{ file: string }} */ { file }) => file.startsWith("unet/") && controller.abort();
+      return (await settle(Pipeline.load(model, { device: "cpu", onProgress, signal: controller.signal }))).error?.code;
+    });
+    assert.equal(code, "aborted");
+    const count = site.requests.length;
+    await page.waitForTimeout(500);
+    assert.equal(site.requests.length, count);
+  });
+
+  test("takes the module as a URL, as bytes and compiled", async ({ page, site }) => {
+    const widths = await onPage(page, site, async () => {
+      const { Pipeline, model } = window;
+      const url = new URL("pkg/internal/undiffuse_bg.wasm", location.href);
+      const bytes = await (await fetch(url)).arrayBuffer();
+      const widths = [];
+      for (const wasm of [url, String(url), bytes, new Uint8Array(bytes), await WebAssembly.compile(bytes)]) {
+        const pipeline = await Pipeline.load(model, { device: "cpu", wasm });
+        widths.push((await pipeline.sample({ steps: 1 })).width);
+        await pipeline.dispose();
+      }
+      return widths;
+    });
+    assert.deepEqual(widths, [64, 64, 64, 64, 64]);
+  });
+
+  test("fails with a code where the module is missing or the options are wrong", async ({
+    page,
+    site,
+    expectError,
+  }) => {
+    expectError(/404/);
+    const codes = await onPage(page, site, async () => {
+      const { Pipeline, UndiffuseError, settle, model } = window;
+      const codes = [];
+      for (const [source, options] of /** @type {[any, object][]} */ ([
+        [model, { wasm: "nowhere.wasm" }],
+        [model, { device: "tpu" }],
+        [model, { divice: "cpu" }],
+        [undefined, {}],
+        ["nowhere/", {}],
+        [[], {}],
+      ])) {
+        const { error } = await settle(Pipeline.load(source, options));
+        codes.push(error?.code);
+      }
+      return [codes, typeof UndiffuseError];
+    });
+    assert.deepEqual(codes, [
+      ["file-missing", "invalid-option", "invalid-option", "invalid-option", "file-missing", "file-missing"],
+      "function",
+    ]);
+  });
+});

@@ -1,0 +1,277 @@
+/** The site as a visitor meets it: from a path of some host, with a GPU and without. */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { describe } from "node:test";
+import { browserTests, faults, root, SITE } from "./harness/index.js";
+import { withWrongShape } from "./harness/safetensors.js";
+
+/** @import { Page } from "playwright-core" */
+/** @import { Site } from "./harness/index.js" */
+
+const UNET = "unet/diffusion_pytorch_model.safetensors";
+
+/** Opens the site and waits for the model. @param {Page} page @param {Site} site @param {string} [address] query and hash */
+async function open(page, site, address = "") {
+  await page.goto(site.url(SITE + address));
+  await reach(page, "ready");
+}
+
+/** Waits until the page is in a state; an error that it shows instead ends the wait. @param {Page} page @param {string} state */
+async function reach(page, state) {
+  await page.waitForFunction((state) => [state, "error"].includes(document.body.dataset.state ?? ""), state, {
+    timeout: 150_000,
+  });
+  if (state !== "error") assert.equal(await page.locator("#error").innerText(), "");
+  assert.equal(await page.locator("body").getAttribute("data-state"), state);
+}
+
+/** @param {Page} page @param {{ seed?: number, steps?: number, solver?: string, prompt?: string }} options */
+async function start(page, { seed = 7, steps = 4, solver = "ddim", prompt = "a happy cat" } = {}) {
+  await page.getByLabel("Prompt", { exact: true }).fill(prompt);
+  await page.getByLabel("Seed", { exact: true }).fill(String(seed));
+  await page.getByLabel("Steps", { exact: true }).fill(String(steps));
+  await page.getByLabel("Solver", { exact: true }).selectOption(solver);
+  await page.locator("#start").click();
+}
+
+/** @param {Page} page @param {{ seed?: number, steps?: number, solver?: string }} [options] */
+async function draw(page, options) {
+  await start(page, options);
+  await reach(page, "done");
+}
+
+/** A digest of each canvas that a selector finds. @param {Page} page @param {string} selector */
+async function pixels(page, selector) {
+  const contents = await page.locator(selector).evaluateAll((canvases) =>
+    canvases.map((canvas) => {
+      const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
+      const context = /** @type {HTMLCanvasElement} */ (canvas).getContext("2d");
+      return [...(context?.getImageData(0, 0, width, height).data ?? [])];
+    }),
+  );
+  return contents.map((content) => createHash("sha256").update(Uint8Array.from(content)).digest("hex"));
+}
+
+const shown = async (/** @type {Page} */ page) => (await pixels(page, "#canvas"))[0];
+const samples = (/** @type {Page} */ page) => pixels(page, "#filmstrip [data-step] canvas:first-of-type");
+const predictions = (/** @type {Page} */ page) => pixels(page, "#filmstrip [data-step] canvas:last-of-type");
+
+/** One way to run: the browser's graphics, the page's query, the device it must land on. */
+for (const { graphics, query, kind } of /** @type {const} */ ([
+  { graphics: "webgpu", query: "?device=webgpu", kind: "webgpu" },
+  { graphics: "webgpu", query: "", kind: "cpu" }, // a software adapter only
+  { graphics: "no-adapter", query: "", kind: "cpu" },
+  { graphics: "no-webgpu", query: "", kind: "cpu" },
+])) {
+  describe(`on the ${kind} of a browser with ${graphics}${query}`, () => {
+    const test = browserTests({ graphics });
+
+    test("it loads, and says where it runs", async ({ page, site }) => {
+      await open(page, site, query);
+      assert.equal(await page.locator("#device").getAttribute("data-kind"), kind);
+      assert.notEqual(await page.locator("#device").innerText(), "");
+      const outside = site.requests.filter(({ path }) => !path.startsWith(SITE));
+      assert.deepEqual(outside, []);
+    });
+
+    test("it draws as many different x_t and predictions as steps, and ends on the last", async ({ page, site }) => {
+      await open(page, site, query);
+      await draw(page, { steps: 4 });
+      const frames = await samples(page);
+      assert.equal(frames.length, 4);
+      assert.equal(new Set(frames).size, 4);
+      assert.equal(new Set(await predictions(page)).size, 4);
+    });
+  });
+}
+
+for (const query of ["?device=webgpu", "?device=cpu"]) {
+  describe(`with ${query}`, () => {
+    const test = browserTests({ graphics: "webgpu" });
+
+    test("a seed gives its picture again, and another seed another", async ({ page, site }) => {
+      await open(page, site, query);
+      const pictures = [];
+      for (const seed of [7, 8, 7]) {
+        await draw(page, { seed, steps: 3 });
+        pictures.push(await shown(page));
+      }
+      assert.equal(pictures[0], pictures[2]);
+      assert.notEqual(pictures[0], pictures[1]);
+    });
+
+    test("cancel ends a run within one step, and the next run is whole", async ({ page, site }) => {
+      await open(page, site, query);
+      await start(page, { steps: 50 });
+      await page.locator('[data-step="1"]').waitFor();
+      const before = await page.locator("[data-step]").count();
+      await page.locator("#cancel").click();
+      await reach(page, "ready");
+      const after = await page.locator("[data-step]").count();
+      assert.ok(after - before <= 1, `${after - before} steps came after the click`);
+      await draw(page, { steps: 2 });
+      assert.equal(await page.locator("[data-step]").count(), 2);
+    });
+  });
+}
+
+describe("the page", () => {
+  const test = browserTests({ graphics: "webgpu" });
+
+  test("goes back and forth through the steps by keys, on the scrubber and on the filmstrip", async ({
+    page,
+    site,
+  }) => {
+    await open(page, site);
+    await draw(page, { steps: 3 });
+    const last = await shown(page);
+    await page.locator("#scrub").focus();
+    await page.keyboard.press("Home");
+    const first = await shown(page);
+    await page.keyboard.press("ArrowRight");
+    const second = await shown(page);
+    assert.equal(new Set([first, second, last]).size, 3);
+    await page.locator("#filmstrip").focus();
+    await page.keyboard.press("End");
+    assert.equal(await shown(page), last);
+    await page.locator('[data-step="0"]').click();
+    assert.equal(await shown(page), first);
+  });
+
+  test("a link carries the parameters and draws the same picture for whoever opens it", async ({ page, site }) => {
+    await open(page, site);
+    await draw(page, { seed: 11, steps: 3, solver: "euler" });
+    const picture = await shown(page);
+    const link = page.url();
+    await page.goto("about:blank");
+    await page.goto(link);
+    await reach(page, "done");
+    assert.equal(await page.locator("#seed").inputValue(), "11");
+    assert.equal(await page.locator("#solver").inputValue(), "euler");
+    assert.equal(await shown(page), picture);
+  });
+
+  test("the picture can be kept as a PNG", async ({ page, site }) => {
+    await open(page, site);
+    await draw(page, { steps: 2 });
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#download").click()]);
+    assert.match(download.suggestedFilename(), /\.png$/);
+    const chunks = [];
+    for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+    assert.deepEqual(
+      [...Buffer.concat(chunks).subarray(1, 4)],
+      [..."PNG"].map((letter) => letter.charCodeAt(0)),
+    );
+  });
+
+  test("the dice chooses another seed", async ({ page, site }) => {
+    await open(page, site);
+    const seed = await page.locator("#seed").inputValue();
+    await page.locator("#dice").click();
+    assert.notEqual(await page.locator("#seed").inputValue(), seed);
+  });
+
+  test("a folder that the visitor picks is opened without a request", async ({ page, site }) => {
+    await open(page, site);
+    site.requests.length = 0;
+    await page.locator("input[webkitdirectory]").setInputFiles(join(root, "www/models/emoji64"));
+    await reach(page, "ready");
+    await draw(page, { steps: 2 });
+    assert.deepEqual(site.requests, []);
+  });
+
+  for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+    test(`fits a phone without sideways scrolling, ${colorScheme}`, async ({ page, site }) => {
+      await page.setViewportSize({ width: 360, height: 740 });
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      await open(page, site);
+      await draw(page, { steps: 3 });
+      const overflow = await page.evaluate(
+        () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      );
+      assert.equal(overflow, 0);
+    });
+  }
+});
+
+describe("what goes wrong is said on the page", () => {
+  const test = browserTests({ graphics: "webgpu" });
+
+  /** @type {[string, string, import("./harness/server.js").Fault, string, RegExp][]} */
+  const damages = [
+    ["a missing file", UNET, faults.missing(), "file-missing", /unet\/diffusion_pytorch_model\.safetensors/],
+    [
+      "a start page in place of a file",
+      UNET,
+      faults.htmlInstead(),
+      "file-missing",
+      /unet\/diffusion_pytorch_model\.safetensors/,
+    ],
+    [
+      "a truncated file",
+      UNET,
+      faults.truncated(100_000),
+      "file-truncated",
+      /unet\/diffusion_pytorch_model\.safetensors/,
+    ],
+    ["a wrong shape", UNET, faults.changed(withWrongShape("conv_in.weight")), "shape-mismatch", /conv_in\.weight/],
+    ["a connection that breaks for good", UNET, faults.cutWithoutResume(100_000), "network", /unet/],
+    [
+      "a configuration that is not JSON",
+      "unet/config.json",
+      faults.truncated(20),
+      "file-corrupt",
+      /unet\/config\.json/,
+    ],
+  ];
+  for (const [name, file, fault, code, words] of damages) {
+    test(name, async ({ page, site, expectError }) => {
+      expectError(/404|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONTENT_LENGTH_MISMATCH|ERR_CONNECTION/);
+      site.break(file, fault);
+      await page.goto(site.url(SITE));
+      await reach(page, "error");
+      assert.equal(await page.locator("#error").getAttribute("data-code"), code);
+      assert.match(await page.getByRole("alert").innerText(), words);
+      // And there is a way on.
+      site.reset();
+      await page.locator("#retry").click();
+      await reach(page, "ready");
+    });
+  }
+
+  test("a connection that breaks once is resumed, and nothing is said", async ({ page, site, expectError }) => {
+    expectError(/ERR_CONTENT_LENGTH_MISMATCH|ERR_CONNECTION/);
+    site.break(UNET, faults.cut(100_000, 1));
+    await open(page, site);
+    const ranges = site.requests.filter(({ path, range }) => path.endsWith(UNET) && range !== undefined);
+    assert.equal(ranges.length, 1);
+  });
+});
+
+describe("a GPU that goes away", () => {
+  // A browser of its own: Chromium gives no adapter after its GPU process has crashed twice.
+  const test = browserTests({ graphics: "webgpu" });
+
+  test("is said in words, and the model can be loaded again", async ({ page, site }) => {
+    await open(page, site, "?device=webgpu");
+    await start(page, { steps: 50 });
+    await page.locator('[data-step="0"]').waitFor();
+    const browser = await page.context().browser()?.newBrowserCDPSession();
+    await browser?.send("Browser.crashGpuProcess");
+    await reach(page, "error");
+    assert.equal(await page.locator("#error").getAttribute("data-code"), "device-lost");
+    await page.locator("#retry").click();
+    await reach(page, "ready");
+  });
+});
+
+describe("where there is no GPU", () => {
+  const test = browserTests({ graphics: "no-adapter" });
+
+  test("insisting on one is refused in words", async ({ page, site }) => {
+    await page.goto(site.url(`${SITE}?device=webgpu`));
+    await reach(page, "error");
+    assert.equal(await page.locator("#error").getAttribute("data-code"), "no-gpu");
+  });
+});

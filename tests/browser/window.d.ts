@@ -1,0 +1,38 @@
+/** What the pages under test put on `window` for the functions that tests run there. */
+import type * as undiffuse from "../../js/index.js";
+
+type Package = Pick<typeof undiffuse, "Pipeline" | "UndiffuseError">;
+
+interface Settled {
+  value?: any;
+  error?: {
+    name: string;
+    code: string;
+    message: string;
+    file?: string;
+    tensor?: string;
+    option?: string;
+    limit?: string;
+  };
+}
+
+declare global {
+  interface Window extends Package {
+    /** `pipeline/index.html`: what a promise comes to, in a form that can leave the page. */
+    settle(promise: unknown): Promise<Settled>;
+    /** `pipeline/index.html`: bytes in GPU buffers of the page's own thread. */
+    memory: { live: number };
+    /** `pipeline/index.html`: the URL of a checkpoint. */
+    model: string;
+    /** `webgpu/index.html` */
+    probePage(): Promise<{ state: string }>;
+    /** `webgpu/index.html` */
+    probeWorker(): Promise<{ state: string }>;
+    /** The consumers in `tests/npm`. */
+    consumer: {
+      run(source: string, load: object, sample: object): Promise<any>;
+      failure(source: string): Promise<string>;
+      wasm: string;
+    };
+  }
+}

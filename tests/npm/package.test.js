@@ -1,0 +1,158 @@
+/** The package as its users get it: packed, installed from the tarball, type-checked, bundled by Vite or not at all, and run in the browser. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { cp, mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { build, createLogger, createServer } from "vite";
+import { browserTests, root } from "../browser/harness/index.js";
+
+/** Where the consumer is set up: fresh in every run, below a folder that holds no other package of ours. */
+const project = join(root, "target/npm-consumer");
+const installed = join(project, "node_modules/undiffuse");
+
+const MODEL = "/models/emoji64/";
+const SAMPLE = { prompt: "a happy cat", seed: 7, steps: 2 };
+
+/**
+ * Lets the consumer on a page load a checkpoint and sample from it; its report.
+ * @param {import('playwright-core').Page} page @param {string} model @param {object} [load]
+ */
+const sample = (page, model, load = {}) =>
+  page.evaluate(
+    ([model, load, sample]) => window.consumer.run(model, load, sample),
+    /** @type {const} */ ([model, { device: "cpu", ...load }, SAMPLE]),
+  );
+
+/** Runs a program of npm's in the project; its standard output. @param {string} program @param {string[]} args */
+const run = (program, ...args) => execFileSync(program, args, { cwd: project, encoding: "utf8" });
+
+before(async () => {
+  await rm(project, { recursive: true, force: true });
+  await cp(join(import.meta.dirname, "consumer"), project, { recursive: true });
+  await mkdir(installed, { recursive: true });
+  const [{ filename }] = JSON.parse(run("npm", "pack", "--json", join(root, "pkg")));
+  // Offline: the package stands alone, so there is nothing to fetch.
+  run("npm", "install", "--offline", "--no-audit", "--no-fund", "--loglevel=error", `./${filename}`);
+});
+
+describe("the tarball", () => {
+  test("holds what is imported and what a package carries, and nothing else", () => {
+    const [{ files }] = JSON.parse(run("npm", "pack", "--json", "--dry-run", join(root, "pkg")));
+    const paths = files.map((/** @type {{ path: string }} */ file) => file.path);
+    for (const path of [
+      "index.js",
+      "index.d.ts",
+      "worker.js",
+      "internal/undiffuse.js",
+      "internal/undiffuse_bg.wasm",
+      "README.md",
+      "LICENSE-MIT",
+      "LICENSE-APACHE",
+      "package.json",
+    ]) {
+      assert.ok(paths.includes(path), `${path} is not packed`);
+    }
+    const strangers = paths.filter(
+      (/** @type {string} */ path) =>
+        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE-/.test(path),
+    );
+    assert.deepEqual(strangers, []);
+  });
+
+  test("has types that a strict consumer compiles against, by a bundler’s resolution and by Node’s", () => {
+    const tsc = join(root, "node_modules/typescript/bin/tsc");
+    run("node", tsc, "--project", ".");
+    run("node", tsc, "--project", ".", "--module", "NodeNext", "--moduleResolution", "NodeNext");
+  });
+});
+
+describe("bundled by Vite", () => {
+  /** @type {string[]} */
+  const warnings = [];
+  before(async () => {
+    const customLogger = {
+      ...createLogger("silent"),
+      warn: (/** @type {string} */ message) => void warnings.push(message),
+    };
+    await build({ root: project, configFile: false, logLevel: "warn", customLogger });
+  });
+
+  test("without a setting and without a warning", () => {
+    assert.deepEqual(warnings, []);
+  });
+
+  const browserTest = browserTests({
+    graphics: "webgpu",
+    mounts: { "/": join(project, "dist"), [MODEL]: join(root, "www", MODEL) },
+  });
+
+  for (const worker of [true, false]) {
+    browserTest(`it samples ${worker ? "in a worker" : "on the page’s own thread"}`, async ({ page, site }) => {
+      await page.goto(site.url("/"));
+      const report = await sample(page, MODEL, { worker });
+      assert.equal(report.device, "cpu");
+      assert.deepEqual(
+        report.steps.map((/** @type {{ index: number }} */ step) => step.index),
+        [0, 1],
+      );
+      const [first, last, awaited] = report.images;
+      assert.notDeepEqual(first, last);
+      assert.deepEqual(last, awaited);
+    });
+  }
+
+  browserTest("it takes the module from a URL of the consumer’s choice", async ({ page, site }) => {
+    await page.goto(site.url("/"));
+    const url = await page.evaluate(() => window.consumer.wasm);
+    const report = await sample(page, MODEL, { wasm: url });
+    assert.equal(report.steps.length, SAMPLE.steps);
+  });
+
+  browserTest("it meets a typed error where there is no model", async ({ page, site, expectError }) => {
+    expectError(/404/);
+    await page.goto(site.url("/"));
+    assert.equal(await page.evaluate(() => window.consumer.failure("/nowhere/")), "file-missing");
+  });
+});
+
+describe("served by Vite for development", () => {
+  /** @type {import('vite').ViteDevServer} */
+  let server;
+  before(async () => {
+    await cp(join(root, "www", MODEL), join(project, "public", MODEL), { recursive: true });
+    server = await createServer({
+      root: project,
+      configFile: false,
+      logLevel: "error",
+      server: { host: "127.0.0.1", port: 0 },
+    });
+    await server.listen();
+  });
+  after(() => server?.close());
+
+  browserTests({ graphics: "webgpu", mounts: {} })("it samples", async ({ page }) => {
+    const [url] = server.resolvedUrls?.local ?? [];
+    await page.goto(/** @type {string} */ (url));
+    await page.waitForFunction(() => "consumer" in window);
+    const report = await sample(page, MODEL);
+    assert.equal(report.steps.length, SAMPLE.steps);
+  });
+});
+
+describe("imported by a page without a bundler", () => {
+  const browserTest = browserTests({
+    graphics: "webgpu",
+    mounts: {
+      "/deep/undiffuse/": installed,
+      [`/deep${MODEL}`]: join(root, "www", MODEL),
+      "/deep/": join(import.meta.dirname, "plain"),
+    },
+  });
+
+  browserTest("it samples, from URLs relative to the page", async ({ page, site }) => {
+    await page.goto(site.url("/deep/"));
+    const report = await sample(page, "models/emoji64/");
+    assert.equal(report.images.length, SAMPLE.steps);
+  });
+});

@@ -1,0 +1,367 @@
+//! The safetensors reader against the `safetensors` crate, and against files that nobody would write.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::future::ready;
+use std::rc::Rc;
+
+use pollster::block_on;
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::{TensorView, serialize};
+use undiffuse::weights::{
+    ByteStream, Dtype, Error, LocalBoxFuture, MemorySource, SafetensorsReader, Source, TensorInfo, stream_safetensors,
+};
+
+const FILE: &str = "unet/weights.safetensors";
+
+/// One file, in chunks of a given size, whose announced length may be wrong or missing.
+struct Trickle {
+    bytes: Rc<[u8]>,
+    chunk: usize,
+    announced: Option<u64>,
+}
+
+impl Source for Trickle {
+    fn name(&self) -> &str {
+        "trickle"
+    }
+
+    fn open<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {
+        let (bytes, chunk, announced) = (self.bytes.clone(), self.chunk, self.announced);
+        Box::pin(ready(Ok(Box::new(Drops { bytes, chunk, announced, at: 0 }) as _)))
+    }
+}
+
+struct Drops {
+    bytes: Rc<[u8]>,
+    chunk: usize,
+    announced: Option<u64>,
+    at: usize,
+}
+
+impl ByteStream for Drops {
+    fn length(&self) -> Option<u64> {
+        self.announced
+    }
+
+    fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
+        let next = self.bytes[self.at..].chunks(self.chunk).next().map(<[u8]>::to_vec);
+        self.at += next.as_ref().map_or(0, Vec::len);
+        Box::pin(ready(Ok(next)))
+    }
+}
+
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+fn read(source: &dyn Source) -> Result<Tensors, Error> {
+    let mut tensors = Vec::new();
+    let mut visit = |info: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
+        tensors.push((info.name.clone(), info.dtype, info.shape.clone(), bytes.to_vec()));
+        Ok(())
+    };
+    block_on(stream_safetensors(source, FILE, &mut |_, _| {}, &mut visit))?;
+    Ok(tensors)
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<Tensors, Error> {
+    let mut source = MemorySource::new();
+    source.insert(FILE, bytes);
+    read(&source)
+}
+
+fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+const TWO: &str = r#"{"__metadata__": {"format": "pt"}, "b": {"dtype": "F32", "shape": [2, 1], "data_offsets": [2, 10]},
+    "none": {"dtype": "I64", "shape": [3, 0], "data_offsets": [2, 2]}, "a": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}} "#;
+const DATA: [u8; 10] = [0, 0x3C, 1, 2, 3, 4, 5, 6, 7, 8];
+
+fn two() -> Tensors {
+    vec![
+        ("a".to_owned(), Dtype::F16, vec![], DATA[..2].to_vec()),
+        ("none".to_owned(), Dtype::I64, vec![3, 0], vec![]),
+        ("b".to_owned(), Dtype::F32, vec![2, 1], DATA[2..].to_vec()),
+    ]
+}
+
+#[test]
+fn tensors_come_in_file_order_whatever_the_chunks() {
+    let bytes = file(TWO, &DATA);
+    for chunk in 1..=bytes.len() {
+        for announced in [None, Some(bytes.len() as u64)] {
+            assert_eq!(
+                read(&Trickle { bytes: bytes.clone().into(), chunk, announced }),
+                Ok(two()),
+                "chunks of {chunk}"
+            );
+        }
+    }
+    assert_eq!(read_bytes(&file("{}", &[])), Ok(vec![]));
+}
+
+#[test]
+fn the_header_is_there_before_the_tensors_and_progress_counts_to_its_total() {
+    let bytes = file(TWO, &DATA);
+    let source = Trickle { bytes: bytes.clone().into(), chunk: 7, announced: None };
+    let reader = block_on(SafetensorsReader::open(&source, FILE)).unwrap();
+    assert_eq!(reader.metadata()["format"], "pt");
+    assert_eq!(reader.total_bytes(), bytes.len() as u64);
+    let ranges: Vec<_> =
+        reader.tensors().iter().map(|t| &bytes[t.range.start as usize..t.range.end as usize]).collect();
+    assert_eq!(ranges, [&DATA[..2], &[], &DATA[2..]]);
+
+    let (mut progress, mut seen) = (Vec::new(), Vec::new());
+    let mut visit = |info: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
+        seen.push((info.name.clone(), info.to_f32(bytes)?));
+        Ok(())
+    };
+    let wanted = |info: &TensorInfo| info.name == "b";
+    block_on(reader.stream(&mut |loaded, total| progress.push((loaded, total)), &wanted, &mut visit)).unwrap();
+    let floats = DATA[2..].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(seen, [("b".to_owned(), floats)]);
+    assert!(progress.is_sorted());
+    assert_eq!(progress.last(), Some(&(bytes.len() as u64, Some(bytes.len() as u64))));
+}
+
+#[test]
+fn an_error_of_the_visitor_ends_the_pass_and_names_file_and_tensor() {
+    let mut source = MemorySource::new();
+    source.insert(FILE, file(TWO, &DATA));
+    let mut visited = 0;
+    let result: Result<(), Error> = block_on(stream_safetensors(&source, FILE, &mut |_, _| {}, &mut |info, bytes| {
+        visited += 1;
+        info.to_f32(bytes).map(drop)
+    }));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains(FILE) && message.contains("\"none\"") && message.contains("I64"), "{message}");
+    assert_eq!(visited, 2);
+}
+
+#[test]
+fn a_file_truncated_anywhere_is_refused_with_its_name() {
+    let bytes = file(TWO, &DATA);
+    for length in 0..bytes.len() {
+        for announced in [None, Some(length as u64), Some(bytes.len() as u64)] {
+            let source = Trickle { bytes: bytes[..length].into(), chunk: 5, announced };
+            match read(&source) {
+                Err(Error::Truncated { file, received, expected, .. }) => {
+                    assert_eq!((file.as_str(), received), (FILE, length as u64));
+                    assert!(expected > received, "cut at {length}");
+                }
+                other => panic!("cut at {length}: {other:?}"),
+            }
+        }
+    }
+    let message = read_bytes(&bytes[..bytes.len() - 1]).unwrap_err().to_string();
+    assert!(message.contains("inside tensor \"b\""), "{message}");
+}
+
+#[test]
+fn bytes_after_the_last_tensor_are_refused() {
+    let bytes = file(TWO, &[&DATA[..], &[0]].concat());
+    let refused = Err(Error::TrailingBytes { file: FILE.to_owned(), expected: bytes.len() as u64 - 1 });
+    for chunk in [1, 7, bytes.len() - 1, bytes.len()] {
+        for announced in [None, Some(bytes.len() as u64)] {
+            assert_eq!(read(&Trickle { bytes: bytes.clone().into(), chunk, announced }), refused, "chunks of {chunk}");
+        }
+    }
+}
+
+#[test]
+fn a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named() {
+    let tensor = |dtype: &str, shape: &str, offsets: &str| {
+        format!(r#"{{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}"#)
+    };
+    let one = |dtype: &str, shape: &str, offsets: &str| format!(r#"{{"w": {}}}"#, tensor(dtype, shape, offsets));
+    let pair = |first: &str, second: &str| {
+        format!(r#"{{"w": {}, "v": {}}}"#, tensor("U8", "[4]", first), tensor("U8", "[4]", second))
+    };
+    let twice = format!(r#"{{"w": {0}, "w": {0}}}"#, tensor("U8", "[4]", "[0, 4]"));
+    let cases = [
+        ("".to_owned(), "does not start with a brace"),
+        (" {}".to_owned(), "does not start with a brace"),
+        ("[]".to_owned(), "does not start with a brace"),
+        ("{} x".to_owned(), "trailing characters"),
+        ("{\"w\"".to_owned(), "cannot be read"),
+        ("{\"\u{0}\": 1}".to_owned(), "cannot be read"),
+        (r#"{"w": {"dtype": "U8", "shape": [4]}}"#.to_owned(), "missing field `data_offsets`"),
+        (r#"{"__metadata__": {"a": 1}}"#.to_owned(), "invalid type"),
+        (r#"{"__metadata__": {}, "__metadata__": {}}"#.to_owned(), "duplicate field"),
+        (twice, "\"w\" is there twice"),
+        (one("F4", "[4]", "[0, 2]"), "dtype \"F4\" is not supported"),
+        (one("U8", "[-4]", "[0, 4]"), "cannot be read"),
+        (one("U8", "[4.0]", "[0, 4]"), "cannot be read"),
+        (one("U8", "[4]", "[4, 0]"), "takes 4 bytes"),
+        (one("F32", "[4]", "[0, 4]"), "takes 16 bytes"),
+        (one("U8", "[4]", "[1, 5]"), "leave a hole after those of the header"),
+        (one("F32", "[4294967296, 4294967296]", "[0, 4]"), "more elements than any file"),
+        (one("U8", "[4]", "[18446744073709551611, 18446744073709551615]"), "beyond any file's end"),
+        (pair("[0, 4]", "[5, 9]"), "\"v\": its bytes leave a hole after those of tensor \"w\""),
+        (pair("[0, 4]", "[3, 7]"), "\"v\": its bytes overlap those of tensor \"w\""),
+        (pair("[0, 4]", "[0, 4]"), "overlap"),
+    ];
+    for (header, rule) in cases {
+        let message = read_bytes(&file(&header, &[0; 4])).unwrap_err().to_string();
+        assert!(message.starts_with(FILE) && message.contains(rule), "{header}\n{message:?} should say {rule:?}");
+    }
+    let long = [&100_000_001u64.to_le_bytes()[..], b"{}"].concat();
+    assert!(read_bytes(&long).unwrap_err().to_string().contains("100000001 bytes"));
+}
+
+/// Counts what this thread holds, to see what a file can make the reader allocate.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    HELD.set(HELD.get() + bytes);
+    PEAK.set(PEAK.get().max(HELD.get()));
+}
+
+// SAFETY: every call goes to `System` unchanged. Counting allocates nothing: the cells are const and have no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: `pointer` came from `System` with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes held at once while `work` runs, beyond those held before.
+fn peak_of(work: impl FnOnce()) -> isize {
+    let before = HELD.get();
+    PEAK.set(before);
+    work();
+    PEAK.get() - before
+}
+
+/// Error messages, the JSON parser's buffers, a future or two.
+const CONSTANT: isize = 16 << 10;
+
+#[test]
+fn a_file_that_claims_gigabytes_gets_no_memory_for_them() {
+    let header =
+        |bytes: u64| format!(r#"{{"w": {{"dtype": "U8", "shape": [{bytes}], "data_offsets": [0, {bytes}]}}}}"#);
+    let claims = [
+        [&99_999_999u64.to_le_bytes()[..], b"{"].concat(),
+        file(&header(1 << 40), &[0; 100]),
+        file(&header(u64::MAX / 4), &[0; 100]),
+    ];
+    for bytes in claims {
+        for announced in [None, Some(1 << 50)] {
+            let source = Trickle { bytes: bytes.clone().into(), chunk: 10, announced };
+            let peak = peak_of(|| assert!(read(&source).is_err()));
+            assert!(peak < CONSTANT, "{peak} bytes for a file of {}", source.bytes.len());
+        }
+    }
+}
+
+#[test]
+fn one_pass_holds_one_wanted_tensor_and_passes_over_the_others() {
+    const SIDE: usize = 1 << 20;
+    const CHUNK: usize = 10_000;
+    let entry = |name: &str, index: usize| {
+        format!(
+            r#""{name}": {{"dtype": "U8", "shape": [{SIDE}], "data_offsets": [{}, {}]}}"#,
+            index * SIDE,
+            (index + 1) * SIDE
+        )
+    };
+    let header = format!("{{{}, {}, {}}}", entry("a", 0), entry("b", 1), entry("c", 2));
+    let source = Trickle { bytes: file(&header, &vec![7; 3 * SIDE]).into(), chunk: CHUNK, announced: None };
+    let peak = |wanted: &dyn Fn(&TensorInfo) -> bool| {
+        peak_of(|| {
+            let reader = block_on(SafetensorsReader::open(&source, FILE)).unwrap();
+            let visit = &mut |_: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
+                assert_eq!(bytes.len(), SIDE);
+                Ok(())
+            };
+            block_on(reader.stream(&mut |_, _| {}, wanted, visit)).unwrap();
+        })
+    };
+    // While the buffer grows, the old one is still there. It grows for the first tensor and then stays.
+    assert!(peak(&|_| true) < (2 * SIDE + 3 * CHUNK) as isize + CONSTANT);
+    assert!(peak(&|_| false) < (3 * CHUNK) as isize + CONSTANT);
+}
+
+/// A valid file of tensors with the given dtypes, shapes and bytes, as the `safetensors` crate writes it.
+fn written(tensors: &[(Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
+    let views = tensors.iter().enumerate().map(|(index, (dtype, shape, data))| {
+        let dtype = match dtype {
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::F32 => safetensors::Dtype::F32,
+            Dtype::I64 => safetensors::Dtype::I64,
+            other => panic!("{other} is not generated"),
+        };
+        (format!("tensor.{index}"), TensorView::new(dtype, shape.clone(), data).unwrap())
+    });
+    serialize(views, None).unwrap()
+}
+
+fn tensors() -> impl Strategy<Value = Vec<(Dtype, Vec<usize>, Vec<u8>)>> {
+    let dtype = prop::sample::select(vec![Dtype::F16, Dtype::F32, Dtype::I64]);
+    let tensor = (dtype, prop::collection::vec(0usize..4, 0..4), any::<u8>()).prop_map(|(dtype, shape, seed)| {
+        let length = shape.iter().product::<usize>() * dtype.size();
+        (dtype, shape, (0..length).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect())
+    });
+    prop::collection::vec(tensor, 0..6)
+}
+
+proptest! {
+    #[test]
+    fn what_the_crate_writes_is_read_back(tensors in tensors(), chunk in 1usize..200) {
+        let bytes = written(&tensors);
+        let read = read(&Trickle { bytes: bytes.into(), chunk, announced: None }).unwrap();
+        prop_assert_eq!(read.len(), tensors.len());
+        for (name, dtype, shape, bytes) in read {
+            let index: usize = name.strip_prefix("tensor.").unwrap().parse().unwrap();
+            prop_assert_eq!(&(dtype, shape, bytes), &tensors[index]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_read_only_if_the_crate_reads_it_too(
+        tensors in tensors(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = written(&tensors);
+        for (index, byte) in damage {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        if let Ok(read) = read_bytes(&bytes) {
+            let crates = SafeTensors::deserialize(&bytes).unwrap();
+            prop_assert_eq!(read.len(), crates.len());
+            for (name, _, shape, data) in read {
+                let view = crates.tensor(&name).unwrap();
+                prop_assert_eq!((view.shape(), view.data()), (&shape[..], &data[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_take_no_more_memory_than_they_bring(
+        header in prop_oneof![prop::collection::vec(any::<u8>(), 0..300), "[{}\\[\\],:\"a0-9]{0,300}".prop_map(String::into_bytes)],
+        honest in any::<bool>(),
+    ) {
+        let length = if honest { header.len() as u64 } else { u64::from_le_bytes([9, 0, 1, 0, 0, 0, 0, 0]) };
+        let bytes = [&length.to_le_bytes()[..], &header].concat();
+        let peak = peak_of(|| drop(read_bytes(&bytes)));
+        prop_assert!(peak < CONSTANT + 20 * bytes.len() as isize, "{} bytes", peak);
+    }
+}

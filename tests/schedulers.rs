@@ -1,0 +1,672 @@
+//! The schedulers against diffusers' own numbers: everything that `schedulers/` holds for the classes that are
+//! implemented. Step by step from stored network outputs and noise, and as whole trajectories.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use half::f16;
+use proptest::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+use undiffuse::{
+    diffusion::{Error, HISTORY, SchedulerConfig, Solver, Step, StepOptions, Table, velocity},
+    noise::TorchCpu,
+};
+
+fn reference(path: &str) -> PathBuf {
+    env::var_os("UNDIFFUSE_REFERENCE").map_or_else(|| "tests/reference".into(), PathBuf::from).join(path)
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every tensor of a file; f64 holds all their dtypes exactly.
+fn read_tensors(path: &Path) -> HashMap<String, Vec<f64>> {
+    let bytes = read(path);
+    let tensors = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let values = |dtype, data: &[u8]| -> Vec<f64> {
+        match dtype {
+            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::I32 => data.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            Dtype::I64 => data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            other => panic!("{}: dtype {other:?}", path.display()),
+        }
+    };
+    tensors.iter().map(|(name, view)| (name.to_owned(), values(view.dtype(), view.data()))).collect()
+}
+
+fn to_f32(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
+
+fn max_abs(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |max, value| value.abs().max(max))
+}
+
+/// Fails on the element that exceeds its tolerance by most.
+fn assert_close<T: Copy + Into<f64>>(what: &str, got: &[T], expected: &[f64], tolerance: impl Fn(f64) -> f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of values");
+    let excess = |i: usize| {
+        let (got, expected): (f64, f64) = (got[i].into(), expected[i]);
+        // NaN is as bad as infinity.
+        let difference = (got - expected).abs();
+        if difference.is_nan() { f64::INFINITY } else { difference - tolerance(expected) }
+    };
+    let Some(worst) = (0..got.len()).max_by(|&a, &b| excess(a).total_cmp(&excess(b))) else { return };
+    let (got, expected): (f64, f64) = (got[worst].into(), expected[worst]);
+    assert!(
+        excess(worst) <= 0.0,
+        "{what}: element {worst} is {got}, expected {expected} ± {:e}, off by {:e}",
+        tolerance(expected),
+        (got - expected).abs()
+    );
+}
+
+/// How far a timestep may be off. Exact, but for fractions that are looked up from σ: they inherit the square roots of
+/// the machine that recorded them, whose f32 `torch.sqrt` is one unit in the last place off in a tenth of all values.
+fn timestep_tolerance(config: &Value, has_custom_sigmas: bool) -> impl Fn(f64) -> f64 {
+    let spaced =
+        ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"].iter().any(|key| config[key] == true);
+    let from_sigmas = spaced || has_custom_sigmas;
+    move |timestep| if from_sigmas && timestep.fract() != 0.0 { 1e-6 * timestep.abs() } else { 0.0 }
+}
+
+/// Counts what ran and why the rest did not, and says so.
+#[derive(Default)]
+struct Tally {
+    ran: usize,
+    skipped: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    /// A config that this crate refuses is a skip; any other error is a failure.
+    fn supported<T>(&mut self, name: &str, result: Result<T, Error>) -> Option<T> {
+        let reason = match result {
+            Ok(value) => {
+                self.ran += 1;
+                return Some(value);
+            }
+            Err(Error::UnsupportedClass { class, .. }) => class,
+            Err(Error::UnsupportedValue { class, key, value, .. }) => format!("{class} with {key} {value}"),
+            Err(error) => panic!("{name}: {error}"),
+        };
+        *self.skipped.entry(reason).or_default() += 1;
+        None
+    }
+
+    fn report(&self, what: &str) {
+        println!("{what}: {} ran, {} skipped", self.ran, self.skipped.values().sum::<usize>());
+        for (reason, count) in &self.skipped {
+            println!("  {count} skipped: {reason} is not supported");
+        }
+        assert!(self.ran > 0, "{what}: not a single case ran");
+    }
+}
+
+/// The stand-in networks of the recorded trajectories.
+fn stand_in(name: &str, input: &[f32], timestep: f64, channels: usize, height_width: usize) -> Vec<f32> {
+    let t = timestep as f32;
+    match name {
+        "test" => input.iter().map(|x| x * t / (t + 1.0)).collect(),
+        "bounded" => input
+            .iter()
+            .enumerate()
+            .map(|(i, x)| {
+                let channel = (i / height_width % channels) as f32;
+                0.6 * x.tanh() + 0.3 * (0.5 * x + t / 250.0 + channel).sin()
+            })
+            .collect(),
+        other => panic!("stand-in model {other:?} is not known"),
+    }
+}
+
+fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
+    values.iter().map(|&value| (f64::from(value) * factor) as f32).collect()
+}
+
+fn combine((a, b): (f64, f64), x: &[f64], y: &[f64]) -> Vec<f64> {
+    x.iter().zip(y).map(|(x, y)| a * x + b * y).collect()
+}
+
+fn zero_history(len: usize) -> [Vec<f32>; HISTORY] {
+    std::array::from_fn(|_| vec![0.0; len])
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// `set_timesteps_arguments` and `step_arguments` of a case.
+fn arguments(case: &Value) -> (usize, StepOptions) {
+    let mut options = StepOptions::default();
+    let mut n = 0;
+    for (name, value) in case["set_timesteps_arguments"].as_object().unwrap() {
+        match name.as_str() {
+            "num_inference_steps" => n = value.as_u64().unwrap() as usize,
+            "timesteps" => {
+                n = value.as_array().unwrap().len();
+                options.timesteps = Some(numbers(value));
+            }
+            "sigmas" => {
+                n = value.as_array().unwrap().len() - 1;
+                options.sigmas = Some(numbers(value));
+            }
+            other => panic!("set_timesteps_arguments: {other} is not known"),
+        }
+    }
+    for (name, value) in case["step_arguments"].as_object().unwrap() {
+        match name.as_str() {
+            "eta" => options.eta = value.as_f64().unwrap(),
+            "use_clipped_model_output" => options.use_clipped_model_output = value.as_bool().unwrap(),
+            "s_churn" => options.s_churn = value.as_f64().unwrap(),
+            "s_tmin" => options.s_tmin = value.as_f64().unwrap(),
+            "s_tmax" => options.s_tmax = value.as_f64().unwrap(),
+            "s_noise" => options.s_noise = value.as_f64().unwrap(),
+            other => panic!("step_arguments: {other} is not known"),
+        }
+    }
+    options.begin_index = case["begin_index"].as_u64().unwrap_or(0) as usize;
+    (n, options)
+}
+
+struct Case {
+    name: String,
+    json: Value,
+    tensors: HashMap<String, Vec<f64>>,
+    config: SchedulerConfig,
+    table: Table,
+    /// The same from the schedule's beginning, where the case starts late.
+    whole_table: Table,
+}
+
+impl Case {
+    fn tensor(&self, name: &str) -> &[f64] {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no tensor {name}", self.name))
+    }
+
+    fn is_f16(&self) -> bool {
+        self.json["dtype"] == "float16"
+    }
+
+    /// Step i's part of a tensor [S, ...].
+    fn of_step(&self, name: &str, i: usize) -> &[f64] {
+        let len = self.tensor("sample_init").len();
+        &self.tensor(name)[i * len..(i + 1) * len]
+    }
+
+    /// The step that diffusers finds when it is only told a timestep: where it repeats, the second that has it.
+    fn index_for_timestep(&self, step: usize) -> usize {
+        let timesteps = &self.whole_table.timesteps;
+        let mut matches = (0..timesteps.len()).filter(|&i| timesteps[i] == timesteps[step]);
+        let first = matches.next().unwrap();
+        matches.next().unwrap_or(first)
+    }
+
+    fn image_len(&self) -> usize {
+        self.json["shape"].as_array().unwrap()[1..].iter().map(|n| n.as_u64().unwrap() as usize).product()
+    }
+
+    fn check(&self) {
+        self.check_schedule();
+        self.check_forward_process();
+        self.check_steps();
+        if !self.is_f16() {
+            self.check_noise();
+            self.check_trajectory();
+        }
+    }
+
+    fn check_schedule(&self) {
+        let name = &self.name;
+        let has_custom_sigmas = self.json["set_timesteps_arguments"].get("sigmas").is_some();
+        let tolerance = timestep_tolerance(&self.json["constructor_arguments"], has_custom_sigmas);
+        assert_close(&format!("{name}: timesteps"), &self.table.timesteps, self.tensor("timesteps"), tolerance);
+        if let Some(sigmas) = self.tensors.get("sigmas") {
+            assert_close(&format!("{name}: sigmas"), &self.table.sigmas, sigmas, |sigma| 2e-6 * sigma);
+        }
+        let alphas_cumprod = self.config.noise_schedule().unwrap().alphas_cumprod;
+        let expected = self.tensor("alphas_cumprod");
+        // Rescaling to zero terminal SNR goes through the same square roots, and rounds every α that comes of them.
+        let rescales = self.json["constructor_arguments"]["rescale_betas_zero_snr"] == true;
+        let tolerance = if rescales { 5e-6 } else { 3e-7 };
+        assert_close(&format!("{name}: alphas_cumprod"), &alphas_cumprod, expected, |ab| tolerance * ab);
+        let init_noise_sigma = self.json["init_noise_sigma"].as_f64().unwrap();
+        let tolerance = 2e-6 * init_noise_sigma;
+        assert_close(&format!("{name}: init_noise_sigma"), &[self.table.init_noise_sigma], &[init_noise_sigma], |_| {
+            tolerance
+        });
+        assert_eq!(self.table.steps.len() * self.tensor("sample_init").len(), self.tensor("prev_sample").len());
+    }
+
+    fn check_forward_process(&self) {
+        let name = &self.name;
+        let expected = self.tensor("sample_init");
+        let start = match self.tensors.get("img2img_x0") {
+            Some(x0) => combine(self.table.steps[0].forward, x0, self.tensor("img2img_noise")),
+            None => combine((self.table.init_noise_sigma, 0.0), self.tensor("base_noise"), self.tensor("base_noise")),
+        };
+        let tolerance = if self.is_f16() { 4e-3 * max_abs(expected) } else { 1e-5 * max_abs(expected).max(1.0) };
+        assert_close(&format!("{name}: sample_init"), &start, expected, |_| tolerance);
+
+        let (x0, noise) = (self.tensor("add_noise_x0"), self.tensor("add_noise_noise"));
+        let add_noise_step = self.json["add_noise_step"].as_u64().unwrap() as usize;
+        let forward = self.whole_table.steps[self.index_for_timestep(add_noise_step)].forward;
+        let expected = self.tensor("add_noise_out");
+        let tolerance = 1e-5 * max_abs(expected).max(1.0);
+        assert_close(&format!("{name}: add_noise"), &combine(forward, x0, noise), expected, |_| tolerance);
+        if let Some(expected) = self.tensors.get("get_velocity_out") {
+            let got = combine(velocity(forward), x0, noise);
+            assert_close(&format!("{name}: get_velocity"), &got, expected, |_| 1e-5 * max_abs(expected).max(1.0));
+        }
+    }
+
+    /// The tolerance of one step that leads from this sample to that one.
+    fn step_tolerance(&self, step: &Step, sample: &[f64], expected: &[f64]) -> f64 {
+        if self.is_f16() {
+            return 4e-3 * max_abs(expected).max(max_abs(sample));
+        }
+        // With zero terminal SNR, x̂_0 is a difference of numbers near σ = 4096.
+        let at_the_end = step.forward.1 / step.forward.0 > 4095.0;
+        (if at_the_end { 1e-4 } else { 1e-5 }) * max_abs(sample).max(max_abs(expected)).max(1.0)
+    }
+
+    fn check_steps(&self) {
+        let mut history = zero_history(self.tensor("sample_init").len());
+        let churns = self.json["step_arguments"].get("s_churn").is_some();
+        for (i, step) in self.table.steps.iter().enumerate() {
+            let name = format!("{}: step {i}", self.name);
+            let sample = if i == 0 { self.tensor("sample_init") } else { self.of_step("prev_sample", i - 1) };
+            if self.tensors.contains_key("model_input") {
+                let expected = self.of_step("model_input", i);
+                let tolerance = if self.is_f16() { 4e-3 } else { 1e-5 } * max_abs(expected).max(1.0);
+                let got = scaled(&to_f32(sample), step.input_scale);
+                assert_close(&format!("{name}: model_input"), &got, expected, |_| tolerance);
+            } else {
+                assert_eq!(step.input_scale, 1.0, "{name}: input_scale");
+            }
+            let recorded = self.tensors.get("noise_used").map_or(0.0, |used| used[i]);
+            assert_eq!(step.draws_noise, recorded == 1.0, "{name}: draws_noise");
+            let noise = step.draws_noise.then(|| to_f32(self.of_step("noise", i)));
+            let output = to_f32(self.of_step("model_output", i));
+            let applied = step
+                .apply(&to_f32(sample), &output, noise.as_deref(), &mut history, self.image_len())
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let expected = self.of_step("prev_sample", i);
+            let tolerance = self.step_tolerance(step, sample, expected);
+            assert_close(&format!("{name}: prev_sample"), &applied.prev_sample, expected, |_| tolerance);
+            // The churned noise is left out of a step's x̂_0.
+            if self.json["step_second_output_is"] == "pred_original_sample" && !(churns && step.draws_noise) {
+                let expected = self.of_step("step_second_output", i);
+                let tolerance = self.step_tolerance(step, sample, expected);
+                assert_close(&format!("{name}: pred_original_sample"), &applied.x0, expected, |_| tolerance);
+            }
+        }
+    }
+
+    /// The recorded noise is what the stream gives when exactly the steps that say so draw from it.
+    fn check_noise(&self) {
+        let mut stream = TorchCpu::new(self.json["step_generator_seed"].as_u64().unwrap());
+        for (i, _) in self.table.steps.iter().enumerate().filter(|(_, step)| step.draws_noise) {
+            let expected = self.of_step("noise", i);
+            assert_close(&format!("{}: noise of step {i}", self.name), &stream.randn(expected.len()), expected, |_| {
+                5e-6
+            });
+        }
+    }
+
+    fn check_trajectory(&self) {
+        let model = self.json["stand_in_model"].as_str().unwrap();
+        let shape = self.json["shape"].as_array().unwrap();
+        let channels = shape[1].as_u64().unwrap() as usize;
+        let mut x = to_f32(self.tensor("sample_init"));
+        let mut history = zero_history(x.len());
+        // The library updates in f32. Where it starts from σ in the thousands, one unit in the last place of x_T stays
+        // behind in what the first step leaves.
+        let rounding = f64::from(f32::EPSILON) * max_abs(self.tensor("sample_init"));
+        let tolerance = 1e-4 * max_abs(self.tensor("prev_sample")) + rounding;
+        for (i, step) in self.table.steps.iter().enumerate() {
+            let input = scaled(&x, step.input_scale);
+            let output = stand_in(model, &input, step.timestep, channels, self.image_len() / channels);
+            let noise = step.draws_noise.then(|| to_f32(self.of_step("noise", i)));
+            x = step.apply(&x, &output, noise.as_deref(), &mut history, self.image_len()).unwrap().prev_sample;
+            let what = format!("{}: trajectory after step {i}", self.name);
+            assert_close(&what, &x, self.of_step("prev_sample", i), |_| tolerance);
+        }
+    }
+}
+
+#[test]
+fn every_recorded_case_is_reproduced() {
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(reference("schedulers/cases")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    let mut tally = Tally::default();
+    let mut failures = Vec::new();
+    for folder in folders {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(folder.join("scheduler_config.json")).unwrap();
+        let json = read_json(&folder.join("case.json"));
+        let table = SchedulerConfig::from_json(&text).and_then(|config| {
+            // Only once the class is known to be one of ours are its arguments ours to understand.
+            config.noise_schedule()?;
+            let (n, options) = arguments(&json);
+            let whole_table = config.table(n, &StepOptions { begin_index: 0, ..options.clone() })?;
+            Ok((config.table(n, &options)?, whole_table, config))
+        });
+        let Some((table, whole_table, config)) = tally.supported(&name, table) else { continue };
+        let tensors = read_tensors(&folder.join("tensors.safetensors"));
+        let case = Case { name, json, tensors, config, table, whole_table };
+        if let Err(panic) = std::panic::catch_unwind(|| case.check()) {
+            failures.push(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| case.name.clone()));
+        }
+    }
+    tally.report("scheduler cases");
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// `dummy_sample_deter` of diffusers' tests, (4, 3, 8, 8), or of the reversed count for `dummy_noise_deter`.
+fn deterministic_sample(reversed: bool) -> Vec<f32> {
+    let value = |i: usize| (if reversed { 767 - i } else { i }) as f32 / 768.0;
+    // arange(768).reshape(3, 8, 8, 4) permuted to (4, 3, 8, 8).
+    (0..768).map(|i| value(i % 192 * 4 + i / 192)).collect()
+}
+
+#[test]
+fn the_full_loops_of_diffusers_own_tests_give_its_sums() {
+    let rows = read_json(&reference("schedulers/headline.json"));
+    let finals = read_tensors(&reference("schedulers/headline.safetensors"));
+    let mut tally = Tally::default();
+    for row in rows["rows"].as_array().unwrap() {
+        let name = row["name"].as_str().unwrap();
+        let mut config = row["constructor_arguments"].clone();
+        config["_class_name"] = row["class"].clone();
+        let train = config["num_train_timesteps"].as_u64().unwrap() as usize;
+        let n = row["num_inference_steps"].as_u64().map_or(train, |n| n as usize);
+        let mut options =
+            StepOptions { begin_index: row["t_start"].as_u64().unwrap_or(0) as usize, ..Default::default() };
+        if let Some(eta) = row["kw"]["eta"].as_f64() {
+            options.eta = eta;
+        }
+        let table = SchedulerConfig::from_json(&config.to_string()).and_then(|config| config.table(n, &options));
+        let Some(table) = tally.supported(name, table) else { continue };
+
+        // These tests hand step() the sample as it is scaled for the network.
+        let scales = row["loop"] == "sigma";
+        let mut x = scaled(&deterministic_sample(false), if scales { table.init_noise_sigma } else { 1.0 });
+        if !row["t_start"].is_null() && row["no_add_noise"] != true {
+            let (signal, noise) = table.steps[0].forward;
+            x = std::iter::zip(&x, deterministic_sample(true))
+                .map(|(&x, z)| (signal * f64::from(x) + noise * f64::from(z)) as f32)
+                .collect();
+        }
+        let mut history = zero_history(x.len());
+        let mut stream = TorchCpu::new(0);
+        for step in &table.steps {
+            x = scaled(&x, step.input_scale);
+            let output = stand_in("test", &x, step.timestep, 3, 64);
+            let noise = step.draws_noise.then(|| stream.randn(x.len()));
+            x = step.apply(&x, &output, noise.as_deref(), &mut history, 192).unwrap().prev_sample;
+        }
+        let expected = &finals[&format!("final/{name}")];
+        assert_close(name, &x, expected, |_| 1e-4 * max_abs(expected));
+        let sum: f64 = x.iter().map(|&x| f64::from(x.abs())).sum();
+        for published in ["diffusers_test_sum", "got_sum"] {
+            // 1e-2 is what diffusers' tests allow.
+            let Some(expected) = row[published].as_f64() else { continue };
+            assert_close(&format!("{name}: {published}"), &[sum], &[expected], |_| 1e-2);
+        }
+    }
+    tally.report("full loops of diffusers' tests");
+}
+
+#[test]
+fn swapping_the_solver_follows_from_config() {
+    let rows = read_json(&reference("schedulers/swaps.json"));
+    let mut tally = Tally::default();
+    for row in rows["rows"].as_array().unwrap() {
+        let name = format!("{} to {}", row["from"], row["to"]);
+        let source = SchedulerConfig::from_json(&row["source_config_file"].to_string()).unwrap();
+        let resulting = SchedulerConfig::from_json(&row["resulting_config"].to_string());
+        let n = row["num_inference_steps"].as_u64().unwrap() as usize;
+        let expected = resulting.and_then(|config| Ok((config.table(n, &StepOptions::default())?, config)));
+        let Some((expected, resulting)) = tally.supported(&name, expected) else { continue };
+        let table = source.swap_to(resulting.solver().unwrap()).unwrap().table(n, &StepOptions::default()).unwrap();
+        assert_eq!(table, expected, "{name}");
+        let tolerance = timestep_tolerance(&row["resulting_config"], false);
+        assert_close(&format!("{name}: timesteps"), &table.timesteps, &numbers(&row["timesteps"]), tolerance);
+        let init_noise_sigma = row["init_noise_sigma"].as_f64().unwrap();
+        assert_close(&name, &[table.init_noise_sigma], &[init_noise_sigma], |sigma| 2e-6 * sigma);
+        if !row["sigmas"].is_null() {
+            let sigmas = numbers(&row["sigmas"]);
+            assert_close(&format!("{name}: sigmas"), &table.sigmas, &sigmas, |sigma| 2e-6 * sigma);
+        }
+    }
+    tally.report("solver swaps");
+}
+
+#[test]
+fn many_step_counts_visit_the_timesteps_that_diffusers_visits() {
+    let rows = read_json(&reference("schedulers/timesteps_sweep.json"));
+    let tensors = read_tensors(&reference("schedulers/timesteps_sweep.safetensors"));
+    let mut tally = Tally::default();
+    for row in rows["rows"].as_array().unwrap() {
+        let key = row["key"].as_str().unwrap();
+        let mut config = row["config"].clone();
+        config["_class_name"] = json!(key.split('/').next().unwrap());
+        let config = SchedulerConfig::from_json(&config.to_string());
+        for n in row["n"].as_array().unwrap() {
+            let name = format!("{key}/n{n}");
+            let n = n.as_u64().unwrap() as usize;
+            let table = config.clone().and_then(|config| config.table(n, &StepOptions::default()));
+            let Some(table) = tally.supported(&name, table) else { continue };
+            let tolerance = timestep_tolerance(&row["config"], false);
+            assert_close(&name, &table.timesteps, &tensors[&format!("{name}/timesteps")], tolerance);
+            if let Some(sigmas) = tensors.get(&format!("{name}/sigmas")) {
+                assert_close(&name, &table.sigmas, sigmas, |sigma| 2e-6 * sigma);
+            }
+        }
+    }
+    tally.report("step counts");
+}
+
+fn ddpm(config: Value) -> Result<SchedulerConfig, Error> {
+    let mut config = config;
+    config["_class_name"] = json!("DDPMScheduler");
+    SchedulerConfig::from_json(&config.to_string())
+}
+
+#[test]
+fn a_class_without_a_solver_is_refused_by_name_but_can_be_swapped() {
+    let config =
+        SchedulerConfig::from_json(r#"{"_class_name": "UniPCMultistepScheduler", "beta_end": 0.012}"#).unwrap();
+    let error = config.table(10, &StepOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("UniPCMultistepScheduler") && error.contains("dpmpp_2m"), "{error}");
+    config.swap_to(Solver::Euler).unwrap().table(10, &StepOptions::default()).unwrap();
+}
+
+#[test]
+fn a_value_that_is_not_supported_is_refused_with_its_key_and_the_alternatives() {
+    let error = ddpm(json!({"variance_type": "learned_range"})).unwrap_err().to_string();
+    for part in ["DDPMScheduler", "variance_type", "learned_range", "fixed_small"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let error = ddpm(json!({"beta_start": "low"})).unwrap_err().to_string();
+    assert!(error.contains("beta_start"), "{error}");
+}
+
+#[test]
+fn sizes_that_no_model_has_are_refused() {
+    for absurd in
+        [json!(1e18), json!(1_000_000_000_000_000_000u64), json!(0), json!(-5), json!(10.5), json!("Infinity")]
+    {
+        assert!(ddpm(json!({ "num_train_timesteps": absurd })).is_err(), "{absurd}");
+    }
+}
+
+#[test]
+fn step_counts_that_do_not_divide_the_schedule_are_refused() {
+    let config = ddpm(json!({})).unwrap();
+    for n in [0, 1001, usize::MAX] {
+        assert!(matches!(config.table(n, &StepOptions::default()), Err(Error::NumInferenceSteps { .. })), "{n}");
+    }
+    for solver in Solver::ALL {
+        assert!(config.swap_to(solver).unwrap().table(usize::MAX, &StepOptions::default()).is_err(), "{solver}");
+    }
+}
+
+#[test]
+fn an_offset_past_the_end_of_the_schedule_is_refused() {
+    let error = ddpm(json!({"steps_offset": 1})).unwrap().table(1000, &StepOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("steps_offset"), "{error}");
+}
+
+#[test]
+fn where_diffusers_returns_nan_an_error_says_so() {
+    // Zero terminal SNR leaves no signal at the last timestep; ε alone does not tell x_0 there.
+    let config = ddpm(json!({"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"})).unwrap();
+    let error = config.table(10, &StepOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { index: 0, .. }), "{error}");
+    assert!(error.to_string().contains("NaN"), "{error}");
+}
+
+#[test]
+fn a_step_refuses_tensors_that_do_not_fit() {
+    let table = ddpm(json!({})).unwrap().table(2, &StepOptions::default()).unwrap();
+    let mut history = zero_history(4);
+    let step = &table.steps[0];
+    assert!(step.apply(&[0.0; 4], &[0.0; 3], Some(&[0.0; 4]), &mut history, 4).is_err());
+    assert!(step.apply(&[0.0; 4], &[0.0; 4], None, &mut history, 4).is_err());
+    assert!(step.apply(&[0.0; 4], &[0.0; 4], Some(&[0.0; 4]), &mut history, 3).is_err());
+    assert!(step.apply(&[0.0; 4], &[0.0; 4], Some(&[0.0; 4]), &mut history, 4).is_ok());
+}
+
+#[test]
+fn a_table_reads_as_one_line_for_each_step() {
+    let table = ddpm(json!({})).unwrap().table(3, &StepOptions::default()).unwrap();
+    let text = table.to_string();
+    assert_eq!(text.lines().count(), 2 + 3, "{text}");
+    assert!(text.lines().nth(2).unwrap().contains("666.000"), "{text}");
+}
+
+/// Keys of any class with values of any kind, more often plausible than not.
+fn any_config() -> impl Strategy<Value = Value> {
+    let class = prop::sample::select(Solver::ALL.map(Solver::class_name).to_vec());
+    let key = prop::sample::select(vec![
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "prediction_type",
+        "timestep_spacing",
+        "steps_offset",
+        "rescale_betas_zero_snr",
+        "clip_sample",
+        "clip_sample_range",
+        "thresholding",
+        "dynamic_thresholding_ratio",
+        "sample_max_value",
+        "variance_type",
+        "set_alpha_to_one",
+        "use_karras_sigmas",
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
+        "use_lu_lambdas",
+        "use_flow_sigmas",
+        "interpolation_type",
+        "timestep_type",
+        "sigma_min",
+        "sigma_max",
+        "final_sigmas_type",
+        "solver_order",
+        "algorithm_type",
+        "solver_type",
+        "lower_order_final",
+        "euler_at_final",
+        "lambda_min_clipped",
+        "flow_shift",
+    ]);
+    let name = prop::sample::select(vec![
+        "linear",
+        "scaled_linear",
+        "squaredcos_cap_v2",
+        "sigmoid",
+        "epsilon",
+        "sample",
+        "v_prediction",
+        "flow_prediction",
+        "linspace",
+        "leading",
+        "trailing",
+        "fixed_large",
+        "log_linear",
+        "continuous",
+        "sigma_min",
+        "dpmsolver",
+        "sde-dpmsolver++",
+        "heun",
+        "-Infinity",
+        "NaN",
+    ]);
+    let value = prop_oneof![
+        4 => name.prop_map(Value::from),
+        4 => any::<bool>().prop_map(Value::from),
+        4 => (0i64..50).prop_map(Value::from),
+        2 => any::<i64>().prop_map(Value::from),
+        4 => (0.0..1.0).prop_map(Value::from),
+        2 => any::<f64>().prop_map(Value::from),
+        1 => prop::collection::vec(any::<f64>(), 0..4).prop_map(Value::from),
+        1 => Just(Value::Null),
+    ];
+    (class, prop::collection::hash_map(key, value, 0..8)).prop_map(|(class, keys)| {
+        let mut config: serde_json::Map<_, _> = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        config.insert("_class_name".to_owned(), class.into());
+        config.into()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in ".*") {
+        let _ = SchedulerConfig::from_json(&text);
+    }
+
+    #[test]
+    fn no_config_gives_a_table_that_is_not_finite(
+        config in any_config(),
+        n in 1usize..40,
+        begin_index in 0usize..4,
+        eta in 0.0..1.0,
+        s_churn in 0.0..20.0,
+    ) {
+        let options = StepOptions { begin_index, eta, s_churn, ..Default::default() };
+        let Ok(config) = SchedulerConfig::from_json(&config.to_string()) else { return Ok(()) };
+        let Ok(table) = config.table(n, &options) else { return Ok(()) };
+        prop_assert!(!table.steps.is_empty());
+        let json = serde_json::to_string(&table).unwrap();
+        // serde_json writes what is not finite as null.
+        prop_assert!(!json.contains("null"), "{json}");
+    }
+}
+
+#[test]
+fn every_solver_is_found_by_its_name_and_no_other() {
+    for solver in Solver::ALL {
+        assert_eq!(solver.name().parse(), Ok(solver));
+    }
+    let error = "unipc".parse::<Solver>().unwrap_err();
+    assert!(error.to_string().contains("dpmpp_2m"), "{error}");
+}

@@ -1,0 +1,186 @@
+//! From the crate to what people use: `pkg/`, the npm package, and `dist/`, the static site.
+//!
+//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module under `internal/` + `pkg.json`;
+//! `dist/` = `www/` + what a page loads of `pkg/`. A file is written only where it differs, so a second run touches nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use flate2::{Compression, write::GzEncoder};
+use serde_json::Value;
+use wasm_bindgen_cli_support::Bindgen;
+
+use crate::tools::{self, WASM};
+
+/// The most that the module may weigh on the wire, in gzip bytes.
+const WASM_LIMIT: usize = 500_000;
+
+/// What wasm-opt may use: the features rustc enables for the target today and the SIMD that `.cargo/config.toml` adds, each by name.
+/// `--all-features` would emit what browsers reject.
+const WASM_OPT: [&str; 8] = [
+    "-O3",
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+    "--enable-simd",
+];
+
+/// Builds `pkg/` and `dist/` and checks the size of the module.
+pub fn build() -> Result<()> {
+    tools::wasm_target()?;
+    tools::node_modules()?;
+    let root = tools::root();
+    let cargo = Workspace::read()?;
+
+    println!("building the crate for {WASM}");
+    tools::run(tools::cargo().args(["build", "--release", "--lib", "--target", WASM]))?;
+    let internal = cargo.target.join("undiffuse-web");
+    bind(&cargo.target.join(WASM).join("release/undiffuse.wasm"), &internal)?;
+
+    let mut package = read(&root.join("js"))?;
+    for (path, content) in read(&internal)? {
+        package.insert(Path::new("internal").join(path), content);
+    }
+    package.insert("package.json".into(), manifest(&cargo.version)?);
+    for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+        let path = root.join(name);
+        package.insert(name.into(), fs::read(&path).with_context(|| path.display().to_string())?);
+    }
+
+    let mut site = read(&root.join("www"))?;
+    for (path, content) in &package {
+        if path.extension().is_some_and(|extension| extension == "js" || extension == "wasm") {
+            site.insert(Path::new("pkg").join(path), content.clone());
+        }
+    }
+
+    let wasm = &package[Path::new("internal/undiffuse_bg.wasm")];
+    let compressed = gzip(wasm)?;
+    let size = format!("the module is {} bytes, {compressed} in gzip of {WASM_LIMIT} allowed", wasm.len());
+    let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);
+    println!(
+        "pkg/: {} files, {} changed; dist/: {} files, {} changed; {size}",
+        package.len(),
+        changed.0,
+        site.len(),
+        changed.1
+    );
+    if compressed > WASM_LIMIT {
+        bail!("{size}: look for a new dependency, a `format!` in a hot path or a generic that multiplies");
+    }
+    Ok(())
+}
+
+/// What cargo says of the workspace.
+struct Workspace {
+    /// The folder of its build products.
+    target: PathBuf,
+    /// The version of the crate, which is the package's.
+    version: String,
+}
+
+impl Workspace {
+    fn read() -> Result<Self> {
+        let text = tools::output(tools::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+        let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
+        let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+        let crate_ =
+            packages.iter().find(|package| package["name"] == "undiffuse").context("no package `undiffuse`")?;
+        Ok(Self {
+            target: metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into(),
+            version: crate_["version"].as_str().context("the crate has no version")?.to_owned(),
+        })
+    }
+}
+
+/// Makes JavaScript's side of the module with wasm-bindgen, then shrinks the module with wasm-opt; does nothing if `output` was made
+/// from this very module by this very recipe.
+fn bind(module: &Path, output: &Path) -> Result<()> {
+    let bytes = fs::read(module).with_context(|| module.display().to_string())?;
+    let binaryen = fs::read(tools::root().join("node_modules/binaryen/package.json")).context("npm module binaryen")?;
+    let stamp = output.with_extension("stamp");
+    let recipe = [&bytes, binaryen.as_slice(), include_bytes!("build.rs"), include_bytes!("../../Cargo.lock")].concat();
+    if fs::read(&stamp).is_ok_and(|made_from| made_from == recipe) {
+        return Ok(());
+    }
+    // The stamp goes first and comes back last: an interrupted build starts over.
+    remove(&stamp)?;
+    if output.exists() {
+        fs::remove_dir_all(output).with_context(|| output.display().to_string())?;
+    }
+    println!("binding it to JavaScript, {} bytes", bytes.len());
+    Bindgen::new()
+        .input_bytes("undiffuse", bytes)
+        .web(true)?
+        .typescript(true)
+        .omit_default_module_path(true)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(output)
+        .context("wasm-bindgen")?;
+    let wasm = output.join("undiffuse_bg.wasm");
+    println!("optimising it, {} bytes", fs::metadata(&wasm)?.len());
+    tools::run(tools::node("binaryen/bin/wasm-opt").args(WASM_OPT).arg(&wasm).arg("--output").arg(&wasm))?;
+    fs::write(&stamp, recipe).with_context(|| stamp.display().to_string())
+}
+
+/// `pkg.json` with the crate's version. As text: the order of its keys has a meaning.
+fn manifest(version: &str) -> Result<Vec<u8>> {
+    const PLACE: &str = r#""version": "0.0.0""#;
+    let template = fs::read_to_string(tools::root().join("pkg.json")).context("pkg.json")?;
+    if !template.contains(PLACE) {
+        bail!("pkg.json has no {PLACE} to put the crate's version in");
+    }
+    Ok(template.replacen(PLACE, &format!(r#""version": "{version}""#), 1).into_bytes())
+}
+
+/// The content of every file below a folder, by its path in it.
+fn read(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let read = |path: PathBuf| {
+        let content = fs::read(folder.join(&path)).with_context(|| folder.join(&path).display().to_string())?;
+        Ok((path, content))
+    };
+    tools::files_below(folder)?.into_iter().map(read).collect()
+}
+
+/// Makes a folder hold exactly these files, touching only what differs; returns how many it wrote or removed.
+fn write(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) -> Result<usize> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let present = read(folder)?;
+    let mut changed = 0;
+    for path in present.keys().filter(|path| !wanted.contains_key(*path)) {
+        remove(&folder.join(path))?;
+        changed += 1;
+    }
+    for (path, content) in wanted.iter().filter(|(path, content)| present.get(*path) != Some(content)) {
+        let path = folder.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        }
+        fs::write(&path, content).with_context(|| path.display().to_string())?;
+        changed += 1;
+    }
+    Ok(changed)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The size in gzip, as a static host would send it.
+fn gzip(bytes: &[u8]) -> Result<usize> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?.len())
+}
