@@ -1,1 +1,124 @@
-//! Executes a graph on WebGPU: device, kernels, memory plan, recording, read-back.
+//! Executes a graph on WebGPU, in a browser or natively through Vulkan, Metal or DirectX 12.
+//!
+//! [`Device`] opens an adapter; [`Weights`] holds a network's weights in GPU memory; [`Program`] is a graph compiled once
+//! (lowered to dispatches, planned into memory, recorded with its bind groups) and replayed for every step. The kernels are WGSL
+//! in `shaders/`, listed in [`kernels`]; each has a twin in [`crate::cpu`].
+
+mod device;
+mod faults;
+pub mod kernels;
+mod lower;
+mod plan;
+mod program;
+mod weights;
+
+pub use device::{Device, DeviceInfo, DeviceOptions};
+pub use program::{MemoryReport, PendingRead, Program, Values};
+pub use weights::Weights;
+
+/// What a device allows, as far as it decides how a graph is translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Largest buffer that a kernel can be given, in bytes.
+    pub binding_bytes: u64,
+    /// Memory for the attention scores that exist at a time, in bytes.
+    pub score_bytes: u64,
+}
+
+/// What can go wrong on a GPU.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// No WebGPU, or no adapter that it may use.
+    #[error("no WebGPU adapter: {0}")]
+    NoAdapter(String),
+    /// The adapter refuses to give a device.
+    #[error("the WebGPU adapter gives no device: {0}")]
+    NoDevice(String),
+    /// The device is gone: driver reset, too long a computation, or destroyed by the browser.
+    #[error("the GPU device was lost ({reason}); load the model again to continue")]
+    DeviceLost {
+        /// What the platform says.
+        reason: String,
+    },
+    /// An error that no particular operation was waiting for.
+    #[error("the GPU reported an error: {0}")]
+    Uncaptured(String),
+    /// A kernel that does not compile, or not for this device.
+    #[error("kernel `{kernel}`, needed for `{path}`, does not compile on this device: {message}")]
+    Kernel {
+        /// Name and variant of the kernel.
+        kernel: String,
+        /// Module path of the first node that needs it.
+        path: String,
+        /// What the compiler says.
+        message: String,
+    },
+    /// Commands that the device refuses.
+    #[error("the GPU refuses to run this network: {0}")]
+    Refused(String),
+    /// Not enough memory.
+    #[error("out of GPU memory: {what} needs {bytes} bytes; try a smaller picture or batch, or close other tabs")]
+    OutOfMemory {
+        /// For what.
+        what: String,
+        /// How much.
+        bytes: u64,
+    },
+    /// A tensor larger than the device's limits.
+    #[error("`{what}` needs a buffer of {bytes} bytes, this device allows {limit}; try a smaller picture or batch")]
+    TooLarge {
+        /// Path of the node or name of the weight.
+        what: String,
+        /// Its bytes.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A node with dimensions that no kernel handles.
+    #[error("`{path}` ({op}): {message}")]
+    Unsupported {
+        /// Module path of the node.
+        path: String,
+        /// Its op.
+        op: &'static str,
+        /// What does not fit.
+        message: String,
+    },
+    /// Weights that were never loaded.
+    #[error("the checkpoint has no tensor `{0}`, which this network needs")]
+    MissingWeight(String),
+    /// Weight data that cannot be used.
+    #[error("tensor `{name}`: {message}")]
+    Weight {
+        /// Name of the tensor.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An input or output that the network does not have.
+    #[error(transparent)]
+    Graph(#[from] crate::graph::Error),
+    /// Data of the wrong length for an input.
+    #[error("input `{name}` takes {expected} numbers, got {found}")]
+    InputLength {
+        /// Name of the input.
+        name: String,
+        /// Elements that it has.
+        expected: usize,
+        /// Elements given.
+        found: usize,
+    },
+    /// A NaN or an infinity.
+    #[error(
+        "`{path}` ({op}) produced a value that is not finite: the weights or inputs are damaged, or the numbers overflow"
+    )]
+    NonFinite {
+        /// Module path of the first node that made one.
+        path: String,
+        /// Its op.
+        op: &'static str,
+    },
+    /// Results that could not be copied back.
+    #[error("reading results back from the GPU failed: {0}")]
+    ReadBack(String),
+}

@@ -1,0 +1,286 @@
+//! Opens an adapter, and owns everything that programs on it share: queue, compiled kernels, what went wrong.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::faults::{Caught, Faults, scoped};
+use super::kernels::Kernel;
+use super::{Error, Limits};
+
+/// Attention scores are made in blocks of this size.
+const SCORE_BYTES: u64 = 16 << 20;
+
+/// Which adapter to ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeviceOptions {
+    /// Ask for a software adapter even where there is a GPU.
+    pub force_fallback_adapter: bool,
+}
+
+/// What is known of an adapter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceInfo {
+    /// Its name, as far as the platform tells it.
+    pub adapter: String,
+    /// `vulkan`, `metal`, `dx12` or `webgpu`.
+    pub backend: &'static str,
+    /// It computes on the CPU, where the CPU executor is usually faster.
+    pub software: bool,
+}
+
+/// An open device. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Device {
+    shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: DeviceInfo,
+    limits: Limits,
+    faults: Arc<Faults>,
+    /// By address: kernels are statics.
+    pipelines: RefCell<HashMap<*const Kernel, Pipeline>>,
+    allocated: Rc<Cell<u64>>,
+}
+
+/// A compiled kernel.
+#[derive(Clone, Debug)]
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// A buffer whose memory is given back when it is dropped; the platform's own waits for a garbage collector.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    buffer: wgpu::Buffer,
+    allocated: Rc<Cell<u64>>,
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = wgpu::Buffer;
+
+    fn deref(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.allocated.set(self.allocated.get() - self.buffer.size());
+        self.buffer.destroy();
+    }
+}
+
+impl Device {
+    /// Opens the adapter that the platform prefers.
+    ///
+    /// Only WebGPU's default limits and no optional features are needed; larger buffers are asked for where the adapter has them.
+    ///
+    /// # Errors
+    /// If there is no WebGPU, no adapter, or no device to be had from it.
+    pub async fn request(options: DeviceOptions) -> Result<Self, Error> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = instance
+            .request_adapter(&wgpu::RequestAdapterOptions {
+                power_preference: wgpu::PowerPreference::HighPerformance,
+                force_fallback_adapter: options.force_fallback_adapter,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| Error::NoAdapter(error.to_string()))?;
+        let available = adapter.limits();
+        let limits = wgpu::Limits {
+            max_buffer_size: available.max_buffer_size,
+            max_storage_buffer_binding_size: available.max_storage_buffer_binding_size,
+            ..wgpu::Limits::defaults().or_worse_values_from(&available)
+        };
+        let binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        let (device, queue) =
+            adapter.request_device(&descriptor).await.map_err(|error| Error::NoDevice(error.to_string()))?;
+        let faults = Faults::watch(&device);
+        let found = adapter.get_info();
+        let info = DeviceInfo {
+            adapter: found.name,
+            backend: match found.backend {
+                wgpu::Backend::BrowserWebGpu => "webgpu",
+                backend => backend.to_str(),
+            },
+            software: found.device_type == wgpu::DeviceType::Cpu,
+        };
+        let limits = Limits { binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
+        let (pipelines, allocated) = Default::default();
+        Ok(Self { shared: Rc::new(Shared { device, queue, info, limits, faults, pipelines, allocated }) })
+    }
+
+    /// What the adapter is.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.shared.info
+    }
+
+    /// What it allows.
+    pub fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    /// Bytes of all buffers that exist on this device now.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.shared.allocated.get()
+    }
+
+    /// Gives the device back to the platform; every later call on it reports a lost device.
+    pub fn destroy(&self) {
+        self.shared.faults.note_lost("it was destroyed".to_owned());
+        self.shared.device.destroy();
+    }
+
+    /// Whether the device can still be used.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], or once what the device reported outside of any operation that waits for its errors.
+    pub fn check(&self) -> Result<(), Error> {
+        let uncaptured = self.shared.faults.take_uncaptured();
+        if uncaptured.is_some() {
+            // On a lost device everything is an error, and natively the news of the loss waits for a poll.
+            let _ = self.shared.device.poll(wgpu::PollType::Poll);
+        }
+        match (self.shared.faults.lost(), uncaptured) {
+            (Some(reason), _) => Err(Error::DeviceLost { reason }),
+            (None, Some(message)) => Err(Error::Uncaptured(message)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    /// Runs `action`; the future gives the first error that it caused.
+    pub(super) fn scoped<R>(&self, action: impl FnOnce() -> R) -> (R, Caught) {
+        scoped(&self.shared.device, action)
+    }
+
+    /// Fills the start of a buffer.
+    pub(super) fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        self.shared.queue.write_buffer(buffer, 0, bytes);
+    }
+
+    /// A buffer for the tensor `what`.
+    ///
+    /// Running out of memory is noticed by the error scope around the call, if there is one, else at the next [`Device::check`].
+    pub(super) fn storage_buffer(&self, what: &str, bytes: u64) -> Result<Buffer, Error> {
+        use wgpu::BufferUsages as Usage;
+        let bytes = bytes.next_multiple_of(16);
+        let limit = self.shared.limits.binding_bytes;
+        if bytes > limit {
+            return Err(Error::TooLarge { what: what.to_owned(), bytes, limit });
+        }
+        Ok(self.buffer(bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST))
+    }
+
+    /// A buffer for other uses.
+    pub(super) fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages) -> Buffer {
+        let descriptor = wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false };
+        let buffer = self.shared.device.create_buffer(&descriptor);
+        let allocated = self.shared.allocated.clone();
+        allocated.set(allocated.get() + bytes);
+        Buffer { buffer, allocated }
+    }
+
+    /// Compiles what of `kernels` is not compiled yet; with each comes the module path of a node that needs it.
+    pub(super) async fn compile(&self, kernels: &[(&'static Kernel, &str)]) -> Result<(), Error> {
+        let mut outcomes = Vec::new();
+        for &(kernel, path) in kernels {
+            if self.shared.pipelines.borrow().contains_key(&std::ptr::from_ref(kernel)) {
+                continue;
+            }
+            let (pipeline, caught) = self.scoped(|| self.create_pipeline(kernel));
+            outcomes.push((kernel, path, pipeline, caught));
+        }
+        // Errors are waited for at the end, so that a browser may compile several kernels at a time.
+        for (kernel, path, pipeline, caught) in outcomes {
+            match caught.await {
+                Ok(()) => self.shared.pipelines.borrow_mut().insert(kernel, pipeline),
+                Err(fault) => {
+                    self.check()?;
+                    let (kernel, path) = (kernel.to_string(), path.to_owned());
+                    return Err(Error::Kernel { kernel, path, message: fault.to_string() });
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// A kernel that [`Device::compile`] has compiled.
+    pub(super) fn pipeline(&self, kernel: &'static Kernel) -> Option<Pipeline> {
+        self.shared.pipelines.borrow().get(&std::ptr::from_ref(kernel)).cloned()
+    }
+
+    fn create_pipeline(&self, kernel: &Kernel) -> Pipeline {
+        let device = &self.shared.device;
+        let label = kernel.to_string();
+        let label = Some(label.as_str());
+        let buffer = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform)];
+        entries.extend(kernel.reads.iter().map(|&n| buffer(n, wgpu::BufferBindingType::Storage { read_only: true })));
+        entries.push(buffer(kernel.write, wgpu::BufferBindingType::Storage { read_only: false }));
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl().into());
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_compile_is_reported_with_its_name_and_the_node() {
+        static BROKEN: Kernel = Kernel {
+            name: "broken",
+            variant: "",
+            source: &["@compute @workgroup_size(1) fn main() { undefined(); }"],
+            entry: "main",
+            workgroup: 1,
+            parameters: 1,
+            reads: &[],
+            write: 1,
+        };
+        let device = pollster::block_on(Device::request(DeviceOptions::default())).unwrap();
+        let error = pollster::block_on(device.compile(&[(&BROKEN, "mid_block.resnets.0")])).unwrap_err();
+        let Error::Kernel { kernel, path, message } = error else { panic!("{error}") };
+        assert_eq!((kernel.as_str(), path.as_str()), ("broken", "mid_block.resnets.0"));
+        assert!(message.contains("undefined"), "{message}");
+        assert!(device.pipeline(&BROKEN).is_none());
+        assert_eq!(device.check(), Ok(()));
+    }
+}

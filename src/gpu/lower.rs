@@ -1,0 +1,458 @@
+//! From a node of the graph to the dispatches that compute it: a pure function, without a device.
+
+use super::kernels::{self, Kernel};
+use super::{Error, Limits};
+use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, WeightId};
+
+/// A tensor that a dispatch reads or writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operand {
+    /// The value of a node.
+    Node(NodeId),
+    /// A weight, laid out by [`super::Weights`].
+    Weight(WeightId),
+    /// Memory for the duration of one node: an index into [`Lowered::scratch`].
+    Scratch(usize),
+    /// Numbers known beforehand: an index into [`Lowered::constants`].
+    Constant(usize),
+    /// The word that says whether a value is not finite.
+    Status,
+}
+
+/// One launch of a kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The node that it computes or helps to compute.
+    pub node: NodeId,
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// Tensors read, in the order of the kernel's `reads`.
+    pub reads: Vec<Operand>,
+    /// Tensor written.
+    pub write: Operand,
+    /// The kernel's parameters as 32-bit words; the first is the number of invocations.
+    pub parameters: Vec<u32>,
+}
+
+/// Memory that a node needs while it is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scratch {
+    /// The node.
+    pub node: NodeId,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A graph as a list of dispatches.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// In execution order.
+    pub dispatches: Vec<Dispatch>,
+    /// Memory within nodes.
+    pub scratch: Vec<Scratch>,
+    /// Numbers to upload once.
+    pub constants: Vec<Vec<f32>>,
+}
+
+/// The constant that is bound where an optional operand is absent.
+const ABSENT: Operand = Operand::Constant(0);
+
+/// Translates `graph`; `is_half` says of which weights the matrix is stored as f16.
+///
+/// # Errors
+/// If a node has dimensions that the kernels cannot address.
+pub fn lower(graph: &Graph, limits: Limits, is_half: impl Fn(WeightId) -> bool) -> Result<Lowered, Error> {
+    let lowered = Lowered { constants: vec![vec![0.0; 4]], ..Lowered::default() };
+    let mut lowering = Lowering { graph, limits, is_half, lowered, node: NodeId(0) };
+    for index in 0..graph.nodes().len() {
+        lowering.node = NodeId(index);
+        lowering.lower_node(&graph.nodes()[index])?;
+    }
+    Ok(lowering.lowered)
+}
+
+struct Lowering<'g, F> {
+    graph: &'g Graph,
+    limits: Limits,
+    is_half: F,
+    lowered: Lowered,
+    node: NodeId,
+}
+
+impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
+    /// Adds a launch of as many invocations as the product of `invocations`.
+    fn dispatch<const N: usize>(
+        &mut self,
+        kernel: &'static Kernel,
+        reads: &[Operand],
+        write: Operand,
+        invocations: &[usize],
+        parameters: [u32; N],
+    ) -> Result<(), Error> {
+        let node = self.graph.node(self.node);
+        let product = invocations.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
+        let Some(count) = product.and_then(|n| u32::try_from(n).ok()) else {
+            let message = format!("{kernel} would need {invocations:?} invocations");
+            return Err(Error::Unsupported { path: node.path.clone(), op: node.op.name(), message });
+        };
+        let parameters = std::iter::once(count).chain(parameters).collect();
+        let reads = reads.to_vec();
+        self.lowered.dispatches.push(Dispatch { node: self.node, kernel, reads, write, parameters });
+        Ok(())
+    }
+
+    fn scratch(&mut self, elements: usize) -> Operand {
+        self.lowered.scratch.push(Scratch { node: self.node, bytes: 4 * elements as u64 });
+        Operand::Scratch(self.lowered.scratch.len() - 1)
+    }
+
+    fn constant(&mut self, values: Vec<f32>) -> Operand {
+        self.lowered.constants.push(values);
+        Operand::Constant(self.lowered.constants.len() - 1)
+    }
+
+    fn shape(&self, id: NodeId) -> &[usize] {
+        &self.graph.node(id).shape
+    }
+
+    /// Length of the last axis, and product of the others.
+    fn rows_and_channels(&self, id: NodeId) -> (usize, usize) {
+        let shape = self.shape(id);
+        let channels = shape.last().copied().unwrap_or(1);
+        (shape.iter().product::<usize>() / channels, channels)
+    }
+
+    fn lower_node(&mut self, node: &Node) -> Result<(), Error> {
+        let y = Operand::Node(self.node);
+        let elements = node.elements();
+        match &node.op {
+            Op::Input | Op::Reshape { .. } => Ok(()),
+            Op::Conv2d { .. } => self.conv2d(node),
+            Op::Linear { x, weight, bias, residual } => {
+                let rows_per_residual = residual.map_or(0, |_| 1);
+                self.matrix_product(*x, *weight, *bias, *residual, rows_per_residual)
+            }
+            Op::GroupNorm { .. } => self.group_norm(node),
+            Op::LayerNorm { x, weight, bias, eps } => {
+                let (rows, channels) = self.rows_and_channels(*x);
+                let kernel = kernels::LAYER_NORM.for_channels(&[channels]);
+                let reads = [Operand::Node(*x), Operand::Weight(*weight), Operand::Weight(*bias)];
+                self.dispatch(kernel, &reads, y, &[rows], [channels as u32, eps.to_bits()])
+            }
+            Op::Attention { .. } => self.attention(node),
+            Op::Activate { x, activation } => {
+                let parameters = [activation_code(Some(*activation)), 0, 0, 0];
+                self.dispatch(&kernels::ACTIVATE, &[Operand::Node(*x)], y, &[elements.div_ceil(4)], parameters)
+            }
+            Op::Affine { x, scale, shift } => {
+                let parameters = [0, scale.to_bits(), shift.to_bits(), 0];
+                self.dispatch(&kernels::AFFINE, &[Operand::Node(*x)], y, &[elements.div_ceil(4)], parameters)
+            }
+            Op::Geglu { x } => {
+                let (_, channels) = self.rows_and_channels(self.node);
+                self.dispatch(&kernels::GEGLU, &[Operand::Node(*x)], y, &[elements], [0, 0, 0, channels as u32])
+            }
+            Op::Binary { op, a, b } => {
+                let code = match op {
+                    BinaryOp::Add => 0,
+                    BinaryOp::Sub => 1,
+                    BinaryOp::Mul => 2,
+                };
+                let mut b_strides = strides(self.shape(*b));
+                for (stride, (&of_b, &of_a)) in b_strides.iter_mut().zip(self.shape(*b).iter().zip(self.shape(*a))) {
+                    if of_b != of_a {
+                        *stride = 0;
+                    }
+                }
+                let own = strides(&node.shape);
+                let walk = Walk::new(&node.shape, [&own, &b_strides, &own]);
+                self.strided(&kernels::BINARY, &[Operand::Node(*a), Operand::Node(*b)], code, walk, [0; 3])
+            }
+            Op::Concat { inputs, axis } => {
+                let y_strides = strides(&node.shape);
+                let mut start = 0;
+                for &input in inputs {
+                    let shape = self.shape(input);
+                    let length = shape[*axis];
+                    let walk = Walk::new(shape, [&strides(shape), &y_strides, &y_strides]);
+                    self.strided(&kernels::COPY, &[Operand::Node(input)], 0, walk, [0, 0, start * y_strides[*axis]])?;
+                    start += length;
+                }
+                Ok(())
+            }
+            Op::Slice { x, axis, start } => {
+                let x_strides = strides(self.shape(*x));
+                let own = strides(&node.shape);
+                let walk = Walk::new(&node.shape, [&x_strides, &own, &own]);
+                self.strided(&kernels::COPY, &[Operand::Node(*x)], 0, walk, [start * x_strides[*axis], 0, 0])
+            }
+            Op::Permute { x, axes } => {
+                let of_source = strides(self.shape(*x));
+                let x_strides: Vec<_> = axes.iter().map(|&axis| of_source[axis]).collect();
+                let own = strides(&node.shape);
+                let walk = Walk::new(&node.shape, [&x_strides, &own, &own]);
+                self.strided(&kernels::COPY, &[Operand::Node(*x)], 0, walk, [0; 3])
+            }
+            Op::ResizeNearest { x } => self.resample(&kernels::NEAREST, *x, node),
+            Op::AvgPool2 { x } => self.resample(&kernels::AVG_POOL2, *x, node),
+            Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
+                let dim = node.shape[1];
+                let half = dim / 2;
+                // Rounded to f32 where diffusers rounds: angles of a thousand radians magnify the difference.
+                let exponent = |i: usize| -libm::logf(*max_period) * i as f32 / (half as f32 - downscale_freq_shift);
+                let frequencies = self.constant((0..half).map(|i| libm::expf(exponent(i))).collect());
+                let parameters = [dim as u32, u32::from(*flip_sin_to_cos), scale.to_bits()];
+                let reads = [Operand::Node(*timestep), frequencies];
+                self.dispatch(&kernels::TIMESTEP_EMBEDDING, &reads, y, &[elements], parameters)
+            }
+            Op::LinearUpdate { sample, model_output, noise, history, coefficients } => {
+                let count = self.graph.node(*sample).elements();
+                let guided = self.graph.node(*model_output).elements() > count;
+                let reads = [sample, model_output, noise, history, coefficients].map(|&id| Operand::Node(id));
+                self.dispatch(&kernels::LINEAR_UPDATE, &reads, y, &[count], [u32::from(guided)])
+            }
+            Op::PackRgba8 { x } => {
+                let shape = self.shape(*x);
+                let parameters = [shape[1] as u32, (shape[2] * shape[3]) as u32];
+                self.dispatch(&kernels::PACK_RGBA8, &[Operand::Node(*x)], y, &[elements], parameters)
+            }
+        }
+    }
+
+    fn conv2d(&mut self, node: &Node) -> Result<(), Error> {
+        let &Op::Conv2d { x, weight, bias, residual, stride, padding } = &node.op else { return Ok(()) };
+        let (&[batch, in_height, in_width, in_channels], &[_, height, width, channels]) =
+            (self.shape(x), &node.shape[..])
+        else {
+            return Err(self.malformed("its operands are no pictures"));
+        };
+        let kernel = [self.graph.weight(weight).shape[2], self.graph.weight(weight).shape[3]];
+        let per_picture = residual.is_some_and(|id| self.shape(id) != node.shape);
+        let unpadded = padding == Default::default();
+        if kernel == [1, 1] && stride == 1 && unpadded {
+            let rows_per_residual = match residual {
+                None => 0,
+                Some(_) if per_picture => height * width,
+                Some(_) => 1,
+            };
+            return self.matrix_product(x, weight, bias, residual, rows_per_residual);
+        }
+        let variants = (self.is_half)(weight);
+        let channel_counts = [in_channels, channels];
+        let family = if kernel == [3, 3] && stride == 1 { &kernels::CONV3X3 } else { &kernels::CONV2D };
+        let chosen = family.for_weights(variants).for_channels(&channel_counts);
+        let parameters = [
+            in_height,
+            in_width,
+            in_channels,
+            height,
+            width,
+            channels,
+            kernel[0],
+            kernel[1],
+            stride,
+            padding.top,
+            padding.left,
+            usize::from(bias.is_some()),
+            residual.map_or(0, |_| 1 + usize::from(per_picture)),
+        ];
+        let reads = [
+            Operand::Node(x),
+            Operand::Weight(weight),
+            bias.map_or(ABSENT, Operand::Weight),
+            residual.map_or(ABSENT, Operand::Node),
+        ];
+        let tiles = [batch, height.div_ceil(4), width.div_ceil(4), channels.div_ceil(8)];
+        self.dispatch(chosen, &reads, Operand::Node(self.node), &tiles, parameters.map(|n| n as u32))
+    }
+
+    fn matrix_product(
+        &mut self,
+        x: NodeId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        residual: Option<NodeId>,
+        rows_per_residual: usize,
+    ) -> Result<(), Error> {
+        let (rows, in_channels) = self.rows_and_channels(x);
+        let (_, channels) = self.rows_and_channels(self.node);
+        let kernel = kernels::LINEAR.for_weights((self.is_half)(weight)).for_channels(&[in_channels, channels]);
+        let parameters = [rows, in_channels, channels, usize::from(bias.is_some()), rows_per_residual];
+        let reads = [
+            Operand::Node(x),
+            Operand::Weight(weight),
+            bias.map_or(ABSENT, Operand::Weight),
+            residual.map_or(ABSENT, Operand::Node),
+        ];
+        let tiles = [rows.div_ceil(16), channels.div_ceil(8)];
+        self.dispatch(kernel, &reads, Operand::Node(self.node), &tiles, parameters.map(|n| n as u32))
+    }
+
+    fn group_norm(&mut self, node: &Node) -> Result<(), Error> {
+        let &Op::GroupNorm { x, weight, bias, groups, eps, activation } = &node.op else { return Ok(()) };
+        let (rows, channels) = self.rows_and_channels(x);
+        let batch = self.shape(x)[0];
+        let pixels = rows / batch;
+        // Slices long enough to be worth an invocation, and few enough to be merged by one.
+        let slices = pixels.div_ceil(64).min(256);
+        let pixels_per_slice = pixels.div_ceil(slices);
+        let slices = pixels.div_ceil(pixels_per_slice);
+        let quads = channels.div_ceil(4);
+        let sizes = [batch, pixels, channels, groups, slices, pixels_per_slice].map(|n| n as u32);
+        let [a, b, c, d, e, f] = sizes;
+        let parameters = [a, b, c, d, e, f, eps.to_bits(), activation_code(activation)];
+        let partials = self.scratch(batch * slices * 8 * quads);
+        let norm = self.scratch(batch * 12 * quads);
+        let moments = kernels::MOMENTS.for_channels(&[channels]);
+        self.dispatch(moments, &[Operand::Node(x)], partials, &[batch, slices, quads], parameters)?;
+        let combine = kernels::COMBINE.for_channels(&[channels]);
+        let reads = [Operand::Node(x), Operand::Weight(weight), partials];
+        self.dispatch(combine, &reads, norm, &[batch, groups], parameters)?;
+        let normalize = kernels::NORMALIZE_PIXELS.for_channels(&[channels]);
+        let reads = [Operand::Node(x), Operand::Weight(bias), norm];
+        let blocks = [batch, pixels.div_ceil(4), quads];
+        self.dispatch(normalize, &reads, Operand::Node(self.node), &blocks, parameters)
+    }
+
+    fn attention(&mut self, node: &Node) -> Result<(), Error> {
+        let &Op::Attention { q, k, v, heads, causal } = &node.op else { return Ok(()) };
+        let &[batch, query_tokens, channels] = self.shape(q) else {
+            return Err(self.malformed("its operands are no sequences"));
+        };
+        let key_tokens = self.shape(k)[1];
+        let head_size = channels / heads;
+        let key_quads = key_tokens.div_ceil(4);
+        // Blocks of whole heads where one head's scores fit the budget, else of a head's queries.
+        let rows = (self.limits.score_bytes as usize / (16 * key_quads)).max(4);
+        let (pairs_at_once, queries_at_once) =
+            if rows >= query_tokens { (rows / query_tokens, query_tokens) } else { (1, rows / 4 * 4) };
+        let pairs_at_once = pairs_at_once.min(batch * heads);
+        let score = self.scratch(pairs_at_once * queries_at_once * key_quads * 4);
+        let scale = 1.0 / (head_size as f32).sqrt();
+        let scores = kernels::SCORES.for_channels(&[head_size]);
+        let mix_values = kernels::MIX_VALUES.for_channels(&[head_size]);
+        for pair in (0..batch * heads).step_by(pairs_at_once) {
+            let pairs = pairs_at_once.min(batch * heads - pair);
+            for query in (0..query_tokens).step_by(queries_at_once) {
+                let queries = queries_at_once.min(query_tokens - query);
+                let sizes = [query_tokens, key_tokens, channels, heads, pair, query, queries].map(|n| n as u32);
+                let [a, b, c, d, e, f, g] = sizes;
+                let parameters = [a, b, c, d, e, f, g, scale.to_bits(), u32::from(causal)];
+                let tiles = [pairs, queries.div_ceil(4), key_quads];
+                self.dispatch(scores, &[Operand::Node(q), Operand::Node(k)], score, &tiles, parameters)?;
+                self.dispatch(&kernels::SOFTMAX, &[], score, &[pairs, queries], parameters)?;
+                let tiles = [pairs, queries.div_ceil(4), head_size.div_ceil(8)];
+                let y = Operand::Node(self.node);
+                self.dispatch(mix_values, &[Operand::Node(v), score], y, &tiles, parameters)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resample(&mut self, kernel: &'static kernels::ByAlignment, x: NodeId, node: &Node) -> Result<(), Error> {
+        let (&[_, in_height, in_width, channels], &[batch, height, width, _]) = (self.shape(x), &node.shape[..]) else {
+            return Err(self.malformed("its operand is no picture"));
+        };
+        let parameters = [in_height, in_width, height, width, channels].map(|n| n as u32);
+        let kernel = kernel.for_channels(&[channels]);
+        let quads = [batch, height, width, channels.div_ceil(4)];
+        self.dispatch(kernel, &[Operand::Node(x)], Operand::Node(self.node), &quads, parameters)
+    }
+
+    /// One dispatch for each box of four axes; `starts` are the first elements of the two operands and of the result.
+    fn strided(
+        &mut self,
+        kernel: &'static Kernel,
+        reads: &[Operand],
+        operation: u32,
+        walk: Walk,
+        starts: [usize; 3],
+    ) -> Result<(), Error> {
+        let outer = walk.shape.len() - 4;
+        for index in 0..walk.shape[..outer].iter().product() {
+            let mut rest = index;
+            let mut starts = starts;
+            for axis in (0..outer).rev() {
+                for (start, strides) in starts.iter_mut().zip(&walk.strides) {
+                    *start += rest % walk.shape[axis] * strides[axis];
+                }
+                rest /= walk.shape[axis];
+            }
+            // The vectors of the parameters are aligned to 16 bytes.
+            let mut parameters = [0; 23];
+            parameters[0] = operation;
+            parameters[1..4].copy_from_slice(&starts.map(|start| start as u32));
+            let [a_strides, b_strides, y_strides] = &walk.strides;
+            for (vector, values) in [&walk.shape, a_strides, b_strides, y_strides].into_iter().enumerate() {
+                for (lane, &value) in values[outer..].iter().enumerate() {
+                    parameters[7 + 4 * vector + lane] = value as u32;
+                }
+            }
+            self.dispatch(kernel, reads, Operand::Node(self.node), &walk.shape[outer..], parameters)?;
+        }
+        Ok(())
+    }
+
+    /// For shapes that the graph's builder would have refused.
+    fn malformed(&self, message: &str) -> Error {
+        let node = self.graph.node(self.node);
+        Error::Unsupported { path: node.path.clone(), op: node.op.name(), message: message.to_owned() }
+    }
+}
+
+/// The number of an activation in `shaders/activation.wgsl`.
+fn activation_code(activation: Option<Activation>) -> u32 {
+    match activation {
+        None => 0,
+        Some(Activation::Silu) => 1,
+        Some(Activation::Gelu) => 2,
+        Some(Activation::GeluTanh) => 3,
+        Some(Activation::QuickGelu) => 4,
+        Some(Activation::Mish) => 5,
+        Some(Activation::Relu) => 6,
+    }
+}
+
+/// Row-major strides.
+fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
+}
+
+/// A box of elements with the strides of two operands and the result along each axis, with as few axes as possible, and at least four.
+struct Walk {
+    shape: Vec<usize>,
+    strides: [Vec<usize>; 3],
+}
+
+impl Walk {
+    fn new(shape: &[usize], strides: [&[usize]; 3]) -> Self {
+        let mut walk = Walk { shape: Vec::new(), strides: [const { Vec::new() }; 3] };
+        for (axis, &length) in shape.iter().enumerate() {
+            if length == 1 {
+                continue;
+            }
+            // An axis continues the one before it if one step there is `length` steps here, for all tensors.
+            let continues =
+                walk.strides.iter().zip(&strides).all(|(merged, own)| merged.last() == Some(&(own[axis] * length)));
+            for (merged, own) in walk.strides.iter_mut().zip(&strides) {
+                if continues {
+                    merged.pop();
+                }
+                merged.push(own[axis]);
+            }
+            match walk.shape.last_mut() {
+                Some(last) if continues => *last *= length,
+                _ => walk.shape.push(length),
+            }
+        }
+        while walk.shape.len() < 4 {
+            walk.shape.insert(0, 1);
+            walk.strides.iter_mut().for_each(|strides| strides.insert(0, 0));
+        }
+        walk
+    }
+}

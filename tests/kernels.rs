@@ -1,0 +1,664 @@
+//! Every op on the GPU executor against its twin on the CPU.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::rc::Rc;
+
+use half::{bf16, f16};
+use undiffuse::graph::{
+    Activation, Builder, Conv2dOptions, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole, fuse,
+    update,
+};
+use undiffuse::weights::Dtype;
+use undiffuse::{cpu, gpu};
+
+fn device() -> gpu::Device {
+    let options = gpu::DeviceOptions::default();
+    pollster::block_on(gpu::Device::request(options)).unwrap_or_else(|error| {
+        panic!("{error}; these tests need a GPU or a software adapter: on Debian, apt-get install mesa-vulkan-drivers")
+    })
+}
+
+/// A small generator (splitmix64): the tests need variety, not quality.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One of `range`, ends included.
+    fn pick(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
+        range.start() + (self.next() % (range.end() - range.start() + 1) as u64) as usize
+    }
+
+    fn flip(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+
+    /// Roughly normal.
+    fn normal(&mut self) -> f32 {
+        let sum: f32 = (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32).sum();
+        (sum - 2.0) * 1.7
+    }
+
+    fn normals(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.normal()).collect()
+    }
+}
+
+fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        Dtype::BF16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+/// A network on both devices.
+struct Pair {
+    cpu: cpu::Program,
+    gpu: gpu::Program,
+}
+
+fn weight_values(graph: &Graph, random: &mut Random) -> Vec<Vec<f32>> {
+    let values = graph.weights().iter().map(|spec| {
+        let inputs = spec.shape[1..].iter().product::<usize>() as f32;
+        let (scale, shift) = if spec.role == WeightRole::Vector { (0.3, 0.7) } else { (1.0 / inputs.sqrt(), 0.0) };
+        random.normals(spec.shape.iter().product()).iter().map(|v| v * scale + shift).collect()
+    });
+    values.collect()
+}
+
+impl Pair {
+    fn new(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random) -> Self {
+        let mut on_cpu = cpu::Weights::new(graph.weights());
+        let mut on_gpu = gpu::Weights::new(device, graph.weights());
+        for (index, values) in weight_values(graph, random).iter().enumerate() {
+            let bytes = encode(dtype, values);
+            on_cpu.put(index, dtype, &bytes).unwrap();
+            on_gpu.put(index, dtype, &bytes).unwrap();
+        }
+        let cpu = cpu::Program::new(graph, Rc::new(on_cpu)).unwrap();
+        let gpu = pollster::block_on(gpu::Program::compile(device, graph, Rc::new(on_gpu))).unwrap();
+        let mut pair = Self { cpu, gpu };
+        for (name, id) in graph.inputs() {
+            pair.write(name, &random.normals(graph.node(*id).elements()));
+        }
+        pair
+    }
+
+    fn write(&mut self, input: &str, data: &[f32]) {
+        self.cpu.write(input, data).unwrap();
+        self.gpu.write(input, data).unwrap();
+    }
+
+    /// Runs both and compares all outputs: within `tolerance` times the largest magnitude.
+    fn agree(&mut self, tolerance: f32, what: &str) {
+        self.cpu.run().unwrap();
+        self.gpu.run().unwrap();
+        let graph = self.cpu.graph().clone();
+        for (name, id) in graph.outputs() {
+            let got = pollster::block_on(self.gpu.read(&[name])).unwrap().remove(0);
+            match got {
+                gpu::Values::U32(got) => assert_eq!(got, self.cpu.read_u32(name).unwrap(), "{what}: {name}"),
+                gpu::Values::F32(got) => {
+                    let expected = self.cpu.read(name).unwrap();
+                    assert_eq!(got.len(), expected.len(), "{what}: {name}");
+                    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+                    let errors = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).enumerate();
+                    // A NaN is the worst of all.
+                    let rank = |error: f32| if error.is_nan() { f32::INFINITY } else { error };
+                    let (at, worst) = errors.max_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).unwrap();
+                    assert!(
+                        worst <= tolerance * largest,
+                        "{what}: {name}[{at}] of shape {:?} is {}, expected {}: off by {worst:e}, allowed {:e}",
+                        graph.node(*id).shape,
+                        got[at],
+                        expected[at],
+                        tolerance * largest,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Builds a graph whose outputs are what `build` returns.
+fn graph(build: impl FnOnce(&Scope) -> NodeId) -> Graph {
+    let builder = Builder::new();
+    let root = builder.root();
+    let out = build(&root);
+    root.output("out", out);
+    builder.finish()
+}
+
+const F32_TOLERANCE: f32 = 1e-5;
+
+/// Compares a graph as it is, and rewritten, on both devices.
+fn check(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random, what: &str) {
+    Pair::new(device, graph, dtype, random).agree(F32_TOLERANCE, what);
+    let fused = fuse(graph);
+    if fused != *graph {
+        Pair::new(device, &fused, dtype, random).agree(F32_TOLERANCE, &format!("{what}, fused"));
+    }
+}
+
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+#[test]
+fn convolutions_of_any_size_agree_with_the_cpu() {
+    let (device, mut random) = (device(), Random(1));
+    for case in 0..60 {
+        let (batch, height, width) = (random.pick(1..=2), random.pick(1..=13), random.pick(1..=13));
+        // Every second case has channels that are multiples of four, as most layers have.
+        let unit = if random.flip() { 4 } else { 1 };
+        let (channels, out_channels) = (unit * random.pick(1..=10), unit * random.pick(1..=11));
+        let kernel = [1, 3, 3, 3, 5][random.pick(0..=4)];
+        let stride = random.pick(1..=2);
+        let mut side = || random.pick(0..=kernel / 2);
+        let padding = Padding { top: side(), bottom: side(), left: side(), right: side() };
+        if height + padding.top + padding.bottom < kernel || width + padding.left + padding.right < kernel {
+            continue;
+        }
+        let options = Conv2dOptions { out_channels, kernel, stride, padding, bias: random.flip() };
+        let residual = random.pick(0..=2);
+        let graph = graph(|root| {
+            let x = root.input("x", &[batch, height, width, channels]).unwrap();
+            let y = root.at("conv").conv2d(x, options).unwrap();
+            let shape = root.shape(y);
+            match residual {
+                1 => root.add(y, root.input("residual", &shape).unwrap()).unwrap(),
+                2 => root
+                    .add(root.input("shift", &[batch, 1, 1, out_channels]).unwrap(), y)
+                    .or_else(|_| root.add(y, root.input("embedding", &[batch, 1, 1, out_channels]).unwrap()))
+                    .unwrap(),
+                _ => y,
+            }
+        });
+        let dtype = DTYPES[case % 3];
+        let what =
+            format!("case {case}: {dtype} {options:?} of {batch}×{height}×{width}×{channels}, residual {residual}");
+        check(&device, &graph, dtype, &mut random, &what);
+    }
+}
+
+#[test]
+fn linear_layers_of_any_size_agree_with_the_cpu() {
+    let (device, mut random) = (device(), Random(2));
+    for case in 0..40 {
+        let unit = if random.flip() { 4 } else { 1 };
+        let (inputs, outputs) = (unit * random.pick(1..=40), unit * random.pick(1..=20));
+        let shape = [random.pick(1..=2), random.pick(1..=37), inputs];
+        let (bias, residual) = (random.flip(), random.flip());
+        let graph = graph(|root| {
+            let x = root.input("x", &shape).unwrap();
+            let y = root.at("linear").linear(x, outputs, bias).unwrap();
+            if residual { root.add(y, root.input("residual", &root.shape(y)).unwrap()).unwrap() } else { y }
+        });
+        let dtype = DTYPES[case % 3];
+        check(&device, &graph, dtype, &mut random, &format!("case {case}: {dtype} {shape:?} to {outputs}"));
+    }
+}
+
+#[test]
+fn group_norms_agree_with_the_cpu_fused_or_not() {
+    let (device, mut random) = (device(), Random(3));
+    let activations = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::Mish)];
+    for case in 0..40 {
+        let groups = random.pick(1..=8);
+        let channels = groups * random.pick(1..=6);
+        // From less than a slice of pixels to several, none of them full.
+        let shape = [random.pick(1..=2), random.pick(1..=17), random.pick(1..=29), channels];
+        let activation = activations[case % 4];
+        let graph = graph(|root| {
+            let x = root.input("x", &shape).unwrap();
+            let y = root.at("norm").group_norm(x, groups, 1e-5).unwrap();
+            activation.map_or(y, |activation| root.activate(y, activation).unwrap())
+        });
+        check(
+            &device,
+            &graph,
+            Dtype::F32,
+            &mut random,
+            &format!("case {case}: {groups} groups of {shape:?}, {activation:?}"),
+        );
+    }
+}
+
+#[test]
+fn a_group_norm_keeps_a_small_spread_around_a_large_mean() {
+    let (device, mut random) = (device(), Random(4));
+    let graph = graph(|root| {
+        let x = root.input("x", &[2, 40, 30, 8]).unwrap();
+        root.at("norm").group_norm(x, 2, 1e-6).unwrap()
+    });
+    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    let values: Vec<f32> = random.normals(2 * 40 * 30 * 8).iter().map(|v| 100.0 + 0.01 * v).collect();
+    pair.write("x", &values);
+    // The inputs themselves are rounded to 8e-6 of a spread of 1e-2.
+    pair.agree(1e-4, "mean 100, spread 0.01");
+}
+
+#[test]
+fn layer_norms_agree_with_the_cpu() {
+    let (device, mut random) = (device(), Random(5));
+    for case in 0..20 {
+        let shape = [random.pick(1..=2), random.pick(1..=40), random.pick(2..=70)];
+        let graph = graph(|root| root.at("norm").layer_norm(root.input("x", &shape).unwrap(), 1e-5).unwrap());
+        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?}"));
+    }
+}
+
+#[test]
+fn attention_of_any_size_agrees_with_the_cpu() {
+    let (device, mut random) = (device(), Random(6));
+    let head_sizes = [1, 2, 3, 4, 5, 8, 12, 24, 31, 40, 64, 160, 512];
+    for case in 0..52 {
+        let head_size = head_sizes[case % head_sizes.len()];
+        let (batch, heads) = (random.pick(1..=2), random.pick(1..=3));
+        let queries = random.pick(1..=35);
+        let causal = random.flip();
+        let keys = if causal { queries } else { random.pick(1..=77) };
+        let channels = heads * head_size;
+        let graph = graph(|root| {
+            let q = root.input("q", &[batch, queries, channels]).unwrap();
+            let k = root.input("k", &[batch, keys, channels]).unwrap();
+            let v = root.input("v", &[batch, keys, channels]).unwrap();
+            root.attention(q, k, v, heads, causal).unwrap()
+        });
+        let what = format!(
+            "case {case}: {batch}×{heads} heads of {head_size}, {queries} queries, {keys} keys, causal {causal}"
+        );
+        check(&device, &graph, Dtype::F32, &mut random, &what);
+    }
+}
+
+#[test]
+fn attention_larger_than_a_block_of_scores_agrees_with_the_cpu() {
+    // 2 heads × 2200² scores are 39 MB, more than two blocks, and neither queries nor keys fill a tile.
+    let (device, mut random) = (device(), Random(7));
+    for (heads, queries, keys) in [(2, 2201, 2203), (9, 61, 8190)] {
+        let graph = graph(|root| {
+            let q = root.input("q", &[1, queries, heads * 4]).unwrap();
+            let k = root.input("k", &[1, keys, heads * 4]).unwrap();
+            let v = root.input("v", &[1, keys, heads * 4]).unwrap();
+            root.attention(q, k, v, heads, false).unwrap()
+        });
+        check(&device, &graph, Dtype::F32, &mut random, &format!("{heads} heads, {queries} queries, {keys} keys"));
+    }
+}
+
+#[test]
+fn attention_with_large_logits_stays_finite() {
+    let (device, mut random) = (device(), Random(8));
+    let graph = graph(|root| {
+        let [q, k, v] = ["q", "k", "v"].map(|name| root.input(name, &[1, 21, 16]).unwrap());
+        root.attention(q, k, v, 2, true).unwrap()
+    });
+    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    for name in ["q", "k"] {
+        let values: Vec<f32> = random.normals(21 * 16).iter().map(|v| v * 40.0).collect();
+        pair.write(name, &values);
+    }
+    pair.agree(1e-4, "logits of several thousand");
+}
+
+#[test]
+fn activations_agree_with_the_cpu_also_far_out() {
+    let (device, mut random) = (device(), Random(9));
+    use Activation::*;
+    for activation in [Silu, Gelu, GeluTanh, QuickGelu, Mish, Relu] {
+        for n in [1, 7, 4001] {
+            let graph = graph(|root| root.activate(root.input("x", &[n]).unwrap(), activation).unwrap());
+            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            pair.agree(1e-6, &format!("{activation:?} of {n}"));
+            let spread: Vec<f32> = (0..n).map(|i| (2000.0 - i as f32) * 0.05).collect();
+            pair.write("x", &spread);
+            pair.agree(1e-6, &format!("{activation:?} from 100 to -100"));
+            let far: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { 1e4 } else { -1e4 }).collect();
+            pair.write("x", &far);
+            pair.agree(1e-6, &format!("{activation:?} of ±10⁴"));
+        }
+    }
+}
+
+#[test]
+fn geglu_and_affine_agree_with_the_cpu() {
+    let (device, mut random) = (device(), Random(10));
+    for case in 0..10 {
+        let shape = [random.pick(1..=2), random.pick(1..=9), 2 * random.pick(1..=33)];
+        let graph = graph(|root| {
+            let y = root.geglu(root.input("x", &shape).unwrap()).unwrap();
+            root.affine(y, -1.7, 0.3).unwrap()
+        });
+        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?}"));
+    }
+}
+
+#[test]
+fn binary_ops_broadcast_like_the_cpu() {
+    let (device, mut random) = (device(), Random(11));
+    for case in 0..30 {
+        let rank = random.pick(1..=6);
+        let shape: Vec<_> = (0..rank).map(|_| random.pick(1..=5)).collect();
+        let other: Vec<_> = shape.iter().map(|&d| if random.flip() { d } else { 1 }).collect();
+        let graph = graph(|root| {
+            let (a, b) = (root.input("a", &shape).unwrap(), root.input("b", &other).unwrap());
+            match case % 3 {
+                0 => root.add(a, b),
+                1 => root.sub(a, b),
+                _ => root.mul(a, b),
+            }
+            .unwrap()
+        });
+        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} and {other:?}"));
+    }
+}
+
+#[test]
+fn concatenations_slices_and_permutations_agree_with_the_cpu() {
+    let (device, mut random) = (device(), Random(12));
+    for case in 0..40 {
+        let rank = random.pick(1..=6);
+        let shape: Vec<_> = (0..rank).map(|_| random.pick(1..=5)).collect();
+        let axis = random.pick(0..=rank - 1);
+        let graph = graph(|root| {
+            let inputs: Vec<_> = (0..random.pick(1..=3))
+                .map(|i| {
+                    let mut shape = shape.clone();
+                    shape[axis] = random.pick(1..=5);
+                    root.input(&format!("x{i}"), &shape).unwrap()
+                })
+                .collect();
+            let all = root.concat(&inputs, axis).unwrap();
+            let length = root.shape(all)[axis];
+            let start = random.pick(0..=length - 1);
+            let part = root.slice(all, axis, start, random.pick(1..=length - start)).unwrap();
+            let mut axes: Vec<_> = (0..rank).collect();
+            for i in (1..rank).rev() {
+                axes.swap(i, random.pick(0..=i));
+            }
+            root.permute(part, &axes).unwrap()
+        });
+        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} along {axis}"));
+    }
+}
+
+#[test]
+fn resampling_agrees_with_the_cpu() {
+    let (device, mut random) = (device(), Random(13));
+    for case in 0..20 {
+        let shape = [random.pick(1..=2), random.pick(2..=9), random.pick(2..=9), random.pick(1..=9)];
+        let (height, width) = (random.pick(1..=20), random.pick(1..=20));
+        let graph = graph(|root| {
+            let x = root.input("x", &shape).unwrap();
+            root.output("half", root.avg_pool2(x).unwrap());
+            root.resize_nearest(x, height, width).unwrap()
+        });
+        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} to {height}×{width}"));
+    }
+}
+
+#[test]
+fn timestep_embeddings_agree_with_the_cpu_up_to_a_thousand_radians() {
+    let (device, mut random) = (device(), Random(14));
+    for dim in [2, 15, 32, 320] {
+        for (flip_sin_to_cos, downscale_freq_shift) in [(true, 0.0), (false, 1.0)] {
+            if (dim / 2) as f32 == downscale_freq_shift {
+                continue;
+            }
+            let options = TimestepEmbeddingOptions { dim, flip_sin_to_cos, downscale_freq_shift, scale: 1.0 };
+            let graph = graph(|root| root.timestep_embedding(root.input("t", &[5]).unwrap(), options).unwrap());
+            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            pair.write("t", &[0.0, 1.0, 498.3, 999.0, -1.0]);
+            pair.agree(2e-6, &format!("{options:?}"));
+        }
+    }
+}
+
+#[test]
+fn the_linear_update_agrees_with_the_cpu_with_and_without_guidance() {
+    let (device, mut random) = (device(), Random(15));
+    for (batch, doubled) in [(1, 1), (1, 2), (3, 2)] {
+        let shape = [batch, 4, 5, 7];
+        let graph = graph(|root| {
+            let sized = |name: &str, times: usize| root.input(name, &[times * batch, 4, 5, 7]).unwrap();
+            let (sample, output) = (root.input("sample", &shape).unwrap(), sized("model_output", doubled));
+            let (noise, history) = (sized("noise", 1), sized("history", update::HISTORY));
+            let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
+            root.linear_update(sample, output, noise, history, coefficients).unwrap()
+        });
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        for clip in [f32::MAX, 0.5] {
+            let mut coefficients = random.normals(update::COEFFICIENTS);
+            coefficients[update::CLIP] = clip;
+            pair.write("coefficients", &coefficients);
+            pair.agree(F32_TOLERANCE, &format!("batch {batch}, {doubled} outputs each, clip {clip:e}"));
+        }
+    }
+}
+
+#[test]
+fn pixels_are_packed_as_on_the_cpu_halves_to_even() {
+    let (device, mut random) = (device(), Random(16));
+    for channels in [1, 3] {
+        let graph = graph(|root| root.pack_rgba8(root.input("x", &[2, channels, 16, 17]).unwrap()).unwrap());
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        // Levels and the exact middles between them, and what lies outside.
+        let n = 2 * channels * 16 * 17;
+        let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.5 - 20.0) / 127.5 - 1.0).collect();
+        pair.write("x", &values);
+        pair.agree(0.0, &format!("{channels} channels"));
+    }
+}
+
+#[test]
+fn a_network_reuses_memory_and_runs_again_with_new_inputs() {
+    let (device, mut random) = (device(), Random(17));
+    let graph = graph(|root| {
+        let mut x = root.input("x", &[2, 8, 8, 16]).unwrap();
+        for layer in 0..8 {
+            let scope = root.at(format!("layers.{layer}"));
+            let h = scope.at("norm").group_norm(x, 4, 1e-5).unwrap();
+            let h = scope.activate(h, Activation::Silu).unwrap();
+            let h = scope.at("conv").conv2d(h, Conv2dOptions::same(16, 3)).unwrap();
+            x = scope.add(h, x).unwrap();
+        }
+        let tokens = root.reshape(x, &[2, 64, 16]).unwrap();
+        root.at("out").linear(tokens, 5, true).unwrap()
+    });
+    for graph in [fuse(&graph), graph] {
+        let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut random);
+        for run in 0..3 {
+            pair.agree(F32_TOLERANCE, &format!("run {run}"));
+            pair.write("x", &random.normals(2 * 8 * 8 * 16));
+        }
+        let memory = pair.gpu.memory();
+        assert!(memory.activation_bytes * 2 < memory.unplanned_bytes, "{memory:?}");
+    }
+}
+
+#[test]
+fn an_output_is_copied_to_an_input_without_leaving_the_gpu() {
+    let (device, mut random) = (device(), Random(18));
+    let graph = graph(|root| root.affine(root.input("x", &[33]).unwrap(), 2.0, 1.0).unwrap());
+    let program = Pair::new(&device, &graph, Dtype::F32, &mut random).gpu;
+    program.write("x", &[1.0; 33]).unwrap();
+    for _ in 0..3 {
+        program.run().unwrap();
+        program.copy_input("x", &program, "out").unwrap();
+    }
+    assert_eq!(pollster::block_on(program.read(&["out"])).unwrap(), [gpu::Values::F32(vec![15.0; 33])]);
+}
+
+#[test]
+fn what_is_run_after_a_read_has_begun_does_not_change_what_is_read() {
+    let (device, mut random) = (device(), Random(19));
+    let graph = graph(|root| root.affine(root.input("x", &[3]).unwrap(), 1.0, 0.5).unwrap());
+    let program = Pair::new(&device, &graph, Dtype::F32, &mut random).gpu;
+    program.write("x", &[1.0; 3]).unwrap();
+    program.run().unwrap();
+    let pending = program.begin_read(&["out"]).unwrap();
+    program.write("x", &[2.0; 3]).unwrap();
+    program.run().unwrap();
+    assert_eq!(pollster::block_on(pending.finish()).unwrap(), [gpu::Values::F32(vec![1.5; 3])]);
+}
+
+/// Three layers, of which the second has a NaN or an infinity among its weights.
+fn damaged(device: &gpu::Device, value: f32, pack: bool) -> gpu::Program {
+    let graph = graph(|root| {
+        let mut x = root.input("x", &[1, 6, 6, 3]).unwrap();
+        for layer in 0..3 {
+            x = root.at(format!("blocks.{layer}.conv")).conv2d(x, Conv2dOptions::same(3, 3)).unwrap();
+        }
+        if !pack {
+            return x;
+        }
+        let x = root.permute(x, &[0, 3, 1, 2]).unwrap();
+        root.pack_rgba8(x).unwrap()
+    });
+    let mut weights = gpu::Weights::new(device, graph.weights());
+    for (index, mut values) in weight_values(&graph, &mut Random(20)).into_iter().enumerate() {
+        if graph.weights()[index].name == "blocks.1.conv.weight" {
+            values[7] = value;
+        }
+        weights.put(index, Dtype::F32, &encode(Dtype::F32, &values)).unwrap();
+    }
+    let program = pollster::block_on(gpu::Program::compile(device, &graph, Rc::new(weights))).unwrap();
+    program.write("x", &[1.0; 108]).unwrap();
+    program
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_reported_with_the_layer_that_made_it() {
+    let device = device();
+    for pack in [false, true] {
+        for value in [f32::NAN, f32::NEG_INFINITY] {
+            let program = damaged(&device, value, pack);
+            program.run().unwrap();
+            let error = pollster::block_on(program.read(&["out"])).unwrap_err();
+            assert_eq!(error, gpu::Error::NonFinite { path: "blocks.1.conv".into(), op: "conv2d" });
+        }
+    }
+}
+
+#[test]
+fn an_input_that_is_not_finite_is_reported_as_such() {
+    let device = device();
+    let program = damaged(&device, 0.5, false);
+    let mut x = [1.0; 108];
+    program.run().unwrap();
+    pollster::block_on(program.read(&["out"])).unwrap();
+    x[100] = f32::INFINITY;
+    program.write("x", &x).unwrap();
+    program.run().unwrap();
+    let error = pollster::block_on(program.read(&["out"])).unwrap_err();
+    assert_eq!(error, gpu::Error::NonFinite { path: "x".into(), op: "input" });
+}
+
+#[test]
+fn a_graph_over_the_limits_is_refused_with_the_tensors_name() {
+    let device = device();
+    let limit = device.limits().binding_bytes as usize;
+    if limit / 4 > u32::MAX as usize / 8 {
+        println!("skipped: this adapter's buffers are larger than a tensor may be");
+        return;
+    }
+    let graph = graph(|root| {
+        let x = root.input("x", &[limit / 16, 2]).unwrap();
+        root.at("grow").affine(root.concat(&[x, x, x], 1).unwrap(), 1.0, 0.0).unwrap()
+    });
+    let weights = Rc::new(gpu::Weights::new(&device, graph.weights()));
+    let before = device.allocated_bytes();
+    let error = pollster::block_on(gpu::Program::compile(&device, &graph, weights)).unwrap_err();
+    assert!(matches!(&error, gpu::Error::TooLarge { bytes, .. } if *bytes > limit as u64), "{error}");
+    assert_eq!(device.allocated_bytes(), before);
+}
+
+#[test]
+fn memory_is_given_back_when_programs_and_weights_are_destroyed() {
+    let device = device();
+    let program = damaged(&device, 0.5, false);
+    assert!(device.allocated_bytes() >= program.memory().activation_bytes + program.memory().weight_bytes);
+    program.run().unwrap();
+    pollster::block_on(program.read(&["out"])).unwrap();
+    program.destroy();
+    assert_eq!(device.allocated_bytes(), 0);
+}
+
+#[test]
+fn a_lost_device_is_reported_by_every_later_call() {
+    let device = device();
+    let program = damaged(&device, 0.5, false);
+    program.run().unwrap();
+    device.destroy();
+    let is_lost = |error: gpu::Error| assert!(matches!(error, gpu::Error::DeviceLost { .. }), "{error}");
+    is_lost(pollster::block_on(program.read(&["out"])).unwrap_err());
+    is_lost(program.run().unwrap_err());
+    is_lost(program.write("x", &[0.0; 108]).unwrap_err());
+    is_lost(program.copy_input("x", &program, "out").unwrap_err());
+    is_lost(device.check().unwrap_err());
+}
+
+#[test]
+fn data_of_the_wrong_length_and_unknown_names_are_refused() {
+    let device = device();
+    let program = damaged(&device, 0.5, false);
+    let expected = gpu::Error::InputLength { name: "x".into(), expected: 108, found: 3 };
+    assert_eq!(program.write("x", &[0.0; 3]).unwrap_err(), expected);
+    assert!(matches!(program.write("y", &[]).unwrap_err(), gpu::Error::Graph(_)));
+    assert!(matches!(pollster::block_on(program.read(&["y"])).unwrap_err(), gpu::Error::Graph(_)));
+    let mut weights = gpu::Weights::new(&device, program.graph().weights());
+    let error = weights.put(0, Dtype::F32, &[0; 8]).unwrap_err();
+    assert!(error.to_string().contains("blocks.0.conv.weight"), "{error}");
+    let error = weights.put(0, Dtype::U8, &[0; 81]).unwrap_err();
+    assert!(error.to_string().contains("U8"), "{error}");
+    let compiled = gpu::Program::compile(&device, program.graph(), Rc::new(weights));
+    let error = pollster::block_on(compiled).unwrap_err();
+    assert_eq!(error, gpu::Error::MissingWeight("blocks.0.conv.weight".into()));
+}
+
+#[test]
+fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
+    let mut names = std::collections::HashSet::new();
+    for kernel in gpu::kernels::all() {
+        assert!(names.insert(kernel.to_string()), "two kernels are called {kernel}");
+        let module = naga::front::wgsl::parse_str(&kernel.wgsl())
+            .unwrap_or_else(|error| panic!("{kernel}: {}", error.emit_to_string(&kernel.wgsl())));
+        // The core of WebGPU: naga counts unpack2x16float apart, because OpenGL ES lacks it.
+        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{kernel}: {error:?}"));
+        let (index, entry) = (module.entry_points.iter().enumerate())
+            .find(|(_, entry)| entry.name == kernel.entry)
+            .unwrap_or_else(|| panic!("{kernel}: no entry point `{}`", kernel.entry));
+        assert_eq!(entry.workgroup_size, [kernel.workgroup, 1, 1], "{kernel}");
+        assert!(kernel.workgroup <= 256, "{kernel}: more invocations than every device has");
+        let usage = info.get_entry_point(index);
+        let mut reads = Vec::new();
+        for (handle, variable) in module.global_variables.iter() {
+            let Some(binding) = variable.binding else { continue };
+            if usage[handle].is_empty() {
+                continue;
+            }
+            assert_eq!(binding.group, 0, "{kernel}");
+            match variable.space {
+                naga::AddressSpace::Uniform => {
+                    let size = module.types[variable.ty].inner.size(module.to_ctx());
+                    assert_eq!((binding.binding, size as usize), (0, 4 * kernel.parameters), "{kernel}");
+                }
+                naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
+                    assert_eq!(binding.binding, kernel.write, "{kernel}: {:?}", variable.name);
+                }
+                _ => reads.push(binding.binding),
+            }
+        }
+        reads.sort_unstable();
+        assert_eq!(reads, kernel.reads, "{kernel}");
+    }
+}
