@@ -97,8 +97,9 @@ export class HttpFile {
     }
   }
 
-  async cancel() {
-    await this.#reader?.cancel();
+  cancel() {
+    // A connection that is broken already refuses to be cancelled, and nobody minds.
+    this.#reader?.cancel().catch(() => {});
   }
 
   /**

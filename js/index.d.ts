@@ -114,7 +114,7 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-  sample(options: SampleOptions): Run;
+  sample(options?: SampleOptions): Run;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
 }

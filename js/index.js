@@ -65,8 +65,8 @@ export class Pipeline {
     return this.#loaded.device;
   }
 
-  /** @param {Public.SampleOptions} options */
-  sample(options) {
+  /** @param {Public.SampleOptions} [options] */
+  sample(options = {}) {
     return new Run(this.#connection, ++this.#lastRun, options);
   }
 

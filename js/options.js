@@ -66,7 +66,9 @@ function check(options, rules, method) {
   }
   for (const [option, value] of Object.entries(options)) {
     if (!Object.hasOwn(rules, option)) {
-      const hint = `Did you mean ${nearest(option, Object.keys(rules))}?`;
+      const names = Object.keys(rules);
+      const meant = nearest(option, names);
+      const hint = meant ? `Did you mean ${meant}?` : `It has ${names.join(", ")}.`;
       throw new OptionError("invalid-option", `${method} has no option ${JSON.stringify(option)}. ${hint}`, { option });
     }
     const [test, expected] = rules[option];
@@ -110,8 +112,8 @@ function shown(value) {
 }
 
 /**
- * The known name that contains the unknown one or is contained in it (people write `guidance`, `negative_prompt`,
- * `num_inference_steps`), or else the one that is the fewest edits away.
+ * The known name that is meant by an unknown one, if any is near: the same but for its spelling (`negative_prompt`), one
+ * that contains it or is contained in it (`guidance`, `num_inference_steps`), or one that is a few edits away.
  * @param {string} unknown
  * @param {string[]} known
  */
@@ -119,9 +121,11 @@ function nearest(unknown, known) {
   const name = unknown.toLowerCase().replaceAll(/[_-]/g, "");
   const distance = (/** @type {string} */ candidate) => {
     const lower = candidate.toLowerCase();
-    return lower.includes(name) || name.includes(lower) ? 0 : edits(name, lower);
+    if (lower === name) return 0;
+    return lower.includes(name) || name.includes(lower) ? 1 : 1 + edits(name, lower);
   };
-  return known.reduce((best, candidate) => (distance(candidate) < distance(best) ? candidate : best));
+  const best = known.reduce((best, candidate) => (distance(candidate) < distance(best) ? candidate : best));
+  return distance(best) <= 1 + name.length / 3 ? best : undefined;
 }
 
 /**

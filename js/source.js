@@ -15,7 +15,7 @@ import { HttpFile } from "./http.js";
 
 /**
  * One file being read.
- * @typedef {{ length: number | undefined, next(): Promise<Uint8Array | undefined>, cancel(): Promise<void> }} OpenFile
+ * @typedef {{ length: number | undefined, next(): Promise<Uint8Array | undefined>, cancel(): void }} OpenFile
  */
 
 /**
@@ -148,7 +148,9 @@ function openBlob(path, blob, signal) {
         throw unreadable(path, cause);
       }
     },
-    cancel: () => reader.cancel(),
+    cancel() {
+      reader.cancel().catch(() => {});
+    },
   };
 }
 
