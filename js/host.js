@@ -7,7 +7,7 @@ import { openSource } from "./source.js";
 import { onPanic, startCore } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
-/** @import { Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
+/** @import { Begun, Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
 const PROGRESS_INTERVAL_MS = 50;
@@ -72,7 +72,7 @@ class Host {
         return [await this.#sample(request)];
       case "step": {
         const step = await this.#step(request.run);
-        return [step, step && [step.image.data.buffer, step.denoised.data.buffer]];
+        return [step, [step?.image, step?.denoised].flatMap((image) => (image ? [image.data.buffer] : []))];
       }
       case "stop":
         this.#stop(request.run);
@@ -95,7 +95,7 @@ class Host {
     const { Pipeline } = await startCore(request.wasm, signal);
     const source = openSource(request.source, signal);
     let posted = -Infinity;
-    const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number | undefined} */ total) => {
+    const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
       const now = performance.now();
       if (now - posted < PROGRESS_INTERVAL_MS && loaded !== total) return;
       posted = now;
@@ -119,7 +119,7 @@ class Host {
 
   /**
    * @param {Request & { type: "sample" }} request
-   * @returns {Promise<number>} how many steps there will be
+   * @returns {Promise<Begun>}
    */
   async #sample({ run, seed, options }) {
     if (!this.#pipeline) throw new UndiffuseError("internal", "A run was asked for before the pipeline was loaded.");
@@ -128,7 +128,7 @@ class Host {
     }
     const sampler = await this.#pipeline.sample(seed, JSON.stringify(options));
     this.#run = { id: run, sampler };
-    return sampler.total;
+    return { total: sampler.total, warning: sampler.warning };
   }
 
   /**

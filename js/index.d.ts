@@ -23,7 +23,7 @@ export interface LoadOptions {
    * {@link Pipeline.device}. `"webgpu"` insists, even on a software adapter, and fails where there is none.
    */
   device?: "auto" | "webgpu" | "cpu";
-  /** Called while files arrive, about twenty times a second. */
+  /** Called while weights arrive, about twenty times a second. */
   onProgress?: (progress: LoadProgress) => void;
   /** Ends the load and its downloads; the promise then rejects with an {@link AbortError}. */
   signal?: AbortSignal;
@@ -42,10 +42,10 @@ export interface LoadOptions {
 export interface LoadProgress {
   /** The file that is being read, by its path in the checkpoint. */
   file: string;
-  /** Bytes read so far, of all files. */
+  /** Bytes read so far, of all weight files. */
   loaded: number;
-  /** Bytes of all files, once that is known. */
-  total: number | undefined;
+  /** Bytes of all weight files. */
+  total: number;
 }
 
 export interface SampleOptions {
@@ -58,17 +58,17 @@ export interface SampleOptions {
    * the one that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`. Default 0.
    */
   seed?: number | bigint;
-  /** How many times the network is asked (diffusers' `num_inference_steps`). */
+  /** How many times the network is asked (diffusers' `num_inference_steps`). Default 25. */
   steps?: number;
-  /** Weight g of classifier-free guidance, ε_u + g·(ε_c − ε_u). At 1 and below there is none. */
+  /** Weight g of classifier-free guidance, ε_u + g·(ε_c − ε_u). At 1 and below there is none. Default 7.5. */
   guidanceScale?: number;
   /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
   solver?: Solver | (string & {});
   /** Share of fresh noise in each DDIM step: 0 (the default) is deterministic, 1 is DDPM. */
   eta?: number;
-  /** Pixels; default: the size the model was trained at. */
+  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own width. */
   width?: number;
-  /** Pixels; default: the size the model was trained at. */
+  /** Pixels, likewise. Default: the model's own height. */
   height?: number;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal;
@@ -95,9 +95,11 @@ export interface Step {
 /**
  * A run of the reverse process. It starts when it is first iterated or awaited, computes a step when one is asked for,
  * and can be gone through once. `for await` gives its steps, `await` its final picture (of the steps that are left, if
- * it was iterated before). Leaving the loop early frees the run.
+ * it was iterated before). Leaving the loop early frees the run. A run that is only awaited decodes only its last step.
  */
 export interface Run extends AsyncIterable<Step>, PromiseLike<ImageData> {
+  /** What the caller may want to know once the run has begun: words of the prompt that the model has no room for. */
+  readonly warning: string | undefined;
   [Symbol.asyncIterator](): AsyncGenerator<Step, void, void>;
 }
 
@@ -134,10 +136,26 @@ export interface Capabilities {
   readonly webgpu: boolean;
 }
 
-/** What a checkpoint says of itself. */
+/** What a checkpoint is. */
 export interface ModelInfo {
-  /** Solvers that can be asked for. */
+  /** The pipeline's `_class_name`, such as `"StableDiffusionPipeline"`. */
+  readonly class: string;
+  /** The `_class_name` of its own scheduler. */
+  readonly scheduler: string;
+  /** What can be asked for in its place. */
   readonly solvers: readonly Solver[];
+  /** Whether a prompt means anything to it. */
+  readonly takesPrompt: boolean;
+  /** The most tokens that a prompt can have, with the two that open and close it. */
+  readonly maxTokens: number;
+  /** Pixels that it was trained at. */
+  readonly width: number;
+  /** Pixels that it was trained at. */
+  readonly height: number;
+  /** Both sides of a picture have to be multiples of this. */
+  readonly sizeMultiple: number;
+  /** Bytes of all weight files. */
+  readonly bytes: number;
 }
 
 export type ErrorCode =

@@ -8,7 +8,7 @@ import { checkLoadOptions, checkSampleOptions } from "./options.js";
 import { describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
-/** @import { Loaded, Pixels, PlainStep } from "./protocol.js" */
+/** @import { Begun, Loaded, Pixels, PlainStep } from "./protocol.js" */
 
 export { AbortError, DeviceError, ModelError, OptionError, SourceError, StateError, UndiffuseError } from "./errors.js";
 
@@ -78,6 +78,10 @@ export class Pipeline {
 /** @implements {Public.Run} */
 class Run {
   #steps;
+  /** Whether anybody looks at the steps: if not, only the last one is decoded. */
+  #isWatched = false;
+  /** @type {string | undefined} */
+  #warning;
   /** @type {Public.Step | undefined} */
   #last;
   /** @type {unknown} */
@@ -94,7 +98,12 @@ class Run {
     this.#steps = this.#walk(connection, run, options);
   }
 
+  get warning() {
+    return this.#warning;
+  }
+
   [Symbol.asyncIterator]() {
+    this.#isWatched = true;
     return this.#steps;
   }
 
@@ -121,15 +130,19 @@ class Run {
     const stop = () => connection.request({ type: "stop", run }).catch(() => {});
     try {
       const { signal, seed, rest } = checkSampleOptions(options);
+      const request = { type: /** @type {const} */ ("sample"), run, seed, options: { ...rest, everyImage: this.#isWatched } };
       throwIfAborted(signal);
       // The caller may abort between two steps and never ask for the next one: the memory must not wait for that.
       signal?.addEventListener("abort", stop);
       try {
-        const total = await connection.request({ type: "sample", run, seed, options: rest });
+        /** @type {Begun} */
+        const { total, warning } = await connection.request(request);
+        this.#warning = warning;
         for (let index = 0; index < total; index++) {
           throwIfAborted(signal);
           const step = await connection.request({ type: "step", run });
           throwIfAborted(signal);
+          if (!step.image) continue;
           this.#last = fromPlain(step);
           yield this.#last;
         }
@@ -153,7 +166,7 @@ class Run {
 }
 
 /**
- * @param {PlainStep} step
+ * @param {Required<PlainStep>} step
  * @returns {Public.Step}
  */
 function fromPlain(step) {

@@ -30,9 +30,11 @@
 
 /** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
 
+/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` */
+
 /**
- * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, image: Pixels, denoised: Pixels }} PlainStep
- *   the answer to `step`; undefined after the last one
+ * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, image?: Pixels, denoised?: Pixels }} PlainStep
+ *   the answer to `step`, with the pictures that were asked for; undefined for a run that was stopped
  */
 
 export {};

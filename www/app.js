@@ -52,10 +52,8 @@ function say(text, { aloud = false } = {}) {
 /** @param {unknown} error */
 function showError(error) {
   const known = error instanceof UndiffuseError;
-  const box = element("error");
-  box.dataset.code = known ? error.code : "internal";
-  box.hidden = false;
-  /** @type {HTMLElement} */ (box.firstElementChild).textContent = error instanceof Error ? error.message : String(error);
+  element("error").dataset.code = known ? error.code : "internal";
+  element("error").textContent = error instanceof Error ? error.message : String(error);
   button("retry").hidden = known && HARMLESS.includes(error.code);
   setState("error");
   say("");
@@ -64,7 +62,9 @@ function showError(error) {
 }
 
 function clearError() {
-  element("error").hidden = true;
+  delete element("error").dataset.code;
+  element("error").textContent = "";
+  button("retry").hidden = true;
 }
 
 /**
@@ -88,15 +88,15 @@ async function load(source, name) {
     const device = /** @type {LoadOptions["device"]} */ (new URLSearchParams(location.search).get("device") ?? "auto");
     const onProgress = (/** @type {LoadProgress} */ { loaded, total }) => {
       if (overtaken()) return;
-      if (total) progress.value = loaded / total;
-      say(`Loading ${name}: ${megabytes(loaded)}${total ? ` of ${megabytes(total)}` : ""} MB`);
+      progress.value = loaded / total;
+      say(`Loading ${name}: ${megabytes(loaded)} of ${megabytes(total)} MB`);
     };
-    const loaded = await Pipeline.load(source, { device, onProgress, signal });
+    const opened = await Pipeline.load(source, { device, onProgress, signal });
     if (overtaken()) {
-      await loaded.dispose();
+      await opened.dispose();
       return false;
     }
-    pipeline = loaded;
+    pipeline = opened;
   } catch (error) {
     if (!overtaken()) showError(error);
     return false;
