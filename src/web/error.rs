@@ -3,7 +3,7 @@
 use js_sys::Reflect;
 use wasm_bindgen::JsValue;
 
-use crate::{cpu, device, diffusion, graph, models, pipeline, text, weights};
+use crate::{cpu, device, diffusion, gpu, graph, models, pipeline, text, weights};
 
 /// What a call from JavaScript can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +151,23 @@ fn of_graph(error: &graph::Error) -> Facts {
 fn of_device(error: &device::Error) -> Facts {
     match error {
         device::Error::Cpu(error) => of_cpu(error),
+        device::Error::Gpu(error) => of_gpu(error),
+        device::Error::Mixed => Facts::new("internal"),
+    }
+}
+
+fn of_gpu(error: &gpu::Error) -> Facts {
+    use gpu::Error::*;
+    match error {
+        NoAdapter(_) | NoDevice(_) => Facts::new("no-gpu"),
+        DeviceLost { .. } => Facts::new("device-lost"),
+        OutOfMemory { .. } => Facts::new("out-of-memory"),
+        TooLarge { what, .. } => Facts::new("out-of-memory").tensor(what),
+        Graph(error) => of_graph(error),
+        MissingWeight(name) => Facts::new("shape-mismatch").tensor(name),
+        Weight { name, .. } => Facts::new("file-corrupt").tensor(name),
+        NonFinite { path, .. } => Facts::new("non-finite").tensor(path),
+        _ => Facts::new("internal"),
     }
 }
 

@@ -13,8 +13,9 @@ use serde_json::json;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::diffusion::Solver;
+use crate::gpu;
 use crate::pipeline::{self, LoadProgress, Preview, Rgba, SampleOptions, Scheduler, StepOutput};
 use error::Error;
 use slot::Slot;
@@ -95,8 +96,11 @@ impl Pipeline {
     }
 }
 
-async fn open_device(_kind: &str) -> Result<Device, pipeline::Error> {
-    Ok(Device::Cpu)
+async fn open_device(kind: &str) -> Result<Device, pipeline::Error> {
+    match kind {
+        "cpu" => Ok(Device::Cpu),
+        _ => Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions::default()).await.map_err(device::Error::from)?)),
+    }
 }
 
 /// A run of the reverse process.
