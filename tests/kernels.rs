@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use half::{bf16, f16};
 use undiffuse::graph::{
-    Activation, Builder, Conv2dOptions, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole, fuse,
-    update,
+    Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole,
+    fuse, update,
 };
 use undiffuse::weights::Dtype;
 use undiffuse::{cpu, gpu};
@@ -58,6 +58,10 @@ fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
     }
 }
 
+fn floats(words: &[u32]) -> Vec<f32> {
+    words.iter().map(|&bits| f32::from_bits(bits)).collect()
+}
+
 /// A network on both devices.
 struct Pair {
     cpu: cpu::Program,
@@ -103,9 +107,10 @@ impl Pair {
         let graph = self.cpu.graph().clone();
         for (name, id) in graph.outputs() {
             let got = pollster::block_on(self.gpu.read(&[name])).unwrap().remove(0);
-            match got {
-                gpu::Values::U32(got) => assert_eq!(got, self.cpu.read_u32(name).unwrap(), "{what}: {name}"),
-                gpu::Values::F32(got) => {
+            match graph.node(*id).dtype {
+                DType::U32 => assert_eq!(got, self.cpu.read_u32(name).unwrap(), "{what}: {name}"),
+                DType::F32 => {
+                    let got = floats(&got);
                     let expected = self.cpu.read(name).unwrap();
                     assert_eq!(got.len(), expected.len(), "{what}: {name}");
                     let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -492,7 +497,7 @@ fn an_output_is_copied_to_an_input_without_leaving_the_gpu() {
         program.run().unwrap();
         program.copy_input("x", &program, "out").unwrap();
     }
-    assert_eq!(pollster::block_on(program.read(&["out"])).unwrap(), [gpu::Values::F32(vec![15.0; 33])]);
+    assert_eq!(floats(&pollster::block_on(program.read(&["out"])).unwrap()[0]), [15.0; 33]);
 }
 
 #[test]
@@ -505,7 +510,7 @@ fn what_is_run_after_a_read_has_begun_does_not_change_what_is_read() {
     let pending = program.begin_read(&["out"]).unwrap();
     program.write("x", &[2.0; 3]).unwrap();
     program.run().unwrap();
-    assert_eq!(pollster::block_on(pending.finish()).unwrap(), [gpu::Values::F32(vec![1.5; 3])]);
+    assert_eq!(floats(&pollster::block_on(pending.finish()).unwrap()[0]), [1.5; 3]);
 }
 
 /// Three layers, of which the second has a NaN or an infinity among its weights.
@@ -586,8 +591,27 @@ fn memory_is_given_back_when_programs_and_weights_are_destroyed() {
     assert!(device.allocated_bytes() >= program.memory().activation_bytes + program.memory().weight_bytes);
     program.run().unwrap();
     pollster::block_on(program.read(&["out"])).unwrap();
+    let weights = program.memory().weight_bytes;
     program.destroy();
+    assert_eq!(device.allocated_bytes(), weights);
+    assert_eq!(program.run().unwrap_err(), gpu::Error::Destroyed("network"));
+    drop(program);
     assert_eq!(device.allocated_bytes(), 0);
+}
+
+#[test]
+fn a_program_whose_weights_were_destroyed_says_so() {
+    let device = device();
+    let graph = graph(|root| root.at("linear").linear(root.input("x", &[3, 5]).unwrap(), 7, true).unwrap());
+    let mut weights = gpu::Weights::new(&device, graph.weights());
+    for (index, values) in weight_values(&graph, &mut Random(21)).iter().enumerate() {
+        weights.put(index, Dtype::F32, &encode(Dtype::F32, values)).unwrap();
+    }
+    let weights = Rc::new(weights);
+    let program = pollster::block_on(gpu::Program::compile(&device, &graph, weights.clone())).unwrap();
+    weights.destroy();
+    assert_eq!(program.run().unwrap_err(), gpu::Error::Destroyed("checkpoint"));
+    assert!(pollster::block_on(gpu::Program::compile(&device, &graph, weights)).is_err());
 }
 
 #[test]

@@ -55,11 +55,27 @@ pub(super) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// A buffer whose memory is given back when it is dropped; the platform's own waits for a garbage collector.
+/// A buffer whose memory is given back when it is freed or dropped; the platform's own waits for a garbage collector.
 #[derive(Debug)]
 pub(super) struct Buffer {
     buffer: wgpu::Buffer,
+    freed: Cell<bool>,
     allocated: Rc<Cell<u64>>,
+}
+
+impl Buffer {
+    /// Gives the memory back; what is still queued may use it.
+    pub fn free(&self) {
+        if !self.freed.replace(true) {
+            self.allocated.set(self.allocated.get() - self.buffer.size());
+            self.buffer.destroy();
+        }
+    }
+
+    /// Whether the memory was given back.
+    pub fn is_freed(&self) -> bool {
+        self.freed.get()
+    }
 }
 
 impl std::ops::Deref for Buffer {
@@ -72,8 +88,7 @@ impl std::ops::Deref for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.allocated.set(self.allocated.get() - self.buffer.size());
-        self.buffer.destroy();
+        self.free();
     }
 }
 
@@ -194,7 +209,7 @@ impl Device {
         let buffer = self.shared.device.create_buffer(&descriptor);
         let allocated = self.shared.allocated.clone();
         allocated.set(allocated.get() + bytes);
-        Buffer { buffer, allocated }
+        Buffer { buffer, freed: Cell::new(false), allocated }
     }
 
     /// Compiles what of `kernels` is not compiled yet; with each comes the module path of a node that needs it.

@@ -13,7 +13,7 @@ mod program;
 mod weights;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
-pub use program::{MemoryReport, PendingRead, Program, Values};
+pub use program::{MemoryReport, PendingRead, Program};
 pub use weights::Weights;
 
 /// What a device allows, as far as it decides how a graph is translated.
@@ -118,6 +118,9 @@ pub enum Error {
         /// Its op.
         op: &'static str,
     },
+    /// Something that was freed before.
+    #[error("this {0} was disposed of; load the model again to continue")]
+    Destroyed(&'static str),
     /// Results that could not be copied back.
     #[error("reading results back from the GPU failed: {0}")]
     ReadBack(String),

@@ -32,15 +32,6 @@ pub struct MemoryReport {
     pub weight_bytes: u64,
 }
 
-/// An output, read back.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Values {
-    /// Numbers.
-    F32(Vec<f32>),
-    /// RGBA8 pixels.
-    U32(Vec<u32>),
-}
-
 /// A graph on a GPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
 pub struct Program {
@@ -77,6 +68,7 @@ impl Program {
     /// If a weight is missing, a tensor exceeds the device's limits, memory runs out, a kernel does not compile, or the device is lost.
     pub async fn compile(device: &Device, graph: &Graph, weights: Rc<Weights>) -> Result<Self, Error> {
         device.check()?;
+        weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
         let lowered = lower::lower(graph, device.limits(), |id| found[id.index()].1)?;
         let checks = output_checks(graph);
@@ -172,15 +164,24 @@ impl Program {
         }
     }
 
-    /// Frees the program's memory; dropping it does the same.
-    pub fn destroy(self) {}
+    /// Frees the program's memory; every later call reports that. Dropping a program frees it as well.
+    pub fn destroy(&self) {
+        let buffers = self.slots.iter().chain(&self.constants).chain([&self.parameters, &self.status]);
+        buffers.for_each(Buffer::free);
+    }
+
+    /// Whether the program can still be used.
+    fn check(&self) -> Result<(), Error> {
+        self.device.check()?;
+        if self.status.is_freed() { Err(Error::Destroyed("network")) } else { self.weights.check() }
+    }
 
     /// Fills an input.
     ///
     /// # Errors
     /// If there is no such input or it has another length, or if the device is lost.
     pub fn write(&self, input: &str, data: &[f32]) -> Result<(), Error> {
-        self.device.check()?;
+        self.check()?;
         let id = self.graph.input(input)?;
         let expected = self.graph.node(id).elements();
         if expected != data.len() {
@@ -195,7 +196,8 @@ impl Program {
     /// # Errors
     /// If there is no such input or output, if their lengths differ, or if the device is lost.
     pub fn copy_input(&self, input: &str, from: &Program, output: &str) -> Result<(), Error> {
-        self.device.check()?;
+        self.check()?;
+        from.check()?;
         let (to, source) = (self.graph.input(input)?, from.graph.output(output)?);
         let (expected, found) = (self.graph.node(to).elements(), from.graph.node(source).elements());
         if expected != found {
@@ -212,7 +214,7 @@ impl Program {
     /// # Errors
     /// If the device is lost or has reported an error since the last call.
     pub fn run(&self) -> Result<(), Error> {
-        self.device.check()?;
+        self.check()?;
         self.submit(self.recorded.iter().chain(&self.checks));
         Ok(())
     }
@@ -237,12 +239,12 @@ impl Program {
         }
     }
 
-    /// Reads outputs of the last run, all in one transfer.
+    /// Reads outputs of the last run, all in one transfer, as 32-bit words: the bits of f32 values, or packed pixels.
     ///
     /// # Errors
     /// [`Error::NonFinite`] with the first node that made a NaN or an infinity (which takes another run, see
     /// [`Program::diagnose`]); if there is no such output; if the device is lost.
-    pub async fn read(&self, outputs: &[&str]) -> Result<Vec<Values>, Error> {
+    pub async fn read(&self, outputs: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
         match self.begin_read(outputs)?.finish().await {
             Err(Error::NonFinite { path, op }) => {
                 self.diagnose().await?;
@@ -257,16 +259,15 @@ impl Program {
     /// # Errors
     /// If there is no such output, or if the device is lost.
     pub fn begin_read(&self, outputs: &[&str]) -> Result<PendingRead, Error> {
-        self.device.check()?;
+        self.check()?;
         let ids = outputs.iter().map(|name| self.graph.output(name)).collect::<Result<Vec<_>, _>>()?;
-        let lengths: Vec<_> =
-            ids.iter().map(|&id| (self.graph.node(id).dtype, self.graph.node(id).elements())).collect();
-        let bytes = 4 + lengths.iter().map(|&(_, elements)| 4 * elements as u64).sum::<u64>();
+        let lengths: Vec<_> = ids.iter().map(|&id| self.graph.node(id).elements()).collect();
+        let bytes = 4 + lengths.iter().map(|&elements| 4 * elements as u64).sum::<u64>();
         let staging = self.device.buffer(bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
         let mut encoder = self.device.raw().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&self.status, 0, &staging, 0, 4);
         let mut at = 4;
-        for (&id, &(_, elements)) in ids.iter().zip(&lengths) {
+        for (&id, &elements) in ids.iter().zip(&lengths) {
             encoder.copy_buffer_to_buffer(self.buffer(id), 0, &staging, at, 4 * elements as u64);
             at += 4 * elements as u64;
         }
@@ -283,7 +284,7 @@ impl Program {
     /// # Errors
     /// [`Error::NonFinite`] with the first node whose value is not finite (an input counts); if the device is lost.
     pub async fn diagnose(&self) -> Result<(), Error> {
-        self.device.check()?;
+        self.check()?;
         let nodes = self.graph.nodes();
         let is_checked =
             |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == DType::F32;
@@ -319,7 +320,8 @@ pub struct PendingRead {
     staging: Buffer,
     mapped: Arc<Mapped>,
     submission: wgpu::SubmissionIndex,
-    lengths: Vec<(DType, usize)>,
+    /// Elements of each output.
+    lengths: Vec<usize>,
     /// Path and op of each node.
     nodes: Rc<[(String, &'static str)]>,
 }
@@ -329,7 +331,7 @@ impl PendingRead {
     ///
     /// # Errors
     /// [`Error::NonFinite`] with an output that is not finite; if the device is lost; if the transfer fails.
-    pub async fn finish(self) -> Result<Vec<Values>, Error> {
+    pub async fn finish(self) -> Result<Vec<Vec<u32>>, Error> {
         // Natively nothing arrives unless someone waits for it; in a browser this does nothing.
         let wait = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
         let polled = self.device.raw().poll(wait).map_err(|error| error.to_string());
@@ -347,15 +349,12 @@ impl PendingRead {
             let (path, op) = self.nodes.get(node_of_code(status)).cloned().unwrap_or_default();
             return Err(Error::NonFinite { path, op });
         }
-        let values = self.lengths.iter().map(|&(dtype, elements)| {
-            let (words, others) = rest.split_at(elements.min(rest.len()));
+        let outputs = self.lengths.iter().map(|&length| {
+            let (words, others) = rest.split_at(length.min(rest.len()));
             rest = others;
-            match dtype {
-                DType::F32 => Values::F32(words.iter().map(|&bits| f32::from_bits(bits)).collect()),
-                DType::U32 => Values::U32(words.to_vec()),
-            }
+            words.to_vec()
         });
-        Ok(values.collect())
+        Ok(outputs.collect())
     }
 }
 

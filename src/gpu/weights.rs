@@ -86,6 +86,19 @@ impl Weights {
         }
     }
 
+    /// Frees the weights' memory; programs that use them report that from then on. Dropping the last of them frees it as well.
+    pub fn destroy(&self) {
+        self.stored.iter().flatten().for_each(|stored| stored.buffer.free());
+    }
+
+    /// Whether the weights can still be used.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.stored.iter().flatten().any(|stored| stored.buffer.is_freed()) {
+            true => Err(Error::Destroyed("checkpoint")),
+            false => Ok(()),
+        }
+    }
+
     /// Bytes of GPU memory.
     pub fn bytes(&self) -> u64 {
         self.stored.iter().flatten().map(|stored| stored.buffer.size()).sum()
