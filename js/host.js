@@ -79,7 +79,7 @@ class Host {
         return [undefined];
       case "dispose":
         this.#stop();
-        this.#pipeline?.dispose();
+        this.#pipeline?.free();
         this.#pipeline = undefined;
         return [undefined];
     }
@@ -112,7 +112,7 @@ class Host {
       device = cpu(message);
       this.#pipeline = await Pipeline.load(source, device.kind, onProgress);
     }
-    if (signal.aborted) this.#pipeline.dispose();
+    if (signal.aborted) this.#pipeline.free();
     throwIfAborted(signal);
     return { info: JSON.parse(this.#pipeline.info()), device };
   }

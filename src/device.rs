@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use crate::graph::{DType, Graph, WeightSpec};
-use crate::{cpu, gpu};
 use crate::weights::Dtype;
+use crate::{cpu, gpu};
 
 /// Where networks run.
 #[derive(Clone, Debug)]
@@ -58,13 +58,10 @@ pub enum Program {
 
 impl WeightLoader {
     /// Places on `device` for the weights `specs`.
-    ///
-    /// # Errors
-    /// If the device cannot hold them.
-    pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
+    pub fn new(device: &Device, specs: &[WeightSpec]) -> Self {
         match device {
-            Device::Cpu => Ok(Self::Cpu(cpu::Weights::new(specs))),
-            Device::Gpu(device) => Ok(Self::Gpu(gpu::Weights::new(device, specs)?)),
+            Device::Cpu => Self::Cpu(cpu::Weights::new(specs)),
+            Device::Gpu(device) => Self::Gpu(gpu::Weights::new(device, specs)),
         }
     }
 
@@ -101,9 +98,7 @@ impl Program {
     /// If a weight is missing, or the device cannot run the graph.
     pub async fn compile(device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
         match (device, weights) {
-            (Device::Cpu, Weights::Cpu(weights)) => {
-                Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights.clone())?)))
-            }
+            (Device::Cpu, Weights::Cpu(weights)) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights.clone())?))),
             (Device::Gpu(device), Weights::Gpu(weights)) => {
                 Ok(Self::Gpu(Box::new(gpu::Program::compile(device, graph, weights.clone()).await?)))
             }
@@ -187,13 +182,7 @@ impl Program {
                     })
                 })
                 .collect(),
-            Self::Gpu(program) => {
-                let bits = |values| match values {
-                    gpu::Values::F32(values) => bytemuck::allocation::cast_vec(values),
-                    gpu::Values::U32(values) => values,
-                };
-                Ok(program.read(names).await?.into_iter().map(bits).collect())
-            }
+            Self::Gpu(program) => Ok(program.read(names).await?),
         }
     }
 

@@ -33,7 +33,7 @@ pub fn start(on_panic: Function) {
     }));
 }
 
-/// A loaded checkpoint.
+/// A loaded checkpoint; `free` it, and its runs, to free what it holds on its device.
 #[wasm_bindgen]
 pub struct Pipeline(pipeline::Pipeline);
 
@@ -88,11 +88,6 @@ impl Pipeline {
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
-    }
-
-    /// Frees the checkpoint on its device. A run that is under way fails at its next step.
-    pub fn dispose(&self) {
-        self.0.destroy();
     }
 }
 
