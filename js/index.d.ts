@@ -199,12 +199,12 @@ export type ErrorCode =
 export interface ErrorDetails {
   /** The file concerned, by its path in the checkpoint. */
   file?: string;
-  /** The tensor, or the layer, concerned. */
+  /** The tensor concerned, or the layer. */
   tensor?: string;
   /** The option concerned. */
   option?: string;
-  /** The limit that was exceeded. */
-  limit?: string;
+  /** The device's limit that was exceeded, in bytes. */
+  limit?: number;
   cause?: unknown;
 }
 
@@ -215,7 +215,7 @@ export class UndiffuseError extends Error {
   readonly file: string | undefined;
   readonly tensor: string | undefined;
   readonly option: string | undefined;
-  readonly limit: string | undefined;
+  readonly limit: number | undefined;
 }
 
 /** Codes `file-*` and `network`: a file could not be read, or is not what it should be. */

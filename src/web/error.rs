@@ -28,6 +28,7 @@ struct Facts {
     file: Option<String>,
     tensor: Option<String>,
     option: Option<String>,
+    limit: Option<u64>,
 }
 
 impl Error {
@@ -42,9 +43,11 @@ impl Error {
         let error = JsValue::from(js_sys::Error::new(&self.to_string()));
         let details = [("file", facts.file), ("tensor", facts.tensor), ("option", facts.option)];
         let details = details.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        for (key, value) in details.chain([("code", facts.code.to_owned())]) {
+        let details = details.chain([("code", facts.code.to_owned())]).map(|(key, value)| (key, value.into()));
+        let limit = facts.limit.map(|limit| ("limit", JsValue::from(limit as f64)));
+        for (key, value) in details.chain(limit) {
             // A fresh object takes every property.
-            let _ = Reflect::set(&error, &key.into(), &value.into());
+            let _ = Reflect::set(&error, &key.into(), &value);
         }
         error
     }
@@ -52,7 +55,7 @@ impl Error {
 
 impl Facts {
     fn new(code: &'static str) -> Self {
-        Self { code, file: None, tensor: None, option: None }
+        Self { code, file: None, tensor: None, option: None, limit: None }
     }
 
     fn file(self, file: impl Into<String>) -> Self {
@@ -161,13 +164,17 @@ fn of_gpu(error: &gpu::Error) -> Facts {
     match error {
         NoAdapter(_) | NoDevice(_) => Facts::new("no-gpu"),
         DeviceLost { .. } => Facts::new("device-lost"),
-        OutOfMemory { .. } => Facts::new("out-of-memory"),
-        TooLarge { what, .. } => Facts::new("out-of-memory").tensor(what),
+        OutOfMemory { what, .. } => Facts::new("out-of-memory").tensor(what),
+        TooLarge { what, limit, .. } => Facts { limit: Some(*limit), ..Facts::new("out-of-memory").tensor(what) },
+        Kernel { path, .. } => Facts::new("gpu").tensor(path),
+        Uncaptured(_) | Refused(_) | ReadBack(_) => Facts::new("gpu"),
+        Unsupported { path, .. } => Facts::new("unsupported").tensor(path),
         Graph(error) => of_graph(error),
         MissingWeight(name) => Facts::new("shape-mismatch").tensor(name),
         Weight { name, .. } => Facts::new("file-corrupt").tensor(name),
         NonFinite { path, .. } => Facts::new("non-finite").tensor(path),
-        _ => Facts::new("internal"),
+        Destroyed(_) => Facts::new("disposed"),
+        InputLength { .. } => Facts::new("internal"),
     }
 }
 

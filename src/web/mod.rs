@@ -133,8 +133,8 @@ impl Sampler {
         })
     }
 
-    /// Frees what the run holds: now, or when the step under way is done.
-    pub fn dispose(&self) {
+    /// Frees what the run holds, now or when the step under way is done, and this object.
+    pub fn dispose(self) {
         self.slot.dispose();
     }
 }
