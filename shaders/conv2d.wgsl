@@ -30,33 +30,22 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 
-fn finish(batch: u32, y: u32, x: u32, quad: u32, sum: vec4<f32>) {
-    if y >= p.out_height || x >= p.out_width || quad * 4u >= p.out_channels {
-        return;
-    }
-    let pixel = (batch * p.out_height + y) * p.out_width + x;
-    var value = sum;
-    if p.has_bias != 0u {
-        value += bias[quad];
-    }
-    if p.residual != 0u {
-        let row = select(batch, pixel, p.residual == 1u);
-        value += second_quad(start_of(row, p.out_channels), quad, p.out_channels);
-    }
-    store_quad(start_of(pixel, p.out_channels), quad, p.out_channels, value);
+// Where a pixel of the input begins: lines and columns add up. A coordinate outside of the picture is moved to its edge, and what
+// is loaded there zeroed.
+fn line_start(batch: u32, line: i32) -> u32 {
+    return start_of((batch * p.in_height + u32(clamp(line, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
 }
 
-// The offset of a tap's pixel or -1 outside of the picture.
-fn tap(line: i32, column: i32, batch: u32) -> i32 {
-    if line < 0 || line >= i32(p.in_height) || column < 0 || column >= i32(p.in_width) {
-        return -1;
-    }
-    return i32((batch * p.in_height + u32(line)) * p.in_width + u32(column));
+fn column_start(column: i32) -> u32 {
+    return start_of(u32(clamp(column, 0, i32(p.in_width) - 1)), p.in_channels);
 }
 
-fn load(pixel: i32, quad: u32) -> vec4<f32> {
-    let value = first_quad(start_of(u32(max(pixel, 0)), p.in_channels), quad, p.in_channels);
-    return select(vec4<f32>(), value, pixel >= 0);
+fn inside(coordinate: i32, length: u32) -> bool {
+    return coordinate >= 0 && coordinate < i32(length);
+}
+
+fn load(pixel: u32, quad: u32, valid: bool) -> vec4<f32> {
+    return select(vec4<f32>(), first_quad(pixel, quad, p.in_channels), valid);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -75,146 +64,153 @@ fn conv2d(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let x = index / tiles % columns * 4u;
     let y = index / (tiles * columns) % lines * 4u;
     let batch = index / (tiles * columns * lines);
+    let step = i32(p.stride);
 
-    var a00 = vec4<f32>();
-    var b00 = vec4<f32>();
-    var a01 = vec4<f32>();
-    var b01 = vec4<f32>();
-    var a02 = vec4<f32>();
-    var b02 = vec4<f32>();
-    var a03 = vec4<f32>();
-    var b03 = vec4<f32>();
-    var a10 = vec4<f32>();
-    var b10 = vec4<f32>();
-    var a11 = vec4<f32>();
-    var b11 = vec4<f32>();
-    var a12 = vec4<f32>();
-    var b12 = vec4<f32>();
-    var a13 = vec4<f32>();
-    var b13 = vec4<f32>();
-    var a20 = vec4<f32>();
-    var b20 = vec4<f32>();
-    var a21 = vec4<f32>();
-    var b21 = vec4<f32>();
-    var a22 = vec4<f32>();
-    var b22 = vec4<f32>();
-    var a23 = vec4<f32>();
-    var b23 = vec4<f32>();
-    var a30 = vec4<f32>();
-    var b30 = vec4<f32>();
-    var a31 = vec4<f32>();
-    var b31 = vec4<f32>();
-    var a32 = vec4<f32>();
-    var b32 = vec4<f32>();
-    var a33 = vec4<f32>();
-    var b33 = vec4<f32>();
-
+    var bias_a = vec4<f32>();
+    var bias_b = vec4<f32>();
+    if p.has_bias != 0u {
+        bias_a = bias[quad];
+        bias_b = bias[next_quad];
+    }
+    var a00 = bias_a;
+    var b00 = bias_b;
+    var a01 = bias_a;
+    var b01 = bias_b;
+    var a02 = bias_a;
+    var b02 = bias_b;
+    var a03 = bias_a;
+    var b03 = bias_b;
+    var a10 = bias_a;
+    var b10 = bias_b;
+    var a11 = bias_a;
+    var b11 = bias_b;
+    var a12 = bias_a;
+    var b12 = bias_b;
+    var a13 = bias_a;
+    var b13 = bias_b;
+    var a20 = bias_a;
+    var b20 = bias_b;
+    var a21 = bias_a;
+    var b21 = bias_b;
+    var a22 = bias_a;
+    var b22 = bias_b;
+    var a23 = bias_a;
+    var b23 = bias_b;
+    var a30 = bias_a;
+    var b30 = bias_b;
+    var a31 = bias_a;
+    var b31 = bias_b;
+    var a32 = bias_a;
+    var b32 = bias_b;
+    var a33 = bias_a;
+    var b33 = bias_b;
     for (var ky = 0u; ky < p.kernel_height; ky++) {
+        let line = i32(y * p.stride + ky) - i32(p.pad_top);
+        let l0 = line_start(batch, line + 0 * step);
+        let in_l0 = inside(line + 0 * step, p.in_height);
+        let l1 = line_start(batch, line + 1 * step);
+        let in_l1 = inside(line + 1 * step, p.in_height);
+        let l2 = line_start(batch, line + 2 * step);
+        let in_l2 = inside(line + 2 * step, p.in_height);
+        let l3 = line_start(batch, line + 3 * step);
+        let in_l3 = inside(line + 3 * step, p.in_height);
         for (var kx = 0u; kx < p.kernel_width; kx++) {
-            let line = i32(y * p.stride + ky) - i32(p.pad_top);
             let column = i32(x * p.stride + kx) - i32(p.pad_left);
-            let step = i32(p.stride);
-            let p00 = tap(line + 0 * step, column + 0 * step, batch);
-            let p01 = tap(line + 0 * step, column + 1 * step, batch);
-            let p02 = tap(line + 0 * step, column + 2 * step, batch);
-            let p03 = tap(line + 0 * step, column + 3 * step, batch);
-            let p10 = tap(line + 1 * step, column + 0 * step, batch);
-            let p11 = tap(line + 1 * step, column + 1 * step, batch);
-            let p12 = tap(line + 1 * step, column + 2 * step, batch);
-            let p13 = tap(line + 1 * step, column + 3 * step, batch);
-            let p20 = tap(line + 2 * step, column + 0 * step, batch);
-            let p21 = tap(line + 2 * step, column + 1 * step, batch);
-            let p22 = tap(line + 2 * step, column + 2 * step, batch);
-            let p23 = tap(line + 2 * step, column + 3 * step, batch);
-            let p30 = tap(line + 3 * step, column + 0 * step, batch);
-            let p31 = tap(line + 3 * step, column + 1 * step, batch);
-            let p32 = tap(line + 3 * step, column + 2 * step, batch);
-            let p33 = tap(line + 3 * step, column + 3 * step, batch);
+            let c0 = column_start(column + 0 * step);
+            let in_c0 = inside(column + 0 * step, p.in_width);
+            let c1 = column_start(column + 1 * step);
+            let in_c1 = inside(column + 1 * step, p.in_width);
+            let c2 = column_start(column + 2 * step);
+            let in_c2 = inside(column + 2 * step, p.in_width);
+            let c3 = column_start(column + 3 * step);
+            let in_c3 = inside(column + 3 * step, p.in_width);
             let blocks = (ky * p.kernel_width + kx) * in_quads;
             for (var i = 0u; i < in_quads; i++) {
                 let a = weight_block((blocks + i) * out_quads + quad);
                 let b = weight_block((blocks + i) * out_quads + next_quad);
-                let v00 = load(p00, i);
+                let v00 = load(l0 + c0, i, in_l0 && in_c0);
                 a00 += a * v00;
                 b00 += b * v00;
-                let v01 = load(p01, i);
+                let v01 = load(l0 + c1, i, in_l0 && in_c1);
                 a01 += a * v01;
                 b01 += b * v01;
-                let v02 = load(p02, i);
+                let v02 = load(l0 + c2, i, in_l0 && in_c2);
                 a02 += a * v02;
                 b02 += b * v02;
-                let v03 = load(p03, i);
+                let v03 = load(l0 + c3, i, in_l0 && in_c3);
                 a03 += a * v03;
                 b03 += b * v03;
-                let v10 = load(p10, i);
+                let v10 = load(l1 + c0, i, in_l1 && in_c0);
                 a10 += a * v10;
                 b10 += b * v10;
-                let v11 = load(p11, i);
+                let v11 = load(l1 + c1, i, in_l1 && in_c1);
                 a11 += a * v11;
                 b11 += b * v11;
-                let v12 = load(p12, i);
+                let v12 = load(l1 + c2, i, in_l1 && in_c2);
                 a12 += a * v12;
                 b12 += b * v12;
-                let v13 = load(p13, i);
+                let v13 = load(l1 + c3, i, in_l1 && in_c3);
                 a13 += a * v13;
                 b13 += b * v13;
-                let v20 = load(p20, i);
+                let v20 = load(l2 + c0, i, in_l2 && in_c0);
                 a20 += a * v20;
                 b20 += b * v20;
-                let v21 = load(p21, i);
+                let v21 = load(l2 + c1, i, in_l2 && in_c1);
                 a21 += a * v21;
                 b21 += b * v21;
-                let v22 = load(p22, i);
+                let v22 = load(l2 + c2, i, in_l2 && in_c2);
                 a22 += a * v22;
                 b22 += b * v22;
-                let v23 = load(p23, i);
+                let v23 = load(l2 + c3, i, in_l2 && in_c3);
                 a23 += a * v23;
                 b23 += b * v23;
-                let v30 = load(p30, i);
+                let v30 = load(l3 + c0, i, in_l3 && in_c0);
                 a30 += a * v30;
                 b30 += b * v30;
-                let v31 = load(p31, i);
+                let v31 = load(l3 + c1, i, in_l3 && in_c1);
                 a31 += a * v31;
                 b31 += b * v31;
-                let v32 = load(p32, i);
+                let v32 = load(l3 + c2, i, in_l3 && in_c2);
                 a32 += a * v32;
                 b32 += b * v32;
-                let v33 = load(p33, i);
+                let v33 = load(l3 + c3, i, in_l3 && in_c3);
                 a33 += a * v33;
                 b33 += b * v33;
             }
         }
     }
-    finish(batch, y + 0u, x + 0u, quad, a00);
-    finish(batch, y + 0u, x + 0u, quad + 1u, b00);
-    finish(batch, y + 0u, x + 1u, quad, a01);
-    finish(batch, y + 0u, x + 1u, quad + 1u, b01);
-    finish(batch, y + 0u, x + 2u, quad, a02);
-    finish(batch, y + 0u, x + 2u, quad + 1u, b02);
-    finish(batch, y + 0u, x + 3u, quad, a03);
-    finish(batch, y + 0u, x + 3u, quad + 1u, b03);
-    finish(batch, y + 1u, x + 0u, quad, a10);
-    finish(batch, y + 1u, x + 0u, quad + 1u, b10);
-    finish(batch, y + 1u, x + 1u, quad, a11);
-    finish(batch, y + 1u, x + 1u, quad + 1u, b11);
-    finish(batch, y + 1u, x + 2u, quad, a12);
-    finish(batch, y + 1u, x + 2u, quad + 1u, b12);
-    finish(batch, y + 1u, x + 3u, quad, a13);
-    finish(batch, y + 1u, x + 3u, quad + 1u, b13);
-    finish(batch, y + 2u, x + 0u, quad, a20);
-    finish(batch, y + 2u, x + 0u, quad + 1u, b20);
-    finish(batch, y + 2u, x + 1u, quad, a21);
-    finish(batch, y + 2u, x + 1u, quad + 1u, b21);
-    finish(batch, y + 2u, x + 2u, quad, a22);
-    finish(batch, y + 2u, x + 2u, quad + 1u, b22);
-    finish(batch, y + 2u, x + 3u, quad, a23);
-    finish(batch, y + 2u, x + 3u, quad + 1u, b23);
-    finish(batch, y + 3u, x + 0u, quad, a30);
-    finish(batch, y + 3u, x + 0u, quad + 1u, b30);
-    finish(batch, y + 3u, x + 1u, quad, a31);
-    finish(batch, y + 3u, x + 1u, quad + 1u, b31);
-    finish(batch, y + 3u, x + 2u, quad, a32);
-    finish(batch, y + 3u, x + 2u, quad + 1u, b32);
-    finish(batch, y + 3u, x + 3u, quad, a33);
-    finish(batch, y + 3u, x + 3u, quad + 1u, b33);
+
+    // A loop that is not written out, as in linear.wgsl.
+    var sums = array<vec4<f32>, 32>(
+        a00, b00,
+        a01, b01,
+        a02, b02,
+        a03, b03,
+        a10, b10,
+        a11, b11,
+        a12, b12,
+        a13, b13,
+        a20, b20,
+        a21, b21,
+        a22, b22,
+        a23, b23,
+        a30, b30,
+        a31, b31,
+        a32, b32,
+        a33, b33,
+    );
+    for (var i = 0u; i < 32u; i++) {
+        let line = y + i / 8u;
+        let column = x + i / 2u % 4u;
+        let to = quad + i % 2u;
+        if line < p.out_height && column < p.out_width && to < out_quads {
+            let pixel = (batch * p.out_height + line) * p.out_width + column;
+            var value = sums[i];
+            if p.residual != 0u {
+                let row = select(batch, pixel, p.residual == 1u);
+                value += second_quad(start_of(row, p.out_channels), to, p.out_channels);
+            }
+            store_quad(start_of(pixel, p.out_channels), to, p.out_channels, value);
+        }
+    }
 }

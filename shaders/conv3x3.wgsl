@@ -29,23 +29,12 @@ struct Parameters {
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 
-fn finish(batch: u32, y: u32, x: u32, quad: u32, sum: vec4<f32>) {
-    if y >= p.out_height || x >= p.out_width || quad * 4u >= p.out_channels {
-        return;
-    }
-    let pixel = (batch * p.out_height + y) * p.out_width + x;
-    var value = sum;
-    if p.has_bias != 0u {
-        value += bias[quad];
-    }
-    if p.residual != 0u {
-        let row = select(batch, pixel, p.residual == 1u);
-        value += second_quad(start_of(row, p.out_channels), quad, p.out_channels);
-    }
-    store_quad(start_of(pixel, p.out_channels), quad, p.out_channels, value);
+// Where a pixel of the input begins: lines and columns add up. A coordinate outside of the picture is moved to its edge, and what
+// is loaded there zeroed.
+fn line_start(batch: u32, line: i32) -> u32 {
+    return start_of((batch * p.in_height + u32(clamp(line, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
 }
 
-// Where a pixel of the input begins; a coordinate outside of the picture is moved to its edge, and the load zeroed.
 fn column_start(column: i32) -> u32 {
     return start_of(u32(clamp(column, 0, i32(p.in_width) - 1)), p.in_channels);
 }
@@ -54,8 +43,8 @@ fn inside(coordinate: i32, length: u32) -> bool {
     return coordinate >= 0 && coordinate < i32(length);
 }
 
-fn load(line: u32, column: u32, quad: u32, valid: bool) -> vec4<f32> {
-    return select(vec4<f32>(), first_quad(line + column, quad, p.in_channels), valid);
+fn load(pixel: u32, quad: u32, valid: bool) -> vec4<f32> {
+    return select(vec4<f32>(), first_quad(pixel, quad, p.in_channels), valid);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -74,7 +63,6 @@ fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let x = index / tiles % columns * 4u;
     let y = index / (tiles * columns) % lines * 4u;
     let batch = index / (tiles * columns * lines);
-
     let column = i32(x) - i32(p.pad_left);
     let c0 = column_start(column + 0);
     let in_c0 = inside(column + 0, p.in_width);
@@ -89,74 +77,79 @@ fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let c5 = column_start(column + 5);
     let in_c5 = inside(column + 5, p.in_width);
 
-    var a00 = vec4<f32>();
-    var b00 = vec4<f32>();
-    var a01 = vec4<f32>();
-    var b01 = vec4<f32>();
-    var a02 = vec4<f32>();
-    var b02 = vec4<f32>();
-    var a03 = vec4<f32>();
-    var b03 = vec4<f32>();
-    var a10 = vec4<f32>();
-    var b10 = vec4<f32>();
-    var a11 = vec4<f32>();
-    var b11 = vec4<f32>();
-    var a12 = vec4<f32>();
-    var b12 = vec4<f32>();
-    var a13 = vec4<f32>();
-    var b13 = vec4<f32>();
-    var a20 = vec4<f32>();
-    var b20 = vec4<f32>();
-    var a21 = vec4<f32>();
-    var b21 = vec4<f32>();
-    var a22 = vec4<f32>();
-    var b22 = vec4<f32>();
-    var a23 = vec4<f32>();
-    var b23 = vec4<f32>();
-    var a30 = vec4<f32>();
-    var b30 = vec4<f32>();
-    var a31 = vec4<f32>();
-    var b31 = vec4<f32>();
-    var a32 = vec4<f32>();
-    var b32 = vec4<f32>();
-    var a33 = vec4<f32>();
-    var b33 = vec4<f32>();
-
+    var bias_a = vec4<f32>();
+    var bias_b = vec4<f32>();
+    if p.has_bias != 0u {
+        bias_a = bias[quad];
+        bias_b = bias[next_quad];
+    }
+    var a00 = bias_a;
+    var b00 = bias_b;
+    var a01 = bias_a;
+    var b01 = bias_b;
+    var a02 = bias_a;
+    var b02 = bias_b;
+    var a03 = bias_a;
+    var b03 = bias_b;
+    var a10 = bias_a;
+    var b10 = bias_b;
+    var a11 = bias_a;
+    var b11 = bias_b;
+    var a12 = bias_a;
+    var b12 = bias_b;
+    var a13 = bias_a;
+    var b13 = bias_b;
+    var a20 = bias_a;
+    var b20 = bias_b;
+    var a21 = bias_a;
+    var b21 = bias_b;
+    var a22 = bias_a;
+    var b22 = bias_b;
+    var a23 = bias_a;
+    var b23 = bias_b;
+    var a30 = bias_a;
+    var b30 = bias_b;
+    var a31 = bias_a;
+    var b31 = bias_b;
+    var a32 = bias_a;
+    var b32 = bias_b;
+    var a33 = bias_a;
+    var b33 = bias_b;
     for (var ky = 0u; ky < 3u; ky++) {
         let line = i32(y + ky) - i32(p.pad_top);
-        let l0 = start_of((batch * p.in_height + u32(clamp(line + 0, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
+        let l0 = line_start(batch, line + 0);
         let in_l0 = inside(line + 0, p.in_height);
-        let l1 = start_of((batch * p.in_height + u32(clamp(line + 1, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
+        let l1 = line_start(batch, line + 1);
         let in_l1 = inside(line + 1, p.in_height);
-        let l2 = start_of((batch * p.in_height + u32(clamp(line + 2, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
+        let l2 = line_start(batch, line + 2);
         let in_l2 = inside(line + 2, p.in_height);
-        let l3 = start_of((batch * p.in_height + u32(clamp(line + 3, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
+        let l3 = line_start(batch, line + 3);
         let in_l3 = inside(line + 3, p.in_height);
         for (var i = 0u; i < in_quads; i++) {
-            let v00 = load(l0, c0, i, in_l0 && in_c0);
-            let v01 = load(l0, c1, i, in_l0 && in_c1);
-            let v02 = load(l0, c2, i, in_l0 && in_c2);
-            let v03 = load(l0, c3, i, in_l0 && in_c3);
-            let v04 = load(l0, c4, i, in_l0 && in_c4);
-            let v05 = load(l0, c5, i, in_l0 && in_c5);
-            let v10 = load(l1, c0, i, in_l1 && in_c0);
-            let v11 = load(l1, c1, i, in_l1 && in_c1);
-            let v12 = load(l1, c2, i, in_l1 && in_c2);
-            let v13 = load(l1, c3, i, in_l1 && in_c3);
-            let v14 = load(l1, c4, i, in_l1 && in_c4);
-            let v15 = load(l1, c5, i, in_l1 && in_c5);
-            let v20 = load(l2, c0, i, in_l2 && in_c0);
-            let v21 = load(l2, c1, i, in_l2 && in_c1);
-            let v22 = load(l2, c2, i, in_l2 && in_c2);
-            let v23 = load(l2, c3, i, in_l2 && in_c3);
-            let v24 = load(l2, c4, i, in_l2 && in_c4);
-            let v25 = load(l2, c5, i, in_l2 && in_c5);
-            let v30 = load(l3, c0, i, in_l3 && in_c0);
-            let v31 = load(l3, c1, i, in_l3 && in_c1);
-            let v32 = load(l3, c2, i, in_l3 && in_c2);
-            let v33 = load(l3, c3, i, in_l3 && in_c3);
-            let v34 = load(l3, c4, i, in_l3 && in_c4);
-            let v35 = load(l3, c5, i, in_l3 && in_c5);
+            let v00 = load(l0 + c0, i, in_l0 && in_c0);
+            let v01 = load(l0 + c1, i, in_l0 && in_c1);
+            let v02 = load(l0 + c2, i, in_l0 && in_c2);
+            let v03 = load(l0 + c3, i, in_l0 && in_c3);
+            let v04 = load(l0 + c4, i, in_l0 && in_c4);
+            let v05 = load(l0 + c5, i, in_l0 && in_c5);
+            let v10 = load(l1 + c0, i, in_l1 && in_c0);
+            let v11 = load(l1 + c1, i, in_l1 && in_c1);
+            let v12 = load(l1 + c2, i, in_l1 && in_c2);
+            let v13 = load(l1 + c3, i, in_l1 && in_c3);
+            let v14 = load(l1 + c4, i, in_l1 && in_c4);
+            let v15 = load(l1 + c5, i, in_l1 && in_c5);
+            let v20 = load(l2 + c0, i, in_l2 && in_c0);
+            let v21 = load(l2 + c1, i, in_l2 && in_c1);
+            let v22 = load(l2 + c2, i, in_l2 && in_c2);
+            let v23 = load(l2 + c3, i, in_l2 && in_c3);
+            let v24 = load(l2 + c4, i, in_l2 && in_c4);
+            let v25 = load(l2 + c5, i, in_l2 && in_c5);
+            let v30 = load(l3 + c0, i, in_l3 && in_c0);
+            let v31 = load(l3 + c1, i, in_l3 && in_c1);
+            let v32 = load(l3 + c2, i, in_l3 && in_c2);
+            let v33 = load(l3 + c3, i, in_l3 && in_c3);
+            let v34 = load(l3 + c4, i, in_l3 && in_c4);
+            let v35 = load(l3 + c5, i, in_l3 && in_c5);
 
             let w0a = weight_block(((ky * 3u + 0u) * in_quads + i) * out_quads + quad);
             let w0b = weight_block(((ky * 3u + 0u) * in_quads + i) * out_quads + next_quad);
@@ -264,36 +257,38 @@ fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             b33 += w2b * v35;
         }
     }
-    finish(batch, y + 0u, x + 0u, quad, a00);
-    finish(batch, y + 0u, x + 0u, quad + 1u, b00);
-    finish(batch, y + 0u, x + 1u, quad, a01);
-    finish(batch, y + 0u, x + 1u, quad + 1u, b01);
-    finish(batch, y + 0u, x + 2u, quad, a02);
-    finish(batch, y + 0u, x + 2u, quad + 1u, b02);
-    finish(batch, y + 0u, x + 3u, quad, a03);
-    finish(batch, y + 0u, x + 3u, quad + 1u, b03);
-    finish(batch, y + 1u, x + 0u, quad, a10);
-    finish(batch, y + 1u, x + 0u, quad + 1u, b10);
-    finish(batch, y + 1u, x + 1u, quad, a11);
-    finish(batch, y + 1u, x + 1u, quad + 1u, b11);
-    finish(batch, y + 1u, x + 2u, quad, a12);
-    finish(batch, y + 1u, x + 2u, quad + 1u, b12);
-    finish(batch, y + 1u, x + 3u, quad, a13);
-    finish(batch, y + 1u, x + 3u, quad + 1u, b13);
-    finish(batch, y + 2u, x + 0u, quad, a20);
-    finish(batch, y + 2u, x + 0u, quad + 1u, b20);
-    finish(batch, y + 2u, x + 1u, quad, a21);
-    finish(batch, y + 2u, x + 1u, quad + 1u, b21);
-    finish(batch, y + 2u, x + 2u, quad, a22);
-    finish(batch, y + 2u, x + 2u, quad + 1u, b22);
-    finish(batch, y + 2u, x + 3u, quad, a23);
-    finish(batch, y + 2u, x + 3u, quad + 1u, b23);
-    finish(batch, y + 3u, x + 0u, quad, a30);
-    finish(batch, y + 3u, x + 0u, quad + 1u, b30);
-    finish(batch, y + 3u, x + 1u, quad, a31);
-    finish(batch, y + 3u, x + 1u, quad + 1u, b31);
-    finish(batch, y + 3u, x + 2u, quad, a32);
-    finish(batch, y + 3u, x + 2u, quad + 1u, b32);
-    finish(batch, y + 3u, x + 3u, quad, a33);
-    finish(batch, y + 3u, x + 3u, quad + 1u, b33);
+
+    // A loop that is not written out, as in linear.wgsl.
+    var sums = array<vec4<f32>, 32>(
+        a00, b00,
+        a01, b01,
+        a02, b02,
+        a03, b03,
+        a10, b10,
+        a11, b11,
+        a12, b12,
+        a13, b13,
+        a20, b20,
+        a21, b21,
+        a22, b22,
+        a23, b23,
+        a30, b30,
+        a31, b31,
+        a32, b32,
+        a33, b33,
+    );
+    for (var i = 0u; i < 32u; i++) {
+        let line = y + i / 8u;
+        let column = x + i / 2u % 4u;
+        let to = quad + i % 2u;
+        if line < p.out_height && column < p.out_width && to < out_quads {
+            let pixel = (batch * p.out_height + line) * p.out_width + column;
+            var value = sums[i];
+            if p.residual != 0u {
+                let row = select(batch, pixel, p.residual == 1u);
+                value += second_quad(start_of(row, p.out_channels), to, p.out_channels);
+            }
+            store_quad(start_of(pixel, p.out_channels), to, p.out_channels, value);
+        }
+    }
 }

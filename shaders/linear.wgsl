@@ -2,9 +2,9 @@
 //
 // Bindings: 0 parameters, 1 x [rows, in_channels], 2 weight [in_channels / 4, out_channels / 4] blocks, 3 bias [out_channels],
 // 4 residual [rows / rows_per_residual, out_channels], 5 y [rows, out_channels].
-// Launch: one invocation for each tile of 16 rows × 8 output channels, tiles of one row block side by side.
+// Launch: one invocation for each tile of 16 rows × 8 output channels, tiles of the same rows side by side.
 // The tile lives in registers, without workgroup memory and with the loops over it written out: on software adapters loads are
-// the cost and nothing is unrolled by a compiler.
+// the cost, and no compiler unrolls.
 // CPU twin: src/cpu/convolution.rs.
 
 const WORKGROUP: u32 = 16u;
@@ -21,20 +21,6 @@ struct Parameters {
 
 @group(0) @binding(0) var<uniform> p: Parameters;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-
-fn finish(row: u32, quad: u32, sum: vec4<f32>) {
-    if row >= p.rows || quad * 4u >= p.out_channels {
-        return;
-    }
-    var value = sum;
-    if p.has_bias != 0u {
-        value += bias[quad];
-    }
-    if p.rows_per_residual != 0u {
-        value += second_quad(start_of(row / p.rows_per_residual, p.out_channels), quad, p.out_channels);
-    }
-    store_quad(start_of(row, p.out_channels), quad, p.out_channels, value);
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn linear(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -67,38 +53,44 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let x14 = start_of(min(row + 14u, last), p.in_channels);
     let x15 = start_of(min(row + 15u, last), p.in_channels);
 
-    var a0 = vec4<f32>();
-    var b0 = vec4<f32>();
-    var a1 = vec4<f32>();
-    var b1 = vec4<f32>();
-    var a2 = vec4<f32>();
-    var b2 = vec4<f32>();
-    var a3 = vec4<f32>();
-    var b3 = vec4<f32>();
-    var a4 = vec4<f32>();
-    var b4 = vec4<f32>();
-    var a5 = vec4<f32>();
-    var b5 = vec4<f32>();
-    var a6 = vec4<f32>();
-    var b6 = vec4<f32>();
-    var a7 = vec4<f32>();
-    var b7 = vec4<f32>();
-    var a8 = vec4<f32>();
-    var b8 = vec4<f32>();
-    var a9 = vec4<f32>();
-    var b9 = vec4<f32>();
-    var a10 = vec4<f32>();
-    var b10 = vec4<f32>();
-    var a11 = vec4<f32>();
-    var b11 = vec4<f32>();
-    var a12 = vec4<f32>();
-    var b12 = vec4<f32>();
-    var a13 = vec4<f32>();
-    var b13 = vec4<f32>();
-    var a14 = vec4<f32>();
-    var b14 = vec4<f32>();
-    var a15 = vec4<f32>();
-    var b15 = vec4<f32>();
+    var bias_a = vec4<f32>();
+    var bias_b = vec4<f32>();
+    if p.has_bias != 0u {
+        bias_a = bias[quad];
+        bias_b = bias[next_quad];
+    }
+    var a0 = bias_a;
+    var b0 = bias_b;
+    var a1 = bias_a;
+    var b1 = bias_b;
+    var a2 = bias_a;
+    var b2 = bias_b;
+    var a3 = bias_a;
+    var b3 = bias_b;
+    var a4 = bias_a;
+    var b4 = bias_b;
+    var a5 = bias_a;
+    var b5 = bias_b;
+    var a6 = bias_a;
+    var b6 = bias_b;
+    var a7 = bias_a;
+    var b7 = bias_b;
+    var a8 = bias_a;
+    var b8 = bias_b;
+    var a9 = bias_a;
+    var b9 = bias_b;
+    var a10 = bias_a;
+    var b10 = bias_b;
+    var a11 = bias_a;
+    var b11 = bias_b;
+    var a12 = bias_a;
+    var b12 = bias_b;
+    var a13 = bias_a;
+    var b13 = bias_b;
+    var a14 = bias_a;
+    var b14 = bias_b;
+    var a15 = bias_a;
+    var b15 = bias_b;
     for (var i = 0u; i < in_quads; i++) {
         let a = weight_block(i * out_quads + quad);
         let b = weight_block(i * out_quads + next_quad);
@@ -151,36 +143,35 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
         a15 += a * v15;
         b15 += b * v15;
     }
-    finish(row + 0u, quad, a0);
-    finish(row + 0u, quad + 1u, b0);
-    finish(row + 1u, quad, a1);
-    finish(row + 1u, quad + 1u, b1);
-    finish(row + 2u, quad, a2);
-    finish(row + 2u, quad + 1u, b2);
-    finish(row + 3u, quad, a3);
-    finish(row + 3u, quad + 1u, b3);
-    finish(row + 4u, quad, a4);
-    finish(row + 4u, quad + 1u, b4);
-    finish(row + 5u, quad, a5);
-    finish(row + 5u, quad + 1u, b5);
-    finish(row + 6u, quad, a6);
-    finish(row + 6u, quad + 1u, b6);
-    finish(row + 7u, quad, a7);
-    finish(row + 7u, quad + 1u, b7);
-    finish(row + 8u, quad, a8);
-    finish(row + 8u, quad + 1u, b8);
-    finish(row + 9u, quad, a9);
-    finish(row + 9u, quad + 1u, b9);
-    finish(row + 10u, quad, a10);
-    finish(row + 10u, quad + 1u, b10);
-    finish(row + 11u, quad, a11);
-    finish(row + 11u, quad + 1u, b11);
-    finish(row + 12u, quad, a12);
-    finish(row + 12u, quad + 1u, b12);
-    finish(row + 13u, quad, a13);
-    finish(row + 13u, quad + 1u, b13);
-    finish(row + 14u, quad, a14);
-    finish(row + 14u, quad + 1u, b14);
-    finish(row + 15u, quad, a15);
-    finish(row + 15u, quad + 1u, b15);
+
+    // An array, and a loop over it that is not written out: half of a compiler's time would go into 32 copies of the epilogue.
+    var sums = array<vec4<f32>, 32>(
+        a0, b0,
+        a1, b1,
+        a2, b2,
+        a3, b3,
+        a4, b4,
+        a5, b5,
+        a6, b6,
+        a7, b7,
+        a8, b8,
+        a9, b9,
+        a10, b10,
+        a11, b11,
+        a12, b12,
+        a13, b13,
+        a14, b14,
+        a15, b15,
+    );
+    for (var i = 0u; i < 32u; i++) {
+        let at = row + i / 2u;
+        let to = quad + i % 2u;
+        if at < p.rows && to < out_quads {
+            var value = sums[i];
+            if p.rows_per_residual != 0u {
+                value += second_quad(start_of(at / p.rows_per_residual, p.out_channels), to, p.out_channels);
+            }
+            store_quad(start_of(at, p.out_channels), to, p.out_channels, value);
+        }
+    }
 }
