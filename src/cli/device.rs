@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use undiffuse::device::Device;
+use undiffuse::gpu::{self, DeviceOptions};
 
 use super::Error;
 
@@ -10,7 +11,7 @@ use super::Error;
 pub enum Choice {
     /// The GPU where there is a usable one, else the CPU
     Auto,
-    /// The GPU, or an error
+    /// The GPU, or a software adapter that stands for one, or an error
     Gpu,
     /// All cores of the CPU
     Cpu,
@@ -18,12 +19,15 @@ pub enum Choice {
 
 /// Opens the device.
 pub async fn open(choice: Choice) -> Result<Device, Error> {
-    match choice {
-        Choice::Auto | Choice::Cpu => Ok(Device::Cpu),
-        Choice::Gpu => {
-            let message = "there is no GPU executor in this build; use --device cpu".into();
-            Err(Error::Device { choice: "gpu", message })
-        }
+    if choice == Choice::Cpu {
+        return Ok(Device::Cpu);
+    }
+    match gpu::Device::request(DeviceOptions::default()).await {
+        // The CPU executor is faster than an adapter that computes on the CPU.
+        Ok(device) if choice == Choice::Auto && device.info().software => Ok(Device::Cpu),
+        Ok(device) => Ok(Device::Gpu(device)),
+        Err(_) if choice == Choice::Auto => Ok(Device::Cpu),
+        Err(error) => Err(Error::Device { choice: "gpu", message: format!("{error}; use --device cpu") }),
     }
 }
 
@@ -33,6 +37,11 @@ pub fn describe(device: &Device) -> String {
         Device::Cpu => {
             let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
             format!("CPU ({cores} {})", if cores == 1 { "core" } else { "cores" })
+        }
+        Device::Gpu(device) => {
+            let info = device.info();
+            let software = if info.software { ", computing on the CPU" } else { "" };
+            format!("{} ({}{software})", info.adapter, info.backend)
         }
     }
 }
