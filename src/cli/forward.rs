@@ -11,8 +11,8 @@ use super::{Error, device};
 
 /// Runs one network of a checkpoint on tensors from a file
 ///
-/// Tensors are named as diffusers names the arguments. F32, F16, BF16, F64, I64 and I32 are read and computed with as
-/// f32; a scalar may stand for a list of one.
+/// Tensors are named as diffusers names the arguments. F32, F16, BF16, F64, I64 and I32 are read,
+/// all computed with as f32; a scalar may stand for a list of one.
 ///
 ///   UNet2DModel           sample, timestep → out
 ///   UNet2DConditionModel  sample, timestep, encoder_hidden_states → out, and what else its

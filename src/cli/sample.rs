@@ -33,11 +33,11 @@ pub struct Args {
     negative_prompt: String,
 
     /// Seed of the noise
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
 
     /// Number of steps, diffusers' `num_inference_steps`
-    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps, allow_negative_numbers = true)]
     steps: usize,
 
     /// How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and a step
@@ -59,11 +59,11 @@ pub struct Args {
     eta: f64,
 
     /// Height in pixels; by default what the model was trained at
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     height: Option<usize>,
 
     /// Width in pixels; by default what the model was trained at
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     width: Option<usize>,
 
     /// Where the networks run
@@ -81,11 +81,18 @@ pub struct Args {
     trace: Option<PathBuf>,
 }
 
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
 /// Draws the picture.
 pub async fn run(args: Args) -> Result<(), Error> {
     // Everything that can be wrong with the arguments alone, before the weights are read.
     let out = Output::new(&args.out)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
+    if trace.as_ref().is_some_and(|trace| trace.is_same_file(&out)) {
+        return Err(Error::path(&args.out, "--out and --trace name the same file; give each its own"));
+    }
     let scheduler = match (&args.scheduler, args.solver) {
         (Some(path), _) => Scheduler::Config(Box::new(scheduler::Scheduler::read(path)?.config)),
         (None, Some(solver)) => Scheduler::Solver(solver),
