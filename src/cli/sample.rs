@@ -142,13 +142,14 @@ async fn load(model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
     }
     let device = device::open(choice).await?;
     note(format_args!("device: {}", device::describe(&device)));
-    let bar = bar("loading  {bar:40} {decimal_bytes}/{decimal_total_bytes}  {msg}");
+    let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
     let start = Instant::now();
     let mut on_progress = |progress: undiffuse::pipeline::LoadProgress| {
         bar.set_length(progress.total);
         bar.set_position(progress.loaded);
-        if bar.message() != progress.file {
-            bar.set_message(progress.file);
+        let part = progress.file.split('/').next().unwrap_or_default();
+        if bar.message() != part {
+            bar.set_message(part.to_owned());
         }
     };
     let loaded = Pipeline::load(&DirectorySource::new(model), device, &mut on_progress).await;
@@ -162,7 +163,7 @@ async fn load(model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
 /// Makes all steps; the picture of x_0.
 async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rgba, Error> {
     let total = sampler.total();
-    let bar = bar("sampling {bar:40} {pos}/{len}  {per_sec}, {eta} left");
+    let bar = bar("sampling {bar:30} {pos}/{len}  {per_sec}, {eta} left");
     bar.set_length(total as u64);
     let start = Instant::now();
     let mut picture = None;
