@@ -11,8 +11,8 @@ use super::{Error, device};
 
 /// Runs one network of a checkpoint on tensors from a file
 ///
-/// Tensors are named as diffusers names the arguments. F32, F16, BF16, F64, I64 and I32 are read and computed with as
-/// f32; a scalar may stand for a list of one.
+/// Tensors are named as diffusers names the arguments. F32, F16, BF16, F64, I64 and I32 are read,
+/// all computed with as f32; a scalar may stand for a list of one.
 ///
 ///   UNet2DModel           sample, timestep → out
 ///   UNet2DConditionModel  sample, timestep, encoder_hidden_states → out, and what else its
@@ -62,12 +62,15 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Some(file) => Component::load(&WithWeights { folder, file }, device, Some(&file.name)).await,
     };
     let component = component.map_err(|e| Error::checkpoint(&args.component, e))?;
-    let computed = component.run(&inputs).await.map_err(|error| match error {
-        pipeline::Error::Input { name, .. } if !inputs.contains_key(&name) => {
-            let found = inputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            Error::path(&args.inputs, format!("there is no tensor `{name}`, which this network takes; found: {found}"))
-        }
-        error => Error::path(&args.inputs, error),
+    let computed = component.run(&inputs).await.map_err(|error| {
+        let message = match &error {
+            pipeline::Error::Input { name, .. } if !inputs.contains_key(name) => {
+                let held = inputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                format!("{error}; the file holds: {}", if held.is_empty() { "nothing" } else { &held })
+            }
+            _ => error.to_string(),
+        };
+        Error::path(&args.inputs, message)
     })?;
     let stored = computed.iter().map(|(name, tensor)| (name.as_str(), Stored::f32(&tensor.shape, &tensor.data)));
     outputs.write(&tensors::to_bytes(&args.outputs, stored)?)?;

@@ -48,6 +48,8 @@ struct Report {
     lines: Vec<(String, String)>,
     /// Why it cannot be run.
     problems: Vec<String>,
+    /// The scheduler's class, where it has no solver here and another must be chosen.
+    unsolved: Option<String>,
 }
 
 /// Prints the report.
@@ -61,6 +63,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         report.pipeline(folder).await?;
     } else if folder.join("config.json").is_file() {
         report.network("network", folder).await?;
+        report.check_network("network", folder).await;
     } else {
         let message = "neither a checkpoint (no model_index.json) nor a network (no config.json)";
         return Err(Error::path(folder, message));
@@ -93,8 +96,12 @@ impl Report {
             let part = folder.join(name);
             if name == "scheduler" {
                 self.scheduler(folder);
-            } else if NETWORKS.iter().any(|(network, _)| *network == class) && part.join("config.json").is_file() {
+            } else if part.join("config.json").is_file() {
                 self.network(name, &part).await?;
+                // Others, such as a safety checker, are not run.
+                if NETWORKS.iter().any(|(network, _)| *network == class) {
+                    self.check_network(name, &part).await;
+                }
             } else {
                 self.line(name, class);
             }
@@ -109,21 +116,24 @@ impl Report {
         let class = config.get("_class_name").or_else(|| config.get("architectures")?.get(0)).and_then(Value::as_str);
         let class = class.unwrap_or("of no class");
         self.line(name, class);
-        let keys = NETWORKS.iter().find(|(network, _)| *network == class).map_or(&[][..], |(_, keys)| keys);
-        let number = |key: &&str| config.get(*key).map(|value| format!("{key} {value}"));
-        let numbers: Vec<String> = keys.iter().filter_map(number).collect();
-        if !numbers.is_empty() {
-            self.line("", numbers.join(", "));
+        let network = NETWORKS.iter().find(|(network, _)| *network == class);
+        if let Some((_, keys)) = network {
+            let numbers = keys.iter().filter_map(|key| Some((*key, config.get(*key)?)));
+            self.line("", numbers.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", "));
         }
         let source = DirectorySource::new(folder);
         for file in weight_files(folder) {
             let described = SafetensorsReader::open(&source, &file).await.map(|reader| describe(&reader));
             self.line("", described.unwrap_or_else(|error| error.to_string()));
         }
+        Ok(())
+    }
+
+    /// Whether the network of `folder` can be loaded.
+    async fn check_network(&mut self, name: &str, folder: &Path) {
         let source = HeadersOnly::new(folder);
         let loaded = Component::load(&source, Device::Cpu, None).await.map(drop);
         self.check(&source, loaded.map_err(|error| format!("{name}: {error}")));
-        Ok(())
     }
 
     fn scheduler(&mut self, folder: &Path) {
@@ -134,14 +144,23 @@ impl Report {
                 return self.problem(error.to_string());
             }
         };
-        let solver = match scheduler.config.solver() {
-            Some(solver) => format!("solver {solver}"),
-            None => "no solver of its own here: choose one with --solver".to_owned(),
-        };
-        self.line("scheduler", format!("{}, {solver}", scheduler.config.class_name()));
-        let keys = ["prediction_type", "num_train_timesteps", "beta_schedule", "timestep_spacing"];
-        let values = keys.iter().filter_map(|key| Some(format!("{key} {}", scheduler.stored(key)?)));
-        self.line("", values.collect::<Vec<_>>().join(", "));
+        let class = scheduler.config.class_name();
+        match scheduler.config.solver() {
+            Some(solver) => self.line("scheduler", format!("{class}, solver {solver}")),
+            None => {
+                self.line("scheduler", format!("{class}, which has no solver here"));
+                self.unsolved = Some(class.to_owned());
+            }
+        }
+        // What a class predicts unless its config says otherwise.
+        let prediction_type = scheduler.stored("prediction_type").and_then(Value::as_str).unwrap_or("epsilon");
+        let others = ["num_train_timesteps", "beta_schedule", "timestep_spacing"];
+        let others = others.iter().filter_map(|key| Some((key, scheduler.stored(key)?)));
+        let others = others.map(|(key, value)| match value.as_str() {
+            Some(name) => format!(", {key} {name}"),
+            None => format!(", {key} {value}"),
+        });
+        self.line("", format!("prediction_type {prediction_type}{}", others.collect::<String>()));
     }
 
     /// The sizes of latents and picture, where the configs can be read; where they cannot, that is a problem already.
@@ -181,7 +200,11 @@ impl Report {
     fn verdict(&mut self) {
         let problems = std::mem::take(&mut self.problems);
         if problems.is_empty() {
-            self.line("supported", "yes");
+            let verdict = match self.unsolved.take() {
+                None => "yes".to_owned(),
+                Some(class) => format!("yes, with --solver, as there is none for {class}"),
+            };
+            self.line("supported", verdict);
         }
         for (index, problem) in problems.into_iter().enumerate() {
             if index == 0 { self.line("supported", format!("no: {problem}")) } else { self.line("", problem) }

@@ -66,6 +66,14 @@ impl Output {
         })
     }
 
+    /// Whether writing both would leave one.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let place = |output: &Self| {
+            (fs::canonicalize(folder(&output.target)).ok(), output.target.file_name().map(|n| n.to_owned()))
+        };
+        place(self) == place(other)
+    }
+
     /// The path as it was given.
     pub fn path(&self) -> std::path::Display<'_> {
         self.given.display()

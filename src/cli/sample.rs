@@ -33,11 +33,11 @@ pub struct Args {
     negative_prompt: String,
 
     /// Seed of the noise
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
 
     /// Number of steps, diffusers' `num_inference_steps`
-    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps, allow_negative_numbers = true)]
     steps: usize,
 
     /// How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and a step
@@ -59,11 +59,11 @@ pub struct Args {
     eta: f64,
 
     /// Height in pixels; by default what the model was trained at
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     height: Option<usize>,
 
     /// Width in pixels; by default what the model was trained at
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     width: Option<usize>,
 
     /// Where the networks run
@@ -81,11 +81,18 @@ pub struct Args {
     trace: Option<PathBuf>,
 }
 
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
 /// Draws the picture.
 pub async fn run(args: Args) -> Result<(), Error> {
     // Everything that can be wrong with the arguments alone, before the weights are read.
     let out = Output::new(&args.out)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
+    if trace.as_ref().is_some_and(|trace| trace.is_same_file(&out)) {
+        return Err(Error::path(&args.out, "--out and --trace name the same file; give each its own"));
+    }
     let scheduler = match (&args.scheduler, args.solver) {
         (Some(path), _) => Scheduler::Config(Box::new(scheduler::Scheduler::read(path)?.config)),
         (None, Some(solver)) => Scheduler::Solver(solver),
@@ -135,13 +142,14 @@ async fn load(model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
     }
     let device = device::open(choice).await?;
     note(format_args!("device: {}", device::describe(&device)));
-    let bar = bar("loading  {bar:40} {decimal_bytes}/{decimal_total_bytes}  {msg}");
+    let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
     let start = Instant::now();
     let mut on_progress = |progress: undiffuse::pipeline::LoadProgress| {
         bar.set_length(progress.total);
         bar.set_position(progress.loaded);
-        if bar.message() != progress.file {
-            bar.set_message(progress.file);
+        let part = progress.file.split('/').next().unwrap_or_default();
+        if bar.message() != part {
+            bar.set_message(part.to_owned());
         }
     };
     let loaded = Pipeline::load(&DirectorySource::new(model), device, &mut on_progress).await;
@@ -155,7 +163,7 @@ async fn load(model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
 /// Makes all steps; the picture of x_0.
 async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rgba, Error> {
     let total = sampler.total();
-    let bar = bar("sampling {bar:40} {pos}/{len}  {per_sec}, {eta} left");
+    let bar = bar("sampling {bar:30} {pos}/{len}  {per_sec}, {eta} left");
     bar.set_length(total as u64);
     let start = Instant::now();
     let mut picture = None;

@@ -20,7 +20,7 @@ pub struct Args {
     config: PathBuf,
 
     /// Number of steps, diffusers' `num_inference_steps`
-    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps, allow_negative_numbers = true)]
     steps: usize,
 
     /// Another solver with the same noise schedule, as diffusers' `from_config` makes it

@@ -1,0 +1,448 @@
+//! The command as its users run it: what it writes, what it prints, how it refuses.
+#![cfg(not(target_arch = "wasm32"))]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::{Tensor, read_tensors, worst_beyond};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn emoji64() -> PathBuf {
+    repository().join("www/models/emoji64")
+}
+
+fn network(name: &str) -> PathBuf {
+    repository().join("tests/reference/models").join(name)
+}
+
+/// A command that has ended.
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn command(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_undiffuse"));
+    command.args(arguments.iter().map(|argument| argument.as_ref()));
+    let given = |name: &str| arguments.iter().any(|argument| argument.as_ref() == name);
+    if (given("sample") || given("forward")) && !given("--device") && !given("--help") {
+        // What is tested here is the command. Devices are compared elsewhere.
+        command.args(["--device", "cpu"]);
+    }
+    command
+}
+
+fn undiffuse(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Ran {
+    let output = command(arguments).output().expect("the command starts");
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("stdout is text"),
+        stderr: String::from_utf8(output.stderr).expect("stderr is text"),
+    }
+}
+
+/// Runs a command that must succeed; what it printed.
+fn succeed(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> String {
+    let ran = undiffuse(arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    ran.stdout
+}
+
+/// Runs a command that must fail with `code`, print no result, and name each of `words` in its message.
+fn refuse(code: i32, words: &[&str], arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
+    let Ran { code: found, stdout, stderr } = undiffuse(arguments);
+    let call: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
+    let context = format!("undiffuse {}\n{stderr}", call.join(" "));
+    assert_eq!(found, Some(code), "{context}");
+    assert_eq!(stdout, "", "{context}");
+    assert!(!stderr.contains("panicked"), "{context}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    let [error] = errors[..] else { panic!("one line that begins with `error: `\n{context}") };
+    // A command line that cannot be read is answered at more length: with the possible values, and where to find help.
+    let message = if code == 2 { stderr.as_str() } else { error };
+    assert!(code == 2 || stderr.ends_with(&format!("{error}\n")), "the error comes last\n{context}");
+    for word in words {
+        assert!(message.contains(word), "no {word:?}\n{context}");
+    }
+}
+
+/// Draws with two steps and returns the bytes of the PNG.
+fn draw(folder: &TempDir, seed: &str, more: &[&str]) -> Vec<u8> {
+    let out = folder.path().join("out.png");
+    let model = emoji64();
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+        vec![&"sample", &model, &"--prompt", &"a happy cat", &"--steps", &"2"];
+    arguments.extend([&"--seed" as &dyn AsRef<_>, &seed, &"--out", &out]);
+    arguments.extend(more.iter().map(|argument| argument as &dyn AsRef<_>));
+    assert_eq!(succeed(&arguments), format!("{}\n", out.display()), "stdout holds the path and nothing else");
+    fs::read(&out).expect("the picture")
+}
+
+/// Width, height and RGB bytes of a PNG.
+fn decode(png: &[u8]) -> (usize, usize, Vec<u8>) {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    let info = reader.next_frame(&mut pixels).expect("pixels");
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    (info.width as usize, info.height as usize, pixels)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_same_seed_gives_the_same_picture_and_another_seed_another() {
+    let folder = TempDir::new().unwrap();
+    let first = draw(&folder, "7", &[]);
+    assert_eq!(decode(&first).0, 64);
+    assert!(first == draw(&folder, "7", &[]), "the same seed gave another picture");
+    assert!(first != draw(&folder, "8", &[]), "another seed gave the same picture");
+    assert!(first != draw(&folder, "7", &["--negative-prompt", "a dog"]), "the negative prompt has no effect");
+    assert!(first != draw(&folder, "7", &["--solver", "euler_ancestral"]), "the solver has no effect");
+    assert_eq!(names(folder.path()), ["out.png"], "no temporary file stays behind");
+}
+
+#[test]
+fn a_size_is_drawn_as_asked() {
+    let folder = TempDir::new().unwrap();
+    let (width, height, _) = decode(&draw(&folder, "1", &["--width", "32", "--height", "48", "--guidance-scale", "1"]));
+    assert_eq!((width, height), (32, 48));
+}
+
+#[test]
+fn a_trace_holds_the_run() {
+    let folder = TempDir::new().unwrap();
+    let trace = folder.path().join("trace.safetensors");
+    let png = draw(&folder, "3", &["--trace", trace.to_str().unwrap()]);
+
+    let bytes = fs::read(&trace).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let described: BTreeMap<String, (Dtype, Vec<usize>)> =
+        file.iter().map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec()))).collect();
+    let expected = [
+        ("timesteps", Dtype::F32, vec![2]),
+        ("initial_latents", Dtype::F32, vec![1, 4, 16, 16]),
+        ("latents_after_step", Dtype::F32, vec![2, 1, 4, 16, 16]),
+        ("image", Dtype::F32, vec![1, 3, 64, 64]),
+        ("token_ids", Dtype::I64, vec![1, 32]),
+        ("negative_token_ids", Dtype::I64, vec![1, 32]),
+    ];
+    let expected = expected.map(|(name, dtype, shape)| (name.to_owned(), (dtype, shape)));
+    assert_eq!(described, BTreeMap::from(expected));
+
+    let tensors = read_tensors(&trace);
+    assert_eq!(tensors["timesteps"].data, [501.0, 1.0], "2 of 1000 timesteps, leading, with an offset of 1");
+    let latents = &tensors["latents_after_step"].data;
+    let length = latents.len() / 2;
+    assert!(latents[..length] != latents[length..], "both steps have the same latents");
+    assert!(tensors["initial_latents"].data != latents[..length], "the first step changed nothing");
+    let (width, height, pixels) = decode(&png);
+    for (i, &v) in tensors["image"].data.iter().enumerate() {
+        let (channel, pixel) = (i / (width * height), i % (width * height));
+        let level = f32::from(pixels[pixel * 3 + channel]);
+        assert!(
+            (v * 255.0 - level).abs() <= 0.51,
+            "channel {channel}, pixel {pixel}: {v} in the trace, {level} in the PNG"
+        );
+    }
+}
+
+#[test]
+fn a_model_without_a_prompt_needs_none() {
+    let folder = TempDir::new().unwrap();
+    let model = folder.path().join("model");
+    let network = network("unet2d_ddpm_cifar_like");
+    for part in ["unet", "scheduler"] {
+        fs::create_dir_all(model.join(part)).unwrap();
+    }
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        fs::copy(network.join(file), model.join("unet").join(file)).unwrap();
+    }
+    fs::write(model.join("model_index.json"), r#"{"_class_name": "DDPMPipeline"}"#).unwrap();
+    fs::write(model.join("scheduler/scheduler_config.json"), r#"{"_class_name": "DDPMScheduler"}"#).unwrap();
+    let out = folder.path().join("out.png");
+    succeed(&[&"sample", &model, &"--steps", &"2", &"--out", &out]);
+    let (width, height, _) = decode(&fs::read(&out).unwrap());
+    assert_eq!((width, height), (16, 16));
+    refuse(1, &["DDPMPipeline takes no prompt"], &[&"sample", &model, &"--prompt", &"a cat", &"--out", &out]);
+}
+
+/// Writes the inputs of one call recorded in `io`, with the dtypes that they have there.
+fn write_inputs(io: &SafeTensors, case: &str, path: &Path) {
+    let prefix = format!("{case}/in/");
+    let inputs = io.iter().filter_map(|(name, view)| Some((name.strip_prefix(&prefix)?, view)));
+    fs::write(path, safetensors::serialize(inputs.collect::<Vec<_>>(), None).unwrap()).unwrap();
+}
+
+#[test]
+fn forward_computes_what_was_recorded() {
+    let folder = TempDir::new().unwrap();
+    let (inputs, outputs) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let component = network("unet_sd1_like");
+    let recorded = read_tensors(&component.join("io.safetensors"));
+    let bytes = fs::read(component.join("io.safetensors")).unwrap();
+    let io = SafeTensors::deserialize(&bytes).unwrap();
+    let cases: Vec<&str> = recorded.keys().filter_map(|name| name.strip_suffix("/in/sample")).collect();
+    assert!(!cases.is_empty());
+    let check = |case: &str, weights: &[&str], suffix: &str| {
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"forward", &component];
+        arguments.extend([&"--inputs" as &dyn AsRef<_>, &inputs, &"--outputs", &outputs]);
+        arguments.extend(weights.iter().map(|argument| argument as &dyn AsRef<_>));
+        assert_eq!(succeed(&arguments), format!("{}\n", outputs.display()));
+        let (actual, expected) = (read_tensors(&outputs), &recorded[&format!("{case}/out{suffix}")]);
+        assert_eq!(actual.keys().collect::<Vec<_>>(), ["out"]);
+        assert_eq!(actual["out"].shape, expected.shape);
+        // The tolerance of the reference for one call.
+        worst_beyond(&actual["out"].data, expected, 1e-4).unwrap_or_else(|e| panic!("{case}: {e}"));
+    };
+    for case in &cases {
+        write_inputs(&io, case, &inputs);
+        check(case, &[], "");
+        check(case, &["--weights", "diffusion_pytorch_model.fp16.safetensors"], "_f16weights");
+    }
+}
+
+#[test]
+fn forward_takes_weights_from_elsewhere() {
+    let folder = TempDir::new().unwrap();
+    let (inputs, outputs) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let bytes = fs::read(network("unet_sd1_like").join("io.safetensors")).unwrap();
+    write_inputs(&SafeTensors::deserialize(&bytes).unwrap(), "a", &inputs);
+    let weights = network("unet_sd1_like").join("diffusion_pytorch_model.safetensors");
+    let component = network("unet_sd1_like_short_config");
+    succeed(&[&"forward", &component, &"--weights", &weights, &"--inputs", &inputs, &"--outputs", &outputs]);
+    let expected = &read_tensors(&network("unet_sd1_like").join("io.safetensors"))["a/out"];
+    worst_beyond(&read_tensors(&outputs)["out"].data, expected, 1e-4).unwrap_or_else(|e| panic!("{e}"));
+    refuse(
+        1,
+        &["none.safetensors", "no such file"],
+        &[&"forward", &component, &"--weights", &"none.safetensors", &"--inputs", &inputs, &"--outputs", &outputs],
+    );
+}
+
+#[test]
+fn forward_names_the_input_that_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let (inputs, outputs) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let component = network("unet_sd1_like");
+    let call: [&dyn AsRef<_>; 6] = [&"forward", &component, &"--inputs", &inputs, &"--outputs", &outputs];
+    let tensor = |shape: &[usize]| Tensor { shape: shape.to_vec(), data: vec![0.5; shape.iter().product()] };
+    let write = |tensors: &[(&str, Tensor)]| {
+        let bytes: Vec<Vec<u8>> =
+            tensors.iter().map(|(_, t)| t.data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, t), bytes)| {
+            (*name, safetensors::tensor::TensorView::new(Dtype::F32, t.shape.clone(), bytes).unwrap())
+        });
+        fs::write(&inputs, safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
+    };
+    let bytes = fs::read(component.join("io.safetensors")).unwrap();
+    let recorded = SafeTensors::deserialize(&bytes).unwrap();
+    let width = recorded.tensor("a/in/encoder_hidden_states").unwrap().shape()[2];
+    let (sample, timestep, text) = (tensor(&[1, 4, 8, 8]), tensor(&[]), tensor(&[1, 3, width]));
+
+    write(&[("timestep", timestep.clone()), ("a/in/sample", sample.clone()), ("encoder_hidden_states", text.clone())]);
+    refuse(1, &["in.safetensors", "`sample`", "it is missing; the file holds: a/in/sample, "], &call);
+    write(&[("sample", tensor(&[4, 8, 8])), ("timestep", timestep.clone()), ("encoder_hidden_states", text.clone())]);
+    refuse(1, &["`sample`", "[4, 8, 8]", "4 axes"], &call);
+    write(&[
+        ("sample", tensor(&[1, 3, 8, 8])),
+        ("timestep", timestep.clone()),
+        ("encoder_hidden_states", text.clone()),
+    ]);
+    refuse(1, &["`sample`", "[1, 3, 8, 8]", "[1, 4, 8, 8]"], &call);
+    let superfluous = tensor(&[1]);
+    write(&[("sample", sample), ("timestep", timestep), ("encoder_hidden_states", text), ("sigma", superfluous)]);
+    refuse(1, &["`sigma`", "sample", "timestep", "encoder_hidden_states"], &call);
+    fs::write(&inputs, "{}").unwrap();
+    refuse(1, &["in.safetensors", "not a valid safetensors file"], &call);
+    fs::remove_file(&inputs).unwrap();
+    refuse(1, &["in.safetensors"], &call);
+    assert!(!outputs.exists());
+}
+
+#[test]
+fn a_schedule_is_readable_and_parses() {
+    let config = emoji64().join("scheduler/scheduler_config.json");
+    for solver in ["ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m"] {
+        let json = succeed(&[&"schedule", &config, &"--steps", &"7", &"--solver", &solver, &"--json"]);
+        let table: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(table["steps"].as_array().map(Vec::len), Some(7), "{solver}");
+        assert!(table["steps"][0]["prev_sample"]["sample"].is_f64(), "{solver}");
+    }
+    let from_file = succeed(&[&"schedule", &config, &"--steps", &"7"]);
+    assert_eq!(from_file.lines().count(), 10, "{from_file}");
+    assert!(from_file.starts_with("DDIMScheduler, 7 steps\n"), "{from_file}");
+    for folder in [emoji64(), emoji64().join("scheduler")] {
+        assert_eq!(succeed(&[&"schedule", &folder, &"--steps", &"7"]), from_file);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let mut child = command(&[&"schedule", &emoji64(), &"--steps", &"900"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn inspect_names_the_parts() {
+    let report = succeed(&[&"inspect", &emoji64()]);
+    for part in [
+        "StableDiffusionPipeline",
+        "UNet2DConditionModel",
+        "AutoencoderKL",
+        "CLIPTextModel",
+        "CLIPTokenizer",
+        "DDIMScheduler, solver ddim",
+        "prediction_type epsilon",
+        "5,599,652 parameters, 11.24 MB, F16",
+        "4 channels of 16×16",
+        "64×64 pixels",
+        "supported     yes\n",
+    ] {
+        assert!(report.contains(part), "no {part:?}\n{report}");
+    }
+    let report = succeed(&[&"inspect", &network("vae_sd_like")]);
+    assert!(report.contains("AutoencoderKL") && report.contains("supported  yes"), "{report}");
+}
+
+#[test]
+fn inspect_says_why_a_checkpoint_cannot_be_run() {
+    let folder = copy_of_emoji64();
+    let index = folder.path().join("model_index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline")).unwrap();
+    truncate(&folder.path().join("vae/diffusion_pytorch_model.safetensors"));
+    let report = succeed(&[&"inspect", &folder.path()]);
+    for word in ["no: model_index.json: `_class_name` is \"StableDiffusionXLPipeline\"", "the file ends after"] {
+        assert!(report.contains(word), "no {word:?}\n{report}");
+    }
+    fs::write(&index, &text).unwrap();
+    let report = succeed(&[&"inspect", &folder.path()]);
+    assert!(report.contains("no: vae/diffusion_pytorch_model.safetensors: the file ends after"), "{report}");
+}
+
+fn copy_of_emoji64() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::copy(emoji64().join("model_index.json"), folder.path().join("model_index.json")).unwrap();
+    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
+        fs::create_dir(folder.path().join(part)).unwrap();
+        for name in names(&emoji64().join(part)) {
+            fs::copy(emoji64().join(part).join(&name), folder.path().join(part).join(&name)).unwrap();
+        }
+    }
+    folder
+}
+
+fn truncate(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1000).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_with_the_name_of_its_file() {
+    let folder = copy_of_emoji64();
+    let out = folder.path().join("out.png");
+    let call: [&dyn AsRef<_>; 6] = [&"sample", &folder.path(), &"--prompt", &"a cat", &"--out", &out];
+    let weights = folder.path().join("unet/diffusion_pytorch_model.safetensors");
+    truncate(&weights);
+    refuse(1, &["unet/diffusion_pytorch_model.safetensors", "the file ends after", "download it again"], &call);
+    fs::write(&weights, "<!DOCTYPE html>").unwrap();
+    refuse(1, &["unet/diffusion_pytorch_model.safetensors", "not a valid safetensors file"], &call);
+    fs::remove_file(&weights).unwrap();
+    refuse(1, &["unet/diffusion_pytorch_model.safetensors", "no such file"], &call);
+    fs::write(folder.path().join("unet/config.json"), "{").unwrap();
+    refuse(1, &["unet", "config.json"], &call);
+    fs::remove_file(folder.path().join("model_index.json")).unwrap();
+    refuse(1, &["model_index.json", "no such file"], &call);
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_path_that_cannot_be_used_is_refused_before_anything_is_loaded() {
+    let folder = TempDir::new().unwrap();
+    let (model, out) = (emoji64(), folder.path().join("out.png"));
+    let file = folder.path().join("file");
+    fs::write(&file, "kept").unwrap();
+    let sample = |out: &Path, words: &[&str]| {
+        refuse(1, words, &[&"sample", &model, &"--prompt", &"a cat", &"--out", &out]);
+        let ran = undiffuse(&[&"sample", &model, &"--prompt", &"a cat", &"--out", &out]);
+        assert!(!ran.stderr.contains("loaded"), "{}", ran.stderr);
+    };
+    sample(&folder.path().join("none/out.png"), &["none/out.png", "does not exist"]);
+    sample(&file.join("out.png"), &["file/out.png", "does not exist"]);
+    sample(folder.path(), &["this is a folder"]);
+    let trace = folder.path().join("none/trace.safetensors");
+    let call: [&dyn AsRef<_>; 8] = [&"sample", &model, &"--prompt", &"a cat", &"--out", &out, &"--trace", &trace];
+    refuse(1, &["none/trace.safetensors", "does not exist"], &call);
+    let call: [&dyn AsRef<_>; 8] = [&"sample", &model, &"--prompt", &"a cat", &"--out", &out, &"--trace", &out];
+    refuse(1, &["out.png", "the same file"], &call);
+    let missing = folder.path().join("missing");
+    refuse(1, &["missing", "no such folder"], &[&"sample", &missing, &"--prompt", &"a cat", &"--out", &out]);
+    refuse(1, &["missing"], &[&"schedule", &missing]);
+    refuse(1, &["missing", "no such folder"], &[&"inspect", &missing]);
+    refuse(1, &["model_index.json", "config.json"], &[&"inspect", &folder.path()]);
+    refuse(1, &["scheduler_config.json"], &[&"schedule", &folder.path()]);
+    assert_eq!(names(folder.path()), ["file"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+}
+
+#[test]
+fn an_option_out_of_range_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let (model, out) = (emoji64(), folder.path().join("out.png"));
+    let sample = |code: i32, words: &[&str], option: &str, value: &str| {
+        let call: [&dyn AsRef<_>; 8] = [&"sample", &model, &"--prompt", &"a cat", &"--out", &out, &option, &value];
+        refuse(code, words, &call);
+    };
+    sample(2, &["--solver", "eulr", "euler_ancestral"], "--solver", "eulr");
+    sample(2, &["--steps", "at least one step"], "--steps", "0");
+    sample(2, &["--seed", "-1", "from 0 to 18446744073709551615"], "--seed", "-1");
+    sample(2, &["--device", "tpu", "auto, gpu, cpu"], "--device", "tpu");
+    sample(1, &["num_inference_steps is 1001", "1 to 1000"], "--steps", "1001");
+    sample(1, &["eta is 2", "from 0 to 1"], "--eta", "2");
+    sample(1, &["`guidance_scale` is NaN"], "--guidance-scale", "NaN");
+    sample(1, &["`height` is 63", "multiple of 4"], "--height", "63");
+    sample(1, &["scheduler/none.json"], "--scheduler", "scheduler/none.json");
+    refuse(1, &["emoji64", "--prompt"], &[&"sample", &model, &"--out", &out]);
+    refuse(2, &["--out"], &[&"sample", &model]);
+    refuse(2, &["--steps", "ten"], &[&"schedule", &model, &"--steps", &"ten"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn every_subcommand_explains_itself() {
+    for (subcommand, words) in [
+        ("sample", &["--negative-prompt", "--guidance-scale", "dpmpp_2m", "latents_after_step", "[default: 7.5]"][..]),
+        ("forward", &["encoder_hidden_states", "decode/in", "pooler_output", "--weights"]),
+        ("schedule", &["--json", "x_{t-1}", "--eta"]),
+        ("inspect", &["model_index.json"]),
+    ] {
+        let help = succeed(&[&subcommand, &"--help"]);
+        for word in words {
+            assert!(help.contains(word), "no {word:?} in the help of {subcommand}\n{help}");
+        }
+    }
+    assert_eq!(succeed(&[&"--version"]), format!("undiffuse {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(undiffuse(&[]).code, Some(2), "no subcommand is no command");
+}
