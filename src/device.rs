@@ -2,15 +2,17 @@
 
 use std::rc::Rc;
 
-use crate::cpu;
 use crate::graph::{DType, Graph, WeightSpec};
 use crate::weights::Dtype;
+use crate::{cpu, gpu};
 
 /// Where networks run.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The executor of [`crate::cpu`].
     Cpu,
+    /// The executor of [`crate::gpu`].
+    Gpu(gpu::Device),
 }
 
 /// What can go wrong on a device.
@@ -19,6 +21,12 @@ pub enum Error {
     /// On the CPU.
     #[error(transparent)]
     Cpu(#[from] cpu::Error),
+    /// On a GPU.
+    #[error(transparent)]
+    Gpu(#[from] gpu::Error),
+    /// A program, weights and a source of data that are not of one device.
+    #[error("the parts of this network lie on different devices")]
+    Mixed,
 }
 
 /// The weights of one network on a device, shared by its programs.
@@ -26,6 +34,8 @@ pub enum Error {
 pub enum Weights {
     /// On the CPU.
     Cpu(Rc<cpu::Weights>),
+    /// On a GPU; freed when the last program that uses them is.
+    Gpu(Rc<gpu::Weights>),
 }
 
 /// Weights being loaded.
@@ -33,23 +43,25 @@ pub enum Weights {
 pub enum WeightLoader {
     /// On the CPU.
     Cpu(cpu::Weights),
+    /// On a GPU.
+    Gpu(gpu::Weights),
 }
 
-/// A graph with its weights on a device.
+/// A graph with its weights on a device; dropping it frees what it holds there.
 #[derive(Debug)]
 pub enum Program {
     /// On the CPU.
     Cpu(Box<cpu::Program>),
+    /// On a GPU.
+    Gpu(Box<gpu::Program>),
 }
 
 impl WeightLoader {
     /// Places on `device` for the weights `specs`.
-    ///
-    /// # Errors
-    /// If the device cannot hold them.
-    pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
+    pub fn new(device: &Device, specs: &[WeightSpec]) -> Self {
         match device {
-            Device::Cpu => Ok(Self::Cpu(cpu::Weights::new(specs))),
+            Device::Cpu => Self::Cpu(cpu::Weights::new(specs)),
+            Device::Gpu(device) => Self::Gpu(gpu::Weights::new(device, specs)),
         }
     }
 
@@ -60,6 +72,7 @@ impl WeightLoader {
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Self::Cpu(weights) => Ok(weights.put(index, dtype, bytes)?),
+            Self::Gpu(weights) => Ok(weights.put(index, dtype, bytes)?),
         }
     }
 
@@ -73,6 +86,7 @@ impl WeightLoader {
                 weights.check_complete()?;
                 Ok(Weights::Cpu(Rc::new(weights)))
             }
+            Self::Gpu(weights) => Ok(Weights::Gpu(Rc::new(weights))),
         }
     }
 }
@@ -82,9 +96,13 @@ impl Program {
     ///
     /// # Errors
     /// If a weight is missing, or the device cannot run the graph.
-    pub async fn compile(_device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
-        match weights {
-            Weights::Cpu(weights) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights.clone())?))),
+    pub async fn compile(device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
+        match (device, weights) {
+            (Device::Cpu, Weights::Cpu(weights)) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights.clone())?))),
+            (Device::Gpu(device), Weights::Gpu(weights)) => {
+                Ok(Self::Gpu(Box::new(gpu::Program::compile(device, graph, weights.clone()).await?)))
+            }
+            _ => Err(Error::Mixed),
         }
     }
 
@@ -95,6 +113,7 @@ impl Program {
     pub fn write(&mut self, input: &str, data: &[f32]) -> Result<(), Error> {
         match self {
             Self::Cpu(program) => Ok(program.write(input, data)?),
+            Self::Gpu(program) => Ok(program.write(input, data)?),
         }
     }
 
@@ -103,12 +122,11 @@ impl Program {
     /// # Errors
     /// If there is no such input.
     pub fn input_length(&self, input: &str) -> Result<usize, Error> {
-        match self {
-            Self::Cpu(program) => {
-                let id = program.graph().input(input).map_err(cpu::Error::from)?;
-                Ok(program.graph().node(id).elements())
-            }
-        }
+        let graph = match self {
+            Self::Cpu(program) => program.graph(),
+            Self::Gpu(program) => program.graph(),
+        };
+        Ok(graph.node(graph.input(input).map_err(cpu::Error::from)?).elements())
     }
 
     /// Fills an input with an output of `source`, on the device.
@@ -118,6 +136,8 @@ impl Program {
     pub fn copy_from(&mut self, input: &str, source: &Program, output: &str) -> Result<(), Error> {
         match (self, source) {
             (Self::Cpu(program), Self::Cpu(source)) => Ok(program.write(input, source.read(output)?)?),
+            (Self::Gpu(program), Self::Gpu(source)) => Ok(program.copy_input(input, source, output)?),
+            _ => Err(Error::Mixed),
         }
     }
 
@@ -131,6 +151,7 @@ impl Program {
                 let value = program.read(output)?.to_vec();
                 Ok(program.write(input, &value)?)
             }
+            Self::Gpu(program) => Ok(program.copy_input(input, program, output)?),
         }
     }
 
@@ -141,6 +162,7 @@ impl Program {
     pub fn run(&mut self) -> Result<(), Error> {
         match self {
             Self::Cpu(program) => Ok(program.run()?),
+            Self::Gpu(program) => Ok(program.run()?),
         }
     }
 
@@ -160,6 +182,7 @@ impl Program {
                     })
                 })
                 .collect(),
+            Self::Gpu(program) => Ok(program.read(names).await?),
         }
     }
 
@@ -169,21 +192,5 @@ impl Program {
     /// As [`Program::read`].
     pub async fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, Error> {
         Ok(self.read(&[name]).await?.remove(0).into_iter().map(f32::from_bits).collect())
-    }
-
-    /// Frees what the program holds on the device, apart from its weights.
-    pub fn destroy(&mut self) {
-        match self {
-            Self::Cpu(_) => {}
-        }
-    }
-}
-
-impl Weights {
-    /// Frees the weights on the device; programs that use them fail from then on.
-    pub fn destroy(&self) {
-        match self {
-            Self::Cpu(_) => {}
-        }
     }
 }

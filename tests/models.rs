@@ -141,3 +141,8 @@ fn walk(device: &Device, what: &str) {
 fn every_network_of_the_reference_agrees_on_the_cpu() {
     walk(&Device::Cpu, "networks on the CPU");
 }
+
+#[test]
+fn every_network_of_the_reference_agrees_on_the_gpu() {
+    walk(&common::gpu(), "networks on the GPU");
+}

@@ -88,7 +88,7 @@ fn digits(name: &str) -> Vec<usize> {
 
 fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, String> {
     let graph = fuse(&builder.finish());
-    let mut loader = WeightLoader::new(device, graph.weights()).map_err(|e| e.to_string())?;
+    let mut loader = WeightLoader::new(device, graph.weights());
     for (index, spec) in graph.weights().iter().enumerate() {
         // A norm without affine parameters is one with weight 1 and bias 0.
         let neutral = || vec![if spec.name == "weight" { 1.0 } else { 0.0 }; spec.shape.iter().product()];
@@ -133,4 +133,9 @@ fn walk(device: &Device, what: &str) {
 #[test]
 fn every_op_of_the_reference_agrees_on_the_cpu() {
     walk(&Device::Cpu, "ops on the CPU");
+}
+
+#[test]
+fn every_op_of_the_reference_agrees_on_the_gpu() {
+    walk(&common::gpu(), "ops on the GPU");
 }

@@ -103,3 +103,8 @@ fn walk(device: Device, what: &str) {
 fn every_recorded_run_is_reproduced_on_the_cpu() {
     walk(Device::Cpu, "trajectories on the CPU");
 }
+
+#[test]
+fn every_recorded_run_is_reproduced_on_the_gpu() {
+    walk(common::gpu(), "trajectories on the GPU");
+}

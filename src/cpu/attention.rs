@@ -1,6 +1,6 @@
 //! Scaled dot-product attention. Twin of `shaders/attention.wgsl`.
 
-use super::gemm::{Kernel, PANEL, Panels, ROWS, Tile, accumulate, vectorised};
+use super::gemm::{Kernel, PANEL, Panels, ROWS, multiply, pack, vectorised};
 use super::math::exp;
 use super::parallel::for_each_chunk;
 
@@ -60,18 +60,15 @@ impl Kernel for Block<'_> {
         let size = channels / heads;
         let column = self.head * size;
         let count = self.out.len() / channels;
-        let query = |row: usize| {
-            let at = (self.first + row.min(count - 1)) * channels + column;
-            &self.q[at..at + size]
-        };
-        let queries: [&[f32]; ROWS] = std::array::from_fn(query);
+        let mut packed = vec![0.0; ROWS * size.max(key_tokens)];
+        for row in 0..count {
+            pack(&mut packed, row, &self.q[(self.first + row) * channels + column..][..size]);
+        }
         let scale = 1.0 / (size as f32).sqrt();
-        let stride = self.k.count() * PANEL;
+        let stride = key_tokens.next_multiple_of(PANEL);
         let mut scores = vec![0.0; ROWS * stride];
-        for panel in 0..self.k.count() {
-            let mut tile: Tile = [[0.0; PANEL]; ROWS];
-            accumulate(&mut tile, &queries, self.k.panel(panel, 0..size));
-            for (row, sums) in tile.iter().enumerate() {
+        for (panel, values) in self.k.iter().enumerate() {
+            for (row, sums) in multiply(&packed[..ROWS * size], values).iter().enumerate() {
                 scores[row * stride + panel * PANEL..][..PANEL].copy_from_slice(sums);
             }
         }
@@ -84,10 +81,11 @@ impl Kernel for Block<'_> {
             hidden.fill(0.0);
             sums[row] = seen.iter().sum();
         }
-        let weights: [&[f32]; ROWS] = std::array::from_fn(|row| &scores[row * stride..][..key_tokens]);
-        for panel in 0..self.v.count() {
-            let mut tile: Tile = [[0.0; PANEL]; ROWS];
-            accumulate(&mut tile, &weights, self.v.panel(panel, 0..key_tokens));
+        for (row, scores) in scores.chunks_exact(stride).enumerate() {
+            pack(&mut packed, row, &scores[..key_tokens]);
+        }
+        for (panel, values) in self.v.iter().enumerate() {
+            let tile = multiply(&packed[..ROWS * key_tokens], values);
             let width = PANEL.min(size - panel * PANEL);
             for (row, values) in tile.iter().enumerate().take(count) {
                 let at = row * channels + column + panel * PANEL;

@@ -2,7 +2,7 @@
 //!
 //! A linear layer over `[rows, in]` is a 1×1 convolution of a picture one pixel high, so one loop serves both.
 
-use super::gemm::{Kernel, PANEL, Panels, ROWS, Tile, accumulate, vectorised};
+use super::gemm::{Kernel, PANEL, Panels, ROWS, multiply, pack, vectorised};
 use super::parallel::for_each_chunk;
 use crate::graph::Padding;
 
@@ -42,6 +42,9 @@ pub enum Residual<'a> {
     PerChannel(&'a [f32]),
 }
 
+/// Numbers that stay in a core's second-level cache: 512 KiB.
+const CACHED: usize = 1 << 17;
+
 /// `x` is `[batch, height, width, channels]`; `weight` has its rows in the order kernel row, kernel column, input channel.
 pub fn convolution(
     geometry: Geometry,
@@ -54,9 +57,7 @@ pub fn convolution(
     let columns = weight.columns();
     let pixels = geometry.output[0] * geometry.output[1];
     // A run of output pixels whose inputs stay in the cache while all panels pass over them.
-    let run = pixels.min(128).next_multiple_of(ROWS);
-    let runs = pixels.div_ceil(run);
-    let zeros = vec![0.0; geometry.channels];
+    let run = (CACHED / weight.rows().max(1)).clamp(ROWS, pixels.next_multiple_of(ROWS)) / ROWS * ROWS;
     let taps = geometry.kernel[0] * geometry.kernel[1];
     let work = out.len() * taps * geometry.channels;
     let picture = geometry.input[0] * geometry.input[1] * geometry.channels;
@@ -68,8 +69,7 @@ pub fn convolution(
             Residual::None => Residual::None,
         };
         for_each_chunk(out, run * columns, work, |index, out| {
-            debug_assert!(index < runs);
-            vectorised(Run { geometry, x, zeros: &zeros, weight, bias, residual, first: index * run, out });
+            vectorised(Run { geometry, x, weight, bias, residual, first: index * run, out });
         });
     }
 }
@@ -78,7 +78,6 @@ pub fn convolution(
 struct Run<'a> {
     geometry: Geometry,
     x: &'a [f32],
-    zeros: &'a [f32],
     weight: &'a Panels,
     bias: Option<&'a [f32]>,
     residual: Residual<'a>,
@@ -90,23 +89,23 @@ impl Kernel for Run<'_> {
     #[inline(always)]
     fn run(self) {
         let Geometry { kernel, channels, .. } = self.geometry;
-        let columns = self.weight.columns();
+        let (k, columns) = (self.weight.rows(), self.weight.columns());
         let pixels = self.out.len() / columns;
-        for panel in 0..self.weight.count() {
-            for start in (0..pixels).step_by(ROWS) {
-                let mut tile: Tile = [[0.0; PANEL]; ROWS];
+        // What each pixel sees of the input, ROWS pixels to a block; the padding stays zero.
+        let mut blocks = vec![0.0; pixels.next_multiple_of(ROWS) * k];
+        for (block, packed) in blocks.chunks_exact_mut(ROWS * k).enumerate() {
+            for row in 0..ROWS.min(pixels - block * ROWS) {
                 for tap in 0..kernel[0] * kernel[1] {
-                    let mut rows = [self.zeros; ROWS];
-                    for (offset, row) in rows.iter_mut().enumerate() {
-                        // Pixels past the end of a tile repeat the last one and are not stored.
-                        let pixel = self.first + (start + offset).min(pixels - 1);
-                        if let Some(source) = self.source(pixel, tap) {
-                            *row = source;
-                        }
+                    if let Some(source) = self.source(self.first + block * ROWS + row, tap) {
+                        pack(&mut packed[tap * channels * ROWS..], row, source);
                     }
-                    let k = tap * channels;
-                    accumulate(&mut tile, &rows, self.weight.panel(panel, k..k + channels));
                 }
+            }
+        }
+        for (panel, values) in self.weight.iter().enumerate() {
+            for (block, packed) in blocks.chunks_exact(ROWS * k).enumerate() {
+                let start = block * ROWS;
+                let tile = multiply(packed, values);
                 let first_column = panel * PANEL;
                 let width = PANEL.min(columns - first_column);
                 for (offset, sums) in tile.iter().enumerate().take(pixels - start) {

@@ -34,31 +34,40 @@ impl Panels {
         self.n
     }
 
-    /// Number of panels.
-    pub fn count(&self) -> usize {
-        self.n.div_ceil(PANEL)
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.k
     }
 
-    /// Rows `rows` of panel `index`, `[rows, PANEL]`.
+    /// The panels, `[k, PANEL]` each.
     #[inline(always)]
-    pub fn panel(&self, index: usize, rows: std::ops::Range<usize>) -> &[f32] {
-        let base = index * self.k * PANEL;
-        &self.data[base + rows.start * PANEL..base + rows.end * PANEL]
+    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.data.chunks_exact((self.k * PANEL).max(1))
     }
 }
 
-/// tile += rows · panel, where each row has as many elements as the panel has rows.
+/// rows · panel, for rows packed as `[k, ROWS]` by [`pack`] and a panel `[k, PANEL]`.
 #[inline(always)]
-pub fn accumulate(tile: &mut Tile, rows: &[&[f32]; ROWS], panel: &[f32]) {
-    let k = panel.len() / PANEL;
-    let rows = rows.map(|row| &row[..k]);
-    for (index, columns) in panel.chunks_exact(PANEL).enumerate() {
-        for (sums, row) in tile.iter_mut().zip(rows) {
-            let factor = row[index];
-            for (sum, &value) in sums.iter_mut().zip(columns) {
+pub fn multiply(rows: &[f32], panel: &[f32]) -> Tile {
+    let mut tile: Tile = [[0.0; PANEL]; ROWS];
+    let (rows, _) = rows.as_chunks::<ROWS>();
+    let (panel, _) = panel.as_chunks::<PANEL>();
+    for (factors, values) in rows.iter().zip(panel) {
+        for (sums, factor) in tile.iter_mut().zip(factors) {
+            for (sum, value) in sums.iter_mut().zip(values) {
                 *sum += factor * value;
             }
         }
+    }
+    tile
+}
+
+/// Writes `row` as row `index` of a block packed as `[k, ROWS]`, from its first element on.
+#[inline(always)]
+pub fn pack(packed: &mut [f32], index: usize, row: &[f32]) {
+    let (packed, _) = packed.as_chunks_mut::<ROWS>();
+    for (factors, value) in packed.iter_mut().zip(row) {
+        factors[index] = *value;
     }
 }
 

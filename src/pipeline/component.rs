@@ -81,7 +81,7 @@ pub async fn load_weights(
             .or(tables.get(missing.wrapping_sub(specs.len())).map(|t| &t.name));
         return Err(Error::MissingTensor { file, tensor: name.cloned().unwrap_or_default() });
     }
-    let mut loader = WeightLoader::new(device, specs)?;
+    let mut loader = WeightLoader::new(device, specs);
     let tables = std::cell::RefCell::new(tables);
     let wanted = |tensor: &TensorInfo| {
         let (spec, table) = places(tensor, &tables.borrow());

@@ -188,7 +188,6 @@ impl Component {
         program.run()?;
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
         let values = program.read(&names).await?;
-        program.destroy();
         let tensor = |(name, id): &(String, _), words| {
             (name.clone(), NamedTensor { shape: graph.node(*id).shape.clone(), data: floats(words) })
         };

@@ -58,7 +58,7 @@ pub(super) enum Unet {
     Conditional(Unet2dConditionConfig),
 }
 
-/// A checkpoint on a device.
+/// A checkpoint on a device; freed there when it and all its samplers are dropped.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub(super) parts: Rc<Parts>,
@@ -192,17 +192,6 @@ impl Pipeline {
                 Ok(tokenizer.encode_padded(prompt, encoder.config().max_position_embeddings)?.ids)
             }
             None => Ok(Vec::new()),
-        }
-    }
-
-    /// Frees what the pipeline holds on the device. Samplers that are still running fail at their next step.
-    pub fn destroy(&self) {
-        self.parts.unet_weights.destroy();
-        if let Some((_, weights)) = &self.parts.vae {
-            weights.destroy();
-        }
-        if let Some((_, encoder)) = &self.parts.text {
-            encoder.destroy();
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct StepOutput {
     pub denoised: Option<Rgba>,
 }
 
-/// A run of the reverse process.
+/// A run of the reverse process; dropping it frees what it holds on the device.
 #[derive(Debug)]
 pub struct Sampler {
     parts: Rc<Parts>,
@@ -304,17 +304,5 @@ impl Sampler {
         image.truncate(image.len() / 2);
         image.iter_mut().for_each(|v| *v = (*v * 0.5 + 0.5).clamp(0.0, 1.0));
         Ok(image)
-    }
-
-    /// Frees what the run holds on the device.
-    pub fn destroy(&mut self) {
-        self.step.destroy();
-        self.decoder.destroy();
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        self.destroy();
     }
 }

@@ -79,7 +79,6 @@ impl TextEncoder {
         program.write("inputs_embeds", &embeds)?;
         program.run()?;
         let outputs = program.read(&names).await?;
-        program.destroy();
         let mut states: Vec<Vec<f32>> = outputs.into_iter().map(floats).collect();
         let last_hidden_state = states.pop().unwrap_or_default();
         let pooler_output = texts
@@ -89,11 +88,6 @@ impl TextEncoder {
             .collect();
         let hidden_states = std::iter::once(embeds).chain(states).collect();
         Ok(TextEmbeddings { hidden_states, last_hidden_state, pooler_output })
-    }
-
-    /// Frees what it holds on the device.
-    pub fn destroy(&self) {
-        self.weights.destroy();
     }
 }
 

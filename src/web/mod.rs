@@ -1,1 +1,205 @@
-//! The only room that knows JavaScript.
+//! The JavaScript side of the crate: what the package's worker calls. Nothing else knows JavaScript.
+//!
+//! Two classes cross the boundary, [`Pipeline`] and [`Sampler`]. Methods that take time return promises, and hold nothing
+//! that another call could find borrowed, in whatever order JavaScript makes its calls.
+
+mod error;
+mod slot;
+mod source;
+
+use js_sys::{Function, Object, Promise, Reflect, Uint8ClampedArray};
+use serde::Deserialize;
+use serde_json::json;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::future_to_promise;
+
+use crate::device::{self, Device};
+use crate::diffusion::Solver;
+use crate::gpu;
+use crate::pipeline::{self, LoadProgress, Preview, Rgba, SampleOptions, Scheduler, StepOutput};
+use error::Error;
+use slot::Slot;
+pub use source::OpenSource;
+use source::{Failure, JsSource};
+
+/// Prepares the module, once and before all else: a panic is written to the console and told to `on_panic`, because the
+/// promises that it leaves behind never settle.
+#[wasm_bindgen]
+pub fn start(on_panic: Function) {
+    std::panic::set_hook(Box::new(move |info| {
+        console_error_panic_hook::hook(info);
+        // If JavaScript throws as well, there is nobody left to tell.
+        let _ = on_panic.call1(&JsValue::NULL, &info.to_string().into());
+    }));
+}
+
+/// A loaded checkpoint; `free` it, and its runs, to free what it holds on its device.
+#[wasm_bindgen]
+pub struct Pipeline(pipeline::Pipeline);
+
+#[wasm_bindgen]
+impl Pipeline {
+    /// Loads the checkpoint in `source` onto `device`, `"webgpu"` or `"cpu"`. `on_progress` is called with the path of the
+    /// file being read, the bytes read so far of all weight files, and their sum.
+    ///
+    /// # Errors
+    /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
+    pub async fn load(source: OpenSource, device: String, on_progress: Function) -> Result<Pipeline, JsValue> {
+        let failure = Failure::default();
+        let source = JsSource::new(source, failure.clone());
+        let device = open_device(&device).await.map_err(|error| Error::from(error).into_js())?;
+        let mut on_progress = |LoadProgress { file, loaded, total }| {
+            // A listener that throws cannot stop the load: that is what the source's signal is for.
+            let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
+        };
+        match pipeline::Pipeline::load(&source, device, &mut on_progress).await {
+            Ok(pipeline) => Ok(Self(pipeline)),
+            Err(error) => Err(failure.behind(&error).unwrap_or_else(|| Error::from(error).into_js())),
+        }
+    }
+
+    /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
+    pub fn info(&self) -> String {
+        let info = self.0.info();
+        json!({
+            "class": info.class,
+            "scheduler": info.scheduler,
+            "solvers": Solver::ALL.map(Solver::name),
+            "takesPrompt": info.takes_prompt,
+            "maxTokens": info.max_tokens,
+            "width": info.width,
+            "height": info.height,
+            "sizeMultiple": info.scale_factor,
+            "bytes": info.bytes,
+        })
+        .to_string()
+    }
+
+    /// Prepares a run; resolves to a [`Sampler`]. `options` are those of `SampleOptions` in index.d.ts but for the seed and
+    /// the signal, as JSON.
+    pub fn sample(&self, seed: u64, options: String) -> Promise {
+        let pipeline = self.0.clone();
+        future_to_promise(async move {
+            let sampler = async {
+                let options = serde_json::from_str::<Options>(&options)?.with_seed(seed)?;
+                Ok::<_, Error>(pipeline.sampler(options).await?)
+            };
+            let sampler = sampler.await.map_err(Error::into_js)?;
+            let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
+            Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
+        })
+    }
+}
+
+async fn open_device(kind: &str) -> Result<Device, pipeline::Error> {
+    match kind {
+        "cpu" => Ok(Device::Cpu),
+        _ => Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions::default()).await.map_err(device::Error::from)?)),
+    }
+}
+
+/// A run of the reverse process.
+#[wasm_bindgen]
+pub struct Sampler {
+    total: u32,
+    warning: Option<String>,
+    slot: Slot<pipeline::Sampler>,
+}
+
+#[wasm_bindgen]
+impl Sampler {
+    /// How many steps the run has.
+    #[wasm_bindgen(getter)]
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Words of the prompt that the model cannot see, in a sentence.
+    #[wasm_bindgen(getter)]
+    pub fn warning(&self) -> Option<String> {
+        self.warning.clone()
+    }
+
+    /// Computes the next step; resolves to `PlainStep` of protocol.js but for its `milliseconds`, and after the last step to
+    /// undefined.
+    pub fn step(&self) -> Promise {
+        let slot = self.slot.clone();
+        future_to_promise(async move {
+            let mut sampler = slot.take().map_err(Error::into_js)?;
+            let step = sampler.step().await;
+            slot.put(sampler);
+            let step = step.map_err(|error| Error::from(error).into_js())?;
+            Ok(step.map_or(JsValue::UNDEFINED, step_to_js))
+        })
+    }
+
+    /// Frees what the run holds, now or when the step under way is done, and this object.
+    pub fn dispose(self) {
+        self.slot.dispose();
+    }
+}
+
+/// [`SampleOptions`] as JavaScript names them. What is absent takes the default there.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Options {
+    prompt: Option<String>,
+    negative_prompt: Option<String>,
+    steps: Option<usize>,
+    guidance_scale: Option<f64>,
+    solver: Option<String>,
+    eta: Option<f64>,
+    width: Option<usize>,
+    height: Option<usize>,
+    /// Whether every x_t is to be decoded, or only the last.
+    every_image: bool,
+}
+
+impl Options {
+    fn with_seed(self, seed: u64) -> Result<SampleOptions, pipeline::Error> {
+        let usual = SampleOptions::default();
+        Ok(SampleOptions {
+            prompt: self.prompt.unwrap_or(usual.prompt),
+            negative_prompt: self.negative_prompt.unwrap_or(usual.negative_prompt),
+            seed,
+            steps: self.steps.unwrap_or(usual.steps),
+            guidance_scale: self.guidance_scale.unwrap_or(usual.guidance_scale),
+            scheduler: match self.solver {
+                Some(name) => Scheduler::Solver(name.parse()?),
+                None => Scheduler::Checkpoint,
+            },
+            eta: self.eta.unwrap_or(usual.eta),
+            height: self.height,
+            width: self.width,
+            preview: if self.every_image { Preview::Every } else { Preview::Last },
+        })
+    }
+}
+
+fn step_to_js(step: StepOutput) -> JsValue {
+    object(&[
+        ("index", (step.index as f64).into()),
+        ("total", (step.total as f64).into()),
+        ("timestep", step.timestep.into()),
+        ("image", step.image.map_or(JsValue::UNDEFINED, image_to_js)),
+        ("denoised", step.denoised.map_or(JsValue::UNDEFINED, image_to_js)),
+    ])
+}
+
+/// `Pixels` of protocol.js: a copy outside of the module's memory, which can be handed on to another thread.
+fn image_to_js(image: Rgba) -> JsValue {
+    object(&[
+        ("width", (image.width as f64).into()),
+        ("height", (image.height as f64).into()),
+        ("data", Uint8ClampedArray::from(&image.pixels[..]).into()),
+    ])
+}
+
+fn object(entries: &[(&str, JsValue)]) -> JsValue {
+    let object = Object::new();
+    for (key, value) in entries {
+        // A fresh object takes every property.
+        let _ = Reflect::set(&object, &(*key).into(), value);
+    }
+    object.into()
+}

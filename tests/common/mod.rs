@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pollster::block_on;
 use safetensors::{Dtype, SafeTensors};
+use undiffuse::device::Device;
+use undiffuse::gpu;
 
 /// The reference data: `UNDIFFUSE_REFERENCE`, or the copy beside the tests.
 pub fn reference(room: &str) -> PathBuf {
@@ -18,6 +21,14 @@ pub fn folders(directory: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()).collect();
     folders.sort();
     folders
+}
+
+/// The machine's WebGPU adapter, or a software one; a machine without either fails the test rather than skip it.
+pub fn gpu() -> Device {
+    match block_on(gpu::Device::request(gpu::DeviceOptions::default())) {
+        Ok(device) => Device::Gpu(device),
+        Err(error) => panic!("{error}: install a Vulkan driver, or the software one of Debian's mesa-vulkan-drivers"),
+    }
 }
 
 /// The last part of a path.

@@ -1,0 +1,143 @@
+// @ts-check
+// The page's end of the protocol: requests become promises, and nothing waits forever for a worker that is gone.
+
+import { AbortError, StateError, fromPlain, throwIfAborted } from "./errors.js";
+
+/** @import { LoadProgress } from "./index.d.ts" */
+/** @import { Request, ToClient, ToHost } from "./protocol.js" */
+
+/**
+ * @typedef {{ resolve(result: any): void, reject(error: Error): void, onProgress?(progress: LoadProgress): void }} Waiting
+ */
+
+export class Connection {
+  #port;
+  /** @type {Worker | undefined} The worker, if it is this connection's own. */
+  #ownWorker;
+  /** @type {Map<number, Waiting>} */
+  #waiting = new Map();
+  #lastId = 0;
+  /** Why this connection can no longer be used. @type {Error | undefined} */
+  #failure;
+  /** @type {Promise<void> | undefined} */
+  #closed;
+
+  /**
+   * @param {boolean | Worker} worker true: a worker of its own; false: this very thread
+   */
+  constructor(worker) {
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.onmessage = ({ data }) => this.#receive(data);
+    port1.onmessageerror = () => this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
+    if (worker === false) {
+      // Only here does the page itself need the WebAssembly side's code. Until it listens, the port keeps what it is sent.
+      import("./host.js").then(({ serve }) => serve(port2)).catch((cause) => {
+        this.fail(new StateError("worker-failed", `The package's own host.js could not be loaded: ${cause}.`, { cause }));
+      });
+      return;
+    }
+    const target = worker === true ? startWorker() : worker;
+    if (worker === true) this.#ownWorker = target;
+    target.addEventListener("error", (event) => {
+      const reason = event.message || "its script could not be loaded";
+      this.fail(new StateError("worker-failed", `The worker of this pipeline failed: ${reason}. Load the pipeline again.`));
+    });
+    target.postMessage({ undiffuse: port2 }, [port2]);
+  }
+
+  /**
+   * Settles when the host has answered. An aborted `signal` is passed on, and the answer is awaited all the same: by
+   * then the host has freed what the request held.
+   * @param {Request} request
+   * @param {{ signal?: AbortSignal, onProgress?: (progress: LoadProgress) => void }} [options]
+   * @returns {Promise<any>}
+   */
+  async request(request, { signal, onProgress } = {}) {
+    throwIfAborted(signal);
+    if (this.#failure) throw this.#failure;
+    const id = ++this.#lastId;
+    const abort = () => this.#send({ id, type: "abort" });
+    signal?.addEventListener("abort", abort);
+    try {
+      return await this.#ask(id, request, onProgress);
+    } catch (error) {
+      // The host knows that it was stopped; the reason given to the signal is known here.
+      if (error instanceof AbortError) throwIfAborted(signal);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /**
+   * Rejects everything that waits and everything asked from now on. The first reason given stays.
+   * @param {Error} error
+   */
+  fail(error) {
+    this.#failure ??= error;
+    for (const { reject } of this.#waiting.values()) reject(this.#failure);
+    this.#waiting.clear();
+  }
+
+  /**
+   * Frees the host's pipeline and ends the connection. Can be called any number of times.
+   * @param {Error} reason what is told to everything that waits and to later requests
+   * @returns {Promise<void>}
+   */
+  close(reason) {
+    return (this.#closed ??= this.#close(reason));
+  }
+
+  /** @param {Error} reason */
+  async #close(reason) {
+    const hostWorks = !this.#failure;
+    this.fail(reason);
+    // A worker of our own takes everything it held with it, whatever it is busy with. Any other host is asked to free it.
+    if (this.#ownWorker) this.#ownWorker.terminate();
+    else if (hostWorks) await this.#ask(++this.#lastId, { type: "dispose" }).catch(() => {});
+    this.#port.close();
+  }
+
+  /**
+   * @param {number} id
+   * @param {Request} request
+   * @param {(progress: LoadProgress) => void} [onProgress]
+   */
+  #ask(id, request, onProgress) {
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject, onProgress });
+      this.#send({ id, ...request });
+    });
+  }
+
+  /** @param {ToHost} message */
+  #send(message) {
+    this.#port.postMessage(message);
+  }
+
+  /** @param {ToClient} message */
+  #receive(message) {
+    if ("failure" in message) {
+      this.fail(fromPlain(message.failure));
+      return;
+    }
+    const waiting = this.#waiting.get(message.id);
+    if ("progress" in message) waiting?.onProgress?.(message.progress);
+    else {
+      this.#waiting.delete(message.id);
+      if ("error" in message) waiting?.reject(fromPlain(message.error));
+      else waiting?.resolve(message.result);
+    }
+  }
+}
+
+function startWorker() {
+  try {
+    // Bundlers look for exactly this expression.
+    return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  } catch (cause) {
+    const hint = "Serve the package from the page's own site, pass a Worker of your own, or set worker to false";
+    throw new StateError("worker-failed", `The worker could not be started. ${hint}.`, { cause });
+  }
+}

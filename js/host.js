@@ -1,0 +1,153 @@
+// @ts-check
+// The working end of the protocol: owns the WebAssembly pipeline and at most one run of it, answers requests in turn.
+
+import { chooseDevice, cpu } from "./device.js";
+import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
+import { openSource } from "./source.js";
+import { onPanic, startCore } from "./wasm.js";
+
+/** @import * as core from "./internal/undiffuse.js" */
+/** @import { Begun, Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
+
+// A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
+const PROGRESS_INTERVAL_MS = 50;
+
+/**
+ * Serves one pipeline on `port`.
+ * @param {MessagePort} port
+ */
+export function serve(port) {
+  const host = new Host((message, transfer = []) => port.postMessage(message, transfer));
+  port.onmessage = ({ data }) => host.receive(data);
+}
+
+class Host {
+  #post;
+  /** @type {Map<number, AbortController>} */
+  #controllers = new Map();
+  /** The last request's end. @type {Promise<void>} */
+  #tail = Promise.resolve();
+  /** @type {core.Pipeline | undefined} */
+  #pipeline;
+  /** @type {{ id: number, sampler: core.Sampler } | undefined} */
+  #run;
+
+  /** @param {(message: ToClient, transfer?: Transferable[]) => void} post */
+  constructor(post) {
+    this.#post = post;
+    onPanic((message) => post({ failure: { code: "internal", message: `undiffuse stopped on a defect of its own: ${message}` } }));
+  }
+
+  /** @param {ToHost} message */
+  receive(message) {
+    if (message.type === "abort") {
+      this.#controllers.get(message.id)?.abort();
+      return;
+    }
+    const controller = new AbortController();
+    this.#controllers.set(message.id, controller);
+    this.#tail = this.#tail.then(async () => {
+      try {
+        const [result, transfer] = await this.#perform(message, message.id, controller.signal);
+        this.#post({ id: message.id, result }, transfer);
+      } catch (error) {
+        this.#post({ id: message.id, error: toPlain(error) });
+      } finally {
+        this.#controllers.delete(message.id);
+      }
+    });
+  }
+
+  /**
+   * @param {Request} request
+   * @param {number} id
+   * @param {AbortSignal} signal
+   * @returns {Promise<[result: unknown, transfer?: Transferable[]]>}
+   */
+  async #perform(request, id, signal) {
+    switch (request.type) {
+      case "load":
+        return [await this.#load(request, id, signal)];
+      case "sample":
+        return [await this.#sample(request)];
+      case "step": {
+        const step = await this.#step(request.run);
+        return [step, [step?.image, step?.denoised].flatMap((image) => (image ? [image.data.buffer] : []))];
+      }
+      case "stop":
+        this.#stop(request.run);
+        return [undefined];
+      case "dispose":
+        this.#stop();
+        this.#pipeline?.free();
+        this.#pipeline = undefined;
+        return [undefined];
+    }
+  }
+
+  /**
+   * @param {Request & { type: "load" }} request
+   * @param {number} id
+   * @param {AbortSignal} signal
+   * @returns {Promise<Loaded>}
+   */
+  async #load(request, id, signal) {
+    const { Pipeline } = await startCore(request.wasm, signal);
+    const source = openSource(request.source, signal);
+    let posted = -Infinity;
+    const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
+      const now = performance.now();
+      if (now - posted < PROGRESS_INTERVAL_MS && loaded !== total) return;
+      posted = now;
+      this.#post({ id, progress: { file, loaded, total } });
+    };
+    let device = await chooseDevice(request.device);
+    throwIfAborted(signal);
+    try {
+      this.#pipeline = await Pipeline.load(source, device.kind, onProgress);
+    } catch (error) {
+      // An adapter may be offered and still refuse to open a device.
+      const { code, message } = toPlain(error);
+      if (request.device !== "auto" || code !== "no-gpu") throw error;
+      device = cpu(message);
+      this.#pipeline = await Pipeline.load(source, device.kind, onProgress);
+    }
+    if (signal.aborted) this.#pipeline.free();
+    throwIfAborted(signal);
+    return { info: JSON.parse(this.#pipeline.info()), device };
+  }
+
+  /**
+   * @param {Request & { type: "sample" }} request
+   * @returns {Promise<Begun>}
+   */
+  async #sample({ run, seed, options }) {
+    if (!this.#pipeline) throw new UndiffuseError("internal", "A run was asked for before the pipeline was loaded.");
+    if (this.#run) {
+      throw new StateError("busy", "This pipeline is in the middle of a run. End that one first, or load a second pipeline.");
+    }
+    const sampler = await this.#pipeline.sample(seed, JSON.stringify(options));
+    this.#run = { id: run, sampler };
+    return { total: sampler.total, warning: sampler.warning };
+  }
+
+  /**
+   * @param {number} run
+   * @returns {Promise<PlainStep | undefined>}
+   */
+  async #step(run) {
+    if (this.#run?.id !== run) return undefined;
+    const start = performance.now();
+    const step = await this.#run.sampler.step();
+    const milliseconds = performance.now() - start;
+    if (!step || step.index + 1 === step.total) this.#stop(run);
+    return step && { ...step, milliseconds };
+  }
+
+  /** Frees the run, unless it is another one than `run`. @param {number} [run] */
+  #stop(run = this.#run?.id) {
+    if (this.#run === undefined || this.#run.id !== run) return;
+    this.#run.sampler.dispose();
+    this.#run = undefined;
+  }
+}

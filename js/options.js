@@ -1,0 +1,146 @@
+// @ts-check
+// Options as a caller wrote them: names and JavaScript types are checked here, values where they are used.
+
+import { OptionError } from "./errors.js";
+import { absoluteUrl } from "./source.js";
+
+/** @import { LoadOptions, SampleOptions } from "./index.d.ts" */
+
+const MAX_SEED = 2n ** 64n - 1n;
+
+/**
+ * Each option's name with the test it has to pass and the words for that test.
+ * @typedef {Record<string, [test: (value: any) => boolean, expected: string]>} Rules
+ */
+
+/** @type {Rules} */
+const LOAD = {
+  device: [(value) => ["auto", "webgpu", "cpu"].includes(value), '"auto", "webgpu" or "cpu"'],
+  onProgress: [(value) => typeof value === "function", "a function"],
+  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
+  worker: [(value) => typeof value === "boolean" || value instanceof Worker, "true, false or a Worker"],
+  wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
+};
+
+/** @type {Rules} */
+const SAMPLE = {
+  prompt: [isString, "a string"],
+  negativePrompt: [isString, "a string"],
+  seed: [isSeed, "an integer from 0 to 2^64 - 1, as a number or a bigint"],
+  steps: [isCount, "a positive integer"],
+  guidanceScale: [Number.isFinite, "a finite number"],
+  solver: [isString, "a solver's name"],
+  eta: [Number.isFinite, "a finite number"],
+  width: [isCount, "a positive integer"],
+  height: [isCount, "a positive integer"],
+  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
+};
+
+/**
+ * @param {LoadOptions} options
+ */
+export function checkLoadOptions(options) {
+  check(options, LOAD, "Pipeline.load");
+  const { device = "auto", onProgress, signal, worker = true, wasm } = options;
+  const isUrl = typeof wasm === "string" || wasm instanceof URL;
+  return { device, onProgress, signal, worker, wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm };
+}
+
+/**
+ * @param {SampleOptions} options
+ */
+export function checkSampleOptions(options) {
+  check(options, SAMPLE, "sample");
+  const { seed = 0, signal, ...rest } = options;
+  return { seed: BigInt(seed), signal, rest };
+}
+
+/**
+ * @param {object} options
+ * @param {Rules} rules
+ * @param {string} method
+ */
+function check(options, rules, method) {
+  if (typeof options !== "object" || options === null) {
+    throw new OptionError("invalid-option", `${method}: the options have to be an object.`);
+  }
+  for (const [option, value] of Object.entries(options)) {
+    if (!Object.hasOwn(rules, option)) {
+      const names = Object.keys(rules);
+      const meant = nearest(option, names);
+      const hint = meant ? `Did you mean ${meant}?` : `It has ${names.join(", ")}.`;
+      throw new OptionError("invalid-option", `${method} has no option ${JSON.stringify(option)}. ${hint}`, { option });
+    }
+    const [test, expected] = rules[option];
+    if (value !== undefined && !test(value)) {
+      throw new OptionError("invalid-option", `${option} has to be ${expected}; it is ${shown(value)}.`, { option });
+    }
+  }
+}
+
+/** @param {unknown} value */
+function isString(value) {
+  return typeof value === "string";
+}
+
+/** @param {unknown} value */
+function isCount(value) {
+  return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= 0xffffffff;
+}
+
+/** @param {unknown} value */
+function isSeed(value) {
+  return (Number.isSafeInteger(value) && Number(value) >= 0) || (typeof value === "bigint" && value >= 0n && value <= MAX_SEED);
+}
+
+/** @param {unknown} value */
+function isWasm(value) {
+  return (
+    typeof value === "string" ||
+    value instanceof URL ||
+    value instanceof ArrayBuffer ||
+    ArrayBuffer.isView(value) ||
+    value instanceof WebAssembly.Module
+  );
+}
+
+/** @param {unknown} value */
+function shown(value) {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return `${value}`;
+  return value === null ? "null" : `of type ${typeof value}`;
+}
+
+/**
+ * The known name that is meant by an unknown one, if any is near: the same but for its spelling (`negative_prompt`), one
+ * that contains it or is contained in it (`guidance`, `num_inference_steps`), or one that is a few edits away.
+ * @param {string} unknown
+ * @param {string[]} known
+ */
+function nearest(unknown, known) {
+  const name = unknown.toLowerCase().replaceAll(/[_-]/g, "");
+  const distance = (/** @type {string} */ candidate) => {
+    const lower = candidate.toLowerCase();
+    if (lower === name) return 0;
+    return lower.includes(name) || name.includes(lower) ? 1 : 1 + edits(name, lower);
+  };
+  const best = known.reduce((best, candidate) => (distance(candidate) < distance(best) ? candidate : best));
+  return distance(best) <= 1 + name.length / 3 ? best : undefined;
+}
+
+/**
+ * Levenshtein's distance.
+ * @param {string} a
+ * @param {string} b
+ */
+function edits(a, b) {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length];
+}

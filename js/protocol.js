@@ -1,0 +1,40 @@
+// @ts-check
+// What passes between the client (the page) and the host (usually a worker), over one MessagePort per pipeline.
+// The host answers requests one after the other, in order; `abort` alone does not wait for its turn.
+
+/** @import { DeviceInfo, LoadOptions, LoadProgress, ModelInfo } from "./index.d.ts" */
+/** @import { PlainError } from "./errors.js" */
+/** @import { SourceDescription } from "./source.js" */
+
+/**
+ * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", wasm: LoadOptions["wasm"] }
+ *   | { type: "sample", run: number, seed: bigint, options: object }
+ *   | { type: "step", run: number }
+ *   | { type: "stop", run: number }
+ *   | { type: "dispose" }} Request
+ */
+
+/** @typedef {{ id: number } & (Request | { type: "abort" })} ToHost `abort` repeats the id of the request it ends */
+
+/**
+ * @typedef {{ id: number, result: unknown }
+ *   | { id: number, error: PlainError }
+ *   | { id: number, progress: LoadProgress }
+ *   | { failure: PlainError }} ToClient `failure`: the host is beyond use, and everything that waits has failed
+ */
+
+/**
+ * Pixels as they travel: the buffer changes hands instead of being copied.
+ * @typedef {{ width: number, height: number, data: Uint8ClampedArray<ArrayBuffer> }} Pixels
+ */
+
+/** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
+
+/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` */
+
+/**
+ * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, image?: Pixels, denoised?: Pixels }} PlainStep
+ *   the answer to `step`, with the pictures that were asked for; undefined for a run that was stopped
+ */
+
+export {};

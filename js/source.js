@@ -1,0 +1,164 @@
+// @ts-check
+// Where a checkpoint's files come from: a base URL, files that the user picked, or a directory handle.
+
+import { OptionError, SourceError, throwIfAborted } from "./errors.js";
+import { HttpFile } from "./http.js";
+
+/** @import { Source } from "./index.d.ts" */
+
+/**
+ * A source in a form that may be sent to a worker.
+ * @typedef {{ kind: "url", base: string }
+ *   | { kind: "files", files: Map<string, Blob> }
+ *   | { kind: "directory", handle: FileSystemDirectoryHandle }} SourceDescription
+ */
+
+/**
+ * One file being read.
+ * @typedef {{ length: number | undefined, next(): Promise<Uint8Array | undefined>, cancel(): void }} OpenFile
+ */
+
+/**
+ * What the WebAssembly side reads from.
+ * @typedef {{ name: string, open(path: string): Promise<OpenFile> }} OpenSource
+ */
+
+/**
+ * Checks what the caller passed, while the caller's own base URL is still known.
+ * @param {Source} source
+ * @returns {SourceDescription}
+ */
+export function describeSource(source) {
+  if (typeof source === "string" || source instanceof URL) return { kind: "url", base: absoluteUrl(source, "source") };
+  if (typeof FileSystemDirectoryHandle !== "undefined" && source instanceof FileSystemDirectoryHandle) {
+    return { kind: "directory", handle: source };
+  }
+  if (source instanceof Map) return { kind: "files", files: atRoot(source) };
+  if (source && Symbol.iterator in Object(source)) {
+    const files = [.../** @type {Iterable<File>} */ (source)];
+    if (files.every((file) => file instanceof File)) {
+      return { kind: "files", files: atRoot(new Map(files.map((file) => [file.webkitRelativePath || file.name, file]))) };
+    }
+  }
+  throw new OptionError(
+    "invalid-option",
+    "The source has to be a base URL, a list of File objects, a Map from path to Blob, or a FileSystemDirectoryHandle.",
+    { option: "source" },
+  );
+}
+
+/**
+ * @param {string | URL} url
+ * @param {string} option
+ * @returns {string}
+ */
+export function absoluteUrl(url, option) {
+  try {
+    return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+  } catch (cause) {
+    throw new OptionError("invalid-option", `${option}: ${JSON.stringify(String(url))} is not a URL.`, { option, cause });
+  }
+}
+
+/**
+ * The same files with paths that start at the checkpoint's root, whichever folder above it was picked.
+ * @param {Map<string, Blob>} files
+ * @returns {Map<string, Blob>}
+ */
+function atRoot(files) {
+  const index = [...files.keys()]
+    .filter((path) => path === "model_index.json" || path.endsWith("/model_index.json"))
+    .sort((a, b) => a.split("/").length - b.split("/").length)[0];
+  if (index === undefined) return files;
+  const root = index.slice(0, -"model_index.json".length);
+  return new Map([...files].filter(([path]) => path.startsWith(root)).map(([path, file]) => [path.slice(root.length), file]));
+}
+
+/**
+ * @param {SourceDescription} description
+ * @param {AbortSignal} signal ends every read with an AbortError
+ * @returns {OpenSource}
+ */
+export function openSource(description, signal) {
+  switch (description.kind) {
+    case "url": {
+      const { base } = description;
+      return { name: base, open: (path) => HttpFile.open(urlOf(base, path), path, signal) };
+    }
+    case "files": {
+      const { files } = description;
+      return { name: "the chosen files", open: async (path) => openBlob(path, files.get(path), signal) };
+    }
+    case "directory": {
+      const { handle } = description;
+      return { name: handle.name, open: async (path) => openBlob(path, await fileIn(handle, path), signal) };
+    }
+  }
+}
+
+/**
+ * The address of `path` below `base`. A query (of a signed address, say) is kept, a missing slash is added.
+ * @param {string} base
+ * @param {string} path
+ */
+function urlOf(base, path) {
+  const url = new URL(base);
+  url.pathname = `${url.pathname.replace(/\/$/, "")}/${path.split("/").map(encodeURIComponent).join("/")}`;
+  return url.href;
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} directory
+ * @param {string} path
+ * @returns {Promise<File | undefined>}
+ */
+async function fileIn(directory, path) {
+  const folders = path.split("/");
+  const name = folders.pop() ?? "";
+  try {
+    for (const folder of folders) directory = await directory.getDirectoryHandle(folder);
+    return await (await directory.getFileHandle(name)).getFile();
+  } catch (cause) {
+    if (cause instanceof DOMException && (cause.name === "NotFoundError" || cause.name === "TypeMismatchError")) {
+      return undefined;
+    }
+    throw unreadable(path, cause);
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {Blob | undefined} blob
+ * @param {AbortSignal} signal
+ * @returns {OpenFile}
+ */
+function openBlob(path, blob, signal) {
+  if (!blob) {
+    const hint = "choose the checkpoint's whole folder, the one that holds model_index.json";
+    throw new SourceError("file-missing", `${path} is not among the chosen files: ${hint}.`, { file: path });
+  }
+  const reader = blob.stream().getReader();
+  return {
+    length: blob.size,
+    async next() {
+      throwIfAborted(signal);
+      try {
+        return (await reader.read()).value;
+      } catch (cause) {
+        throw unreadable(path, cause);
+      }
+    },
+    cancel() {
+      reader.cancel().catch(() => {});
+    },
+  };
+}
+
+/**
+ * @param {string} path
+ * @param {unknown} cause
+ */
+function unreadable(path, cause) {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new SourceError("file-unreadable", `${path} could not be read: ${reason}`, { file: path, cause });
+}

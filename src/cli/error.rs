@@ -1,0 +1,71 @@
+//! What can go wrong in the command, each a sentence that names the file or the option.
+
+use std::io;
+use std::path::Path;
+
+use undiffuse::{diffusion, pipeline, weights};
+
+/// A command that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder on the command line.
+    #[error("{path}: {message}")]
+    Path {
+        /// As it was given.
+        path: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Something inside a checkpoint, which names its own file.
+    #[error("{folder}: {source}")]
+    Checkpoint {
+        /// The folder, as it was given.
+        folder: String,
+        /// What is wrong.
+        source: Box<pipeline::Error>,
+    },
+    /// A scheduler's config.
+    #[error("{path}: {source}")]
+    Scheduler {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: diffusion::Error,
+    },
+    /// An option, an input, or the device.
+    #[error(transparent)]
+    Run(Box<pipeline::Error>),
+    /// A device that was asked for and is not there.
+    #[error("--device {choice}: {message}")]
+    Device {
+        /// As it was given.
+        choice: &'static str,
+        /// What is missing and what to do.
+        message: String,
+    },
+    /// Nobody can be told the result.
+    #[error("stdout: {0}")]
+    Stdout(io::Error),
+}
+
+impl Error {
+    /// An error about a path of the command line.
+    pub fn path(path: &Path, message: impl ToString) -> Self {
+        Self::Path { path: path.display().to_string(), message: message.to_string() }
+    }
+
+    /// An error inside the checkpoint or component in `folder`.
+    pub fn checkpoint(folder: &Path, source: impl Into<pipeline::Error>) -> Self {
+        match source.into() {
+            // It names the folder itself.
+            source @ pipeline::Error::Weights(weights::Error::NotFound { .. }) => source.into(),
+            source => Self::Checkpoint { folder: folder.display().to_string(), source: Box::new(source) },
+        }
+    }
+}
+
+impl From<pipeline::Error> for Error {
+    fn from(error: pipeline::Error) -> Self {
+        Self::Run(Box::new(error))
+    }
+}

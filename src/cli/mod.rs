@@ -1,0 +1,77 @@
+//! The native command: reads arguments, calls the library, writes files.
+//!
+//! Results go to stdout, everything else to stderr. Progress bars show on a terminal only. The exit code is 2 for a
+//! command line that cannot be understood and 1 for work that failed, which is then said in one line.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `sample`, `forward`, `schedule`, `inspect` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `device` | `--device` |
+//! | `scheduler` | where a scheduler's config is found, and `--solver` |
+//! | `tensors` | safetensors files of a user's own |
+//! | `output` | files that appear whole or not at all; stdout and stderr |
+
+mod device;
+mod error;
+mod forward;
+mod inspect;
+mod output;
+mod sample;
+mod schedule;
+mod scheduler;
+mod tensors;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::Error;
+
+/// Runs the reverse process of a diffusion model, from a checkpoint as diffusers writes it
+///
+/// A checkpoint is a folder with a `model_index.json`, as `save_pretrained` writes it and the Hugging Face hub serves
+/// it. Supported pipelines are StableDiffusionPipeline, DDPMPipeline and DDIMPipeline; `undiffuse inspect` says
+/// whether a checkpoint can be run and why not.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undiffuse inspect emoji64
+  undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
+  undiffuse schedule emoji64 --steps 25 --solver euler
+  undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors";
+
+#[derive(Subcommand)]
+enum Command {
+    Sample(sample::Args),
+    Forward(forward::Args),
+    Schedule(schedule::Args),
+    Inspect(inspect::Args),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let run = match Cli::parse().command {
+        Command::Sample(args) => pollster::block_on(sample::run(args)),
+        Command::Forward(args) => pollster::block_on(forward::run(args)),
+        Command::Schedule(args) => pollster::block_on(schedule::run(args)),
+        Command::Inspect(args) => pollster::block_on(inspect::run(args)),
+    };
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough, as `head` does.
+        Err(Error::Stdout(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // A driver's message may run over several lines; ours is one.
+            let line = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            output::note(format_args!("error: {line}"));
+            ExitCode::FAILURE
+        }
+    }
+}

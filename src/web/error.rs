@@ -1,0 +1,190 @@
+//! Every error of the crate as a JavaScript error: a stable `code`, the sentence, and the file, tensor or option concerned.
+
+use js_sys::Reflect;
+use wasm_bindgen::JsValue;
+
+use crate::{cpu, device, diffusion, gpu, graph, models, pipeline, text, weights};
+
+/// What a call from JavaScript can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// From the pipeline or below.
+    #[error(transparent)]
+    Pipeline(#[from] pipeline::Error),
+    /// Options that are not the JSON that the package's options.js makes.
+    #[error("the options cannot be read: {0}")]
+    Options(#[from] serde_json::Error),
+    /// The run is in use by a call that has not returned.
+    #[error("this run is computing a step already; wait for that one first")]
+    Busy,
+    /// The run was disposed of.
+    #[error("this run was disposed of")]
+    Disposed,
+}
+
+/// What an error says besides its sentence: `code` and `ErrorDetails` of index.d.ts.
+struct Facts {
+    code: &'static str,
+    file: Option<String>,
+    tensor: Option<String>,
+    option: Option<String>,
+    limit: Option<u64>,
+}
+
+impl Error {
+    /// A JavaScript `Error`, which the package's errors.js turns into one of its classes.
+    pub fn into_js(self) -> JsValue {
+        let facts = match &self {
+            Self::Pipeline(error) => of_pipeline(error),
+            Self::Options(_) => Facts::new("invalid-option"),
+            Self::Busy => Facts::new("busy"),
+            Self::Disposed => Facts::new("disposed"),
+        };
+        let error = JsValue::from(js_sys::Error::new(&self.to_string()));
+        let details = [("file", facts.file), ("tensor", facts.tensor), ("option", facts.option)];
+        let details = details.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let details = details.chain([("code", facts.code.to_owned())]).map(|(key, value)| (key, value.into()));
+        let limit = facts.limit.map(|limit| ("limit", JsValue::from(limit as f64)));
+        for (key, value) in details.chain(limit) {
+            // A fresh object takes every property.
+            let _ = Reflect::set(&error, &key.into(), &value);
+        }
+        error
+    }
+}
+
+impl Facts {
+    fn new(code: &'static str) -> Self {
+        Self { code, file: None, tensor: None, option: None, limit: None }
+    }
+
+    fn file(self, file: impl Into<String>) -> Self {
+        Self { file: Some(file.into()), ..self }
+    }
+
+    fn tensor(self, tensor: impl Into<String>) -> Self {
+        Self { tensor: Some(tensor.into()), ..self }
+    }
+
+    /// `guidance_scale` here is `guidanceScale` there.
+    fn option(self, option: &str) -> Self {
+        let mut words = option.split('_');
+        let mut name = words.next().unwrap_or_default().to_owned();
+        for word in words {
+            let mut letters = word.chars();
+            name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+            name.extend(letters);
+        }
+        Self { option: Some(name), ..self }
+    }
+}
+
+fn of_pipeline(error: &pipeline::Error) -> Facts {
+    use pipeline::Error::*;
+    match error {
+        Weights(error) => of_weights(error),
+        Text(error) => of_text(error),
+        Diffusion(error) => of_diffusion(error),
+        Model { component, source } => of_model(source).file(format!("{component}/config.json")),
+        Json { file, .. } => Facts::new("file-corrupt").file(file),
+        UnsupportedPipeline { .. } => Facts::new("unsupported").file("model_index.json"),
+        Shape { file, tensor, .. } | MissingTensor { file, tensor } => {
+            Facts::new("shape-mismatch").file(file).tensor(tensor)
+        }
+        Graph(error) => of_graph(error),
+        Device(error) => of_device(error),
+        Option { option, .. } => Facts::new("invalid-option").option(option),
+        Input { .. } => Facts::new("internal"),
+    }
+}
+
+fn of_weights(error: &weights::Error) -> Facts {
+    use weights::Error::*;
+    match error {
+        NotFound { file, .. } => Facts::new("file-missing").file(file),
+        Read { file, .. } => Facts::new("file-unreadable").file(file),
+        Path { path } => Facts::new("file-corrupt").file(path),
+        TooLarge { file, .. } | TrailingBytes { file, .. } | Header { file, .. } => {
+            Facts::new("file-corrupt").file(file)
+        }
+        Truncated { file, tensor, .. } => Facts { tensor: tensor.clone(), ..Facts::new("file-truncated").file(file) },
+        Tensor { file, tensor, .. } => Facts::new("file-corrupt").file(file).tensor(tensor),
+    }
+}
+
+fn of_text(error: &text::Error) -> Facts {
+    use text::Error::*;
+    match error {
+        File { file, .. } => Facts::new("file-corrupt").file(format!("tokenizer/{file}")),
+        Merge { .. } => Facts::new("file-corrupt").file("tokenizer/merges.txt"),
+        MissingToken { .. } => Facts::new("file-corrupt").file("tokenizer/vocab.json"),
+        TooFewPositions { .. } => Facts::new("unsupported").file("text_encoder/config.json"),
+    }
+}
+
+fn of_diffusion(error: &diffusion::Error) -> Facts {
+    use diffusion::Error::*;
+    let config = "scheduler/scheduler_config.json";
+    match error {
+        Json(_) | NoClassName | WrongType { .. } => Facts::new("file-corrupt").file(config),
+        UnsupportedClass { .. } | UnsupportedValue { .. } | NotFinite { .. } => Facts::new("unsupported").file(config),
+        NumInferenceSteps { .. } => Facts::new("invalid-option").option("steps"),
+        Option { option, .. } => Facts::new("invalid-option").option(option),
+        Length { .. } => Facts::new("internal"),
+    }
+}
+
+fn of_model(error: &models::Error) -> Facts {
+    use models::Error::*;
+    match error {
+        Config { .. } => Facts::new("file-corrupt"),
+        Unsupported { .. } => Facts::new("unsupported"),
+        Graph(error) => of_graph(error),
+    }
+}
+
+fn of_graph(error: &graph::Error) -> Facts {
+    use graph::Error::*;
+    match error {
+        Shape { path, .. } | WeightConflict { path, .. } => Facts::new("shape-mismatch").tensor(path),
+        NoSuchPort { .. } => Facts::new("internal"),
+    }
+}
+
+fn of_device(error: &device::Error) -> Facts {
+    match error {
+        device::Error::Cpu(error) => of_cpu(error),
+        device::Error::Gpu(error) => of_gpu(error),
+        device::Error::Mixed => Facts::new("internal"),
+    }
+}
+
+fn of_gpu(error: &gpu::Error) -> Facts {
+    use gpu::Error::*;
+    match error {
+        NoAdapter(_) | NoDevice(_) => Facts::new("no-gpu"),
+        DeviceLost { .. } => Facts::new("device-lost"),
+        OutOfMemory { what, .. } => Facts::new("out-of-memory").tensor(what),
+        TooLarge { what, limit, .. } => Facts { limit: Some(*limit), ..Facts::new("out-of-memory").tensor(what) },
+        Kernel { path, .. } => Facts::new("gpu").tensor(path),
+        Uncaptured(_) | Refused(_) | ReadBack(_) => Facts::new("gpu"),
+        Unsupported { path, .. } => Facts::new("unsupported").tensor(path),
+        Graph(error) => of_graph(error),
+        MissingWeight(name) => Facts::new("shape-mismatch").tensor(name),
+        Weight { name, .. } => Facts::new("file-corrupt").tensor(name),
+        NonFinite { path, .. } => Facts::new("non-finite").tensor(path),
+        Destroyed(_) => Facts::new("disposed"),
+        InputLength { .. } => Facts::new("internal"),
+    }
+}
+
+fn of_cpu(error: &cpu::Error) -> Facts {
+    use cpu::Error::*;
+    match error {
+        Graph(error) => of_graph(error),
+        MissingWeight(name) => Facts::new("shape-mismatch").tensor(name),
+        Weight { name, .. } => Facts::new("file-corrupt").tensor(name),
+        NonFinite { path, .. } => Facts::new("non-finite").tensor(path),
+        InputLength { .. } | NotRun(_) => Facts::new("internal"),
+    }
+}

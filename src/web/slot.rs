@@ -1,0 +1,58 @@
+//! A value that one call at a time may use, across its awaits.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::error::Error;
+
+/// A value that a call takes out while it runs. What comes meanwhile finds the place empty, and is refused in words.
+pub struct Slot<T>(Rc<RefCell<State<T>>>);
+
+enum State<T> {
+    Free(T),
+    Taken,
+    Disposed,
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Slot<T> {
+    /// A slot that holds `value`.
+    pub fn new(value: T) -> Self {
+        Self(Rc::new(RefCell::new(State::Free(value))))
+    }
+
+    /// Takes the value out. It has to come back by [`Slot::put`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another call has it, [`Error::Disposed`] after [`Slot::dispose`].
+    pub fn take(&self) -> Result<T, Error> {
+        let mut state = self.0.borrow_mut();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Free(value) => Ok(value),
+            State::Taken => Err(Error::Busy),
+            State::Disposed => {
+                *state = State::Disposed;
+                Err(Error::Disposed)
+            }
+        }
+    }
+
+    /// Puts the value back, or drops it if the slot was disposed of in the meantime.
+    pub fn put(&self, value: T) {
+        let mut state = self.0.borrow_mut();
+        if matches!(*state, State::Taken) {
+            *state = State::Free(value);
+        }
+    }
+
+    /// Drops the value, at once or, if a call has it, as soon as that call is done.
+    pub fn dispose(&self) {
+        // The old state is dropped outside of the borrow.
+        let _old = self.0.replace(State::Disposed);
+    }
+}

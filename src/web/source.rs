@@ -1,0 +1,117 @@
+//! A checkpoint whose files JavaScript reads: over HTTP, or from files that the user picked.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use js_sys::{Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
+
+use crate::pipeline;
+use crate::weights::Error::{self, NotFound, Read};
+use crate::weights::{ByteStream, LocalBoxFuture, Source, check_path};
+
+#[wasm_bindgen]
+extern "C" {
+    /// `OpenSource` of the package's source.js.
+    #[wasm_bindgen(typescript_type = "object")]
+    pub type OpenSource;
+
+    #[wasm_bindgen(method, getter)]
+    fn name(this: &OpenSource) -> String;
+
+    #[wasm_bindgen(method, catch)]
+    async fn open(this: &OpenSource, path: &str) -> Result<JsValue, JsValue>;
+
+    /// `OpenFile` of the package's source.js.
+    type OpenFile;
+
+    #[wasm_bindgen(method, getter)]
+    fn length(this: &OpenFile) -> Option<f64>;
+
+    #[wasm_bindgen(method, catch)]
+    async fn next(this: &OpenFile) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(method)]
+    fn cancel(this: &OpenFile);
+}
+
+/// The last file that could not be read, with JavaScript's own error: it knows more (the address, the cause) than what
+/// [`Error`] can carry, and comes out again unchanged where the load fails because of it.
+#[derive(Clone, Default)]
+pub struct Failure(Rc<RefCell<Option<(String, JsValue)>>>);
+
+impl Failure {
+    /// JavaScript's error behind `error`, if there is one.
+    pub fn behind(&self, error: &pipeline::Error) -> Option<JsValue> {
+        let pipeline::Error::Weights(NotFound { file, .. } | Read { file, .. }) = error else { return None };
+        self.0.borrow().as_ref().filter(|(failed, _)| failed == file).map(|(_, error)| error.clone())
+    }
+
+    fn record(&self, file: &str, origin: &str, error: JsValue) -> Error {
+        let text = |key: &str| Reflect::get(&error, &key.into()).ok().and_then(|value| value.as_string());
+        let is_missing = text("code").as_deref() == Some("file-missing");
+        let reason = text("message").unwrap_or_else(|| format!("{error:?}"));
+        *self.0.borrow_mut() = Some((file.to_owned(), error));
+        if is_missing {
+            NotFound { file: file.to_owned(), origin: origin.to_owned() }
+        } else {
+            Read { file: file.to_owned(), reason }
+        }
+    }
+}
+
+/// [`Source`] over JavaScript's `OpenSource`.
+pub struct JsSource {
+    source: OpenSource,
+    name: String,
+    failure: Failure,
+}
+
+impl JsSource {
+    /// Reads from `source`; `failure` learns what goes wrong.
+    pub fn new(source: OpenSource, failure: Failure) -> Self {
+        Self { name: source.name(), source, failure }
+    }
+}
+
+impl Source for JsSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {
+        Box::pin(async move {
+            check_path(path)?;
+            let opened = self.source.open(path).await;
+            let file = opened.map_err(|error| self.failure.record(path, &self.name, error))?.unchecked_into();
+            let stream = JsStream { file, path: path.to_owned(), failure: self.failure.clone() };
+            Ok(Box::new(stream) as Box<dyn ByteStream>)
+        })
+    }
+}
+
+struct JsStream {
+    file: OpenFile,
+    path: String,
+    failure: Failure,
+}
+
+impl ByteStream for JsStream {
+    fn length(&self) -> Option<u64> {
+        self.file.length().map(|length| length as u64)
+    }
+
+    fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
+        Box::pin(async move {
+            let chunk = self.file.next().await.map_err(|error| self.failure.record(&self.path, "", error))?;
+            Ok(chunk.dyn_into::<Uint8Array>().ok().map(|bytes| bytes.to_vec()))
+        })
+    }
+}
+
+impl Drop for JsStream {
+    /// Ends the download of a file that is not read to its end.
+    fn drop(&mut self) {
+        self.file.cancel();
+    }
+}

@@ -1,0 +1,134 @@
+// @ts-check
+// The steps of a run as they are looked at: two plates for the step shown, a filmstrip of all, a scrubber.
+
+/** @import { Step } from "./pkg/index.js" */
+
+const THUMBNAIL = 128;
+
+const plates = {
+  image: /** @type {HTMLCanvasElement} */ (document.getElementById("canvas")),
+  denoised: /** @type {HTMLCanvasElement} */ (document.getElementById("denoised")),
+};
+const strip = /** @type {HTMLElement} */ (document.getElementById("filmstrip"));
+const frames = /** @type {HTMLOListElement} */ (strip.querySelector("ol"));
+const scrub = /** @type {HTMLInputElement} */ (document.getElementById("scrub"));
+const caption = /** @type {HTMLElement} */ (document.getElementById("frame"));
+const scratch = document.createElement("canvas");
+
+/** @type {Step[]} */
+let steps = [];
+let shown = -1;
+
+scrub.addEventListener("input", () => show(scrub.valueAsNumber));
+
+strip.addEventListener("keydown", (event) => {
+  const to = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: steps.length - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  show(to);
+});
+
+for (const type of /** @type {const} */ (["pointerdown", "pointermove"])) {
+  frames.addEventListener(type, (event) => {
+    // A finger that moves scrolls the strip; a pressed mouse drags through the steps.
+    if (type === "pointermove" && (event.buttons !== 1 || event.pointerType === "touch")) return;
+    const frame = /** @type {Element} */ (event.target).closest("li");
+    if (frame) show(Number(frame.dataset.step));
+  });
+}
+
+/**
+ * Clears the film for a run.
+ * @param {number} total how many steps it will have
+ */
+export function begin(total) {
+  steps = [];
+  shown = -1;
+  frames.replaceChildren();
+  strip.style.setProperty("--frames", String(Math.max(total, 1)));
+  scrub.max = scrub.value = "0";
+  scrub.disabled = true;
+  caption.textContent = "";
+  for (const plate of Object.values(plates)) plate.getContext("2d")?.clearRect(0, 0, plate.width, plate.height);
+}
+
+/**
+ * Adds the next step, and shows it unless the viewer has gone back to an earlier one.
+ * @param {Step} step
+ */
+export function add(step) {
+  const follows = shown === steps.length - 1;
+  steps.push(step);
+  const frame = document.createElement("li");
+  frame.dataset.step = String(step.index);
+  const t = document.createElement("span");
+  t.textContent = String(Math.round(step.timestep));
+  frame.append(thumbnail(step.image), thumbnail(step.denoised), t);
+  frames.append(frame);
+  scrub.max = String(steps.length - 1);
+  scrub.disabled = false;
+  if (follows) show(step.index);
+}
+
+/** @returns {Step | undefined} the step on the plates */
+export function shownStep() {
+  return steps[shown];
+}
+
+/** @param {number} index */
+function show(index) {
+  const step = steps[index];
+  if (!step) return;
+  frames.children[shown]?.removeAttribute("aria-current");
+  shown = index;
+  const frame = /** @type {HTMLElement} */ (frames.children[index]);
+  frame.setAttribute("aria-current", "step");
+  keepInView(frame);
+
+  const place = `step ${index + 1} of ${step.total}, t = ${Number(step.timestep.toFixed(1))}`;
+  draw(plates.image, step.image, `x t, the sample after ${place}`);
+  draw(plates.denoised, step.denoised, `x hat 0, the prediction in ${place}`);
+  caption.textContent = `after ${place}`;
+  scrub.value = String(index);
+  scrub.setAttribute("aria-valuetext", place);
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {ImageData} image
+ * @param {string} label
+ */
+function draw(canvas, image, label) {
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d")?.putImageData(image, 0, 0);
+  canvas.setAttribute("aria-label", label);
+}
+
+/**
+ * A copy that is small also where the pictures are not: a film of large ones would hold every pixel twice.
+ * @param {ImageData} image
+ */
+function thumbnail(image) {
+  const scale = Math.min(1, THUMBNAIL / Math.max(image.width, image.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.round(image.width * scale);
+  canvas.height = Math.round(image.height * scale);
+  scratch.width = image.width;
+  scratch.height = image.height;
+  scratch.getContext("2d")?.putImageData(image, 0, 0);
+  canvas.getContext("2d")?.drawImage(scratch, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/**
+ * Scrolls the strip, and only the strip: scrollIntoView would move the page under the reader's hands.
+ * @param {HTMLElement} frame
+ */
+function keepInView(frame) {
+  const { left, right } = frame.getBoundingClientRect();
+  const view = strip.getBoundingClientRect();
+  const start = frames.previousElementSibling?.getBoundingClientRect().right ?? view.left;
+  if (right > view.right) strip.scrollLeft += right - view.right;
+  else if (left < start) strip.scrollLeft -= start - left;
+}

@@ -1,0 +1,77 @@
+// @ts-check
+// The form's values: read for a run, kept in the address, restored from a shared link.
+
+/** @typedef {{ prompt: string, negativePrompt: string, seed: string, steps: string, guidanceScale: string, solver: string }} Parameters */
+
+/** Which element holds which parameter. The names in a link are the package's own option names. */
+const FIELDS = {
+  prompt: "prompt",
+  negativePrompt: "negative-prompt",
+  seed: "seed",
+  steps: "steps",
+  guidanceScale: "guidance",
+  solver: "solver",
+};
+
+/** @type {Record<import("./pkg/index.js").Solver, string>} */
+const SOLVER_NAMES = {
+  ddpm: "DDPM",
+  ddim: "DDIM",
+  euler: "Euler",
+  euler_ancestral: "Euler ancestral",
+  dpmpp_2m: "DPM-Solver++ 2M",
+};
+
+/**
+ * @param {keyof typeof FIELDS} name
+ * @returns {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement}
+ */
+function field(name) {
+  return /** @type {any} */ (document.getElementById(FIELDS[name]));
+}
+
+/** @returns {Parameters} */
+export function readParameters() {
+  const names = /** @type {(keyof Parameters)[]} */ (Object.keys(FIELDS));
+  return /** @type {Parameters} */ (Object.fromEntries(names.map((name) => [name, field(name).value.trim()])));
+}
+
+/** @param {Partial<Parameters>} parameters */
+export function writeParameters(parameters) {
+  for (const [name, value] of Object.entries(parameters)) field(/** @type {keyof Parameters} */ (name)).value = value;
+}
+
+/**
+ * What the address carries: parameters, and whether they ask to be run at once.
+ * @returns {{ parameters: Partial<Parameters>, run: boolean }}
+ */
+export function readAddress() {
+  const carried = new URLSearchParams(location.hash.slice(1));
+  const known = [...carried].filter(([name]) => Object.hasOwn(FIELDS, name));
+  return { parameters: Object.fromEntries(known), run: carried.has("run") };
+}
+
+/**
+ * A link to this page that carries the parameters, and runs them when it is opened.
+ * @param {Parameters} parameters
+ */
+export function linkTo(parameters) {
+  const link = new URL(location.href);
+  link.hash = new URLSearchParams({ ...parameters, run: "1" }).toString();
+  return link.href;
+}
+
+/** A seed that nobody chose. Small, so that it can be read out. */
+export function anySeed() {
+  return String(crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000);
+}
+
+/**
+ * @param {readonly import("./pkg/index.js").Solver[]} solvers
+ */
+export function offerSolvers(solvers) {
+  const select = /** @type {HTMLSelectElement} */ (field("solver"));
+  const chosen = select.value;
+  select.replaceChildren(new Option("the checkpoint’s own", ""), ...solvers.map((name) => new Option(SOLVER_NAMES[name], name)));
+  select.value = chosen;
+}
