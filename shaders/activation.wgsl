@@ -10,7 +10,6 @@ const WORKGROUP: u32 = 64u;
 
 struct Parameters {
     invocations: u32,
-    activation: u32,
     scale: f32,
     shift: f32,
     // Length of the last axis of y.
@@ -27,7 +26,7 @@ struct Parameters {
 fn activation(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let index = id.y * groups.x * WORKGROUP + id.x;
     if index < p.invocations {
-        y[index] = activate(p.activation, x[index]);
+        y[index] = activate(x[index]);
     }
 }
 

@@ -1,6 +1,9 @@
-// Element-wise non-linearities; the numbers are those of `activation_code` in src/gpu/lower.rs.
+// Element-wise non-linearities, of which a pipeline has one: software adapters walk through every case of a switch that they meet.
 // The arguments of exp are bounded, because WGSL leaves open what an overflow gives.
 // CPU twin: src/cpu/activation.rs.
+
+// Numbered as in src/gpu/kernels.rs.
+override ACTIVATION: u32 = 0u;
 
 fn sigmoid(x: vec4<f32>) -> vec4<f32> {
     return 1.0 / (1.0 + exp(clamp(-x, vec4<f32>(-80.0), vec4<f32>(80.0))));
@@ -17,8 +20,8 @@ fn gelu(x: vec4<f32>) -> vec4<f32> {
     return 0.5 * x * (1.0 + erf(x * 0.7071067811865476));
 }
 
-fn activate(code: u32, x: vec4<f32>) -> vec4<f32> {
-    switch code {
+fn activate(x: vec4<f32>) -> vec4<f32> {
+    switch ACTIVATION {
         case 1u: {
             return x * sigmoid(x);
         }

@@ -21,7 +21,6 @@ struct Parameters {
     slices: u32,
     pixels_per_slice: u32,
     eps: f32,
-    activation: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -112,6 +111,6 @@ fn normalize_pixels(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_w
     for (var pixel = begin; pixel < min(begin + 4u, p.pixels); pixel++) {
         let start = start_of(batch * p.pixels + pixel, p.channels);
         let value = (first_quad(start, quad, p.channels) - origin - mean) * scale + shift;
-        store_quad(start, quad, p.channels, activate(p.activation, value));
+        store_quad(start, quad, p.channels, activate(value));
     }
 }

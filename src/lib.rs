@@ -1,4 +1,38 @@
-//! Runs the reverse process of diffusion models, x_T → x_0, from a checkpoint as people already have it.
+//! Runs the reverse process of diffusion models, x_T → x_0, from a checkpoint as people already have it: the folder that
+//! `diffusers` writes. In a browser the networks run as WebGPU compute passes or, where there is no usable GPU, on the CPU
+//! in the same WebAssembly module; natively the same code runs on Vulkan, Metal, DirectX 12 or the CPU.
+//!
+//! ```no_run
+//! # #[cfg(not(target_arch = "wasm32"))]
+//! # fn main() -> Result<(), undiffuse::pipeline::Error> {
+//! use undiffuse::{device::Device, pipeline::{Pipeline, SampleOptions}, weights::DirectorySource};
+//!
+//! let checkpoint = DirectorySource::new("www/models/emoji64");
+//! pollster::block_on(async {
+//!     let pipeline = Pipeline::load(&checkpoint, Device::Cpu, &mut |_| {}).await?;
+//!     let options = SampleOptions { prompt: "fox, noto style".into(), seed: 7, ..Default::default() };
+//!     let mut sampler = pipeline.sampler(options).await?;
+//!     while let Some(step) = sampler.step().await? {
+//!         println!("x_t after step {} of {}: {:?}", step.index + 1, step.total, step.image.map(|i| i.pixels.len()));
+//!     }
+//!     Ok(())
+//! })
+//! # }
+//! # #[cfg(target_arch = "wasm32")]
+//! # fn main() {}
+//! ```
+//!
+//! Data flows one way, from [`pipeline`] down:
+//!
+//! | room | what it knows |
+//! |---|---|
+//! | [`pipeline`] | a prompt and a seed become a picture, step by step |
+//! | [`diffusion`] | the mathematics: noise schedules, the forward process, each solver as a table of steps |
+//! | [`models`] | the architectures: a `config.json` becomes a graph |
+//! | [`weights`], [`text`], [`noise`] | checkpoint files, the CLIP tokenizer, torch's random streams |
+//! | [`graph`] | a network as a static graph of typed ops; knows no model and no device |
+//! | [`cpu`], [`gpu`] | execute a graph; know no model and no diffusion. [`device`] is either |
+//! | `web` | the only room that knows JavaScript |
 #![warn(missing_docs)]
 
 pub mod cpu;

@@ -659,10 +659,10 @@ fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
             .validate(&module)
             .unwrap_or_else(|error| panic!("{kernel}: {error:?}"));
         let (index, entry) = (module.entry_points.iter().enumerate())
-            .find(|(_, entry)| entry.name == kernel.entry)
-            .unwrap_or_else(|| panic!("{kernel}: no entry point `{}`", kernel.entry));
-        assert_eq!(entry.workgroup_size, [kernel.workgroup, 1, 1], "{kernel}");
-        assert!(kernel.workgroup <= 256, "{kernel}: more invocations than every device has");
+            .find(|(_, entry)| entry.name == kernel.entry.name)
+            .unwrap_or_else(|| panic!("{kernel}: no entry point `{}`", kernel.entry.name));
+        assert_eq!(entry.workgroup_size, [kernel.entry.workgroup, 1, 1], "{kernel}");
+        assert!(kernel.entry.workgroup <= 256, "{kernel}: more invocations than every device has");
         let usage = info.get_entry_point(index);
         let mut reads = Vec::new();
         for (handle, variable) in module.global_variables.iter() {
@@ -674,15 +674,15 @@ fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
             match variable.space {
                 naga::AddressSpace::Uniform => {
                     let size = module.types[variable.ty].inner.size(module.to_ctx());
-                    assert_eq!((binding.binding, size as usize), (0, 4 * kernel.parameters), "{kernel}");
+                    assert_eq!((binding.binding, size as usize), (0, 4 * kernel.entry.parameters), "{kernel}");
                 }
                 naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
-                    assert_eq!(binding.binding, kernel.write, "{kernel}: {:?}", variable.name);
+                    assert_eq!(binding.binding, kernel.entry.write, "{kernel}: {:?}", variable.name);
                 }
                 _ => reads.push(binding.binding),
             }
         }
         reads.sort_unstable();
-        assert_eq!(reads, kernel.reads, "{kernel}");
+        assert_eq!(reads, kernel.entry.reads, "{kernel}");
     }
 }

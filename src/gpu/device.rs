@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::faults::{Caught, Faults, scoped};
-use super::kernels::Kernel;
+use super::kernels::{Kernel, KernelKey};
 use super::{Error, Limits};
 
 /// Attention scores are made in blocks of this size.
@@ -43,8 +43,7 @@ struct Shared {
     info: DeviceInfo,
     limits: Limits,
     faults: Arc<Faults>,
-    /// By address: kernels are statics.
-    pipelines: RefCell<HashMap<*const Kernel, Pipeline>>,
+    pipelines: RefCell<HashMap<KernelKey, Pipeline>>,
     allocated: Rc<Cell<u64>>,
 }
 
@@ -213,19 +212,19 @@ impl Device {
     }
 
     /// Compiles what of `kernels` is not compiled yet; with each comes the module path of a node that needs it.
-    pub(super) async fn compile(&self, kernels: &[(&'static Kernel, &str)]) -> Result<(), Error> {
+    pub(super) async fn compile(&self, kernels: &[(Kernel, &str)]) -> Result<(), Error> {
         let mut outcomes = Vec::new();
         for &(kernel, path) in kernels {
-            if self.shared.pipelines.borrow().contains_key(&std::ptr::from_ref(kernel)) {
+            if self.shared.pipelines.borrow().contains_key(&kernel.key()) {
                 continue;
             }
-            let (pipeline, caught) = self.scoped(|| self.create_pipeline(kernel));
+            let (pipeline, caught) = self.scoped(|| self.create_pipeline(&kernel));
             outcomes.push((kernel, path, pipeline, caught));
         }
         // Errors are waited for at the end, so that a browser may compile several kernels at a time.
         for (kernel, path, pipeline, caught) in outcomes {
             match caught.await {
-                Ok(()) => self.shared.pipelines.borrow_mut().insert(kernel, pipeline),
+                Ok(()) => self.shared.pipelines.borrow_mut().insert(kernel.key(), pipeline),
                 Err(fault) => {
                     self.check()?;
                     let (kernel, path) = (kernel.to_string(), path.to_owned());
@@ -237,8 +236,8 @@ impl Device {
     }
 
     /// A kernel that [`Device::compile`] has compiled.
-    pub(super) fn pipeline(&self, kernel: &'static Kernel) -> Option<Pipeline> {
-        self.shared.pipelines.borrow().get(&std::ptr::from_ref(kernel)).cloned()
+    pub(super) fn pipeline(&self, kernel: &Kernel) -> Option<Pipeline> {
+        self.shared.pipelines.borrow().get(&kernel.key()).cloned()
     }
 
     fn create_pipeline(&self, kernel: &Kernel) -> Pipeline {
@@ -252,8 +251,10 @@ impl Device {
             count: None,
         };
         let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform)];
-        entries.extend(kernel.reads.iter().map(|&n| buffer(n, wgpu::BufferBindingType::Storage { read_only: true })));
-        entries.push(buffer(kernel.write, wgpu::BufferBindingType::Storage { read_only: false }));
+        entries.extend(
+            kernel.entry.reads.iter().map(|&n| buffer(n, wgpu::BufferBindingType::Storage { read_only: true })),
+        );
+        entries.push(buffer(kernel.entry.write, wgpu::BufferBindingType::Storage { read_only: false }));
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label,
@@ -266,8 +267,11 @@ impl Device {
             label,
             layout: Some(&pipeline_layout),
             module: &module,
-            entry_point: Some(kernel.entry),
-            compilation_options: Default::default(),
+            entry_point: Some(kernel.entry.name),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &kernel.constants(),
+                ..Default::default()
+            },
             cache: None,
         });
         Pipeline { pipeline, layout }
@@ -276,26 +280,18 @@ impl Device {
 
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
+    use super::super::kernels::BROKEN;
     use super::*;
 
     #[test]
     fn a_kernel_that_does_not_compile_is_reported_with_its_name_and_the_node() {
-        static BROKEN: Kernel = Kernel {
-            name: "broken",
-            variant: "",
-            source: &["@compute @workgroup_size(1) fn main() { undefined(); }"],
-            entry: "main",
-            workgroup: 1,
-            parameters: 1,
-            reads: &[],
-            write: 1,
-        };
+        let broken = BROKEN.kernel();
         let device = pollster::block_on(Device::request(DeviceOptions::default())).unwrap();
-        let error = pollster::block_on(device.compile(&[(&BROKEN, "mid_block.resnets.0")])).unwrap_err();
+        let error = pollster::block_on(device.compile(&[(broken, "mid_block.resnets.0")])).unwrap_err();
         let Error::Kernel { kernel, path, message } = error else { panic!("{error}") };
         assert_eq!((kernel.as_str(), path.as_str()), ("broken", "mid_block.resnets.0"));
         assert!(message.contains("undefined"), "{message}");
-        assert!(device.pipeline(&BROKEN).is_none());
+        assert!(device.pipeline(&broken).is_none());
         assert_eq!(device.check(), Ok(()));
     }
 }

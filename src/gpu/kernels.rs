@@ -1,21 +1,28 @@
 //! The kernels: one table of everything in `shaders/`.
 //!
-//! A kernel's WGSL is a few static fragments one after the other; variants share their text and differ in the fragments in
-//! front. Nothing is assembled from values at run time: sizes are parameters, so that one compiled pipeline serves all layers.
+//! A kernel's WGSL is a few static fragments one after the other; variants share its text and differ in the fragments in front and
+//! in `override` constants. Nothing is assembled from values at run time: sizes are parameters, so that one compiled pipeline serves
+//! all layers.
 
-/// One compute entry point with what is needed to launch it.
+use crate::graph::Activation;
+
+macro_rules! shader {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// A compute entry point with what is needed to launch it.
 ///
-/// Every kernel has its parameters in a uniform buffer at binding 0, of which the first is the number of invocations.
+/// Every one has its parameters in a uniform buffer at binding 0, of which the first is the number of invocations.
 #[derive(Debug)]
-pub struct Kernel {
-    /// Name in errors and profiles; no two kernels share it together with the variant.
+pub struct Entry {
+    /// Name in the WGSL module, and in errors.
     pub name: &'static str,
-    /// Which of the kernel's variants this is; empty if there is one only.
-    pub variant: &'static str,
-    /// WGSL fragments, concatenated.
-    pub source: &'static [&'static str],
-    /// Entry point.
-    pub entry: &'static str,
+    /// WGSL fragments, concatenated after those that a variant adds.
+    source: &'static [&'static str],
+    /// Which variants there are.
+    options: Options,
     /// Invocations in a workgroup.
     pub workgroup: u32,
     /// 32-bit words of parameters.
@@ -26,174 +33,430 @@ pub struct Kernel {
     pub write: u32,
 }
 
+/// In what the variants of an entry point differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Options {
+    Single,
+    Channels,
+    ChannelsAndWeights,
+    Activation,
+    ChannelsAndActivation,
+}
+
+/// How a kernel reaches the channels of its tensors.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Channels {
+    /// All channel counts are multiples of four.
+    Aligned,
+    /// Any channel count.
+    Unaligned,
+}
+
+impl Channels {
+    /// What tensors of these channel counts need.
+    pub fn of(counts: &[usize]) -> Self {
+        if counts.iter().all(|count| count.is_multiple_of(4)) { Self::Aligned } else { Self::Unaligned }
+    }
+}
+
+/// How a weight matrix is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Storage {
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+/// A variant of an entry point: what is compiled to one pipeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// The entry point.
+    pub entry: &'static Entry,
+    channels: Channels,
+    storage: Storage,
+    activation: Option<Activation>,
+}
+
+/// What tells kernels apart.
+pub type KernelKey = (&'static str, Channels, Storage, Option<Activation>);
+
+impl Entry {
+    /// The variant for these channels, with f32 weights and no activation where it has a choice.
+    pub fn with(&'static self, channels: Channels) -> Kernel {
+        let channels = match self.options {
+            Options::Single | Options::Activation => Channels::Aligned,
+            _ => channels,
+        };
+        Kernel { entry: self, channels, storage: Storage::F32, activation: None }
+    }
+
+    /// The kernel of an entry point without a choice of channels.
+    pub fn kernel(&'static self) -> Kernel {
+        self.with(Channels::Aligned)
+    }
+}
+
 impl std::fmt::Display for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.variant {
-            "" => f.write_str(self.name),
-            variant => write!(f, "{} ({variant})", self.name),
+        let Self { entry, channels, storage, activation } = self;
+        match entry.options {
+            Options::Single => f.write_str(entry.name),
+            Options::Channels => write!(f, "{} ({channels:?})", entry.name),
+            Options::ChannelsAndWeights => write!(f, "{} ({channels:?}, {storage:?})", entry.name),
+            Options::Activation => write!(f, "{} ({activation:?})", entry.name),
+            Options::ChannelsAndActivation => write!(f, "{} ({channels:?}, {activation:?})", entry.name),
         }
     }
 }
 
 impl Kernel {
+    /// The variant for a weight matrix that is stored so.
+    pub fn weights(self, storage: Storage) -> Self {
+        Self { storage, ..self }
+    }
+
+    /// The variant that ends with `activation`.
+    pub fn activation(self, activation: Option<Activation>) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// What tells it apart.
+    pub fn key(&self) -> KernelKey {
+        (self.entry.name, self.channels, self.storage, self.activation)
+    }
+
     /// The complete WGSL module.
     pub fn wgsl(&self) -> String {
-        self.source.concat()
+        let channels = match self.channels {
+            Channels::Aligned => shader!("aligned"),
+            Channels::Unaligned => shader!("unaligned"),
+        };
+        let weights = match self.storage {
+            Storage::F16 => shader!("weights_f16"),
+            Storage::F32 => shader!("weights_f32"),
+        };
+        let fragments: &[&str] = match self.entry.options {
+            Options::Single | Options::Activation => &[],
+            Options::Channels | Options::ChannelsAndActivation => &[channels],
+            Options::ChannelsAndWeights => &[channels, weights],
+        };
+        fragments.iter().chain(self.entry.source).copied().collect()
+    }
+
+    /// Values of the module's `override` constants.
+    pub fn constants(&self) -> Vec<(&'static str, f64)> {
+        let code = match self.activation {
+            None => 0,
+            Some(Activation::Silu) => 1,
+            Some(Activation::Gelu) => 2,
+            Some(Activation::GeluTanh) => 3,
+            Some(Activation::QuickGelu) => 4,
+            Some(Activation::Mish) => 5,
+            Some(Activation::Relu) => 6,
+        };
+        match self.entry.options {
+            Options::Activation | Options::ChannelsAndActivation => vec![("ACTIVATION", f64::from(code))],
+            Options::Single | Options::Channels | Options::ChannelsAndWeights => Vec::new(),
+        }
     }
 
     /// Workgroups along x and y for so many invocations: a second axis from where one may hold no more.
     pub fn workgroups(&self, invocations: u32) -> [u32; 2] {
         const LIMIT: u32 = 65_535;
-        let groups = invocations.div_ceil(self.workgroup).max(1);
+        let groups = invocations.div_ceil(self.entry.workgroup).max(1);
         let rows = groups.div_ceil(LIMIT);
         [groups.div_ceil(rows), rows]
     }
 }
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
-
-const ALIGNED: &str = shader!("aligned");
-const UNALIGNED: &str = shader!("unaligned");
-const F16: &str = shader!("weights_f16");
-const F32: &str = shader!("weights_f32");
-const ACTIVATION_FUNCTIONS: &str = shader!("activation_functions");
-const LINEAR_SOURCE: &str = shader!("linear");
-const CONV2D_SOURCE: &str = shader!("conv2d");
-const CONV3X3_SOURCE: &str = shader!("conv3x3");
-const GROUP_NORM_SOURCE: &str = shader!("group_norm");
-const LAYER_NORM_SOURCE: &str = shader!("layer_norm");
-const ATTENTION_SOURCE: &str = shader!("attention");
-const ACTIVATION_SOURCE: &str = shader!("activation");
-const STRIDES: &str = shader!("strides");
-const LAYOUT_SOURCE: &str = shader!("layout");
-const ELEMENTWISE_SOURCE: &str = shader!("elementwise");
-const RESAMPLE_SOURCE: &str = shader!("resample");
-const TIMESTEP_EMBEDDING_SOURCE: &str = shader!("timestep_embedding");
-const LINEAR_UPDATE_SOURCE: &str = shader!("linear_update");
-const PACK_RGBA8_SOURCE: &str = shader!("pack_rgba8");
-const NON_FINITE_SOURCE: &str = shader!("non_finite");
-
-/// Variants of a kernel for channel counts that are multiples of four, and for any.
-#[derive(Debug)]
-pub struct ByAlignment {
-    aligned: Kernel,
-    unaligned: Kernel,
-}
-
-impl ByAlignment {
-    /// The variant for tensors of these channel counts.
-    pub fn for_channels(&self, channels: &[usize]) -> &Kernel {
-        if channels.iter().all(|c| c.is_multiple_of(4)) { &self.aligned } else { &self.unaligned }
-    }
-}
-
-/// Variants of a kernel for the storage of its weight matrix.
-#[derive(Debug)]
-pub struct ByWeights {
-    f16: ByAlignment,
-    f32: ByAlignment,
-}
-
-impl ByWeights {
-    /// The variants for weights stored as f16 (`half`) or f32.
-    pub fn for_weights(&self, half: bool) -> &ByAlignment {
-        if half { &self.f16 } else { &self.f32 }
-    }
-}
-
-macro_rules! by_alignment {
-    ($kernel:expr, [$($fragment:expr),*]) => {
-        ByAlignment {
-            aligned: Kernel { variant: "aligned", source: &[ALIGNED, $($fragment),*], ..$kernel },
-            unaligned: Kernel { variant: "unaligned", source: &[UNALIGNED, $($fragment),*], ..$kernel },
-        }
-    };
-}
-
-macro_rules! by_weights {
-    ($kernel:expr, $source:expr) => {
-        ByWeights {
-            f16: ByAlignment {
-                aligned: Kernel { variant: "f16 aligned", source: &[ALIGNED, F16, $source], ..$kernel },
-                unaligned: Kernel { variant: "f16 unaligned", source: &[UNALIGNED, F16, $source], ..$kernel },
-            },
-            f32: ByAlignment {
-                aligned: Kernel { variant: "f32 aligned", source: &[ALIGNED, F32, $source], ..$kernel },
-                unaligned: Kernel { variant: "f32 unaligned", source: &[UNALIGNED, F32, $source], ..$kernel },
-            },
-        }
-    };
-}
-
-/// A kernel without variants.
-const fn kernel(
-    entry: &'static str,
-    source: &'static [&'static str],
-    workgroup: u32,
-    parameters: usize,
-    reads: &'static [u32],
-    write: u32,
-) -> Kernel {
-    Kernel { name: entry, variant: "", source, entry, workgroup, parameters, reads, write }
-}
-
-/// See `shaders/linear.wgsl`.
-pub static LINEAR: ByWeights = by_weights!(kernel("linear", &[], 16, 6, &[1, 2, 3, 4], 5), LINEAR_SOURCE);
-/// See `shaders/conv2d.wgsl`.
-pub static CONV2D: ByWeights = by_weights!(kernel("conv2d", &[], 16, 14, &[1, 2, 3, 4], 5), CONV2D_SOURCE);
-/// See `shaders/conv3x3.wgsl`.
-pub static CONV3X3: ByWeights = by_weights!(kernel("conv3x3", &[], 16, 14, &[1, 2, 3, 4], 5), CONV3X3_SOURCE);
-/// See `shaders/group_norm.wgsl`.
-pub static MOMENTS: ByAlignment =
-    by_alignment!(kernel("moments", &[], 32, 9, &[1], 7), [ACTIVATION_FUNCTIONS, GROUP_NORM_SOURCE]);
-/// See `shaders/group_norm.wgsl`.
-pub static COMBINE: ByAlignment =
-    by_alignment!(kernel("combine", &[], 32, 9, &[1, 2, 6], 7), [ACTIVATION_FUNCTIONS, GROUP_NORM_SOURCE]);
-/// See `shaders/group_norm.wgsl`.
-pub static NORMALIZE_PIXELS: ByAlignment =
-    by_alignment!(kernel("normalize_pixels", &[], 32, 9, &[1, 3, 6], 5), [ACTIVATION_FUNCTIONS, GROUP_NORM_SOURCE]);
-/// See `shaders/layer_norm.wgsl`.
-pub static LAYER_NORM: ByAlignment =
-    by_alignment!(kernel("layer_norm", &[], 16, 3, &[1, 2, 3], 5), [LAYER_NORM_SOURCE]);
-/// See `shaders/attention.wgsl`.
-pub static SCORES: ByAlignment = by_alignment!(kernel("scores", &[], 16, 10, &[1, 4], 7), [ATTENTION_SOURCE]);
-/// See `shaders/attention.wgsl`.
-pub static SOFTMAX: Kernel = kernel("softmax", &[ALIGNED, ATTENTION_SOURCE], 16, 10, &[], 7);
-/// See `shaders/attention.wgsl`.
-pub static MIX_VALUES: ByAlignment = by_alignment!(kernel("mix_values", &[], 16, 10, &[1, 6], 5), [ATTENTION_SOURCE]);
-/// See `shaders/activation.wgsl`.
-pub static ACTIVATE: Kernel = kernel("activation", &[ACTIVATION_FUNCTIONS, ACTIVATION_SOURCE], 64, 5, &[1], 2);
-/// See `shaders/activation.wgsl`.
-pub static AFFINE: Kernel = kernel("affine", &[ACTIVATION_FUNCTIONS, ACTIVATION_SOURCE], 64, 5, &[1], 2);
-/// See `shaders/activation.wgsl`.
-pub static GEGLU: Kernel = kernel("geglu", &[ACTIVATION_FUNCTIONS, ACTIVATION_SOURCE], 64, 5, &[1], 2);
-/// See `shaders/layout.wgsl`.
-pub static COPY: Kernel = kernel("copy", &[STRIDES, LAYOUT_SOURCE], 64, 24, &[1], 3);
-/// See `shaders/elementwise.wgsl`.
-pub static BINARY: Kernel = kernel("binary", &[STRIDES, ELEMENTWISE_SOURCE], 64, 24, &[1, 2], 3);
-/// See `shaders/resample.wgsl`.
-pub static NEAREST: ByAlignment = by_alignment!(kernel("nearest", &[], 64, 6, &[1], 5), [RESAMPLE_SOURCE]);
-/// See `shaders/resample.wgsl`.
-pub static AVG_POOL2: ByAlignment = by_alignment!(kernel("avg_pool2", &[], 64, 6, &[1], 5), [RESAMPLE_SOURCE]);
-/// See `shaders/timestep_embedding.wgsl`.
-pub static TIMESTEP_EMBEDDING: Kernel = kernel("timestep_embedding", &[TIMESTEP_EMBEDDING_SOURCE], 64, 4, &[1, 2], 3);
-/// See `shaders/linear_update.wgsl`.
-pub static LINEAR_UPDATE: Kernel = kernel("linear_update", &[LINEAR_UPDATE_SOURCE], 64, 2, &[1, 2, 3, 4, 5], 6);
-/// See `shaders/pack_rgba8.wgsl`.
-pub static PACK_RGBA8: Kernel = kernel("pack_rgba8", &[PACK_RGBA8_SOURCE], 64, 3, &[1], 2);
-/// See `shaders/non_finite.wgsl`.
-pub static NON_FINITE: Kernel = kernel("non_finite", &[NON_FINITE_SOURCE], 64, 3, &[1], 2);
-
 /// Every kernel with every variant.
-pub fn all() -> Vec<&'static Kernel> {
-    let by_weights = [&LINEAR, &CONV2D, &CONV3X3].into_iter().flat_map(|k| [&k.f16, &k.f32]);
-    let by_alignment = [&MOMENTS, &COMBINE, &NORMALIZE_PIXELS, &LAYER_NORM, &SCORES, &MIX_VALUES, &NEAREST, &AVG_POOL2];
-    let mut kernels: Vec<_> = by_weights.chain(by_alignment).flat_map(|k| [&k.aligned, &k.unaligned]).collect();
-    kernels.extend([&SOFTMAX, &ACTIVATE, &AFFINE, &GEGLU, &COPY, &BINARY]);
-    kernels.extend([&TIMESTEP_EMBEDDING, &LINEAR_UPDATE, &PACK_RGBA8, &NON_FINITE]);
+pub fn all() -> Vec<Kernel> {
+    use Activation::*;
+    let mut kernels = Vec::new();
+    for entry in ENTRIES {
+        let (aligned, unaligned) = (entry.with(Channels::Aligned), entry.with(Channels::Unaligned));
+        let activations = [None, Some(Silu), Some(Gelu), Some(GeluTanh), Some(QuickGelu), Some(Mish), Some(Relu)];
+        match entry.options {
+            Options::Single => kernels.push(aligned),
+            Options::Channels => kernels.extend([aligned, unaligned]),
+            Options::ChannelsAndWeights => {
+                kernels.extend(
+                    [Storage::F16, Storage::F32].iter().flat_map(|&s| [aligned.weights(s), unaligned.weights(s)]),
+                );
+            }
+            Options::Activation => kernels.extend(activations.map(|a| aligned.activation(a))),
+            Options::ChannelsAndActivation => {
+                kernels.extend(activations.iter().flat_map(|&a| [aligned.activation(a), unaligned.activation(a)]));
+            }
+        }
+    }
     kernels
 }
+
+static ENTRIES: [&Entry; 21] = [
+    &LINEAR,
+    &CONV2D,
+    &CONV3X3,
+    &MOMENTS,
+    &COMBINE,
+    &NORMALIZE_PIXELS,
+    &LAYER_NORM,
+    &SCORES,
+    &SOFTMAX,
+    &MIX_VALUES,
+    &ACTIVATE,
+    &AFFINE,
+    &GEGLU,
+    &COPY,
+    &BINARY,
+    &NEAREST,
+    &AVG_POOL2,
+    &TIMESTEP_EMBEDDING,
+    &LINEAR_UPDATE,
+    &PACK_RGBA8,
+    &NON_FINITE,
+];
+
+/// `shaders/linear.wgsl`.
+pub static LINEAR: Entry = Entry {
+    name: "linear",
+    source: &[shader!("linear")],
+    options: Options::ChannelsAndWeights,
+    workgroup: 16,
+    parameters: 6,
+    reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/conv2d.wgsl`.
+pub static CONV2D: Entry = Entry {
+    name: "conv2d",
+    source: &[shader!("conv2d")],
+    options: Options::ChannelsAndWeights,
+    workgroup: 16,
+    parameters: 14,
+    reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/conv3x3.wgsl`.
+pub static CONV3X3: Entry = Entry {
+    name: "conv3x3",
+    source: &[shader!("conv3x3")],
+    options: Options::ChannelsAndWeights,
+    workgroup: 16,
+    parameters: 14,
+    reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/group_norm.wgsl`.
+pub static MOMENTS: Entry = Entry {
+    name: "moments",
+    source: &[shader!("activation_functions"), shader!("group_norm")],
+    options: Options::Channels,
+    workgroup: 32,
+    parameters: 8,
+    reads: &[1],
+    write: 7,
+};
+
+/// `shaders/group_norm.wgsl`.
+pub static COMBINE: Entry = Entry {
+    name: "combine",
+    source: &[shader!("activation_functions"), shader!("group_norm")],
+    options: Options::Channels,
+    workgroup: 32,
+    parameters: 8,
+    reads: &[1, 2, 6],
+    write: 7,
+};
+
+/// `shaders/group_norm.wgsl`.
+pub static NORMALIZE_PIXELS: Entry = Entry {
+    name: "normalize_pixels",
+    source: &[shader!("activation_functions"), shader!("group_norm")],
+    options: Options::ChannelsAndActivation,
+    workgroup: 32,
+    parameters: 8,
+    reads: &[1, 3, 6],
+    write: 5,
+};
+
+/// `shaders/layer_norm.wgsl`.
+pub static LAYER_NORM: Entry = Entry {
+    name: "layer_norm",
+    source: &[shader!("layer_norm")],
+    options: Options::Channels,
+    workgroup: 16,
+    parameters: 3,
+    reads: &[1, 2, 3],
+    write: 5,
+};
+
+/// `shaders/attention.wgsl`.
+pub static SCORES: Entry = Entry {
+    name: "scores",
+    source: &[shader!("attention")],
+    options: Options::Channels,
+    workgroup: 16,
+    parameters: 10,
+    reads: &[1, 4],
+    write: 7,
+};
+
+/// `shaders/attention.wgsl`.
+pub static SOFTMAX: Entry = Entry {
+    name: "softmax",
+    source: &[shader!("aligned"), shader!("attention")],
+    options: Options::Single,
+    workgroup: 16,
+    parameters: 10,
+    reads: &[],
+    write: 7,
+};
+
+/// `shaders/attention.wgsl`.
+pub static MIX_VALUES: Entry = Entry {
+    name: "mix_values",
+    source: &[shader!("attention")],
+    options: Options::Channels,
+    workgroup: 16,
+    parameters: 10,
+    reads: &[1, 6],
+    write: 5,
+};
+
+/// `shaders/activation.wgsl`.
+pub static ACTIVATE: Entry = Entry {
+    name: "activation",
+    source: &[shader!("activation_functions"), shader!("activation")],
+    options: Options::Activation,
+    workgroup: 64,
+    parameters: 4,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/activation.wgsl`.
+pub static AFFINE: Entry = Entry {
+    name: "affine",
+    source: &[shader!("activation_functions"), shader!("activation")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 4,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/activation.wgsl`.
+pub static GEGLU: Entry = Entry {
+    name: "geglu",
+    source: &[shader!("activation_functions"), shader!("activation")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 4,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/layout.wgsl`.
+pub static COPY: Entry = Entry {
+    name: "copy",
+    source: &[shader!("strides"), shader!("layout")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 24,
+    reads: &[1],
+    write: 3,
+};
+
+/// `shaders/elementwise.wgsl`.
+pub static BINARY: Entry = Entry {
+    name: "binary",
+    source: &[shader!("strides"), shader!("elementwise")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 24,
+    reads: &[1, 2],
+    write: 3,
+};
+
+/// `shaders/resample.wgsl`.
+pub static NEAREST: Entry = Entry {
+    name: "nearest",
+    source: &[shader!("resample")],
+    options: Options::Channels,
+    workgroup: 64,
+    parameters: 6,
+    reads: &[1],
+    write: 5,
+};
+
+/// `shaders/resample.wgsl`.
+pub static AVG_POOL2: Entry = Entry {
+    name: "avg_pool2",
+    source: &[shader!("resample")],
+    options: Options::Channels,
+    workgroup: 64,
+    parameters: 6,
+    reads: &[1],
+    write: 5,
+};
+
+/// `shaders/timestep_embedding.wgsl`.
+pub static TIMESTEP_EMBEDDING: Entry = Entry {
+    name: "timestep_embedding",
+    source: &[shader!("timestep_embedding")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 4,
+    reads: &[1, 2],
+    write: 3,
+};
+
+/// `shaders/linear_update.wgsl`.
+pub static LINEAR_UPDATE: Entry = Entry {
+    name: "linear_update",
+    source: &[shader!("linear_update")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 2,
+    reads: &[1, 2, 3, 4, 5],
+    write: 6,
+};
+
+/// `shaders/pack_rgba8.wgsl`.
+pub static PACK_RGBA8: Entry = Entry {
+    name: "pack_rgba8",
+    source: &[shader!("pack_rgba8")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 3,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/non_finite.wgsl`.
+pub static NON_FINITE: Entry = Entry {
+    name: "non_finite",
+    source: &[shader!("non_finite")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 3,
+    reads: &[1],
+    write: 2,
+};
+
+/// For tests: what a mistake in a shader leads to.
+#[cfg(test)]
+pub static BROKEN: Entry = Entry {
+    name: "broken",
+    source: &["@compute @workgroup_size(1) fn broken() { undefined(); }"],
+    options: Options::Single,
+    workgroup: 1,
+    parameters: 1,
+    reads: &[],
+    write: 1,
+};

@@ -1,8 +1,8 @@
 //! From a node of the graph to the dispatches that compute it: a pure function, without a device.
 
-use super::kernels::{self, Kernel};
+use super::kernels::{self, Channels, Entry, Kernel, Storage};
 use super::{Error, Limits};
-use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, WeightId};
+use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, WeightId};
 
 /// A tensor that a dispatch reads or writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +25,7 @@ pub struct Dispatch {
     /// The node that it computes or helps to compute.
     pub node: NodeId,
     /// The kernel.
-    pub kernel: &'static Kernel,
+    pub kernel: Kernel,
     /// Tensors read, in the order of the kernel's `reads`.
     pub reads: Vec<Operand>,
     /// Tensor written.
@@ -57,13 +57,13 @@ pub struct Lowered {
 /// The constant that is bound where an optional operand is absent.
 const ABSENT: Operand = Operand::Constant(0);
 
-/// Translates `graph`; `is_half` says of which weights the matrix is stored as f16.
+/// Translates `graph`; `storage` says how the matrix of a weight is stored.
 ///
 /// # Errors
 /// If a node has dimensions that the kernels cannot address.
-pub fn lower(graph: &Graph, limits: Limits, is_half: impl Fn(WeightId) -> bool) -> Result<Lowered, Error> {
+pub fn lower(graph: &Graph, limits: Limits, storage: impl Fn(WeightId) -> Storage) -> Result<Lowered, Error> {
     let lowered = Lowered { constants: vec![vec![0.0; 4]], ..Lowered::default() };
-    let mut lowering = Lowering { graph, limits, is_half, lowered, node: NodeId(0) };
+    let mut lowering = Lowering { graph, limits, storage, lowered, node: NodeId(0) };
     for index in 0..graph.nodes().len() {
         lowering.node = NodeId(index);
         lowering.lower_node(&graph.nodes()[index])?;
@@ -74,16 +74,16 @@ pub fn lower(graph: &Graph, limits: Limits, is_half: impl Fn(WeightId) -> bool) 
 struct Lowering<'g, F> {
     graph: &'g Graph,
     limits: Limits,
-    is_half: F,
+    storage: F,
     lowered: Lowered,
     node: NodeId,
 }
 
-impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
+impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
     /// Adds a launch of as many invocations as the product of `invocations`.
     fn dispatch<const N: usize>(
         &mut self,
-        kernel: &'static Kernel,
+        kernel: Kernel,
         reads: &[Operand],
         write: Operand,
         invocations: &[usize],
@@ -135,22 +135,23 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
             Op::GroupNorm { .. } => self.group_norm(node),
             Op::LayerNorm { x, weight, bias, eps } => {
                 let (rows, channels) = self.rows_and_channels(*x);
-                let kernel = kernels::LAYER_NORM.for_channels(&[channels]);
+                let kernel = kernels::LAYER_NORM.with(Channels::of(&[channels]));
                 let reads = [Operand::Node(*x), Operand::Weight(*weight), Operand::Weight(*bias)];
                 self.dispatch(kernel, &reads, y, &[rows], [channels as u32, eps.to_bits()])
             }
             Op::Attention { .. } => self.attention(node),
             Op::Activate { x, activation } => {
-                let parameters = [activation_code(Some(*activation)), 0, 0, 0];
-                self.dispatch(&kernels::ACTIVATE, &[Operand::Node(*x)], y, &[elements.div_ceil(4)], parameters)
+                let kernel = kernels::ACTIVATE.kernel().activation(Some(*activation));
+                let parameters = [0, 0, 0];
+                self.dispatch(kernel, &[Operand::Node(*x)], y, &[elements.div_ceil(4)], parameters)
             }
             Op::Affine { x, scale, shift } => {
-                let parameters = [0, scale.to_bits(), shift.to_bits(), 0];
-                self.dispatch(&kernels::AFFINE, &[Operand::Node(*x)], y, &[elements.div_ceil(4)], parameters)
+                let parameters = [scale.to_bits(), shift.to_bits(), 0];
+                self.dispatch(kernels::AFFINE.kernel(), &[Operand::Node(*x)], y, &[elements.div_ceil(4)], parameters)
             }
             Op::Geglu { x } => {
                 let (_, channels) = self.rows_and_channels(self.node);
-                self.dispatch(&kernels::GEGLU, &[Operand::Node(*x)], y, &[elements], [0, 0, 0, channels as u32])
+                self.dispatch(kernels::GEGLU.kernel(), &[Operand::Node(*x)], y, &[elements], [0, 0, channels as u32])
             }
             Op::Binary { op, a, b } => {
                 let code = match op {
@@ -166,7 +167,7 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
                 }
                 let own = strides(&node.shape);
                 let walk = Walk::new(&node.shape, [&own, &b_strides, &own]);
-                self.strided(&kernels::BINARY, &[Operand::Node(*a), Operand::Node(*b)], code, walk, [0; 3])
+                self.strided(kernels::BINARY.kernel(), &[Operand::Node(*a), Operand::Node(*b)], code, walk, [0; 3])
             }
             Op::Concat { inputs, axis } => {
                 let y_strides = strides(&node.shape);
@@ -175,7 +176,13 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
                     let shape = self.shape(input);
                     let length = shape[*axis];
                     let walk = Walk::new(shape, [&strides(shape), &y_strides, &y_strides]);
-                    self.strided(&kernels::COPY, &[Operand::Node(input)], 0, walk, [0, 0, start * y_strides[*axis]])?;
+                    self.strided(
+                        kernels::COPY.kernel(),
+                        &[Operand::Node(input)],
+                        0,
+                        walk,
+                        [0, 0, start * y_strides[*axis]],
+                    )?;
                     start += length;
                 }
                 Ok(())
@@ -184,14 +191,14 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
                 let x_strides = strides(self.shape(*x));
                 let own = strides(&node.shape);
                 let walk = Walk::new(&node.shape, [&x_strides, &own, &own]);
-                self.strided(&kernels::COPY, &[Operand::Node(*x)], 0, walk, [start * x_strides[*axis], 0, 0])
+                self.strided(kernels::COPY.kernel(), &[Operand::Node(*x)], 0, walk, [start * x_strides[*axis], 0, 0])
             }
             Op::Permute { x, axes } => {
                 let of_source = strides(self.shape(*x));
                 let x_strides: Vec<_> = axes.iter().map(|&axis| of_source[axis]).collect();
                 let own = strides(&node.shape);
                 let walk = Walk::new(&node.shape, [&x_strides, &own, &own]);
-                self.strided(&kernels::COPY, &[Operand::Node(*x)], 0, walk, [0; 3])
+                self.strided(kernels::COPY.kernel(), &[Operand::Node(*x)], 0, walk, [0; 3])
             }
             Op::ResizeNearest { x } => self.resample(&kernels::NEAREST, *x, node),
             Op::AvgPool2 { x } => self.resample(&kernels::AVG_POOL2, *x, node),
@@ -203,18 +210,18 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
                 let frequencies = self.constant((0..half).map(|i| libm::expf(exponent(i))).collect());
                 let parameters = [dim as u32, u32::from(*flip_sin_to_cos), scale.to_bits()];
                 let reads = [Operand::Node(*timestep), frequencies];
-                self.dispatch(&kernels::TIMESTEP_EMBEDDING, &reads, y, &[elements], parameters)
+                self.dispatch(kernels::TIMESTEP_EMBEDDING.kernel(), &reads, y, &[elements], parameters)
             }
             Op::LinearUpdate { sample, model_output, noise, history, coefficients } => {
                 let count = self.graph.node(*sample).elements();
                 let guided = self.graph.node(*model_output).elements() > count;
                 let reads = [sample, model_output, noise, history, coefficients].map(|&id| Operand::Node(id));
-                self.dispatch(&kernels::LINEAR_UPDATE, &reads, y, &[count], [u32::from(guided)])
+                self.dispatch(kernels::LINEAR_UPDATE.kernel(), &reads, y, &[count], [u32::from(guided)])
             }
             Op::PackRgba8 { x } => {
                 let shape = self.shape(*x);
                 let parameters = [shape[1] as u32, (shape[2] * shape[3]) as u32];
-                self.dispatch(&kernels::PACK_RGBA8, &[Operand::Node(*x)], y, &[elements], parameters)
+                self.dispatch(kernels::PACK_RGBA8.kernel(), &[Operand::Node(*x)], y, &[elements], parameters)
             }
         }
     }
@@ -237,10 +244,9 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
             };
             return self.matrix_product(x, weight, bias, residual, rows_per_residual);
         }
-        let variants = (self.is_half)(weight);
         let channel_counts = [in_channels, channels];
         let family = if kernel == [3, 3] && stride == 1 { &kernels::CONV3X3 } else { &kernels::CONV2D };
-        let chosen = family.for_weights(variants).for_channels(&channel_counts);
+        let chosen = family.with(Channels::of(&channel_counts)).weights((self.storage)(weight));
         let parameters = [
             in_height,
             in_width,
@@ -276,7 +282,7 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
     ) -> Result<(), Error> {
         let (rows, in_channels) = self.rows_and_channels(x);
         let (_, channels) = self.rows_and_channels(self.node);
-        let kernel = kernels::LINEAR.for_weights((self.is_half)(weight)).for_channels(&[in_channels, channels]);
+        let kernel = kernels::LINEAR.with(Channels::of(&[in_channels, channels])).weights((self.storage)(weight));
         let parameters = [rows, in_channels, channels, usize::from(bias.is_some()), rows_per_residual];
         let reads = [
             Operand::Node(x),
@@ -300,15 +306,15 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
         let quads = channels.div_ceil(4);
         let sizes = [batch, pixels, channels, groups, slices, pixels_per_slice].map(|n| n as u32);
         let [a, b, c, d, e, f] = sizes;
-        let parameters = [a, b, c, d, e, f, eps.to_bits(), activation_code(activation)];
+        let parameters = [a, b, c, d, e, f, eps.to_bits()];
         let partials = self.scratch(batch * slices * 8 * quads);
         let norm = self.scratch(batch * 12 * quads);
-        let moments = kernels::MOMENTS.for_channels(&[channels]);
+        let moments = kernels::MOMENTS.with(Channels::of(&[channels]));
         self.dispatch(moments, &[Operand::Node(x)], partials, &[batch, slices, quads], parameters)?;
-        let combine = kernels::COMBINE.for_channels(&[channels]);
+        let combine = kernels::COMBINE.with(Channels::of(&[channels]));
         let reads = [Operand::Node(x), Operand::Weight(weight), partials];
         self.dispatch(combine, &reads, norm, &[batch, groups], parameters)?;
-        let normalize = kernels::NORMALIZE_PIXELS.for_channels(&[channels]);
+        let normalize = kernels::NORMALIZE_PIXELS.with(Channels::of(&[channels])).activation(activation);
         let reads = [Operand::Node(x), Operand::Weight(bias), norm];
         let blocks = [batch, pixels.div_ceil(4), quads];
         self.dispatch(normalize, &reads, Operand::Node(self.node), &blocks, parameters)
@@ -329,8 +335,8 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
         let pairs_at_once = pairs_at_once.min(batch * heads);
         let score = self.scratch(pairs_at_once * queries_at_once * key_quads * 4);
         let scale = 1.0 / (head_size as f32).sqrt();
-        let scores = kernels::SCORES.for_channels(&[head_size]);
-        let mix_values = kernels::MIX_VALUES.for_channels(&[head_size]);
+        let scores = kernels::SCORES.with(Channels::of(&[head_size]));
+        let mix_values = kernels::MIX_VALUES.with(Channels::of(&[head_size]));
         for pair in (0..batch * heads).step_by(pairs_at_once) {
             let pairs = pairs_at_once.min(batch * heads - pair);
             for query in (0..query_tokens).step_by(queries_at_once) {
@@ -340,7 +346,7 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
                 let parameters = [a, b, c, d, e, f, g, scale.to_bits(), u32::from(causal)];
                 let tiles = [pairs, queries.div_ceil(4), key_quads];
                 self.dispatch(scores, &[Operand::Node(q), Operand::Node(k)], score, &tiles, parameters)?;
-                self.dispatch(&kernels::SOFTMAX, &[], score, &[pairs, queries], parameters)?;
+                self.dispatch(kernels::SOFTMAX.kernel(), &[], score, &[pairs, queries], parameters)?;
                 let tiles = [pairs, queries.div_ceil(4), head_size.div_ceil(8)];
                 let y = Operand::Node(self.node);
                 self.dispatch(mix_values, &[Operand::Node(v), score], y, &tiles, parameters)?;
@@ -349,12 +355,12 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
         Ok(())
     }
 
-    fn resample(&mut self, kernel: &'static kernels::ByAlignment, x: NodeId, node: &Node) -> Result<(), Error> {
+    fn resample(&mut self, entry: &'static Entry, x: NodeId, node: &Node) -> Result<(), Error> {
         let (&[_, in_height, in_width, channels], &[batch, height, width, _]) = (self.shape(x), &node.shape[..]) else {
             return Err(self.malformed("its operand is no picture"));
         };
         let parameters = [in_height, in_width, height, width, channels].map(|n| n as u32);
-        let kernel = kernel.for_channels(&[channels]);
+        let kernel = entry.with(Channels::of(&[channels]));
         let quads = [batch, height, width, channels.div_ceil(4)];
         self.dispatch(kernel, &[Operand::Node(x)], Operand::Node(self.node), &quads, parameters)
     }
@@ -362,7 +368,7 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
     /// One dispatch for each box of four axes; `starts` are the first elements of the two operands and of the result.
     fn strided(
         &mut self,
-        kernel: &'static Kernel,
+        kernel: Kernel,
         reads: &[Operand],
         operation: u32,
         walk: Walk,
@@ -397,19 +403,6 @@ impl<F: Fn(WeightId) -> bool> Lowering<'_, F> {
     fn malformed(&self, message: &str) -> Error {
         let node = self.graph.node(self.node);
         Error::Unsupported { path: node.path.clone(), op: node.op.name(), message: message.to_owned() }
-    }
-}
-
-/// The number of an activation in `shaders/activation.wgsl`.
-fn activation_code(activation: Option<Activation>) -> u32 {
-    match activation {
-        None => 0,
-        Some(Activation::Silu) => 1,
-        Some(Activation::Gelu) => 2,
-        Some(Activation::GeluTanh) => 3,
-        Some(Activation::QuickGelu) => 4,
-        Some(Activation::Mish) => 5,
-        Some(Activation::Relu) => 6,
     }
 }
 

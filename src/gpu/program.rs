@@ -73,8 +73,8 @@ impl Program {
         let lowered = lower::lower(graph, device.limits(), |id| found[id.index()].1)?;
         let checks = output_checks(graph);
         let mut seen = HashSet::new();
-        let used: Vec<(&'static Kernel, &str)> = (lowered.dispatches.iter().chain(&checks))
-            .filter(|dispatch| seen.insert(std::ptr::from_ref(dispatch.kernel)))
+        let used: Vec<(Kernel, &str)> = (lowered.dispatches.iter().chain(&checks))
+            .filter(|dispatch| seen.insert(dispatch.kernel.key()))
             .map(|dispatch| (dispatch.kernel, graph.node(dispatch.node).path.as_str()))
             .collect();
         device.compile(&used).await?;
@@ -290,7 +290,7 @@ impl Program {
             |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == DType::F32;
         let checks: Vec<_> =
             (0..nodes.len()).filter(is_checked).map(|i| non_finite_check(&self.graph, NodeId(i))).collect();
-        self.device.compile(&[(&kernels::NON_FINITE, "")]).await?;
+        self.device.compile(&[(kernels::NON_FINITE.kernel(), "")]).await?;
         let buffer_of = |operand: Operand| match operand {
             Operand::Node(id) => self.buffer(id),
             _ => &self.status,
@@ -410,7 +410,7 @@ fn non_finite_check(graph: &Graph, id: NodeId) -> Dispatch {
     let elements = graph.node(id).elements() as u32;
     Dispatch {
         node: id,
-        kernel: &kernels::NON_FINITE,
+        kernel: kernels::NON_FINITE.kernel(),
         reads: vec![Operand::Node(id)],
         write: Operand::Status,
         parameters: vec![elements.div_ceil(64), elements, code_of_node(id)],
@@ -470,7 +470,7 @@ fn record<'a, 'b>(
     device.write(&parameters, &bytes);
     let recorded = dispatches.iter().enumerate().filter_map(|(index, dispatch)| {
         let kernel = dispatch.kernel;
-        let pipeline = device.pipeline(kernel)?;
+        let pipeline = device.pipeline(&kernel)?;
         let uniform = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &parameters,
             offset: (index * PARAMETER_STRIDE) as u64,
@@ -479,8 +479,10 @@ fn record<'a, 'b>(
         let tensor =
             |binding: u32, operand| wgpu::BindGroupEntry { binding, resource: buffer_of(operand).as_entire_binding() };
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform }];
-        entries.extend(kernel.reads.iter().zip(&dispatch.reads).map(|(&binding, &operand)| tensor(binding, operand)));
-        entries.push(tensor(kernel.write, dispatch.write));
+        entries.extend(
+            kernel.entry.reads.iter().zip(&dispatch.reads).map(|(&binding, &operand)| tensor(binding, operand)),
+        );
+        entries.push(tensor(kernel.entry.write, dispatch.write));
         let bind_group = device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
             layout: &pipeline.layout,

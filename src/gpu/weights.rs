@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::device::{Buffer, Device};
+use super::kernels::Storage;
 use crate::graph::{WeightRole, WeightSpec};
 use crate::weights::Dtype;
 
@@ -20,7 +21,7 @@ pub struct Weights {
 #[derive(Debug)]
 struct Stored {
     buffer: Buffer,
-    half: bool,
+    storage: Storage,
 }
 
 impl Weights {
@@ -52,7 +53,7 @@ impl Weights {
             }
             _ => None,
         };
-        let half = halves.is_some();
+        let storage = if halves.is_some() { Storage::F16 } else { Storage::F32 };
         let data: Vec<u8> = match (matrix, halves) {
             (Some(sizes), Some(bits)) => bytemuck::cast_slice(&blocks(&bits, sizes)).to_vec(),
             (Some(sizes), None) => {
@@ -66,7 +67,7 @@ impl Weights {
         };
         let buffer = self.device.storage_buffer(&spec.name, data.len() as u64)?;
         self.device.write(&buffer, &data);
-        self.stored[index] = Some(Stored { buffer, half });
+        self.stored[index] = Some(Stored { buffer, storage });
         Ok(())
     }
 
@@ -104,11 +105,11 @@ impl Weights {
         self.stored.iter().flatten().map(|stored| stored.buffer.size()).sum()
     }
 
-    /// The buffer of the weight called `name`, and whether it is a matrix stored as f16.
-    pub(super) fn find(&self, name: &str) -> Result<(&Buffer, bool), Error> {
+    /// The buffer of the weight called `name`, and how it is stored.
+    pub(super) fn find(&self, name: &str) -> Result<(&Buffer, Storage), Error> {
         let position = self.specs.iter().position(|spec| spec.name == name);
         let stored = position.and_then(|index| self.stored[index].as_ref());
-        stored.map(|stored| (&stored.buffer, stored.half)).ok_or_else(|| Error::MissingWeight(name.to_owned()))
+        stored.map(|stored| (&stored.buffer, stored.storage)).ok_or_else(|| Error::MissingWeight(name.to_owned()))
     }
 }
 

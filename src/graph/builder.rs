@@ -98,7 +98,9 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("{} would make a tensor of shape {shape:?}", op.name())));
         }
         let graph = &mut *self.builder.graph.borrow_mut();
-        graph.nodes.push(Node { op, shape, dtype, path: self.path.clone() });
+        // Outside of every module, the op itself is the best name there is.
+        let path = if self.path.is_empty() { op.name().to_owned() } else { self.path.clone() };
+        graph.nodes.push(Node { op, shape, dtype, path });
         Ok(NodeId(graph.nodes.len() - 1))
     }
 

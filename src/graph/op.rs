@@ -232,7 +232,7 @@ pub enum Op {
 /// With g = guidance: output = u + g·(c − u) of a doubled batch, else the model output itself;
 /// x0 = clamp(a·sample + b·output, −clip, clip);
 /// each row of the result is a combination of `[sample, output, x0, noise, history…]`.
-/// The result stacks along the batch axis: the new sample, x0, and the [`HISTORY`] new history slots.
+/// The result stacks along the batch axis: the new sample, x0, and the new history, [`update::HISTORY`] slots of it.
 pub mod update {
     /// Number of history slots.
     pub const HISTORY: usize = 4;

@@ -149,7 +149,15 @@ impl Component {
 
     async fn encode_text(&self, encoder: &TextEncoder, inputs: &Tensors) -> Result<Tensors, Error> {
         let [rows, tokens] = shape(inputs, "input_ids")?;
-        let ids: Vec<u32> = inputs["input_ids"].data.iter().map(|&id| id as u32).collect();
+        if let Some(name) = inputs.keys().find(|name| *name != "input_ids") {
+            return Err(Error::Input { name: name.clone(), message: "this network takes: input_ids".into() });
+        }
+        let id = |&id: &f32| {
+            let whole = id >= 0.0 && id.fract() == 0.0 && id < u32::MAX as f32;
+            let message = || format!("{id} is no token id");
+            whole.then_some(id as u32).ok_or_else(|| Error::Input { name: "input_ids".into(), message: message() })
+        };
+        let ids: Vec<u32> = inputs["input_ids"].data.iter().map(id).collect::<Result<_, _>>()?;
         let texts: Vec<&[u32]> = ids.chunks_exact(tokens.max(1)).collect();
         let embeddings = encoder.encode(&self.device, &texts).await?;
         let width = encoder.config().hidden_size;
