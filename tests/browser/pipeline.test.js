@@ -1,15 +1,23 @@
 /** The package's interface in the browser: options, cancelling, disposal, errors. Pictures are the matter of the site's tests. */
 import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, faults, root } from "./harness/index.js";
+import { withWrongShape } from "./harness/safetensors.js";
 
+const CHECKPOINT_FOLDER = join(root, "www/models/emoji64");
 const UNET = "unet/diffusion_pytorch_model.safetensors";
+
+/** The checkpoint's files, by their path in it. */
+const CHECKPOINT = (await readdir(CHECKPOINT_FOLDER, { recursive: true })).filter((path) =>
+  /\.(json|txt|safetensors)$/.test(path),
+);
 
 const mounts = {
   "/api/": join(root, "tests/browser/pipeline"),
   "/api/pkg/": join(root, "pkg"),
-  "/api/models/emoji64/": join(root, "www/models/emoji64"),
+  "/api/models/emoji64/": CHECKPOINT_FOLDER,
 };
 
 /**
@@ -170,6 +178,14 @@ for (const load of [
             { eta: NaN },
             { seed: -1n },
             { seed: 2n ** 64n },
+            { solver: "ddim", scheduler: { _class_name: "DDIMScheduler" } },
+            { scheduler: "DDIMScheduler" },
+            { scheduler: {} },
+            { scheduler: [] },
+            { scheduler: { _class_name: "NoSuchScheduler" } },
+            { scheduler: { _class_name: "DDIMScheduler", num_train_timesteps: 1e300 } },
+            { scheduler: { _class_name: "DDIMScheduler", beta_end: NaN } },
+            { scheduler: { _class_name: "DDIMScheduler", size: 1n } },
           ]) {
             codes.push(
               (await settle(pipeline.sample({ steps: 1, ...options }))).error?.code ??
@@ -183,7 +199,7 @@ for (const load of [
         },
         [load, wrong],
       );
-      assert.deepEqual(codes, [...Array(wrong.length + 5).fill("invalid-option"), 64]);
+      assert.deepEqual(codes, [...Array(wrong.length + 13).fill("invalid-option"), 64]);
     });
   });
 }
@@ -263,6 +279,86 @@ describe("loading", () => {
     assert.deepEqual(widths, [64, 64, 64, 64, 64]);
   });
 
+  test("reads what the user picked: a list of files, blobs by their path, a directory", async ({ page, site }) => {
+    const report = await onPage(
+      page,
+      site,
+      async (files) => {
+        const { Pipeline, model } = window;
+        /** @type {Map<string, Blob>} */
+        const blobs = new Map();
+        for (const path of files) blobs.set(path, await (await fetch(model + path)).blob());
+        const list = [...blobs].map(([path, blob]) => {
+          const file = new File([blob], path.split("/").at(-1) ?? "");
+          // As the browser sets it for a chosen folder.
+          return Object.defineProperty(file, "webkitRelativePath", { value: `emoji64/${path}` });
+        });
+        const directory = await navigator.storage.getDirectory();
+        for (const [path, blob] of blobs) {
+          let folder = directory;
+          const [name, ...above] = path.split("/").reverse();
+          for (const part of above.reverse()) folder = await folder.getDirectoryHandle(part, { create: true });
+          const out = await (await folder.getFileHandle(name, { create: true })).createWritable();
+          await out.write(blob);
+          await out.close();
+        }
+        /** @type {string[]} */
+        const pictures = [];
+        for (const source of [model, list, blobs, directory]) {
+          const pipeline = await Pipeline.load(source, { device: "cpu" });
+          pictures.push(String((await pipeline.sample({ prompt: "fox", steps: 1 })).data));
+          await pipeline.dispose();
+        }
+        return pictures.map((picture) => picture === pictures[0]);
+      },
+      CHECKPOINT,
+    );
+    assert.deepEqual(report, [true, true, true, true]);
+  });
+
+  test("takes a worker that the page made", async ({ page, site }) => {
+    const [width, answers] = await onPage(page, site, async () => {
+      const { Pipeline, model } = window;
+      const worker = new Worker(new URL("pkg/worker.js", location.href), { type: "module" });
+      const pipeline = await Pipeline.load(model, { device: "cpu", worker });
+      const { width } = await pipeline.sample({ steps: 1 });
+      await pipeline.dispose();
+      // The worker is the page's, and serves another pipeline.
+      const next = await Pipeline.load(model, { device: "cpu", worker });
+      const answers = (await next.sample({ steps: 1 })).width;
+      worker.terminate();
+      return [width, answers];
+    });
+    assert.deepEqual([width, answers], [64, 64]);
+  });
+
+  /** @type {[string, import("./harness/server.js").Fault, object][]} */
+  const damages = [
+    ["file-missing", faults.missing(), { name: "SourceError", file: UNET }],
+    ["file-truncated", faults.truncated(100_000), { name: "SourceError", file: UNET }],
+    [
+      "shape-mismatch",
+      faults.changed(withWrongShape("conv_in.weight")),
+      { name: "ModelError", file: UNET, tensor: "conv_in.weight" },
+    ],
+    ["network", faults.cutWithoutResume(100_000), { name: "SourceError", file: UNET }],
+  ];
+  for (const [code, fault, details] of damages) {
+    test(`rejects with ${code}, the class and the file`, async ({ page, site, expectError }) => {
+      expectError(/404|ERR_/);
+      site.break(UNET, fault);
+      const { error } = await onPage(page, site, async () => {
+        const { Pipeline, settle, model } = window;
+        return settle(Pipeline.load(model, { device: "cpu" }));
+      });
+      const { message, option, limit, class: _, ...rest } = error;
+      assert.match(message, /unet\/diffusion_pytorch_model\.safetensors/);
+      // A truncated file breaks off in some tensor.
+      if (code === "file-truncated") delete rest.tensor;
+      assert.deepEqual(JSON.parse(JSON.stringify(rest)), { code, ...details });
+    });
+  }
+
   test("fails with a code where the module is missing or the options are wrong", async ({
     page,
     site,
@@ -289,5 +385,60 @@ describe("loading", () => {
       ["file-missing", "invalid-option", "invalid-option", "invalid-option", "file-missing", "file-missing"],
       "function",
     ]);
+  });
+});
+
+describe("a scheduler of the caller’s own", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("takes the place of the checkpoint’s, infinities included", async ({ page, site }) => {
+    const own = JSON.parse(await readFile(join(CHECKPOINT_FOLDER, "scheduler/scheduler_config.json"), "utf8"));
+    const pictures = await onPage(
+      page,
+      site,
+      async (own) => {
+        const { Pipeline, model } = window;
+        const pipeline = await Pipeline.load(model, { device: "cpu" });
+        const dpm = { ...own, _class_name: "DPMSolverMultistepScheduler" };
+        /** @type {string[]} */
+        const pictures = [];
+        for (const options of [
+          {},
+          { scheduler: own },
+          { solver: "dpmpp_2m" },
+          { scheduler: { ...dpm, lambda_min_clipped: -Infinity } },
+          { scheduler: { ...own, timestep_spacing: "trailing" } },
+        ]) {
+          pictures.push(String((await pipeline.sample({ prompt: "fox", seed: 5, steps: 3, ...options })).data));
+        }
+        await pipeline.dispose();
+        return pictures.map((picture) => pictures.indexOf(picture));
+      },
+      own,
+    );
+    assert.deepEqual(pictures, [0, 0, 2, 2, 4]);
+  });
+});
+
+describe("a GPU that goes away", () => {
+  // A browser of its own: Chromium gives no adapter after its GPU process has crashed twice.
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("ends the run and every later one with device-lost", async ({ page, site }) => {
+    const run = onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const pipeline = await Pipeline.load(model, { device: "webgpu" });
+      const first = await settle(
+        (async () => {
+          for await (const { index } of pipeline.sample({ steps: 50 })) if (index === 0) document.title = "crash";
+        })(),
+      );
+      const second = await settle(pipeline.sample({ steps: 1 }));
+      await pipeline.dispose();
+      return [first, second].map(({ error }) => [error?.name, error?.code]);
+    });
+    await page.waitForFunction(() => document.title === "crash");
+    await (await page.context().browser()?.newBrowserCDPSession())?.send("Browser.crashGpuProcess");
+    assert.deepEqual(await run, Array(2).fill(["DeviceError", "device-lost"]));
   });
 });

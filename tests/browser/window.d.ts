@@ -24,6 +24,7 @@ export interface Core {
     seed: number,
     options: object,
   ): Promise<{ initialLatents: number[]; timesteps: number[]; latents: number[][]; image: number[] }>;
+  leave(steps: number): Promise<number>;
 }
 
 declare global {

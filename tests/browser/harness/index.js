@@ -38,7 +38,7 @@ const QUIET = [
   "--no-first-run",
 ];
 
-/** The longest that one test may take, in milliseconds. */
+/** The longest that one test may take, in milliseconds, unless it knows that it needs more. */
 const TIMEOUT = 180_000;
 
 /**
@@ -67,7 +67,7 @@ export function launch(graphics) {
  * @param {object} options
  * @param {Graphics} options.graphics
  * @param {Record<string, string>} [options.mounts]  folder by path prefix; the built site under `SITE` unless told
- * @returns {(name: string, body: (fixture: Fixture) => Promise<void>) => void}
+ * @returns {(name: string, body: (fixture: Fixture) => Promise<void>, timeout?: number) => void}
  */
 export function browserTests({ graphics, mounts = { [SITE]: join(root, "dist") } }) {
   /** @type {import('playwright-core').Browser} */
@@ -82,8 +82,8 @@ export function browserTests({ graphics, mounts = { [SITE]: join(root, "dist") }
     await site?.close();
   });
 
-  return (name, body) =>
-    test(`${name} (${graphics})`, { timeout: TIMEOUT }, async (context) => {
+  return (name, body, timeout = TIMEOUT) =>
+    test(`${name} (${graphics})`, { timeout }, async (context) => {
       site.reset();
       // A lost device does not come back to its browser: whoever loses one starts the next test with a new one.
       if (!browser.isConnected()) browser = await launch(graphics);
