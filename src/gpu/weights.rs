@@ -35,6 +35,7 @@ impl Weights {
     /// # Errors
     /// If the bytes are not those of a tensor of the weight's shape, if it is larger than a buffer may be, or if the device is lost.
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+        self.device.check()?;
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
         let error = |message| Error::Weight { name: spec.name.clone(), message };
         let elements = spec.shape.iter().product::<usize>();
