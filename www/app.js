@@ -57,6 +57,7 @@ function showError(error) {
   button("retry").hidden = known && HARMLESS.includes(error.code);
   setState("error");
   say("");
+  element("error").scrollIntoView({ block: "nearest" });
   // A defect belongs into the console too, with its stack.
   if (!known || error.code === "internal") console.error(error);
 }
@@ -105,7 +106,7 @@ async function load(source, name) {
     }
     pipeline = opened;
   } catch (error) {
-    if (!overtaken()) showError(error);
+    if (!overtaken()) showError(error instanceof AbortError ? new AbortError("aborted", "Loading was cancelled.") : error);
     return false;
   }
   enablePrompts(pipeline.info.takesPrompt);
