@@ -69,14 +69,14 @@ impl Checkpoint {
         let scheduler = scheduler_of(&class, scheduler)?;
         let unet_json = read_text(source, "unet/config.json").await?;
         let (unet, vae, text) = if class == "StableDiffusionPipeline" {
-            let unet = Unet2dConditionConfig::from_json(&unet_json).map_err(|e| Error::model("unet", e))?;
+            let unet = Unet2dConditionConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
             let vae = read_text(source, "vae/config.json").await?;
-            let vae = AutoencoderKlConfig::from_json(&vae).map_err(|e| Error::model("vae", e))?;
+            let vae = AutoencoderKlConfig::from_json(&vae).map_err(|e| Error::model("vae/config.json", e))?;
             let text = read_text(source, "text_encoder/config.json").await?;
-            let text = ClipTextConfig::from_json(&text).map_err(|e| Error::model("text_encoder", e))?;
+            let text = ClipTextConfig::from_json(&text).map_err(|e| Error::model("text_encoder/config.json", e))?;
             (Unet::Conditional(unet), Some(vae), Some((read_tokenizer(source).await?, text)))
         } else {
-            let unet = Unet2dConfig::from_json(&unet_json).map_err(|e| Error::model("unet", e))?;
+            let unet = Unet2dConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
             (Unet::Unconditional(unet), None, None)
         };
         check_fit(&unet, vae.as_ref(), text.as_ref())?;
@@ -88,11 +88,11 @@ impl Checkpoint {
             }
             None => None,
         };
-        let specs = unet.weights().map_err(|e| Error::model("unet", e))?;
+        let specs = unet.weights().map_err(|e| Error::model("unet/config.json", e))?;
         let unet_file = WeightFile::open(source, "unet/diffusion_pytorch_model.safetensors", specs, vec![]).await?;
         let vae = match vae {
             Some(config) => {
-                let graph = config.preview(1, 1, 1).map_err(|e| Error::model("vae", e))?;
+                let graph = config.preview(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
                 let (path, specs) = ("vae/diffusion_pytorch_model.safetensors", graph.weights().to_vec());
                 Some((config, WeightFile::open(source, path, specs, vec![]).await?))
             }

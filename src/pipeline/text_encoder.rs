@@ -33,7 +33,7 @@ impl TextEncoder {
     /// # Errors
     /// As [`WeightFile::open`].
     pub async fn open(config: &ClipTextConfig, source: &dyn Source, path: &str) -> Result<WeightFile, Error> {
-        let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder", e))?;
+        let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder/config.json", e))?;
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
         let tables = vec![
             HostTable::new("embeddings.token_embedding.weight", config.vocab_size, width),
@@ -84,7 +84,7 @@ impl TextEncoder {
                 return Err(Error::Input { name: "input_ids".into(), message });
             }
         }
-        let graph = self.config.graph(texts.len(), tokens).map_err(|e| Error::model("text_encoder", e))?;
+        let graph = self.config.graph(texts.len(), tokens).map_err(|e| Error::model("text_encoder/config.json", e))?;
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
         let mut program = Program::compile(device, &fuse(&graph), &self.weights).await?;
         program.write("inputs_embeds", &embeds)?;
