@@ -64,6 +64,11 @@ export interface SampleOptions {
   guidanceScale?: number;
   /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
   solver?: Solver | (string & {});
+  /**
+   * The content of a `scheduler_config.json`, used as it is in place of the checkpoint's own: `_class_name` says which
+   * solver. Not together with `solver`, which keeps the checkpoint's settings.
+   */
+  scheduler?: Readonly<Record<string, unknown>>;
   /** Share of fresh noise in each DDIM step: 0 (the default) is deterministic, 1 is DDPM. */
   eta?: number;
   /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own width. */

@@ -30,6 +30,7 @@ const SAMPLE = {
   steps: [isCount, "a positive integer"],
   guidanceScale: [Number.isFinite, "a finite number"],
   solver: [isString, "a solver's name"],
+  scheduler: [isObject, "an object, the content of a scheduler_config.json"],
   eta: [Number.isFinite, "a finite number"],
   width: [isCount, "a positive integer"],
   height: [isCount, "a positive integer"],
@@ -51,8 +52,25 @@ export function checkLoadOptions(options) {
  */
 export function checkSampleOptions(options) {
   check(options, SAMPLE, "sample");
-  const { seed = 0, signal, ...rest } = options;
-  return { seed: BigInt(seed), signal, rest };
+  const { seed = 0, signal, scheduler, ...rest } = options;
+  if (scheduler !== undefined && rest.solver !== undefined) {
+    const message = "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
+    throw new OptionError("invalid-option", message, { option: "scheduler" });
+  }
+  return { seed: BigInt(seed), signal, rest: { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") } };
+}
+
+/**
+ * @param {object} value
+ * @param {string} option
+ */
+function toJson(value, option) {
+  try {
+    // JSON has no infinities, and Python's configs do.
+    return JSON.stringify(value, (_, inner) => (typeof inner === "number" && !Number.isFinite(inner) ? String(inner) : inner));
+  } catch (cause) {
+    throw new OptionError("invalid-option", `${option} cannot be written as JSON: ${cause}.`, { option, cause });
+  }
 }
 
 /**
@@ -81,6 +99,11 @@ function check(options, rules, method) {
 /** @param {unknown} value */
 function isString(value) {
   return typeof value === "string";
+}
+
+/** @param {unknown} value */
+function isObject(value) {
+  return typeof value === "object" && value !== null;
 }
 
 /** @param {unknown} value */

@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::load::{Parts, Pipeline, Unet};
+use super::checkpoint::Unet;
+use super::load::{Parts, Pipeline};
 use super::text_encoder::floats;
 use super::{Error, Preview, SampleOptions, Scheduler};
 use crate::device::Program;

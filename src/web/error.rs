@@ -14,6 +14,9 @@ pub enum Error {
     /// Options that are not the JSON that the package's options.js makes.
     #[error("the options cannot be read: {0}")]
     Options(#[from] serde_json::Error),
+    /// A scheduler's config that came with the options instead of the checkpoint.
+    #[error(transparent)]
+    Scheduler(diffusion::Error),
     /// The run is in use by a call that has not returned.
     #[error("this run is computing a step already; wait for that one first")]
     Busy,
@@ -37,6 +40,10 @@ impl Error {
         let facts = match &self {
             Self::Pipeline(error) => of_pipeline(error),
             Self::Options(_) => Facts::new("invalid-option"),
+            Self::Scheduler(error) => match of_diffusion(error) {
+                facts @ Facts { option: Some(_), .. } => facts,
+                _ => Facts::new("invalid-option").option("scheduler"),
+            },
             Self::Busy => Facts::new("busy"),
             Self::Disposed => Facts::new("disposed"),
         };

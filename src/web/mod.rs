@@ -7,14 +7,14 @@ mod error;
 mod slot;
 mod source;
 
-use js_sys::{Function, Object, Promise, Reflect, Uint8ClampedArray};
+use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
 use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
 use crate::device::{self, Device};
-use crate::diffusion::Solver;
+use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu;
 use crate::pipeline::{self, LoadProgress, Preview, Rgba, SampleOptions, Scheduler, StepOutput};
 use error::Error;
@@ -75,14 +75,27 @@ impl Pipeline {
         .to_string()
     }
 
+    /// The token ids of a prompt, as the text encoder gets them.
+    ///
+    /// # Errors
+    /// As [`pipeline::Pipeline::tokenize`].
+    pub fn tokenize(&self, prompt: &str) -> Result<Vec<u32>, JsValue> {
+        self.0.tokenize(prompt).map_err(|error| Error::from(error).into_js())
+    }
+
     /// Prepares a run; resolves to a [`Sampler`]. `options` are those of `SampleOptions` in index.d.ts but for the seed and
-    /// the signal, as JSON.
+    /// the signal, as JSON; `scheduler` in it is JSON of its own, in a string.
     pub fn sample(&self, seed: u64, options: String) -> Promise {
         let pipeline = self.0.clone();
         future_to_promise(async move {
             let sampler = async {
-                let options = serde_json::from_str::<Options>(&options)?.with_seed(seed)?;
-                Ok::<_, Error>(pipeline.sampler(options).await?)
+                let options: Options = serde_json::from_str(&options)?;
+                let has_scheduler = options.scheduler.is_some();
+                let sampler = async { pipeline.sampler(options.with_seed(seed)?).await };
+                sampler.await.map_err(|error| match error {
+                    pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
+                    error => error.into(),
+                })
             };
             let sampler = sampler.await.map_err(Error::into_js)?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
@@ -123,19 +136,43 @@ impl Sampler {
     /// Computes the next step; resolves to `PlainStep` of protocol.js but for its `milliseconds`, and after the last step to
     /// undefined.
     pub fn step(&self) -> Promise {
-        let slot = self.slot.clone();
-        future_to_promise(async move {
-            let mut sampler = slot.take().map_err(Error::into_js)?;
-            let step = sampler.step().await;
-            slot.put(sampler);
-            let step = step.map_err(|error| Error::from(error).into_js())?;
-            Ok(step.map_or(JsValue::UNDEFINED, step_to_js))
-        })
+        self.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
+    }
+
+    /// Resolves to x_T, a `Float32Array` `[batch, channels, height, width]`.
+    pub fn initial_latents(&self) -> Promise {
+        self.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))
+    }
+
+    /// Resolves to x_t after the last step made, likewise.
+    pub fn latents(&self) -> Promise {
+        self.ask(async |sampler| Ok(Float32Array::from(&sampler.latents().await?[..]).into()))
+    }
+
+    /// Resolves to the picture of that x_t, likewise, in 0..1.
+    pub fn image(&self) -> Promise {
+        self.ask(async |sampler| Ok(Float32Array::from(&sampler.image().await?[..]).into()))
     }
 
     /// Frees what the run holds, now or when the step under way is done, and this object.
     pub fn dispose(self) {
         self.slot.dispose();
+    }
+}
+
+impl Sampler {
+    /// Has the sampler do something during which no other call can use it.
+    fn ask(
+        &self,
+        work: impl AsyncFnOnce(&mut pipeline::Sampler) -> Result<JsValue, pipeline::Error> + 'static,
+    ) -> Promise {
+        let slot = self.slot.clone();
+        future_to_promise(async move {
+            let mut sampler = slot.take().map_err(Error::into_js)?;
+            let answer = work(&mut sampler).await;
+            slot.put(sampler);
+            answer.map_err(|error| Error::from(error).into_js())
+        })
     }
 }
 
@@ -148,6 +185,8 @@ struct Options {
     steps: Option<usize>,
     guidance_scale: Option<f64>,
     solver: Option<String>,
+    /// The text of a scheduler_config.json. The package's options.js lets only one of this and the solver through.
+    scheduler: Option<String>,
     eta: Option<f64>,
     width: Option<usize>,
     height: Option<usize>,
@@ -164,9 +203,10 @@ impl Options {
             seed,
             steps: self.steps.unwrap_or(usual.steps),
             guidance_scale: self.guidance_scale.unwrap_or(usual.guidance_scale),
-            scheduler: match self.solver {
-                Some(name) => Scheduler::Solver(name.parse()?),
-                None => Scheduler::Checkpoint,
+            scheduler: match (self.scheduler, self.solver) {
+                (Some(config), _) => Scheduler::Config(Box::new(SchedulerConfig::from_json(&config)?)),
+                (None, Some(name)) => Scheduler::Solver(name.parse()?),
+                (None, None) => Scheduler::Checkpoint,
             },
             eta: self.eta.unwrap_or(usual.eta),
             height: self.height,

@@ -16,6 +16,16 @@ interface Settled {
   };
 }
 
+/** `trajectories/index.html`: one pipeline, with the numbers that the package does not show. */
+export interface Core {
+  load(device: string): Promise<void>;
+  tokenize(prompt: string): number[];
+  sample(
+    seed: number,
+    options: object,
+  ): Promise<{ initialLatents: number[]; timesteps: number[]; latents: number[][]; image: number[] }>;
+}
+
 declare global {
   interface Window extends Package {
     /** `pipeline/index.html`: what a promise comes to, in a form that can leave the page. */
@@ -24,6 +34,7 @@ declare global {
     memory: { live: number };
     /** `pipeline/index.html`: the URL of a checkpoint. */
     model: string;
+    core: Core;
     /** `webgpu/index.html` */
     probePage(): Promise<{ state: string }>;
     /** `webgpu/index.html` */

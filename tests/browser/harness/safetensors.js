@@ -1,4 +1,44 @@
-/** Damage to safetensors files, for tests of what reads them. A file is: the header's length (u64, little endian), the JSON header, the tensors. */
+/** Safetensors files: read, and damaged on purpose. A file is: the header's length (u64, little endian), the JSON header, the tensors. */
+
+/** @typedef {{ shape: number[], data: number[] }} Tensor */
+
+/**
+ * How the bytes of each type are read.
+ * @type {Record<string, (bytes: ArrayBuffer) => number[]>}
+ */
+const NUMBERS = {
+  F64: (bytes) => [...new Float64Array(bytes)],
+  F32: (bytes) => [...new Float32Array(bytes)],
+  I32: (bytes) => [...new Int32Array(bytes)],
+  I64: (bytes) => [...new BigInt64Array(bytes)].map(Number),
+};
+
+/**
+ * All tensors of a file.
+ * @param {Buffer} file
+ * @returns {Record<string, Tensor>}
+ */
+export function readTensors(file) {
+  const start = 8 + Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.toString("utf8", 8, start));
+  delete header.__metadata__;
+  return Object.fromEntries(
+    Object.entries(header).map(
+      ([
+        name,
+        {
+          dtype,
+          shape,
+          data_offsets: [from, to],
+        },
+      ]) => {
+        if (!(dtype in NUMBERS)) throw new Error(`tensor ${name} is of type ${dtype}`);
+        const bytes = Uint8Array.from(file.subarray(start + from, start + to));
+        return [name, { shape, data: NUMBERS[dtype](bytes.buffer) }];
+      },
+    ),
+  );
+}
 
 /**
  * The file with another header.
