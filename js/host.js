@@ -23,6 +23,7 @@ export function serve(port) {
 
 class Host {
   #post;
+  #forgetPanics;
   /** @type {Map<number, AbortController>} */
   #controllers = new Map();
   /** The last request's end. @type {Promise<void>} */
@@ -35,7 +36,9 @@ class Host {
   /** @param {(message: ToClient, transfer?: Transferable[]) => void} post */
   constructor(post) {
     this.#post = post;
-    onPanic((message) => post({ failure: { code: "internal", message: `undiffuse stopped on a defect of its own: ${message}` } }));
+    this.#forgetPanics = onPanic((message) => {
+      post({ failure: { code: "internal", message: `undiffuse stopped on a defect of its own: ${message}` } });
+    });
   }
 
   /** @param {ToHost} message */
@@ -103,18 +106,20 @@ class Host {
     };
     let device = await chooseDevice(request.device);
     throwIfAborted(signal);
+    let pipeline;
     try {
-      this.#pipeline = await Pipeline.load(source, device.kind, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, onProgress);
     } catch (error) {
       // An adapter may be offered and still refuse to open a device.
       const { code, message } = toPlain(error);
       if (request.device !== "auto" || code !== "no-gpu") throw error;
       device = cpu(message);
-      this.#pipeline = await Pipeline.load(source, device.kind, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, onProgress);
     }
-    if (signal.aborted) this.#pipeline.free();
+    if (signal.aborted) pipeline.free();
     throwIfAborted(signal);
-    return { info: JSON.parse(this.#pipeline.info()), device };
+    this.#pipeline = pipeline;
+    return { info: JSON.parse(pipeline.info()), device };
   }
 
   /**

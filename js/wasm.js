@@ -29,9 +29,11 @@ export function startCore(wasm, signal) {
 /**
  * Calls `listener` if the module panics; no call into it can be trusted after that.
  * @param {(message: string) => void} listener
+ * @returns {() => void} ends that
  */
 export function onPanic(listener) {
   panicListeners.add(listener);
+  return () => panicListeners.delete(listener);
 }
 
 /**

@@ -157,11 +157,11 @@ const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 #[test]
 fn convolutions_of_any_size_agree_with_the_cpu() {
     let (device, mut random) = (device(), Random(1));
-    for case in 0..60 {
+    for case in 0..80 {
         let (batch, height, width) = (random.pick(1..=2), random.pick(1..=13), random.pick(1..=13));
-        // Every second case has channels that are multiples of four, as most layers have.
-        let unit = if random.flip() { 4 } else { 1 };
-        let (channels, out_channels) = (unit * random.pick(1..=10), unit * random.pick(1..=11));
+        // Half of the channel counts are multiples of four, as in most layers.
+        let mut count = |most| if random.flip() { 4 * random.pick(1..=most) } else { random.pick(1..=most) };
+        let (channels, out_channels) = (count(10), count(11));
         let kernel = [1, 3, 3, 3, 5][random.pick(0..=4)];
         let stride = random.pick(1..=2);
         let mut side = || random.pick(0..=kernel / 2);
@@ -170,17 +170,16 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
             continue;
         }
         let options = Conv2dOptions { out_channels, kernel, stride, padding, bias: random.flip() };
-        let residual = random.pick(0..=2);
+        let residual = random.pick(0..=3);
         let graph = graph(|root| {
             let x = root.input("x", &[batch, height, width, channels]).unwrap();
             let y = root.at("conv").conv2d(x, options).unwrap();
             let shape = root.shape(y);
+            let other = |shape: &[usize]| root.input("residual", shape).unwrap();
             match residual {
-                1 => root.add(y, root.input("residual", &shape).unwrap()).unwrap(),
-                2 => root
-                    .add(root.input("shift", &[batch, 1, 1, out_channels]).unwrap(), y)
-                    .or_else(|_| root.add(y, root.input("embedding", &[batch, 1, 1, out_channels]).unwrap()))
-                    .unwrap(),
+                1 => root.add(y, other(&shape)).unwrap(),
+                2 => root.add(other(&shape), y).unwrap(),
+                3 => root.add(y, other(&[batch, 1, 1, out_channels])).unwrap(),
                 _ => y,
             }
         });
@@ -195,8 +194,8 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
 fn linear_layers_of_any_size_agree_with_the_cpu() {
     let (device, mut random) = (device(), Random(2));
     for case in 0..40 {
-        let unit = if random.flip() { 4 } else { 1 };
-        let (inputs, outputs) = (unit * random.pick(1..=40), unit * random.pick(1..=20));
+        let mut count = |most| if random.flip() { 4 * random.pick(1..=most) } else { random.pick(1..=most) };
+        let (inputs, outputs) = (count(40), count(20));
         let shape = [random.pick(1..=2), random.pick(1..=37), inputs];
         let (bias, residual) = (random.flip(), random.flip());
         let graph = graph(|root| {
@@ -523,8 +522,14 @@ fn damaged(device: &gpu::Device, value: f32, pack: bool) -> gpu::Program {
         if !pack {
             return x;
         }
-        let x = root.permute(x, &[0, 3, 1, 2]).unwrap();
-        root.pack_rgba8(x).unwrap()
+        let pixels = root.pack_rgba8(root.permute(x, &[0, 3, 1, 2]).unwrap()).unwrap();
+        // What comes later takes over the memory of what was packed.
+        let mut later = root.input("later", &[108]).unwrap();
+        for _ in 0..3 {
+            later = root.affine(later, 1.0, 1.0).unwrap();
+        }
+        root.output("later", later);
+        pixels
     });
     let mut weights = gpu::Weights::new(device, graph.weights());
     for (index, mut values) in weight_values(&graph, &mut Random(20)).into_iter().enumerate() {

@@ -3,7 +3,7 @@
 
 import { acceptFolders } from "./checkpoint.js";
 import * as film from "./film.js";
-import { anySeed, linkTo, offerSolvers, readAddress, readParameters, writeParameters } from "./parameters.js";
+import { anySeed, enablePrompts, linkTo, readAddress, readParameters, writeParameters } from "./parameters.js";
 import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
 
 /** @import { LoadOptions, LoadProgress, Source } from "./pkg/index.js" */
@@ -28,7 +28,7 @@ let loading;
 /** Ends the newest run, likewise. @type {AbortController | undefined} */
 let running;
 /** Loads again what was asked for last. */
-let reload = openBuiltin;
+let reload = loadBuiltin;
 
 /** @param {"loading" | "ready" | "sampling" | "done" | "error"} state */
 function setState(state) {
@@ -57,11 +57,19 @@ function showError(error) {
   button("retry").hidden = known && HARMLESS.includes(error.code);
   setState("error");
   say("");
+  element("error").scrollIntoView({ block: "nearest" });
   // A defect belongs into the console too, with its stack.
   if (!known || error.code === "internal") console.error(error);
 }
 
-function clearError() {
+/** @param {string} [text] what is good to know, and no error */
+function showNotice(text = "") {
+  element("notice").textContent = text;
+  element("notice").hidden = text === "";
+}
+
+function clearMessages() {
+  showNotice();
   delete element("error").dataset.code;
   element("error").textContent = "";
   button("retry").hidden = true;
@@ -77,7 +85,7 @@ async function load(source, name) {
   running = undefined;
   const { signal } = (loading = new AbortController());
   const overtaken = () => loading?.signal !== signal;
-  clearError();
+  clearMessages();
   setState("loading");
   say(`Loading ${name}`, { aloud: true });
   progress.removeAttribute("value");
@@ -98,10 +106,10 @@ async function load(source, name) {
     }
     pipeline = opened;
   } catch (error) {
-    if (!overtaken()) showError(error);
+    if (!overtaken()) showError(error instanceof AbortError ? new AbortError("aborted", "Loading was cancelled.") : error);
     return false;
   }
-  offerSolvers(pipeline.info.solvers);
+  enablePrompts(pipeline.info.takesPrompt);
   showDevice(pipeline.device);
   setState("ready");
   say(`${name} is ready`, { aloud: true });
@@ -115,13 +123,13 @@ async function run() {
   const { signal } = (running = new AbortController());
   const overtaken = () => running?.signal !== signal;
   history.replaceState(null, "", linkTo(parameters));
-  clearError();
+  clearMessages();
   film.begin(Number(parameters.steps));
   // On a phone the pictures are below the form.
   element("canvas").scrollIntoView({ block: "nearest" });
   progress.value = 0;
   setState("sampling");
-  say("Reading the prompt", { aloud: true });
+  say("Preparing", { aloud: true });
   let count = 0;
   let spent = 0;
   try {
@@ -135,6 +143,7 @@ async function run() {
       signal,
     });
     for await (const step of steps) {
+      if (count === 0) showNotice(steps.warning);
       film.add(step);
       count += 1;
       spent += step.milliseconds;
@@ -155,39 +164,37 @@ async function run() {
   say(`${count} steps in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`, { aloud: true });
 }
 
-/** @returns {Promise<void>} */
-async function openBuiltin() {
-  reload = openBuiltin;
+function loadBuiltin() {
+  return load(BUILTIN.base, BUILTIN.name);
+}
+
+/** The built-in model, in place of the one that is open. */
+function openBuiltin() {
+  reload = loadBuiltin;
   button("builtin").hidden = true;
-  const about = fetch(BUILTIN.about).then((response) => (response.ok ? response.json() : undefined));
-  const shown = about.then(showAbout, () => {});
-  const [loaded] = await Promise.all([load(BUILTIN.base, BUILTIN.name), shown]);
-  if (loaded) restoreFromAddress();
+  return Promise.all([loadBuiltin(), showAbout()]);
 }
 
 /**
  * @param {Map<string, File>} files
  * @param {string} name
  */
-async function openFolder(files, name) {
-  reload = () => openFolder(files, name);
+function openFolder(files, name) {
+  reload = () => load(files, name);
   button("builtin").hidden = false;
   element("examples").hidden = true;
   element("vocabulary").hidden = true;
   writeParameters(USUAL);
-  await load(files, name);
+  return reload();
 }
 
-/**
- * The built-in model's examples and best settings.
- * @param {{ steps: number, guidanceScale: number, solver: string, prompts: string[], styles: string[], glyphs: string[] } | undefined} about
- */
-function showAbout(about) {
-  if (!about) return;
-  const { prompts, styles, glyphs } = about;
-  writeParameters({ steps: String(about.steps), guidanceScale: String(about.guidanceScale), prompt: prompts[0] });
-  offerSolvers([/** @type {any} */ (about.solver)]);
-  writeParameters({ solver: about.solver });
+/** Offers the built-in model's examples, with the settings that suit it. The page works without them. */
+async function showAbout() {
+  const response = await fetch(BUILTIN.about).catch(() => undefined);
+  if (!response?.ok) return;
+  /** @type {{ steps: number, guidanceScale: number, solver: string, prompts: string[], styles: string[], glyphs: string[] }} */
+  const { steps, guidanceScale, solver, prompts, styles, glyphs } = await response.json();
+  writeParameters({ prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver });
 
   const examples = element("examples");
   examples.replaceChildren(...prompts.map((prompt) => chip(prompt, () => prompt)));
@@ -218,14 +225,6 @@ function showDevice({ kind, name, reason }) {
   where.textContent = kind === "webgpu" ? `On the GPU: ${name}` : "On the processor";
   element("device").dataset.kind = kind;
   element("device").replaceChildren(where, kind === "webgpu" ? ", through WebGPU." : `: ${reason}.`);
-}
-
-/** Takes what a shared link carries into the form, and runs it if the link asks for that. */
-function restoreFromAddress() {
-  const { parameters, run } = readAddress();
-  writeParameters(parameters);
-  // Through the form, so that a link's values are checked like typed ones.
-  if (run) form.requestSubmit();
 }
 
 async function share() {
@@ -271,7 +270,9 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") button("cancel").click();
 });
 addEventListener("hashchange", () => {
-  if (pipeline && !button("start").disabled) restoreFromAddress();
+  const { parameters, run } = readAddress();
+  writeParameters(parameters);
+  if (run && !button("start").disabled) form.requestSubmit();
 });
 button("cancel").addEventListener("click", () => (document.body.dataset.state === "loading" ? loading : running)?.abort());
 button("dice").addEventListener("click", () => writeParameters({ seed: anySeed() }));
@@ -281,5 +282,9 @@ button("retry").addEventListener("click", () => reload());
 button("builtin").addEventListener("click", () => openBuiltin());
 acceptFolders(openFolder);
 
+// What the visitor types while the model loads is kept; a link's values come before that.
+const address = readAddress();
 writeParameters({ ...USUAL, seed: anySeed() });
-openBuiltin();
+const [isLoaded] = await Promise.all([loadBuiltin(), showAbout().then(() => writeParameters(address.parameters))]);
+// Through the form, so that a link's values are checked like typed ones.
+if (isLoaded && address.run) form.requestSubmit();

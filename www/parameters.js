@@ -13,15 +13,6 @@ const FIELDS = {
   solver: "solver",
 };
 
-/** @type {Record<import("./pkg/index.js").Solver, string>} */
-const SOLVER_NAMES = {
-  ddpm: "DDPM",
-  ddim: "DDIM",
-  euler: "Euler",
-  euler_ancestral: "Euler ancestral",
-  dpmpp_2m: "DPM-Solver++ 2M",
-};
-
 /**
  * @param {keyof typeof FIELDS} name
  * @returns {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement}
@@ -66,12 +57,7 @@ export function anySeed() {
   return String(crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000);
 }
 
-/**
- * @param {readonly import("./pkg/index.js").Solver[]} solvers
- */
-export function offerSolvers(solvers) {
-  const select = /** @type {HTMLSelectElement} */ (field("solver"));
-  const chosen = select.value;
-  select.replaceChildren(new Option("the checkpoint’s own", ""), ...solvers.map((name) => new Option(SOLVER_NAMES[name], name)));
-  select.value = chosen;
+/** @param {boolean} enabled whether a prompt means anything to the model */
+export function enablePrompts(enabled) {
+  field("prompt").disabled = field("negativePrompt").disabled = !enabled;
 }

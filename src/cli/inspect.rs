@@ -1,17 +1,13 @@
 //! `undiffuse inspect`: what a checkpoint is, and whether it can be run, from its configs and headers alone.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Map, Value};
-use undiffuse::device::Device;
-use undiffuse::models::{AutoencoderKlConfig, Unet2dConditionConfig, Unet2dConfig};
-use undiffuse::pipeline::{Component, Pipeline};
-use undiffuse::weights::{self, ByteStream, DirectorySource, LocalBoxFuture, SafetensorsReader, Source};
+use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent};
+use undiffuse::weights::{DirectorySource, SafetensorsReader};
 
 use super::Error;
 use super::output::result;
@@ -87,9 +83,10 @@ impl Report {
         let version = text("_diffusers_version").map_or(String::new(), |v| format!(", saved by diffusers {v}"));
         self.line("pipeline", format!("{}{version}", text("_class_name").unwrap_or("of no class")));
 
-        let source = HeadersOnly::new(folder);
-        let loaded = Pipeline::load(&source, Device::Cpu, &mut |_| {}).await.map(drop).map_err(|e| e.to_string());
-        self.check(&source, loaded);
+        let opened = Checkpoint::open(&DirectorySource::new(folder)).await;
+        if let Err(error) = &opened {
+            self.problem(error.to_string());
+        }
         for (name, class) in &index {
             // `"unet": ["diffusers", "UNet2DConditionModel"]`; a part that was left out is `[null, null]`.
             let Some(class) = class.get(1).and_then(Value::as_str) else { continue };
@@ -106,7 +103,9 @@ impl Report {
                 self.line(name, class);
             }
         }
-        self.sizes(folder);
+        if let Ok(checkpoint) = &opened {
+            self.sizes(checkpoint.info());
+        }
         Ok(())
     }
 
@@ -129,11 +128,11 @@ impl Report {
         Ok(())
     }
 
-    /// Whether the network of `folder` can be loaded.
+    /// Whether the network of `folder` can be run.
     async fn check_network(&mut self, name: &str, folder: &Path) {
-        let source = HeadersOnly::new(folder);
-        let loaded = Component::load(&source, Device::Cpu, None).await.map(drop);
-        self.check(&source, loaded.map_err(|error| format!("{name}: {error}")));
+        if let Err(error) = OpenComponent::open(&DirectorySource::new(folder), None).await {
+            self.problem(format!("{name}: {error}"));
+        }
     }
 
     fn scheduler(&mut self, folder: &Path) {
@@ -163,31 +162,15 @@ impl Report {
         self.line("", format!("prediction_type {prediction_type}{}", others.collect::<String>()));
     }
 
-    /// The sizes of latents and picture, where the configs can be read; where they cannot, that is a problem already.
-    fn sizes(&mut self, folder: &Path) {
-        let text = |part: &str| fs::read_to_string(folder.join(part).join("config.json")).unwrap_or_default();
-        let unet = text("unet");
-        let unet = Unet2dConditionConfig::from_json(&unet)
-            .map(|config| (config.sample_size, config.in_channels))
-            .or_else(|_| Unet2dConfig::from_json(&unet).map(|config| (config.sample_size, config.in_channels)));
-        let Ok((Some([height, width]), channels)) = unet else { return };
-        let factor = match folder.join("vae").is_dir() {
-            true => AutoencoderKlConfig::from_json(&text("vae")).map(|config| config.scale_factor()),
-            false => Ok(1),
-        };
-        let Ok(factor) = factor else { return };
-        self.line("latents", format!("{channels} channels of {width}×{height}"));
-        let multiples = if factor == 1 { String::new() } else { format!(", or other multiples of {factor}") };
-        self.line("picture", format!("{}×{} pixels{multiples}", width * factor, height * factor));
-    }
-
-    /// Notes why loading failed, unless it came as far as the weights.
-    fn check(&mut self, source: &HeadersOnly, loaded: Result<(), String>) {
-        if let Err(error) = loaded
-            && !source.reached_weights.get()
-        {
-            self.problem(error);
-        }
+    fn sizes(&mut self, info: &ModelInfo) {
+        let ModelInfo { width, height, scale_factor, latent_channels, .. } = *info;
+        self.line(
+            "latents",
+            format!("{latent_channels} channels of {}×{}", width / scale_factor, height / scale_factor),
+        );
+        let multiples =
+            if scale_factor == 1 { String::new() } else { format!(", or other multiples of {scale_factor}") };
+        self.line("picture", format!("{width}×{height} pixels{multiples}"));
     }
 
     fn problem(&mut self, problem: String) {
@@ -238,66 +221,4 @@ fn describe(reader: &SafetensorsReader) -> String {
         _ => parameters.iter().map(|(dtype, n)| format!("{} {dtype}", HumanCount(*n))).collect::<Vec<_>>().join(" + "),
     };
     format!("{}: {total} parameters, {}, {dtypes}", reader.file(), DecimalBytes(reader.total_bytes()))
-}
-
-/// A folder that ends at the first weight. What loads up to there can be run: every config, the tokenizer and all
-/// headers have been read and checked by then, and by the same code that loads them to run.
-struct HeadersOnly {
-    folder: DirectorySource,
-    reached_weights: Rc<Cell<bool>>,
-}
-
-impl HeadersOnly {
-    fn new(folder: &Path) -> Self {
-        Self { folder: DirectorySource::new(folder), reached_weights: Rc::default() }
-    }
-}
-
-impl Source for HeadersOnly {
-    fn name(&self) -> &str {
-        self.folder.name()
-    }
-
-    fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, weights::Error>> {
-        Box::pin(async move {
-            let stream = self.folder.open(path).await?;
-            if !path.ends_with(".safetensors") {
-                return Ok(stream);
-            }
-            let (file, reached_weights) = (path.to_owned(), self.reached_weights.clone());
-            Ok(Box::new(Header { file, stream, position: 0, end: u64::MAX, reached_weights }) as Box<dyn ByteStream>)
-        })
-    }
-}
-
-/// The header of a safetensors file.
-struct Header {
-    file: String,
-    stream: Box<dyn ByteStream>,
-    position: u64,
-    /// Where the header ends, once its first eight bytes have said so.
-    end: u64,
-    reached_weights: Rc<Cell<bool>>,
-}
-
-impl ByteStream for Header {
-    fn length(&self) -> Option<u64> {
-        self.stream.length()
-    }
-
-    fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, weights::Error>> {
-        Box::pin(async move {
-            if self.position >= self.end {
-                self.reached_weights.set(true);
-                return Err(weights::Error::Read { file: self.file.clone(), reason: "only headers are read".into() });
-            }
-            let Some(mut chunk) = self.stream.next_chunk().await? else { return Ok(None) };
-            if let (0, Some(&length)) = (self.position, chunk.first_chunk()) {
-                self.end = u64::from_le_bytes(length).saturating_add(8);
-            }
-            chunk.truncate(usize::try_from(self.end - self.position).unwrap_or(usize::MAX));
-            self.position += chunk.len() as u64;
-            Ok(Some(chunk))
-        })
-    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value};
 use undiffuse::diffusion::{self, SchedulerConfig, Solver};
+use undiffuse::pipeline::{self, scheduler_of};
 
 use super::Error;
 
@@ -45,11 +46,15 @@ impl Scheduler {
             false => path.to_owned(),
         };
         let text = fs::read_to_string(&file).map_err(|e| Error::path(&file, e))?;
-        let index = fs::read_to_string(path.join("model_index.json")).ok();
-        let config = SchedulerConfig::from_json(&text).and_then(|config| match index {
-            Some(index) => as_pipeline_uses_it(config, &index),
-            None => Ok(config),
-        });
+        let mut config = SchedulerConfig::from_json(&text);
+        if let (Ok(of_class), Some(class)) = (&config, pipeline_class(path)) {
+            // A pipeline that cannot be run has a scheduler all the same.
+            match scheduler_of(&class, of_class.clone()) {
+                Ok(changed) => config = Ok(changed),
+                Err(pipeline::Error::Diffusion(error)) => config = Err(error),
+                Err(_) => {}
+            }
+        }
         // Python writes infinities bare, which is not JSON; no key that is shown has one.
         let keys = serde_json::from_str(&text.replace("-Infinity", "null")).unwrap_or_default();
         match config {
@@ -77,12 +82,8 @@ impl Scheduler {
     }
 }
 
-/// What the pipeline of `index`, a `model_index.json`, changes in its scheduler's config when it is built.
-fn as_pipeline_uses_it(config: SchedulerConfig, index: &str) -> Result<SchedulerConfig, diffusion::Error> {
-    let index: Value = serde_json::from_str(index).unwrap_or_default();
-    match index["_class_name"].as_str() {
-        Some("StableDiffusionPipeline") => config.for_stable_diffusion_pipeline(),
-        Some("DDIMPipeline") => config.swap_to(Solver::Ddim),
-        _ => Ok(config),
-    }
+/// The class of the pipeline in `folder`, if one is there.
+fn pipeline_class(folder: &Path) -> Option<String> {
+    let index: Value = serde_json::from_str(&fs::read_to_string(folder.join("model_index.json")).ok()?).ok()?;
+    index["_class_name"].as_str().map(str::to_owned)
 }

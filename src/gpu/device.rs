@@ -15,7 +15,7 @@ const SCORE_BYTES: u64 = 16 << 20;
 /// Which adapter to ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DeviceOptions {
-    /// Ask for a software adapter even where there is a GPU.
+    /// Ask for a software adapter even where there is a GPU; browsers decide for themselves.
     pub force_fallback_adapter: bool,
 }
 

@@ -100,12 +100,13 @@ impl Entry {
 impl std::fmt::Display for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { entry, channels, storage, activation } = self;
+        let activation = activation.map_or("no activation".to_owned(), |activation| format!("{activation:?}"));
         match entry.options {
             Options::Single => f.write_str(entry.name),
             Options::Channels => write!(f, "{} ({channels:?})", entry.name),
             Options::ChannelsAndWeights => write!(f, "{} ({channels:?}, {storage:?})", entry.name),
-            Options::Activation => write!(f, "{} ({activation:?})", entry.name),
-            Options::ChannelsAndActivation => write!(f, "{} ({channels:?}, {activation:?})", entry.name),
+            Options::Activation => write!(f, "{} ({activation})", entry.name),
+            Options::ChannelsAndActivation => write!(f, "{} ({channels:?}, {activation})", entry.name),
         }
     }
 }

@@ -244,7 +244,9 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             };
             return self.matrix_product(x, weight, bias, residual, rows_per_residual);
         }
-        let channel_counts = [in_channels, channels];
+        let rows = batch * height * width;
+        let (out, out_channels) = self.padded_output(rows, in_channels, channels, residual);
+        let channel_counts = [in_channels, out_channels];
         let family = if kernel == [3, 3] && stride == 1 { &kernels::CONV3X3 } else { &kernels::CONV2D };
         let chosen = family.with(Channels::of(&channel_counts)).weights((self.storage)(weight));
         let parameters = [
@@ -253,7 +255,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             in_channels,
             height,
             width,
-            channels,
+            out_channels,
             kernel[0],
             kernel[1],
             stride,
@@ -269,7 +271,8 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             residual.map_or(ABSENT, Operand::Node),
         ];
         let tiles = [batch, height.div_ceil(4), width.div_ceil(4), channels.div_ceil(8)];
-        self.dispatch(chosen, &reads, Operand::Node(self.node), &tiles, parameters.map(|n| n as u32))
+        self.dispatch(chosen, &reads, out, &tiles, parameters.map(|n| n as u32))?;
+        self.drop_padding(out, rows, out_channels, channels)
     }
 
     fn matrix_product(
@@ -282,8 +285,9 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
     ) -> Result<(), Error> {
         let (rows, in_channels) = self.rows_and_channels(x);
         let (_, channels) = self.rows_and_channels(self.node);
-        let kernel = kernels::LINEAR.with(Channels::of(&[in_channels, channels])).weights((self.storage)(weight));
-        let parameters = [rows, in_channels, channels, usize::from(bias.is_some()), rows_per_residual];
+        let (out, out_channels) = self.padded_output(rows, in_channels, channels, residual);
+        let kernel = kernels::LINEAR.with(Channels::of(&[in_channels, out_channels])).weights((self.storage)(weight));
+        let parameters = [rows, in_channels, out_channels, usize::from(bias.is_some()), rows_per_residual];
         let reads = [
             Operand::Node(x),
             Operand::Weight(weight),
@@ -291,7 +295,34 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             residual.map_or(ABSENT, Operand::Node),
         ];
         let tiles = [rows.div_ceil(16), channels.div_ceil(8)];
-        self.dispatch(kernel, &reads, Operand::Node(self.node), &tiles, parameters.map(|n| n as u32))
+        self.dispatch(kernel, &reads, out, &tiles, parameters.map(|n| n as u32))?;
+        self.drop_padding(out, rows, out_channels, channels)
+    }
+
+    /// Where a matrix kernel writes, and with how many channels.
+    ///
+    /// A network's last layer often has three channels. Rather than compile a pipeline for it alone, its rows are padded to a
+    /// multiple of four (as its weights are) in scratch memory, and [`Self::drop_padding`] copies what counts.
+    fn padded_output(
+        &mut self,
+        rows: usize,
+        in_channels: usize,
+        channels: usize,
+        residual: Option<NodeId>,
+    ) -> (Operand, usize) {
+        let padded = channels.next_multiple_of(4);
+        if padded == channels || !in_channels.is_multiple_of(4) || residual.is_some() {
+            return (Operand::Node(self.node), channels);
+        }
+        (self.scratch(rows * padded), padded)
+    }
+
+    fn drop_padding(&mut self, out: Operand, rows: usize, padded: usize, channels: usize) -> Result<(), Error> {
+        if padded == channels {
+            return Ok(());
+        }
+        let walk = Walk::new(&[rows, channels], [&[padded, 1], &[channels, 1], &[channels, 1]]);
+        self.strided(kernels::COPY.kernel(), &[out], 0, walk, [0; 3])
     }
 
     fn group_norm(&mut self, node: &Node) -> Result<(), Error> {

@@ -10,10 +10,12 @@ pub mod kernels;
 mod lower;
 mod plan;
 mod program;
+mod read_back;
 mod weights;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
-pub use program::{MemoryReport, PendingRead, Program};
+pub use program::{MemoryReport, Program};
+pub use read_back::PendingRead;
 pub use weights::Weights;
 
 /// What a device allows, as far as it decides how a graph is translated.

@@ -1,5 +1,9 @@
 //! The memory plan: which tensors share a buffer, decided from their lifetimes before anything is allocated.
 
+use super::lower::Scratch;
+use super::{Error, Limits};
+use crate::graph::{Graph, Liveness, NodeId, Op};
+
 /// What needs memory, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lifetime {
@@ -50,6 +54,56 @@ impl Plan {
     /// Bytes of all slots together: the most that a program's activations ever take.
     pub fn total(&self) -> u64 {
         self.bytes.iter().sum()
+    }
+}
+
+/// Where each tensor of a graph is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The slots.
+    pub plan: Plan,
+    /// The slot of each node's value.
+    pub slot_of_node: Vec<usize>,
+    /// The slot of each piece of scratch memory.
+    pub slot_of_scratch: Vec<usize>,
+    /// What the tensors would take if none shared a slot.
+    pub unplanned_bytes: u64,
+}
+
+impl Layout {
+    /// Plans the values of `graph` and the memory that is needed within its nodes.
+    ///
+    /// # Errors
+    /// If one of them is larger than the device's buffers may be.
+    pub fn new(graph: &Graph, scratch: &[Scratch], limits: Limits) -> Result<Self, Error> {
+        let liveness = Liveness::new(graph);
+        let mut lifetimes: Vec<Lifetime> = Vec::new();
+        let mut add = |id: NodeId, bytes: u64, first, last| {
+            let (bytes, limit) = (bytes.next_multiple_of(16), limits.binding_bytes);
+            if bytes > limit {
+                return Err(Error::TooLarge { what: graph.node(id).path.clone(), bytes, limit });
+            }
+            lifetimes.push(Lifetime { bytes, first, last });
+            Ok(lifetimes.len() - 1)
+        };
+        let mut lifetime_of: Vec<usize> = Vec::with_capacity(graph.nodes().len());
+        for (index, node) in graph.nodes().iter().enumerate() {
+            let (id, bytes) = (NodeId(index), 4 * node.elements() as u64);
+            let storage = liveness.storage(id);
+            lifetime_of.push(match node.op {
+                _ if storage != id => lifetime_of[storage.index()],
+                Op::Input => add(id, bytes, 0, usize::MAX)?,
+                _ => add(id, bytes, index, liveness.last_use(id))?,
+            });
+        }
+        for piece in scratch {
+            add(piece.node, piece.bytes, piece.node.index(), piece.node.index())?;
+        }
+        let plan = Plan::new(&lifetimes);
+        let slot_of_node = lifetime_of.iter().map(|&lifetime| plan.slots[lifetime]).collect();
+        let slot_of_scratch = plan.slots[lifetimes.len() - scratch.len()..].to_vec();
+        let unplanned_bytes = lifetimes.iter().map(|lifetime| lifetime.bytes).sum();
+        Ok(Self { plan, slot_of_node, slot_of_scratch, unplanned_bytes })
     }
 }
 

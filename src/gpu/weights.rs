@@ -35,6 +35,7 @@ impl Weights {
     /// # Errors
     /// If the bytes are not those of a tensor of the weight's shape, if it is larger than a buffer may be, or if the device is lost.
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+        self.device.check()?;
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
         let error = |message| Error::Weight { name: spec.name.clone(), message };
         let elements = spec.shape.iter().product::<usize>();
@@ -53,20 +54,21 @@ impl Weights {
             }
             _ => None,
         };
-        let storage = if halves.is_some() { Storage::F16 } else { Storage::F32 };
-        let data: Vec<u8> = match (matrix, halves) {
-            (Some(sizes), Some(bits)) => bytemuck::cast_slice(&blocks(&bits, sizes)).to_vec(),
-            (Some(sizes), None) => {
-                bytemuck::cast_slice(&blocks(&dtype.to_f32(bytes).ok_or_else(no_weights)?, sizes)).to_vec()
-            }
+        let upload = |data: &[u8]| {
+            let buffer = self.device.storage_buffer(&spec.name, data.len() as u64)?;
+            self.device.write(&buffer, data);
+            Ok::<_, Error>(buffer)
+        };
+        let floats = || dtype.to_f32(bytes).ok_or_else(no_weights);
+        let (buffer, storage) = match (matrix, halves) {
+            (Some(sizes), Some(bits)) => (upload(bytemuck::cast_slice(&blocks(&bits, sizes)))?, Storage::F16),
+            (Some(sizes), None) => (upload(bytemuck::cast_slice(&blocks(&floats()?, sizes)))?, Storage::F32),
             (None, _) => {
-                let mut values = dtype.to_f32(bytes).ok_or_else(no_weights)?;
+                let mut values = floats()?;
                 values.resize(elements.next_multiple_of(4), 0.0);
-                bytemuck::cast_slice(&values).to_vec()
+                (upload(bytemuck::cast_slice(&values))?, Storage::F32)
             }
         };
-        let buffer = self.device.storage_buffer(&spec.name, data.len() as u64)?;
-        self.device.write(&buffer, &data);
         self.stored[index] = Some(Stored { buffer, storage });
         Ok(())
     }

@@ -24,7 +24,7 @@ use crate::graph::{NodeId, Scope};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A `config.json` that is not what its class writes.
-    #[error("{class} config.json: {message}")]
+    #[error("{class}: {message}")]
     Config {
         /// The class that reads it.
         class: &'static str,
@@ -32,7 +32,7 @@ pub enum Error {
         message: String,
     },
     /// A switch or value that this class has in diffusers and that is not implemented here.
-    #[error("{class} config.json: `{key}` is {value}, which is not supported{hint}")]
+    #[error("{class}: `{key}` is {value}, which is not supported{hint}")]
     Unsupported {
         /// The class that reads it.
         class: &'static str,

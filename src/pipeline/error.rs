@@ -15,10 +15,10 @@ pub enum Error {
     #[error(transparent)]
     Diffusion(#[from] diffusion::Error),
     /// A component's config.
-    #[error("{component}: {source}")]
+    #[error("{file}: {source}")]
     Model {
-        /// Folder of the component.
-        component: String,
+        /// The `config.json`.
+        file: String,
         /// What is wrong.
         source: models::Error,
     },
@@ -87,8 +87,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn model(component: &str, error: impl Into<models::Error>) -> Self {
-        Error::Model { component: component.to_owned(), source: error.into() }
+    pub(super) fn model(file: &str, error: impl Into<models::Error>) -> Self {
+        Error::Model { file: file.to_owned(), source: error.into() }
     }
 
     pub(super) fn option(option: &'static str, value: impl ToString, message: impl Into<String>) -> Self {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::Error;
-use super::component::load_weights;
-use super::load::{read_json, read_text};
+use super::checkpoint::{read_json, read_text};
 use super::text_encoder::{TextEncoder, floats};
+use super::weight_file::WeightFile;
 use crate::device::{Device, Program, Weights};
 use crate::graph::{Graph, fuse};
 use crate::models::{
     self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
 };
-use crate::weights::{SafetensorsReader, Source};
+use crate::weights::Source;
 
 /// A tensor that goes into or comes out of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,48 +39,58 @@ enum Network {
 
 type Tensors = BTreeMap<String, NamedTensor>;
 
-impl Component {
-    /// Loads the component in `source`, a folder with a `config.json`, from its `file` of weights, by default the one that
-    /// its class writes.
+/// A component of which everything but the weights has been read: what is wrong with it is known by now.
+#[derive(Debug)]
+pub struct OpenComponent {
+    config: Config,
+    file: WeightFile,
+}
+
+#[derive(Debug)]
+enum Config {
+    Unet(Box<Unet2dConfig>),
+    UnetCondition(Box<Unet2dConditionConfig>),
+    Autoencoder(Box<AutoencoderKlConfig>),
+    Text(Box<ClipTextConfig>),
+}
+
+impl OpenComponent {
+    /// Opens the component in `source`, a folder with a `config.json`, and its `file` of weights, by default the one that its
+    /// class writes.
     ///
     /// # Errors
-    /// A missing, damaged or unsupported file, by name; or the device's refusal.
-    pub async fn load(source: &dyn Source, device: Device, file: Option<&str>) -> Result<Self, Error> {
+    /// A missing, damaged or unsupported file, by name.
+    pub async fn open(source: &dyn Source, file: Option<&str>) -> Result<Self, Error> {
+        // Large enough for every down block; the weights do not depend on it.
+        const SIDE: usize = 64;
         let json = read_text(source, "config.json").await?;
         let index = read_json(source, "config.json").await?;
         let named = |key: &str| index.get(key).and_then(|v| v.as_str().or_else(|| v.get(0)?.as_str()));
         let class = named("_class_name").or(named("architectures")).unwrap_or_default();
         let error = |e: models::Error| Error::model("config.json", e);
-        let open = async |default| SafetensorsReader::open(source, file.unwrap_or(default)).await;
-        let default = "diffusion_pytorch_model.safetensors";
-        let load = async |graphs: &[Graph]| {
-            let specs: Vec<_> = graphs.iter().flat_map(|graph| graph.weights().to_vec()).collect();
-            load_weights(open(default).await?, &device, &specs, &mut [], &mut |_| {}).await
-        };
-        const SIDE: usize = 64;
-        let network = match class {
+        let (config, graphs) = match class {
             "UNet2DModel" => {
                 let config = Unet2dConfig::from_json(&json).map_err(error)?;
-                let weights = load(&[config.graph(1, SIDE, SIDE).map_err(error)?]).await?;
-                Network::Unet(Box::new(config), weights)
+                let graph = config.graph(1, SIDE, SIDE).map_err(error)?;
+                (Config::Unet(Box::new(config)), vec![graph])
             }
             "UNet2DConditionModel" => {
                 let config = Unet2dConditionConfig::from_json(&json).map_err(error)?;
                 let timestep_cond = config.time_cond_proj_dim.is_some();
                 let inputs = Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond };
-                let weights = load(&[config.graph(inputs).map_err(error)?]).await?;
-                Network::UnetCondition(Box::new(config), weights)
+                let graph = config.graph(inputs).map_err(error)?;
+                (Config::UnetCondition(Box::new(config)), vec![graph])
             }
             "AutoencoderKL" => {
                 let config = AutoencoderKlConfig::from_json(&json).map_err(error)?;
-                let (encoder, decoder) = (config.encoder(1, SIDE, SIDE), config.decoder(1, 1, 1));
-                let weights = load(&[encoder.map_err(error)?, decoder.map_err(error)?]).await?;
-                Network::Autoencoder(Box::new(config), weights)
+                let graphs =
+                    vec![config.encoder(1, SIDE, SIDE).map_err(error)?, config.decoder(1, 1, 1).map_err(error)?];
+                (Config::Autoencoder(Box::new(config)), graphs)
             }
             "CLIPTextModel" => {
                 let config = ClipTextConfig::from_json(&json).map_err(error)?;
-                let reader = open("model.safetensors").await?;
-                Network::Text(Box::new(TextEncoder::load(config, reader, &device, &mut |_| {}).await?))
+                let file = TextEncoder::open(&config, source, file.unwrap_or("model.safetensors")).await?;
+                return Ok(Self { config: Config::Text(Box::new(config)), file });
             }
             _ => {
                 let message = format!(
@@ -89,7 +99,36 @@ impl Component {
                 return Err(Error::Json { file: "config.json".into(), message });
             }
         };
-        Ok(Self { device, network })
+        let specs = graphs.iter().flat_map(|graph| graph.weights().to_vec()).collect();
+        let path = file.unwrap_or("diffusion_pytorch_model.safetensors");
+        Ok(Self { config, file: WeightFile::open(source, path, specs, vec![]).await? })
+    }
+
+    /// Loads the weights onto `device`.
+    ///
+    /// # Errors
+    /// A file that ends early, by name; or the device's refusal.
+    pub async fn load(self, device: Device) -> Result<Component, Error> {
+        let Self { config, file } = self;
+        let network = match config {
+            Config::Text(config) => {
+                Network::Text(Box::new(TextEncoder::load(*config, file, &device, &mut |_| {}).await?))
+            }
+            Config::Unet(config) => Network::Unet(config, file.load(&device, &mut |_| {}).await?.0),
+            Config::UnetCondition(config) => Network::UnetCondition(config, file.load(&device, &mut |_| {}).await?.0),
+            Config::Autoencoder(config) => Network::Autoencoder(config, file.load(&device, &mut |_| {}).await?.0),
+        };
+        Ok(Component { device, network })
+    }
+}
+
+impl Component {
+    /// Loads the component in `source` onto `device`: [`OpenComponent::open`], then [`OpenComponent::load`].
+    ///
+    /// # Errors
+    /// A missing, damaged or unsupported file, by name; or the device's refusal.
+    pub async fn load(source: &dyn Source, device: Device, file: Option<&str>) -> Result<Self, Error> {
+        OpenComponent::open(source, file).await?.load(device).await
     }
 
     /// Runs the network.

@@ -3,17 +3,18 @@
 //! [`Pipeline::load`] opens a checkpoint on a device; [`Pipeline::sampler`] starts one reverse process, x_T → x_0, whose
 //! [`Sampler::step`] each makes the next x_t and a picture of it.
 
-mod component;
+mod checkpoint;
 mod error;
 mod forward;
 mod load;
 mod options;
 mod sampler;
 mod text_encoder;
+mod weight_file;
 
-pub use component::{HostTable, load_weights};
+pub use checkpoint::{Checkpoint, ModelInfo, scheduler_of};
 pub use error::Error;
-pub use forward::{Component, NamedTensor};
-pub use load::{LoadProgress, ModelInfo, Pipeline};
+pub use forward::{Component, NamedTensor, OpenComponent};
+pub use load::{LoadProgress, Pipeline};
 pub use options::{Preview, SampleOptions, Scheduler};
 pub use sampler::{Rgba, Sampler, StepOutput};

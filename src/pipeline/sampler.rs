@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::load::{Parts, Pipeline, Unet};
+use super::checkpoint::Unet;
+use super::load::{Parts, Pipeline};
 use super::text_encoder::floats;
 use super::{Error, Preview, SampleOptions, Scheduler};
 use crate::device::Program;
@@ -116,7 +117,7 @@ impl Pipeline {
         let initial_latents: Vec<f32> = random.randn(shape.iter().product()).into_iter().map(|z| z * scale).collect();
 
         let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
-        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| Error::model("unet", e))?;
+        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| Error::model("unet/config.json", e))?;
         let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet_weights).await?;
         if let Some((_, embeddings)) = &embeddings {
             step.write("encoder_hidden_states", embeddings)?;
@@ -145,7 +146,7 @@ async fn compile_decoder(parts: &Parts, shape: [usize; 4]) -> Result<Program, Er
     let frames = 2 * batch;
     Ok(match &parts.vae {
         Some((config, weights)) => {
-            let graph = config.preview(frames, height, width).map_err(|e| Error::model("vae", e))?;
+            let graph = config.preview(frames, height, width).map_err(|e| Error::model("vae/config.json", e))?;
             Program::compile(&parts.device, &fuse(&graph), weights).await?
         }
         None => {

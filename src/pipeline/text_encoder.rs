@@ -1,11 +1,11 @@
 //! Prompts to text embeddings: tokenizer, embedding tables, `CLIPTextModel`.
 
 use super::Error;
-use super::component::{HostTable, load_weights};
+use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights};
 use crate::graph::fuse;
 use crate::models::ClipTextConfig;
-use crate::weights::SafetensorsReader;
+use crate::weights::Source;
 
 /// A `CLIPTextModel` on a device.
 #[derive(Debug)]
@@ -28,24 +28,35 @@ pub struct TextEmbeddings {
 }
 
 impl TextEncoder {
-    /// Loads the encoder from its open weight file.
+    /// Opens the encoder's weights in the file at `path`.
     ///
     /// # Errors
-    /// As [`load_weights`].
-    pub async fn load(
-        config: ClipTextConfig,
-        reader: SafetensorsReader,
-        device: &Device,
-        on_bytes: &mut dyn FnMut(u64),
-    ) -> Result<Self, Error> {
-        let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder", e))?;
+    /// As [`WeightFile::open`].
+    pub async fn open(config: &ClipTextConfig, source: &dyn Source, path: &str) -> Result<WeightFile, Error> {
+        let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder/config.json", e))?;
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
-        let mut tables = [
+        let tables = vec![
             HostTable::new("embeddings.token_embedding.weight", config.vocab_size, width),
             HostTable::new("embeddings.position_embedding.weight", positions, width),
         ];
-        let weights = load_weights(reader, device, graph.weights(), &mut tables, on_bytes).await?;
-        let [token_embedding, position_embedding] = tables;
+        WeightFile::open(source, path, graph.weights().to_vec(), tables).await
+    }
+
+    /// Loads the encoder from its open weights.
+    ///
+    /// # Errors
+    /// As [`WeightFile::load`].
+    pub async fn load(
+        config: ClipTextConfig,
+        file: WeightFile,
+        device: &Device,
+        on_bytes: &mut dyn FnMut(u64),
+    ) -> Result<Self, Error> {
+        let (weights, tables) = file.load(device, on_bytes).await?;
+        let mut tables = tables.into_iter();
+        let (Some(token_embedding), Some(position_embedding)) = (tables.next(), tables.next()) else {
+            return Err(Error::Input { name: "input_ids".into(), message: "the embeddings were not opened".into() });
+        };
         Ok(Self { config, token_embedding, position_embedding, weights })
     }
 
@@ -73,7 +84,7 @@ impl TextEncoder {
                 return Err(Error::Input { name: "input_ids".into(), message });
             }
         }
-        let graph = self.config.graph(texts.len(), tokens).map_err(|e| Error::model("text_encoder", e))?;
+        let graph = self.config.graph(texts.len(), tokens).map_err(|e| Error::model("text_encoder/config.json", e))?;
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
         let mut program = Program::compile(device, &fuse(&graph), &self.weights).await?;
         program.write("inputs_embeds", &embeds)?;

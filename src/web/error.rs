@@ -92,7 +92,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Weights(error) => of_weights(error),
         Text(error) => of_text(error),
         Diffusion(error) => of_diffusion(error),
-        Model { component, source } => of_model(source).file(format!("{component}/config.json")),
+        Model { file, source } => of_model(source).file(file),
         Json { file, .. } => Facts::new("file-corrupt").file(file),
         UnsupportedPipeline { .. } => Facts::new("unsupported").file("model_index.json"),
         Shape { file, tensor, .. } | MissingTensor { file, tensor } => {

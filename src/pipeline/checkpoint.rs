@@ -1,0 +1,237 @@
+//! A checkpoint opened: `model_index.json`, the configs, the tokenizer, and the headers of all weights, read and checked.
+
+use serde_json::{Map, Value};
+
+use super::Error;
+use super::text_encoder::TextEncoder;
+use super::weight_file::WeightFile;
+use crate::diffusion::{SchedulerConfig, Solver};
+use crate::graph::WeightSpec;
+use crate::models::{
+    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
+};
+use crate::text::Tokenizer;
+use crate::weights::{self, Source, read_small};
+
+/// Configs are a few kilobytes; a vocabulary with its merges can be megabytes.
+const MAX_CONFIG: usize = 1 << 20;
+const MAX_TOKENIZER: usize = 64 << 20;
+
+/// What a checkpoint is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// `_class_name` of the pipeline, such as `StableDiffusionPipeline`.
+    pub class: String,
+    /// Whether there is a text encoder: whether a prompt says anything.
+    pub takes_prompt: bool,
+    /// Most tokens of a prompt, with the two that open and close it.
+    pub max_tokens: usize,
+    /// Height in pixels that it was trained at.
+    pub height: usize,
+    /// Width in pixels that it was trained at.
+    pub width: usize,
+    /// Sides must be multiples of this.
+    pub scale_factor: usize,
+    /// Channels of x_t.
+    pub latent_channels: usize,
+    /// `_class_name` of its scheduler.
+    pub scheduler: String,
+    /// Bytes of all weight files.
+    pub bytes: u64,
+}
+
+/// The noise predictor.
+#[derive(Debug)]
+pub(super) enum Unet {
+    Unconditional(Unet2dConfig),
+    Conditional(Unet2dConditionConfig),
+}
+
+/// A checkpoint of which everything but the weights has been read: what is wrong with it is known by now.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(super) unet: (Unet, WeightFile),
+    pub(super) vae: Option<(AutoencoderKlConfig, WeightFile)>,
+    pub(super) text: Option<(Tokenizer, ClipTextConfig, WeightFile)>,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) info: ModelInfo,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `source`.
+    ///
+    /// # Errors
+    /// A missing, damaged or unsupported file, by name.
+    pub async fn open(source: &dyn Source) -> Result<Self, Error> {
+        let index = read_json(source, "model_index.json").await?;
+        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let scheduler = SchedulerConfig::from_json(&read_text(source, "scheduler/scheduler_config.json").await?)?;
+        let scheduler = scheduler_of(&class, scheduler)?;
+        let unet_json = read_text(source, "unet/config.json").await?;
+        let (unet, vae, text) = if class == "StableDiffusionPipeline" {
+            let unet = Unet2dConditionConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
+            let vae = read_text(source, "vae/config.json").await?;
+            let vae = AutoencoderKlConfig::from_json(&vae).map_err(|e| Error::model("vae/config.json", e))?;
+            let text = read_text(source, "text_encoder/config.json").await?;
+            let text = ClipTextConfig::from_json(&text).map_err(|e| Error::model("text_encoder/config.json", e))?;
+            (Unet::Conditional(unet), Some(vae), Some((read_tokenizer(source).await?, text)))
+        } else {
+            let unet = Unet2dConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
+            (Unet::Unconditional(unet), None, None)
+        };
+        check_fit(&unet, vae.as_ref(), text.as_ref())?;
+
+        let text = match text {
+            Some((tokenizer, config)) => {
+                let file = TextEncoder::open(&config, source, "text_encoder/model.safetensors").await?;
+                Some((tokenizer, config, file))
+            }
+            None => None,
+        };
+        let specs = unet.weights().map_err(|e| Error::model("unet/config.json", e))?;
+        let unet_file = WeightFile::open(source, "unet/diffusion_pytorch_model.safetensors", specs, vec![]).await?;
+        let vae = match vae {
+            Some(config) => {
+                let graph = config.preview(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
+                let (path, specs) = ("vae/diffusion_pytorch_model.safetensors", graph.weights().to_vec());
+                Some((config, WeightFile::open(source, path, specs, vec![]).await?))
+            }
+            None => None,
+        };
+
+        let (sample_size, latent_channels) = match &unet {
+            Unet::Unconditional(config) => (config.sample_size, config.in_channels),
+            Unet::Conditional(config) => (config.sample_size, config.in_channels),
+        };
+        let scale_factor = vae.as_ref().map_or(1, |(config, _)| config.scale_factor());
+        let [height, width] = sample_size.unwrap_or(if vae.is_some() { [64, 64] } else { [32, 32] });
+        let files = [Some(&unet_file), vae.as_ref().map(|(_, file)| file), text.as_ref().map(|(_, _, file)| file)];
+        let info = ModelInfo {
+            class,
+            takes_prompt: text.is_some(),
+            max_tokens: text.as_ref().map_or(0, |(_, config, _)| config.max_position_embeddings),
+            height: height * scale_factor,
+            width: width * scale_factor,
+            scale_factor,
+            latent_channels,
+            scheduler: scheduler.class_name().to_owned(),
+            bytes: files.into_iter().flatten().map(WeightFile::bytes).sum(),
+        };
+        Ok(Self { unet: (unet, unet_file), vae, text, scheduler, info })
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The scheduler that it was saved with, as its pipeline class uses it.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+}
+
+/// The scheduler's config as a pipeline of `class` changes it when it is built.
+///
+/// # Errors
+/// If there is no such pipeline here.
+pub fn scheduler_of(class: &str, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error> {
+    match class {
+        "StableDiffusionPipeline" => Ok(scheduler.for_stable_diffusion_pipeline()?),
+        "DDPMPipeline" => Ok(scheduler),
+        "DDIMPipeline" => Ok(scheduler.swap_to(Solver::Ddim)?),
+        _ => {
+            let supported = "StableDiffusionPipeline, DDPMPipeline and DDIMPipeline";
+            Err(Error::UnsupportedPipeline { class: class.to_owned(), supported })
+        }
+    }
+}
+
+impl Unet {
+    /// The weights that it needs, which do not depend on the size of its inputs.
+    fn weights(&self) -> Result<Vec<WeightSpec>, models::Error> {
+        // Large enough for every down block.
+        const SIDE: usize = 64;
+        let graph = match self {
+            Unet::Unconditional(config) => config.graph(1, SIDE, SIDE)?,
+            Unet::Conditional(config) => {
+                let (batch, height, width, tokens) = (1, SIDE, SIDE, 1);
+                config.graph(Unet2dConditionInputs { batch, height, width, tokens, timestep_cond: false })?
+            }
+        };
+        Ok(graph.weights().to_vec())
+    }
+}
+
+/// Whether the three parts speak of the same latents and the same text.
+fn check_fit(
+    unet: &Unet,
+    vae: Option<&AutoencoderKlConfig>,
+    text: Option<&(Tokenizer, ClipTextConfig)>,
+) -> Result<(), Error> {
+    let misfit = |message: String| Err(Error::Json { file: "unet/config.json".into(), message });
+    let (input, output) = match unet {
+        Unet::Unconditional(config) => (config.in_channels, config.out_channels),
+        Unet::Conditional(config) => (config.in_channels, config.out_channels),
+    };
+    if input != output {
+        let what = match input {
+            9 => "an inpainting model",
+            7 => "an upscaling model",
+            _ => "another kind of model",
+        };
+        return misfit(format!("`in_channels` is {input} and `out_channels` {output}: {what}, which is not supported"));
+    }
+    match vae {
+        Some(vae) if vae.latent_channels != input => {
+            return misfit(format!("`in_channels` is {input}, the vae's `latent_channels` {}", vae.latent_channels));
+        }
+        None if input != 1 && input != 3 => {
+            return misfit(format!("`in_channels` is {input}: without a vae, a picture has 1 or 3 channels"));
+        }
+        _ => {}
+    }
+    if let (Unet::Conditional(unet), Some((tokenizer, text))) = (unet, text) {
+        if unet.cross_attention_dim() != text.hidden_size {
+            let (wants, gets) = (unet.cross_attention_dim(), text.hidden_size);
+            return misfit(format!("`cross_attention_dim` is {wants}, the text encoder's `hidden_size` {gets}"));
+        }
+        if tokenizer.vocab_size() > text.vocab_size {
+            let message =
+                format!("{} tokens, the text encoder's `vocab_size` is {}", tokenizer.vocab_size(), text.vocab_size);
+            return Err(Error::Json { file: "tokenizer/vocab.json".into(), message });
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn read_text(source: &dyn Source, path: &str) -> Result<String, Error> {
+    let bytes = read_small(source, path, MAX_CONFIG).await?;
+    String::from_utf8(bytes).map_err(|_| Error::Json { file: path.to_owned(), message: "not UTF-8 text".into() })
+}
+
+pub(super) async fn read_json(source: &dyn Source, path: &str) -> Result<Map<String, Value>, Error> {
+    let text = read_text(source, path).await?;
+    serde_json::from_str(&text).map_err(|e| Error::Json { file: path.to_owned(), message: e.to_string() })
+}
+
+/// The tokenizer from `vocab.json` and `merges.txt`, or where there is no vocabulary from `tokenizer.json`.
+async fn read_tokenizer(source: &dyn Source) -> Result<Tokenizer, Error> {
+    let optional = async |path: &str| match read_small(source, path, MAX_TOKENIZER).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(weights::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let config = optional("tokenizer/tokenizer_config.json").await?;
+    let Some(vocab) = optional("tokenizer/vocab.json").await? else {
+        let json = match optional("tokenizer/tokenizer.json").await? {
+            Some(json) => json,
+            // Neither file: the error names the one that most checkpoints have.
+            None => read_small(source, "tokenizer/vocab.json", MAX_TOKENIZER).await?,
+        };
+        return Ok(Tokenizer::from_tokenizer_json(&json, config.as_deref())?);
+    };
+    let merges = read_small(source, "tokenizer/merges.txt", MAX_TOKENIZER).await?;
+    let special = optional("tokenizer/special_tokens_map.json").await?;
+    Ok(Tokenizer::from_files(&vocab, &merges, config.as_deref(), special.as_deref())?)
+}
