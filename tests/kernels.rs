@@ -79,7 +79,7 @@ fn weight_values(graph: &Graph, random: &mut Random) -> Vec<Vec<f32>> {
 
 impl Pair {
     fn new(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random) -> Self {
-        let mut on_cpu = cpu::Weights::new(graph.weights());
+        let mut on_cpu = cpu::Weights::new(graph.weights()).expect("weights that fit");
         let mut on_gpu = gpu::Weights::new(device, graph.weights());
         for (index, values) in weight_values(graph, random).iter().enumerate() {
             let bytes = encode(dtype, values);
