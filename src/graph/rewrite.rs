@@ -72,3 +72,73 @@ fn compact(graph: &Graph, nodes: Vec<Node>, absorbed: &[bool]) -> Graph {
         outputs: rename(&graph.outputs),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Activation, Builder, Conv2dOptions};
+
+    /// A residual block as models build them: norm, activation, convolution plus time embedding, and a residual.
+    fn residual_block() -> Graph {
+        let builder = Builder::new();
+        let root = builder.root();
+        let build = || {
+            let x = root.input("x", &[2, 4, 4, 8])?;
+            let temb = root.input("temb", &[2, 1, 1, 8])?;
+            let h = root.activate(root.at("norm").group_norm(x, 2, 1e-5)?, Activation::Silu)?;
+            let h = root.at("conv1").conv2d(h, Conv2dOptions::same(8, 3))?;
+            let h = root.add(h, temb)?;
+            let h = root.at("proj").linear(h, 8, true)?;
+            let sum = root.add(x, h)?;
+            root.output("out", sum);
+            Ok::<_, crate::graph::Error>(())
+        };
+        build().expect("shapes that fit");
+        builder.finish()
+    }
+
+    #[test]
+    fn norm_and_activation_convolution_and_embedding_linear_and_residual_become_one_node_each() {
+        let fused = fuse(&residual_block());
+        let ops: Vec<_> = fused.nodes().iter().map(|node| node.op.name()).collect();
+        assert_eq!(ops, ["input", "input", "group_norm", "conv2d", "linear"]);
+        let paths: Vec<_> = fused.nodes()[2..].iter().map(|node| node.path.as_str()).collect();
+        assert_eq!(paths, ["norm", "conv1", "proj"]);
+    }
+
+    #[test]
+    fn a_value_that_something_else_reads_is_not_folded_away() {
+        let builder = Builder::new();
+        let root = builder.root();
+        let x = root.input("x", &[1, 2, 2, 4]).expect("an input");
+        let h = root.at("conv").conv2d(x, Conv2dOptions::same(4, 1)).expect("a convolution");
+        root.output("before", h);
+        root.output("out", root.add(h, x).expect("a sum"));
+        let graph = builder.finish();
+        assert_eq!(fuse(&graph), graph);
+    }
+
+    #[test]
+    fn fusion_leaves_the_values_as_they_are() {
+        let graph = residual_block();
+        let run = |graph: &Graph| {
+            let mut weights = crate::cpu::Weights::new(graph.weights()).expect("weights that fit");
+            for (index, spec) in graph.weights().iter().enumerate() {
+                let count: usize = spec.shape.iter().product();
+                let bytes: Vec<u8> = (0..count).flat_map(|i| ((i as f32 * 0.7).sin() * 0.3).to_le_bytes()).collect();
+                weights.put(index, crate::weights::Dtype::F32, &bytes).expect("bytes of a weight");
+            }
+            let mut program = crate::cpu::Program::new(graph, weights.into()).expect("a complete network");
+            for (name, id) in graph.inputs() {
+                let values: Vec<f32> = (0..graph.node(*id).elements()).map(|i| (i as f32 * 0.3).cos()).collect();
+                program.write(name, &values).expect("an input");
+            }
+            program.run().expect("finite values");
+            program.read("out").expect("an output").to_vec()
+        };
+        let (plain, fused) = (run(&graph), run(&fuse(&graph)));
+        for (index, (plain, fused)) in plain.iter().zip(&fused).enumerate() {
+            assert!((plain - fused).abs() < 1e-5, "{index}: {plain} became {fused}");
+        }
+    }
+}
