@@ -160,6 +160,7 @@ for (const load of [
         { width: 0 },
         { width: 63 },
         { height: 1e9 },
+        { width: 8192, height: 8192 },
         { prompt: 7 },
         { negativePrompt: {} },
         { guidance: 5 },
@@ -261,6 +262,51 @@ describe("loading", () => {
     const count = site.requests.length;
     await page.waitForTimeout(500);
     assert.equal(site.requests.length, count);
+  });
+
+  test("goes on where another caller aborts the start of the module that they share", async ({
+    page,
+    site,
+    expectError,
+  }) => {
+    expectError(/ERR_ABORTED/);
+    site.break("undiffuse_bg.wasm", faults.slow(400_000));
+    const report = await onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const controller = new AbortController();
+      const load = /** @type {const} */ ({ device: "cpu", worker: false });
+      const aborted = settle(Pipeline.load(model, { ...load, signal: controller.signal }));
+      const other = Pipeline.load(model, load);
+      setTimeout(() => controller.abort(), 200);
+      const code = (await aborted).error?.code;
+      const { width } = await (await other).sample({ steps: 1 });
+      return [code, width];
+    });
+    assert.deepEqual(report, ["aborted", 64]);
+  });
+
+  test("fails when the module traps, then and ever after", async ({ page, site, expectError }) => {
+    expectError(/unreachable/);
+    site.break(UNET, faults.slow(2_000_000));
+    const errors = await onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const trap = () =>
+        queueMicrotask(() => {
+          throw new WebAssembly.RuntimeError("unreachable");
+        });
+      const onProgress = (/** @type {{ file: string }} */ { file }) => file.startsWith("unet/") && trap();
+      const load = /** @type {const} */ ({ device: "cpu", worker: false });
+      const first = await settle(Pipeline.load(model, { ...load, onProgress }));
+      const second = await settle(Pipeline.load(model, load));
+      // A worker is a thread of its own, with a module of its own.
+      const third = await settle(Pipeline.load(model, { device: "cpu" }).then((pipeline) => pipeline.dispose()));
+      return [first, second, third].map(({ error }) => [error?.code, error?.message]);
+    });
+    for (const [code, message] of errors.slice(0, 2)) {
+      assert.equal(code, "internal");
+      assert.match(message, /unreachable.*Reload the page/);
+    }
+    assert.equal(errors[2][0], undefined);
   });
 
   test("takes the module as a URL, as bytes and compiled", async ({ page, site }) => {

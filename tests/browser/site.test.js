@@ -184,6 +184,33 @@ describe("the page", () => {
     );
   });
 
+  test("a model without prompts runs, whatever its disabled fields hold", async ({ page, site }) => {
+    await open(page, site, "?device=cpu");
+    await page.getByLabel("Prompt", { exact: true }).fill("a happy cat");
+    const folder = join(root, "tests/reference/pipelines/models/ddpm_uncond");
+    await page.locator("input[webkitdirectory]").setInputFiles(folder);
+    await page.waitForFunction(() => document.querySelector("#prompt:disabled"));
+    await reach(page, "ready");
+    await page.getByLabel("Steps", { exact: true }).fill("3");
+    await page.locator("#start").click();
+    await reach(page, "done");
+    assert.equal(new Set(await samples(page)).size, 3);
+    assert.equal(await page.locator("#prompt").inputValue(), "a happy cat");
+  });
+
+  test("a drop that cannot be read is said, and leaves what is open", async ({ page, site }) => {
+    await open(page, site);
+    await page.evaluate(() => {
+      const file = (/** @type {unknown} */ _, /** @type {(error: unknown) => void} */ refuse) =>
+        refuse(new DOMException("It is gone.", "NotFoundError"));
+      const entry = { isFile: true, name: "mine", fullPath: "/mine", file };
+      const dataTransfer = { items: [{ webkitGetAsEntry: () => entry }] };
+      dispatchEvent(Object.defineProperty(new Event("drop"), "dataTransfer", { value: dataTransfer }));
+    });
+    await page.getByText("mine could not be read: It is gone.").waitFor();
+    await draw(page, { steps: 1 });
+  });
+
   for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     test(`fits a phone without sideways scrolling, ${colorScheme}`, async ({ page, site }) => {
       await page.setViewportSize({ width: 360, height: 740 });
