@@ -14,6 +14,8 @@ export class Connection {
   #port;
   /** @type {Worker | undefined} The worker, if it is this connection's own. */
   #ownWorker;
+  /** Ends the listening to the worker, which may be the caller's and outlive this connection. */
+  #listening = new AbortController();
   /** @type {Map<number, Waiting>} */
   #waiting = new Map();
   #lastId = 0;
@@ -29,20 +31,28 @@ export class Connection {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     port1.onmessage = ({ data }) => this.#receive(data);
-    port1.onmessageerror = () => this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
+    port1.onmessageerror = () =>
+      this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
     if (worker === false) {
       // Only here does the page itself need the WebAssembly side's code. Until it listens, the port keeps what it is sent.
-      import("./host.js").then(({ serve }) => serve(port2)).catch((cause) => {
-        this.fail(new StateError("worker-failed", `The package's own host.js could not be loaded: ${cause}.`, { cause }));
-      });
+      import("./host.js")
+        .then(({ serve }) => serve(port2))
+        .catch((cause) => {
+          this.fail(
+            new StateError("worker-failed", `The package's own host.js could not be loaded: ${cause}.`, { cause }),
+          );
+        });
       return;
     }
     const target = worker === true ? startWorker() : worker;
     if (worker === true) this.#ownWorker = target;
-    target.addEventListener("error", (event) => {
+    const onError = (/** @type {ErrorEvent} */ event) => {
       const reason = event.message || "its script could not be loaded";
-      this.fail(new StateError("worker-failed", `The worker of this pipeline failed: ${reason}. Load the pipeline again.`));
-    });
+      this.fail(
+        new StateError("worker-failed", `The worker of this pipeline failed: ${reason}. Load the pipeline again.`),
+      );
+    };
+    target.addEventListener("error", onError, { signal: this.#listening.signal });
     target.postMessage({ undiffuse: port2 }, [port2]);
   }
 
@@ -96,6 +106,7 @@ export class Connection {
     // A worker of our own takes everything it held with it, whatever it is busy with. Any other host is asked to free it.
     if (this.#ownWorker) this.#ownWorker.terminate();
     else if (hostWorks) await this.#ask(++this.#lastId, { type: "dispose" }).catch(() => {});
+    this.#listening.abort();
     this.#port.close();
   }
 

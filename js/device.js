@@ -17,7 +17,7 @@ export async function chooseDevice(wanted) {
     if (wanted === "auto") return cpu(adapter);
     throw new DeviceError("no-gpu", `WebGPU cannot be used: ${adapter}. Use device "auto" or "cpu" to run on the CPU.`);
   }
-  const name = nameOf(adapter.info);
+  const name = nameOf(adapter);
   if (wanted === "webgpu") return { kind: "webgpu", name, reason: "it was asked for" };
   if (isSoftware(adapter)) return cpu(`the only WebGPU adapter here is software (${name}), which is slower`);
   return { kind: "webgpu", name, reason: "this browser offers a WebGPU adapter" };
@@ -48,11 +48,13 @@ async function requestAdapter() {
 function isSoftware(adapter) {
   // The attribute moved from the adapter to its info; browsers have one or the other. Firefox has neither set for
   // Mesa's software renderer, which can only be told by its name.
-  const flagged = adapter.info.isFallbackAdapter ?? /** @type {any} */ (adapter).isFallbackAdapter;
-  return flagged || /swiftshader|llvmpipe|lavapipe|microsoft basic render/i.test(nameOf(adapter.info));
+  const flagged = adapter.info?.isFallbackAdapter ?? /** @type {any} */ (adapter).isFallbackAdapter;
+  return flagged || /swiftshader|llvmpipe|lavapipe|microsoft basic render/i.test(nameOf(adapter));
 }
 
-/** @param {GPUAdapterInfo} info */
-function nameOf({ vendor, architecture, description }) {
+/** @param {GPUAdapter} adapter */
+function nameOf(adapter) {
+  // The first browsers with WebGPU had no `info`.
+  const { vendor, architecture, description } = adapter.info ?? {};
   return description || [vendor, architecture].filter(Boolean).join(" ") || "an adapter that does not give its name";
 }

@@ -4,7 +4,7 @@
 import { chooseDevice, cpu } from "./device.js";
 import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
 import { openSource } from "./source.js";
-import { onPanic, startCore } from "./wasm.js";
+import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
 /** @import { Begun, Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
@@ -23,7 +23,7 @@ export function serve(port) {
 
 class Host {
   #post;
-  #forgetPanics;
+  #forgetBreakdown;
   /** @type {Map<number, AbortController>} */
   #controllers = new Map();
   /** The last request's end. @type {Promise<void>} */
@@ -36,9 +36,7 @@ class Host {
   /** @param {(message: ToClient, transfer?: Transferable[]) => void} post */
   constructor(post) {
     this.#post = post;
-    this.#forgetPanics = onPanic((message) => {
-      post({ failure: { code: "internal", message: `undiffuse stopped on a defect of its own: ${message}` } });
-    });
+    this.#forgetBreakdown = onBreakdown((error) => post({ failure: toPlain(error) }));
   }
 
   /** @param {ToHost} message */
@@ -50,12 +48,15 @@ class Host {
     const controller = new AbortController();
     this.#controllers.set(message.id, controller);
     this.#tail = this.#tail.then(async () => {
+      const unwatch = watchTraps();
       try {
         const [result, transfer] = await this.#perform(message, message.id, controller.signal);
         this.#post({ id: message.id, result }, transfer);
       } catch (error) {
+        reportTrap(error);
         this.#post({ id: message.id, error: toPlain(error) });
       } finally {
+        unwatch();
         this.#controllers.delete(message.id);
       }
     });
@@ -81,6 +82,7 @@ class Host {
         this.#stop(request.run);
         return [undefined];
       case "dispose":
+        this.#forgetBreakdown();
         this.#stop();
         this.#pipeline?.free();
         this.#pipeline = undefined;
@@ -129,7 +131,10 @@ class Host {
   async #sample({ run, seed, options }) {
     if (!this.#pipeline) throw new UndiffuseError("internal", "A run was asked for before the pipeline was loaded.");
     if (this.#run) {
-      throw new StateError("busy", "This pipeline is in the middle of a run. End that one first, or load a second pipeline.");
+      throw new StateError(
+        "busy",
+        "This pipeline is in the middle of a run. End that one first, or load a second pipeline.",
+      );
     }
     const sampler = await this.#pipeline.sample(seed, JSON.stringify(options));
     this.#run = { id: run, sampler };

@@ -130,7 +130,12 @@ class Run {
     const stop = () => connection.request({ type: "stop", run }).catch(() => {});
     try {
       const { signal, seed, rest } = checkSampleOptions(options);
-      const request = { type: /** @type {const} */ ("sample"), run, seed, options: { ...rest, everyImage: this.#isWatched } };
+      const request = {
+        type: /** @type {const} */ ("sample"),
+        run,
+        seed,
+        options: { ...rest, everyImage: this.#isWatched },
+      };
       throwIfAborted(signal);
       // The caller may abort between two steps and never ask for the next one: the memory must not wait for that.
       signal?.addEventListener("abort", stop);

@@ -54,7 +54,8 @@ export function checkSampleOptions(options) {
   check(options, SAMPLE, "sample");
   const { seed = 0, signal, scheduler, ...rest } = options;
   if (scheduler !== undefined && rest.solver !== undefined) {
-    const message = "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
+    const message =
+      "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
     throw new OptionError("invalid-option", message, { option: "scheduler" });
   }
   return { seed: BigInt(seed), signal, rest: { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") } };
@@ -67,7 +68,9 @@ export function checkSampleOptions(options) {
 function toJson(value, option) {
   try {
     // JSON has no infinities, and Python's configs do.
-    return JSON.stringify(value, (_, inner) => (typeof inner === "number" && !Number.isFinite(inner) ? String(inner) : inner));
+    return JSON.stringify(value, (_, inner) =>
+      typeof inner === "number" && !Number.isFinite(inner) ? String(inner) : inner,
+    );
   } catch (cause) {
     throw new OptionError("invalid-option", `${option} cannot be written as JSON: ${cause}.`, { option, cause });
   }
@@ -113,7 +116,10 @@ function isCount(value) {
 
 /** @param {unknown} value */
 function isSeed(value) {
-  return (Number.isSafeInteger(value) && Number(value) >= 0) || (typeof value === "bigint" && value >= 0n && value <= MAX_SEED);
+  return (
+    (Number.isSafeInteger(value) && Number(value) >= 0) ||
+    (typeof value === "bigint" && value >= 0n && value <= MAX_SEED)
+  );
 }
 
 /** @param {unknown} value */

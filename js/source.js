@@ -37,7 +37,10 @@ export function describeSource(source) {
   if (source && Symbol.iterator in Object(source)) {
     const files = [.../** @type {Iterable<File>} */ (source)];
     if (files.every((file) => file instanceof File)) {
-      return { kind: "files", files: atRoot(new Map(files.map((file) => [file.webkitRelativePath || file.name, file]))) };
+      return {
+        kind: "files",
+        files: atRoot(new Map(files.map((file) => [file.webkitRelativePath || file.name, file]))),
+      };
     }
   }
   throw new OptionError(
@@ -56,7 +59,10 @@ export function absoluteUrl(url, option) {
   try {
     return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
   } catch (cause) {
-    throw new OptionError("invalid-option", `${option}: ${JSON.stringify(String(url))} is not a URL.`, { option, cause });
+    throw new OptionError("invalid-option", `${option}: ${JSON.stringify(String(url))} is not a URL.`, {
+      option,
+      cause,
+    });
   }
 }
 
@@ -71,7 +77,9 @@ function atRoot(files) {
     .sort((a, b) => a.split("/").length - b.split("/").length)[0];
   if (index === undefined) return files;
   const root = index.slice(0, -"model_index.json".length);
-  return new Map([...files].filter(([path]) => path.startsWith(root)).map(([path, file]) => [path.slice(root.length), file]));
+  return new Map(
+    [...files].filter(([path]) => path.startsWith(root)).map(([path, file]) => [path.slice(root.length), file]),
+  );
 }
 
 /**

@@ -42,7 +42,8 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
             return x * (n / (n + 2.0));
         }
         case 6u: {
-            return max(x, vec4<f32>());
+            // Not max, which would turn NaN into 0.
+            return select(x, vec4<f32>(), x <= vec4<f32>());
         }
         default: {
             return x;

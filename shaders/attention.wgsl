@@ -3,7 +3,7 @@
 //
 // scores:  1 q, 4 k, 7 scores. One invocation for each tile of 4 queries × 4 keys.
 // softmax: 7 scores, in place; what is masked or padding becomes zero. One invocation for each row.
-// mix:     1 v, 6 scores, 5 y. One invocation for each tile of 4 queries × 8 channels.
+// mix_values: 1 v, 6 scores, 5 y. One invocation for each tile of 4 queries × 8 channels.
 // q and y are [batch, query_tokens, channels], k and v [batch, key_tokens, channels].
 // CPU twin: src/cpu/attention.rs.
 
@@ -103,13 +103,19 @@ fn softmax(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     }
     let top = max(max(highest.x, highest.y), max(highest.z, highest.w));
     var sums = vec4<f32>();
+    // max and exp below may turn a NaN into a plausible share: it is looked for by its bits, and handed on.
+    var not_finite = vec4<bool>();
     for (var quad = 0u; quad < key_quads; quad++) {
         let visible = vec4<u32>(quad * 4u) + lane < vec4<u32>(seen);
+        let exponent = bitcast<vec4<u32>>(score[start + quad]) & vec4<u32>(0x7f800000u);
+        not_finite = not_finite | (visible & (exponent == vec4<u32>(0x7f800000u)));
         let value = select(vec4<f32>(), exp(max(score[start + quad] - top, vec4<f32>(-87.0))), visible);
         score[start + quad] = value;
         sums += value;
     }
-    let share = 1.0 / (sums.x + sums.y + sums.z + sums.w);
+    // Made from a parameter, because a constant NaN is an error in WGSL.
+    let nan = bitcast<f32>(0x7fc00000u | (p.heads >> 31u));
+    let share = select(1.0 / (sums.x + sums.y + sums.z + sums.w), nan, any(not_finite));
     for (var quad = 0u; quad < key_quads; quad++) {
         score[start + quad] *= share;
     }

@@ -58,10 +58,13 @@ pub enum Program {
 
 impl WeightLoader {
     /// Places on `device` for the weights `specs`.
-    pub fn new(device: &Device, specs: &[WeightSpec]) -> Self {
+    ///
+    /// # Errors
+    /// If they would not fit.
+    pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
         match device {
-            Device::Cpu => Self::Cpu(cpu::Weights::new(specs)),
-            Device::Gpu(device) => Self::Gpu(gpu::Weights::new(device, specs)),
+            Device::Cpu => Ok(Self::Cpu(cpu::Weights::new(specs)?)),
+            Device::Gpu(device) => Ok(Self::Gpu(gpu::Weights::new(device, specs))),
         }
     }
 
@@ -86,7 +89,10 @@ impl WeightLoader {
                 weights.check_complete()?;
                 Ok(Weights::Cpu(Rc::new(weights)))
             }
-            Self::Gpu(weights) => Ok(Weights::Gpu(Rc::new(weights))),
+            Self::Gpu(weights) => {
+                weights.check_complete()?;
+                Ok(Weights::Gpu(Rc::new(weights)))
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ fn weight_values(graph: &Graph, random: &mut Random) -> Vec<Vec<f32>> {
 
 impl Pair {
     fn new(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random) -> Self {
-        let mut on_cpu = cpu::Weights::new(graph.weights());
+        let mut on_cpu = cpu::Weights::new(graph.weights()).expect("weights that fit");
         let mut on_gpu = gpu::Weights::new(device, graph.weights());
         for (index, values) in weight_values(graph, random).iter().enumerate() {
             let bytes = encode(dtype, values);
@@ -568,6 +568,27 @@ fn an_input_that_is_not_finite_is_reported_as_such() {
     program.run().unwrap();
     let error = pollster::block_on(program.read(&["out"])).unwrap_err();
     assert_eq!(error, gpu::Error::NonFinite { path: "x".into(), op: "input" });
+}
+
+#[test]
+fn a_nan_does_not_vanish_in_attention_or_an_activation() {
+    let device = device();
+    let attention = graph(|root| {
+        let [q, k, v] = ["q", "k", "v"].map(|name| root.input(name, &[1, 5, 8]).unwrap());
+        root.attention(q, k, v, 2, false).unwrap()
+    });
+    let relu = graph(|root| root.activate(root.input("q", &[1, 5, 8]).unwrap(), Activation::Relu).unwrap());
+    for graph in [attention, relu] {
+        for value in [f32::NAN, f32::INFINITY] {
+            let program = Pair::new(&device, &graph, Dtype::F32, &mut Random(21)).gpu;
+            let mut q = [0.5; 40];
+            q[11] = value;
+            program.write("q", &q).unwrap();
+            program.run().unwrap();
+            let error = pollster::block_on(program.read(&["out"])).unwrap_err();
+            assert_eq!(error, gpu::Error::NonFinite { path: "q".into(), op: "input" });
+        }
+    }
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn digits(name: &str) -> Vec<usize> {
 
 fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, String> {
     let graph = fuse(&builder.finish());
-    let mut loader = WeightLoader::new(device, graph.weights());
+    let mut loader = WeightLoader::new(device, graph.weights()).map_err(|e| e.to_string())?;
     for (index, spec) in graph.weights().iter().enumerate() {
         // A norm without affine parameters is one with weight 1 and bias 0.
         let neutral = || vec![if spec.name == "weight" { 1.0 } else { 0.0 }; spec.shape.iter().product()];

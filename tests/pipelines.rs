@@ -23,8 +23,11 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
     if !run["generator"].is_string() {
         return Err("several generators are not implemented".into());
     }
-    let scheduler =
-        SchedulerConfig::from_json(&read_text(&folder.join("scheduler_config.json"))).map_err(|e| e.to_string())?;
+    let scheduler = match SchedulerConfig::from_json(&read_text(&folder.join("scheduler_config.json"))) {
+        Ok(scheduler) => scheduler,
+        Err(error @ undiffuse::diffusion::Error::UnsupportedValue { .. }) => return Err(error.to_string()),
+        Err(error) => panic!("{}: {error}", folder.display()),
+    };
     if scheduler.solver().is_none() {
         return Err(format!("{} is not implemented", scheduler.class_name()));
     }

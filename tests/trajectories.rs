@@ -31,10 +31,15 @@ fn check(pipeline: &Pipeline, run: &Value, tally: &mut Tally) -> Result<(), Stri
     scheduler["_class_name"] = run["scheduler_class"].clone();
     let scheduler = match SchedulerConfig::from_json(&scheduler.to_string()) {
         Ok(scheduler) if scheduler.solver().is_some() => scheduler,
-        _ => {
+        Ok(_) => {
             tally.skip(id, format!("{} is not implemented", run["scheduler_class"]));
             return Ok(());
         }
+        Err(error @ undiffuse::diffusion::Error::UnsupportedValue { .. }) => {
+            tally.skip(id, error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error.to_string()),
     };
     let (prompt, negative_prompt) = (text("prompt"), text("negative_prompt"));
     for (text, key) in [(&prompt, "token_ids"), (&negative_prompt, "negative_token_ids")] {
@@ -88,7 +93,10 @@ fn walk(device: Device, what: &str) {
     let model = DirectorySource::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64"));
     let pipeline = block_on(Pipeline::load(&model, device, &mut |_| {})).expect("the shipped model loads");
     // Python writes infinities bare, which is not JSON.
-    let index = read_text(&trajectories().join("index.json")).replace(": -Infinity", ": \"-Infinity\"");
+    let mut index = read_text(&trajectories().join("index.json"));
+    for bare in ["-Infinity", "Infinity", "NaN"] {
+        index = index.replace(&format!(": {bare}"), &format!(": \"{bare}\""));
+    }
     let index: Value = serde_json::from_str(&index).expect("index.json");
     let mut tally = Tally::default();
     for run in index["runs"].as_array().expect("runs") {

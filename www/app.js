@@ -106,7 +106,8 @@ async function load(source, name) {
     }
     pipeline = opened;
   } catch (error) {
-    if (!overtaken()) showError(error instanceof AbortError ? new AbortError("aborted", "Loading was cancelled.") : error);
+    if (!overtaken())
+      showError(error instanceof AbortError ? new AbortError("aborted", "Loading was cancelled.") : error);
     return false;
   }
   enablePrompts(pipeline.info.takesPrompt);
@@ -188,6 +189,15 @@ function openFolder(files, name) {
   return reload();
 }
 
+/**
+ * What is open stays open, and what is under way goes on.
+ * @param {string} name
+ * @param {unknown} error
+ */
+function refuseFolder(name, error) {
+  showNotice(`${name} could not be read: ${error instanceof Error ? error.message : error}`);
+}
+
 /** Offers the built-in model's examples, with the settings that suit it. The page works without them. */
 async function showAbout() {
   const response = await fetch(BUILTIN.about).catch(() => undefined);
@@ -244,7 +254,13 @@ async function download() {
   const { prompt, seed } = readParameters();
   const words = prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
   const state = step.index + 1 === step.total ? [] : ["step", step.index + 1];
-  const blob = await new Promise((resolve) => /** @type {HTMLCanvasElement} */ (element("canvas")).toBlob(resolve, "image/png"));
+  const blob = await new Promise((resolve) =>
+    /** @type {HTMLCanvasElement} */ (element("canvas")).toBlob(resolve, "image/png"),
+  );
+  if (!blob) {
+    say("This browser could not make a PNG of the picture", { aloud: true });
+    return;
+  }
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = `${[...words, seed, ...state].join("-")}.png`;
@@ -274,13 +290,15 @@ addEventListener("hashchange", () => {
   writeParameters(parameters);
   if (run && !button("start").disabled) form.requestSubmit();
 });
-button("cancel").addEventListener("click", () => (document.body.dataset.state === "loading" ? loading : running)?.abort());
+button("cancel").addEventListener("click", () =>
+  (document.body.dataset.state === "loading" ? loading : running)?.abort(),
+);
 button("dice").addEventListener("click", () => writeParameters({ seed: anySeed() }));
 button("share").addEventListener("click", share);
 button("download").addEventListener("click", download);
 button("retry").addEventListener("click", () => reload());
 button("builtin").addEventListener("click", () => openBuiltin());
-acceptFolders(openFolder);
+acceptFolders(openFolder, refuseFolder);
 
 // What the visitor types while the model loads is kept; a link's values come before that.
 const address = readAddress();

@@ -3,15 +3,19 @@
 
 /**
  * @param {(files: Map<string, File>, name: string) => void} onFolder gets the files by their path, and the folder's name
+ * @param {(name: string, error: unknown) => void} onUnreadable gets the name of what was dropped, and why it cannot be read
  */
-export function acceptFolders(onFolder) {
+export function acceptFolders(onFolder, onUnreadable) {
   const input = /** @type {HTMLInputElement} */ (document.getElementById("checkpoint"));
   input.addEventListener("change", () => {
     const files = [...(input.files ?? [])];
     // Choosing the same folder again has to be a change again.
     input.value = "";
     if (files.length > 0) {
-      onFolder(new Map(files.map((file) => [file.webkitRelativePath, file])), files[0].webkitRelativePath.split("/")[0]);
+      onFolder(
+        new Map(files.map((file) => [file.webkitRelativePath, file])),
+        files[0].webkitRelativePath.split("/")[0],
+      );
     }
   });
 
@@ -27,11 +31,18 @@ export function acceptFolders(onFolder) {
     event.preventDefault();
     mark(-depth);
     // The entries have to be taken before the first await: the list is emptied when the event is over.
-    const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
+    const entries = [...(event.dataTransfer?.items ?? [])]
+      .map((item) => item.webkitGetAsEntry())
+      .filter((entry) => entry !== null);
     if (entries.length === 0) return;
     /** @type {Map<string, File>} */
     const files = new Map();
-    for (const entry of entries) await collect(entry, files);
+    try {
+      for (const entry of entries) await collect(entry, files);
+    } catch (error) {
+      onUnreadable(entries[0].name, error);
+      return;
+    }
     onFolder(files, entries[0].name);
   });
 }
@@ -42,7 +53,9 @@ export function acceptFolders(onFolder) {
  */
 async function collect(entry, files) {
   if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
+    const file = await new Promise((resolve, reject) =>
+      /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject),
+    );
     files.set(entry.fullPath.slice(1), file);
     return;
   }

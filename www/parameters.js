@@ -21,10 +21,14 @@ function field(name) {
   return /** @type {any} */ (document.getElementById(FIELDS[name]));
 }
 
-/** @returns {Parameters} */
+/**
+ * What a run is to be made with. A prompt that means nothing to the model is kept in its field, but not read.
+ * @returns {Parameters}
+ */
 export function readParameters() {
   const names = /** @type {(keyof Parameters)[]} */ (Object.keys(FIELDS));
-  return /** @type {Parameters} */ (Object.fromEntries(names.map((name) => [name, field(name).value.trim()])));
+  const read = (/** @type {keyof Parameters} */ name) => (field(name).disabled ? "" : field(name).value.trim());
+  return /** @type {Parameters} */ (Object.fromEntries(names.map((name) => [name, read(name)])));
 }
 
 /** @param {Partial<Parameters>} parameters */

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use undiffuse::diffusion::Solver;
-use undiffuse::pipeline::{Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
+use undiffuse::pipeline::{Checkpoint, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
 use undiffuse::weights::DirectorySource;
 
 use super::output::{Output, note, result};
@@ -98,8 +98,12 @@ pub async fn run(args: Args) -> Result<(), Error> {
         (None, Some(solver)) => Scheduler::Solver(solver),
         (None, None) => Scheduler::Checkpoint,
     };
-    let pipeline = load(&args.model, args.device).await?;
-    if pipeline.info().takes_prompt && args.prompt.is_none() {
+    if !args.model.is_dir() {
+        return Err(Error::path(&args.model, "there is no such folder; give the folder of a checkpoint"));
+    }
+    let checkpoint = Checkpoint::open(&DirectorySource::new(&args.model)).await;
+    let checkpoint = checkpoint.map_err(|error| Error::checkpoint(&args.model, error))?;
+    if checkpoint.info().takes_prompt && args.prompt.is_none() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
     }
     let prompt = args.prompt.unwrap_or_default();
@@ -115,6 +119,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         width: args.width,
         preview: Preview::Last,
     };
+    let pipeline = load(checkpoint, &args.model, args.device).await?;
     let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
         note(format_args!("warning: {warning}"));
@@ -136,10 +141,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     result(format_args!("{}", out.path()))
 }
 
-async fn load(model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
-    if !model.is_dir() {
-        return Err(Error::path(model, "there is no such folder; give the folder of a checkpoint"));
-    }
+async fn load(checkpoint: Checkpoint, model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
     let device = device::open(choice).await?;
     note(format_args!("device: {}", device::describe(&device)));
     let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
@@ -152,7 +154,7 @@ async fn load(model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
             bar.set_message(part.to_owned());
         }
     };
-    let loaded = Pipeline::load(&DirectorySource::new(model), device, &mut on_progress).await;
+    let loaded = checkpoint.load(device, &mut on_progress).await;
     bar.finish_and_clear();
     let pipeline = loaded.map_err(|e| Error::checkpoint(model, e))?;
     let bytes = DecimalBytes(pipeline.info().bytes);

@@ -1,4 +1,4 @@
-//! Convolution and linear layers. Twin of `shaders/convolution.wgsl` and `shaders/linear.wgsl`.
+//! Convolution and linear layers. Twin of `shaders/conv2d.wgsl`, `shaders/conv3x3.wgsl` and `shaders/linear.wgsl`.
 //!
 //! A linear layer over `[rows, in]` is a 1×1 convolution of a picture one pixel high, so one loop serves both.
 

@@ -1,4 +1,4 @@
-//! Group and layer normalisation. Twin of `shaders/norm.wgsl`.
+//! Group and layer normalisation. Twin of `shaders/group_norm.wgsl` and `shaders/layer_norm.wgsl`.
 
 /// `x` is `[batch, pixels, channels]`; biased variance over the pixels and channels of a group, in two passes.
 pub fn group_norm(

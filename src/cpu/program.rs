@@ -3,7 +3,10 @@
 use std::rc::Rc;
 
 use super::convolution::Residual;
-use super::{Error, Weights, activation, attention, convolution, elementwise, layout, linear_update, norm, resample};
+use super::{
+    Error, Weights, activation, attention, check_memory, convolution, elementwise, layout, linear_update, norm,
+    resample,
+};
 use super::{timestep_embedding, timestep_embedding::timestep_embedding as embed};
 use crate::graph::{DType, Graph, Liveness, Node, NodeId, Op};
 
@@ -38,6 +41,7 @@ impl Program {
         }
         let pixels = vec![Vec::new(); graph.nodes().len()];
         let liveness = Liveness::new(graph);
+        check_memory("the network with its weights", weights.bytes().saturating_add(peak_bytes(graph, &liveness)))?;
         Ok(Self { graph: graph.clone(), liveness, weights, weight_index, values, pixels, has_run: false })
     }
 
@@ -224,4 +228,22 @@ impl Program {
         }
         Ok(&self.pixels[id.index()])
     }
+}
+
+/// Bytes of the values that are alive at the same time, at most.
+fn peak_bytes(graph: &Graph, liveness: &Liveness) -> u64 {
+    let bytes = |index: usize| 4 * graph.nodes()[index].elements() as u64;
+    let mut ends: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes().len()];
+    let (mut alive, mut peak) = (0, 0);
+    for (index, node) in graph.nodes().iter().enumerate() {
+        if !matches!(node.op, Op::Reshape { .. }) {
+            alive += bytes(index);
+            if let Some(ending) = ends.get_mut(liveness.last_use(NodeId(index))) {
+                ending.push(index);
+            }
+        }
+        peak = peak.max(alive);
+        alive -= ends[index].iter().map(|&ended| bytes(ended)).sum::<u64>();
+    }
+    peak
 }

@@ -1,7 +1,7 @@
 //! Weights as the CPU wants them: f32, matrices in panels.
 
-use super::Error;
 use super::gemm::Panels;
+use super::{Error, check_memory};
 use crate::graph::{WeightRole, WeightSpec};
 use crate::weights::Dtype;
 
@@ -20,8 +20,19 @@ enum Stored {
 
 impl Weights {
     /// Places for the weights `specs`, of which none is loaded.
-    pub fn new(specs: &[WeightSpec]) -> Self {
-        Self { specs: specs.to_vec(), stored: specs.iter().map(|_| None).collect() }
+    ///
+    /// # Errors
+    /// If they would not fit into memory.
+    pub fn new(specs: &[WeightSpec]) -> Result<Self, Error> {
+        let weights = Self { specs: specs.to_vec(), stored: specs.iter().map(|_| None).collect() };
+        check_memory("the weights as f32", weights.bytes())?;
+        Ok(weights)
+    }
+
+    /// Bytes that they take when all are loaded.
+    pub fn bytes(&self) -> u64 {
+        let elements = |spec: &WeightSpec| spec.shape.iter().map(|&side| side as u64).product::<u64>();
+        self.specs.iter().map(|spec| 4 * elements(spec)).sum()
     }
 
     /// Stores the weight `index` from its bytes in the checkpoint.

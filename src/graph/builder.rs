@@ -1,6 +1,7 @@
 //! Builds a graph layer by layer; shapes are checked as each node is added.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use super::op::update;
 use super::{Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, WeightId, WeightRole, WeightSpec};
@@ -9,7 +10,11 @@ use super::{Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding
 #[derive(Default, Debug)]
 pub struct Builder {
     graph: RefCell<Graph>,
+    weight_ids: RefCell<HashMap<String, WeightId>>,
 }
+
+/// Far more than any real network has: a config that asks for more is damaged.
+const MAX_NODES: usize = 1 << 16;
 
 impl Builder {
     /// An empty graph.
@@ -51,9 +56,9 @@ pub struct Conv2dOptions {
 }
 
 impl Conv2dOptions {
-    /// A `kernel`×`kernel` convolution with bias that keeps height and width.
+    /// A `kernel`×`kernel` convolution with bias, padded by (kernel − 1) / 2: an odd kernel keeps height and width.
     pub fn same(out_channels: usize, kernel: usize) -> Self {
-        Self { out_channels, kernel, stride: 1, padding: Padding::same(kernel / 2), bias: true }
+        Self { out_channels, kernel, stride: 1, padding: Padding::same(kernel.saturating_sub(1) / 2), bias: true }
     }
 }
 
@@ -98,6 +103,9 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("{} would make a tensor of shape {shape:?}", op.name())));
         }
         let graph = &mut *self.builder.graph.borrow_mut();
+        if graph.nodes.len() >= MAX_NODES {
+            return Err(self.error(format!("more than {MAX_NODES} operations: no real network has so many layers")));
+        }
         // Outside of every module, the op itself is the best name there is.
         let path = if self.path.is_empty() { op.name().to_owned() } else { self.path.clone() };
         graph.nodes.push(Node { op, shape, dtype, path });
@@ -107,16 +115,19 @@ impl<'b> Scope<'b> {
     fn weight(&self, name: &str, shape: Vec<usize>, role: WeightRole) -> Result<WeightId, Error> {
         let name = self.at(name).path;
         let graph = &mut *self.builder.graph.borrow_mut();
-        if let Some(index) = graph.weights.iter().position(|w| w.name == name) {
-            let first = &graph.weights[index];
+        let mut ids = self.builder.weight_ids.borrow_mut();
+        if let Some(&id) = ids.get(&name) {
+            let first = &graph.weights[id.0];
             if first.shape != shape || first.role != role {
                 let first = first.shape.clone();
                 return Err(Error::WeightConflict { path: self.path.clone(), name, first, second: shape });
             }
-            return Ok(WeightId(index));
+            return Ok(id);
         }
+        let id = WeightId(graph.weights.len());
+        ids.insert(name.clone(), id);
         graph.weights.push(WeightSpec { name, shape, role });
-        Ok(WeightId(graph.weights.len() - 1))
+        Ok(id)
     }
 
     fn picture(&self, x: NodeId) -> Result<[usize; 4], Error> {

@@ -56,7 +56,7 @@ impl AutoencoderKlConfig {
             latent_channels: c.size("latent_channels", 4)?,
             scaling_factor: c.get("scaling_factor", 0.18215)?,
             shift_factor: c.get("shift_factor", 0.0)?,
-            layers_per_block: c.size("layers_per_block", 1)?.min(64),
+            layers_per_block: c.size_up_to("layers_per_block", 1, 64)?,
             resnet: ResnetOptions {
                 groups: c.size("norm_num_groups", 32)?,
                 eps: 1e-6,

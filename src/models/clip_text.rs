@@ -40,7 +40,7 @@ impl ClipTextConfig {
             max_position_embeddings: c.size("max_position_embeddings", 77)?,
             eos_token_id: c.get("eos_token_id", 49407)?,
             intermediate_size: c.size("intermediate_size", 2048)?,
-            num_hidden_layers: c.size("num_hidden_layers", 12)?.min(256),
+            num_hidden_layers: c.size_up_to("num_hidden_layers", 12, 256)?,
             num_attention_heads: c.size("num_attention_heads", 8)?,
             hidden_act: c.activation("hidden_act", Activation::QuickGelu)?,
             layer_norm_eps: c.get("layer_norm_eps", 1e-5)?,

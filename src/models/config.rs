@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use crate::graph::Activation;
 
-/// Larger than any dimension of a real checkpoint; keeps products of a few of them inside 64 bits.
+/// Larger than any dimension of a real checkpoint.
 const MAX_SIZE: usize = 1 << 17;
 
 /// A config file being read; remembers which keys were asked for.
@@ -67,6 +67,23 @@ impl ConfigReader {
         let size = self.get(key, default)?;
         self.check_size(key, size)?;
         Ok(size)
+    }
+
+    /// A number from 1 to `most`.
+    pub fn size_up_to(&self, key: &str, default: usize, most: usize) -> Result<usize, Error> {
+        let size = self.size(key, default)?;
+        if size > most {
+            return Err(self.unsupported(key, &format!("up to {most} is")));
+        }
+        Ok(size)
+    }
+
+    /// `downsample_padding`: 1, or 0 for one row and column of zeros at the bottom right.
+    pub fn downsample_padding(&self) -> Result<usize, Error> {
+        match self.get("downsample_padding", 1)? {
+            padding @ (0 | 1) => Ok(padding),
+            _ => Err(self.unsupported("downsample_padding", "0 or 1 is")),
+        }
     }
 
     /// A dimension that may be absent.

@@ -112,9 +112,9 @@ impl Unet2dConfig {
             time_embed_dim: c.optional_size("time_embedding_dim")?.unwrap_or(4 * block_out_channels[0]),
             down,
             up,
-            layers_per_block: c.size("layers_per_block", 2)?.min(64),
+            layers_per_block: c.size_up_to("layers_per_block", 2, 64)?,
             mid_block_scale_factor: c.get("mid_block_scale_factor", 1.0)?,
-            downsample_padding: c.get("downsample_padding", 1usize)?.min(1),
+            downsample_padding: c.downsample_padding()?,
             resnet: ResnetOptions {
                 groups: c.size("norm_num_groups", 32)?,
                 eps: c.get("norm_eps", 1e-5)?,

@@ -7,15 +7,16 @@ use super::text_encoder::TextEncoder;
 use super::weight_file::WeightFile;
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::graph::WeightSpec;
-use crate::models::{
-    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
-};
+use crate::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
 use crate::text::Tokenizer;
 use crate::weights::{self, Source, read_small};
 
 /// Configs are a few kilobytes; a vocabulary with its merges can be megabytes.
 const MAX_CONFIG: usize = 1 << 20;
 const MAX_TOKENIZER: usize = 64 << 20;
+
+/// Longest side of a picture, in pixels.
+pub(super) const MAX_SIDE: usize = 1 << 13;
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +89,7 @@ impl Checkpoint {
             }
             None => None,
         };
-        let specs = unet.weights().map_err(|e| Error::model("unet/config.json", e))?;
+        let specs = unet.weights()?;
         let unet_file = WeightFile::open(source, "unet/diffusion_pytorch_model.safetensors", specs, vec![]).await?;
         let vae = match vae {
             Some(config) => {
@@ -105,13 +106,18 @@ impl Checkpoint {
         };
         let scale_factor = vae.as_ref().map_or(1, |(config, _)| config.scale_factor());
         let [height, width] = sample_size.unwrap_or(if vae.is_some() { [64, 64] } else { [32, 32] });
+        let pixels = |side: usize| {
+            let message = || format!("`sample_size` {side} is too large for a vae that enlarges {scale_factor} times");
+            let error = || Error::Json { file: "unet/config.json".into(), message: message() };
+            side.checked_mul(scale_factor).filter(|&pixels| pixels <= MAX_SIDE).ok_or_else(error)
+        };
         let files = [Some(&unet_file), vae.as_ref().map(|(_, file)| file), text.as_ref().map(|(_, _, file)| file)];
         let info = ModelInfo {
             class,
             takes_prompt: text.is_some(),
             max_tokens: text.as_ref().map_or(0, |(_, config, _)| config.max_position_embeddings),
-            height: height * scale_factor,
-            width: width * scale_factor,
+            height: pixels(height)?,
+            width: pixels(width)?,
             scale_factor,
             latent_channels,
             scheduler: scheduler.class_name().to_owned(),
@@ -149,17 +155,28 @@ pub fn scheduler_of(class: &str, scheduler: SchedulerConfig) -> Result<Scheduler
 
 impl Unet {
     /// The weights that it needs, which do not depend on the size of its inputs.
-    fn weights(&self) -> Result<Vec<WeightSpec>, models::Error> {
+    ///
+    /// # Errors
+    /// If the config's numbers do not fit each other, or if the network wants to be told what no pipeline here tells it.
+    fn weights(&self) -> Result<Vec<WeightSpec>, Error> {
         // Large enough for every down block.
         const SIDE: usize = 64;
         let graph = match self {
-            Unet::Unconditional(config) => config.graph(1, SIDE, SIDE)?,
+            Unet::Unconditional(config) => config.graph(1, SIDE, SIDE),
             Unet::Conditional(config) => {
-                let (batch, height, width, tokens) = (1, SIDE, SIDE, 1);
-                config.graph(Unet2dConditionInputs { batch, height, width, tokens, timestep_cond: false })?
+                let timestep_cond = config.time_cond_proj_dim.is_some();
+                config.graph(Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond })
             }
         };
-        Ok(graph.weights().to_vec())
+        let graph = graph.map_err(|e| Error::model("unet/config.json", e))?;
+        let given = |name: &str| matches!(name, "sample" | "timestep" | "encoder_hidden_states");
+        match graph.inputs().iter().find(|(name, _)| !given(name)) {
+            Some((name, _)) => {
+                let message = format!("this network wants `{name}`, which no supported pipeline gives");
+                Err(Error::Json { file: "unet/config.json".into(), message })
+            }
+            None => Ok(graph.weights().to_vec()),
+        }
     }
 }
 

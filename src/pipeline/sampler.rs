@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::checkpoint::Unet;
+use super::checkpoint::{MAX_SIDE, Unet};
 use super::load::{Parts, Pipeline};
 use super::text_encoder::floats;
 use super::{Error, Preview, SampleOptions, Scheduler};
@@ -64,8 +64,8 @@ impl Pipeline {
         let side = |option, value: Option<usize>, default: usize| {
             let pixels = value.unwrap_or(default);
             let multiple = info.scale_factor;
-            if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > 1 << 13 {
-                let message = format!("expected a multiple of {multiple} up to 8192");
+            if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
+                let message = format!("expected a multiple of {multiple} up to {MAX_SIDE}");
                 return Err(Error::option(option, pixels, message));
             }
             Ok(pixels / multiple)
@@ -77,11 +77,15 @@ impl Pipeline {
             side("width", options.width, info.width)?,
         ];
         if !options.guidance_scale.is_finite() || options.guidance_scale.abs() > 1e4 {
-            return Err(Error::option("guidance_scale", options.guidance_scale, "expected a number, such as 7.5"));
+            return Err(Error::option(
+                "guidance_scale",
+                options.guidance_scale,
+                "expected a number from -10000 to 10000, such as 7.5",
+            ));
         }
-        if parts.text.is_none() && !(options.prompt.is_empty() && options.negative_prompt.is_empty()) {
-            let message = format!("a {} takes no prompt", info.class);
-            return Err(Error::option("prompt", format!("{:?}", options.prompt), message));
+        let texts = [("prompt", &options.prompt), ("negative_prompt", &options.negative_prompt)];
+        if let Some((option, text)) = texts.into_iter().find(|(_, text)| parts.text.is_none() && !text.is_empty()) {
+            return Err(Error::option(option, format!("{text:?}"), format!("a {} takes no prompt", info.class)));
         }
         let scheduler = match &options.scheduler {
             Scheduler::Checkpoint => parts.scheduler.clone(),
@@ -112,18 +116,19 @@ impl Pipeline {
             }
         };
 
+        let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
+        // The config was proven when the checkpoint was opened: what does not fit now is the size.
+        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| too_large(info.scale_factor, shape, e))?;
+        let decoder = compile_decoder(&parts, shape).await?;
+
         let mut random = TorchCpu::new(options.seed);
         let scale = table.init_noise_sigma as f32;
         let initial_latents: Vec<f32> = random.randn(shape.iter().product()).into_iter().map(|z| z * scale).collect();
-
-        let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
-        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| Error::model("unet/config.json", e))?;
         let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet_weights).await?;
         if let Some((_, embeddings)) = &embeddings {
             step.write("encoder_hidden_states", embeddings)?;
         }
         step.write("sample", &initial_latents)?;
-        let decoder = compile_decoder(&parts, shape).await?;
         Ok(Sampler {
             parts,
             table,
@@ -140,13 +145,20 @@ impl Pipeline {
     }
 }
 
+/// An error about a size that the networks cannot be built for.
+fn too_large(scale_factor: usize, [_, _, height, width]: [usize; 4], error: crate::models::Error) -> Error {
+    let size = format!("{}×{}", width * scale_factor, height * scale_factor);
+    Error::option("width and height", size, format!("this model cannot be run at that size: {error}"))
+}
+
 /// The decoder of x_t and x̂_0 at once; without an autoencoder they are the pictures.
 async fn compile_decoder(parts: &Parts, shape: [usize; 4]) -> Result<Program, Error> {
     let [batch, channels, height, width] = shape;
     let frames = 2 * batch;
     Ok(match &parts.vae {
         Some((config, weights)) => {
-            let graph = config.preview(frames, height, width).map_err(|e| Error::model("vae/config.json", e))?;
+            let graph = config.preview(frames, height, width);
+            let graph = graph.map_err(|e| too_large(parts.info.scale_factor, shape, e))?;
             Program::compile(&parts.device, &fuse(&graph), weights).await?
         }
         None => {

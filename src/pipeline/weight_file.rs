@@ -79,6 +79,11 @@ impl WeightFile {
                     hint: hint(&tensor.name, &tensor.shape),
                 });
             }
+            if !matches!(tensor.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                let reason =
+                    format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype.name());
+                return Err(tensor.error(reason).into());
+            }
             found[index] = true;
         }
         let names = file.specs.iter().map(|spec| &spec.name).chain(file.tables.iter().map(|table| &table.name));
@@ -117,7 +122,7 @@ impl WeightFile {
         let places = self.places();
         let place = |tensor: &TensorInfo| places.get(canonical_weight_name(&tensor.name).as_str());
         let Self { reader, specs, mut tables } = self;
-        let mut loader = WeightLoader::new(device, &specs);
+        let mut loader = WeightLoader::new(device, &specs)?;
         let mut visit = |tensor: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
             match place(tensor) {
                 Some(&Place::Device(index)) => loader.put(index, tensor.dtype, bytes)?,

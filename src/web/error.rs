@@ -192,6 +192,7 @@ fn of_cpu(error: &cpu::Error) -> Facts {
         MissingWeight(name) => Facts::new("shape-mismatch").tensor(name),
         Weight { name, .. } => Facts::new("file-corrupt").tensor(name),
         NonFinite { path, .. } => Facts::new("non-finite").tensor(path),
+        OutOfMemory { .. } => Facts::new("out-of-memory"),
         InputLength { .. } | NotRun(_) => Facts::new("internal"),
     }
 }

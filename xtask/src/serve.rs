@@ -19,7 +19,9 @@ pub fn serve(folder: &Path, port: u16) -> Result<()> {
     })?;
     println!("serving {} on http://{}/ (Ctrl-C ends it)", folder.display(), listener.local_addr()?);
     for stream in listener.incoming() {
-        let (stream, folder) = (stream?, folder.to_owned());
+        // One connection that could not be accepted is no reason to end.
+        let Ok(stream) = stream else { continue };
+        let folder = folder.to_owned();
         // A browser that closes early is no concern of the server's.
         thread::spawn(move || answer(&stream, &folder).ok());
     }
