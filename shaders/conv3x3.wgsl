@@ -6,47 +6,6 @@
 // As conv2d.wgsl, but the three taps of a kernel row are written out, so that each pixel is loaded once for all of them.
 // CPU twin: src/cpu/convolution.rs.
 
-const WORKGROUP: u32 = 16u;
-
-struct Parameters {
-    invocations: u32,
-    in_height: u32,
-    in_width: u32,
-    in_channels: u32,
-    out_height: u32,
-    out_width: u32,
-    out_channels: u32,
-    kernel_height: u32,
-    kernel_width: u32,
-    stride: u32,
-    pad_top: u32,
-    pad_left: u32,
-    has_bias: u32,
-    // 0: none, 1: of the result's shape, 2: one pixel for each picture.
-    residual: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Parameters;
-@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-
-// Where a pixel of the input begins: lines and columns add up. A coordinate outside of the picture is moved to its edge, and what
-// is loaded there zeroed.
-fn line_start(batch: u32, line: i32) -> u32 {
-    return start_of((batch * p.in_height + u32(clamp(line, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
-}
-
-fn column_start(column: i32) -> u32 {
-    return start_of(u32(clamp(column, 0, i32(p.in_width) - 1)), p.in_channels);
-}
-
-fn inside(coordinate: i32, length: u32) -> bool {
-    return coordinate >= 0 && coordinate < i32(length);
-}
-
-fn load(pixel: u32, quad: u32, valid: bool) -> vec4<f32> {
-    return select(vec4<f32>(), first_quad(pixel, quad, p.in_channels), valid);
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let index = id.y * groups.x * WORKGROUP + id.x;

@@ -233,7 +233,7 @@ pub static LINEAR: Entry = Entry {
 /// `shaders/conv2d.wgsl`.
 pub static CONV2D: Entry = Entry {
     name: "conv2d",
-    source: &[shader!("conv2d")],
+    source: &[shader!("convolution"), shader!("conv2d")],
     options: Options::ChannelsAndWeights,
     workgroup: 16,
     parameters: 14,
@@ -244,7 +244,7 @@ pub static CONV2D: Entry = Entry {
 /// `shaders/conv3x3.wgsl`.
 pub static CONV3X3: Entry = Entry {
     name: "conv3x3",
-    source: &[shader!("conv3x3")],
+    source: &[shader!("convolution"), shader!("conv3x3")],
     options: Options::ChannelsAndWeights,
     workgroup: 16,
     parameters: 14,
