@@ -6,6 +6,7 @@
 mod checkpoint;
 mod error;
 mod forward;
+mod layout;
 mod load;
 mod options;
 mod sampler;
@@ -15,6 +16,7 @@ mod weight_file;
 pub use checkpoint::{Checkpoint, ModelInfo, scheduler_of};
 pub use error::Error;
 pub use forward::{Component, NamedTensor, OpenComponent};
+pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
 pub use options::{Preview, SampleOptions, Scheduler};
 pub use sampler::{Rgba, Sampler, StepOutput};
