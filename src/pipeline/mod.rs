@@ -6,6 +6,7 @@
 mod checkpoint;
 mod error;
 mod forward;
+mod layout;
 mod load;
 mod options;
 mod preview;
@@ -16,6 +17,7 @@ mod weight_file;
 pub use checkpoint::{Checkpoint, ModelInfo, scheduler_of};
 pub use error::Error;
 pub use forward::{Component, NamedTensor, OpenComponent};
+pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
 pub use options::{SampleOptions, Scheduler};
 pub use preview::{Preview, Rgba};
