@@ -117,7 +117,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         eta: args.eta,
         height: args.height,
         width: args.width,
-        preview: Preview::Last,
+        preview: Preview::None,
     };
     let pipeline = load(checkpoint, &args.model, args.device).await?;
     let mut sampler = pipeline.sampler(options).await?;
@@ -174,7 +174,7 @@ async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rg
             trace.timesteps.push(step.timestep as f32);
             trace.latents.extend(sampler.latents().await?);
         }
-        picture = step.image;
+        picture = step.images.into_iter().next();
         bar.inc(1);
     }
     bar.finish_and_clear();

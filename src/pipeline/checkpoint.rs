@@ -6,7 +6,9 @@ use super::text_encoder::TextEncoder;
 use super::weight_file::WeightFile;
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::graph::WeightSpec;
-use crate::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
+use crate::models::{
+    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
+};
 use crate::text::Tokenizer;
 use crate::weights::Source;
 
@@ -34,6 +36,14 @@ pub struct ModelInfo {
     pub scheduler: String,
     /// Bytes of all weight files.
     pub bytes: u64,
+}
+
+impl ModelInfo {
+    /// An error about latents of a size that the networks cannot be built for.
+    pub(super) fn too_large(&self, height: usize, width: usize, error: models::Error) -> Error {
+        let size = format!("{}×{}", width * self.scale_factor, height * self.scale_factor);
+        Error::option("width and height", size, format!("this model cannot be run at that size: {error}"))
+    }
 }
 
 /// The noise predictor.
