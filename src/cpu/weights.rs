@@ -63,7 +63,7 @@ impl Weights {
         if dtype.to_f32(&[]).is_none() {
             return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
         }
-        self.arriving = Some(Arriving { index, dtype, cutter: Cutter::new(dtype.size()), values: Vec::new() });
+        self.arriving = Some(Arriving { index, dtype, cutter: Cutter::new(dtype.block().bytes), values: Vec::new() });
         Ok(())
     }
 
