@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Map, Value};
-use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent};
+use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent, OpenOptions};
 use undiffuse::weights::{DirectorySource, SafetensorsReader};
 
 use super::Error;
@@ -83,7 +83,7 @@ impl Report {
         let version = text("_diffusers_version").map_or(String::new(), |v| format!(", saved by diffusers {v}"));
         self.line("pipeline", format!("{}{version}", text("_class_name").unwrap_or("of no class")));
 
-        let opened = Checkpoint::open(&DirectorySource::new(folder)).await;
+        let opened = Checkpoint::open(&DirectorySource::new(folder), &OpenOptions::default()).await;
         if let Err(error) = &opened {
             self.problem(error.to_string());
         }

@@ -1,14 +1,16 @@
 //! Checkpoint files: untrusted bytes become checked tensors.
 //!
 //! [`source`] says where a checkpoint's files come from, [`safetensors`] reads one of them in a single pass, and
-//! [`dtype`] turns a tensor's bytes into the numbers that a network is built from. Nothing here trusts a length
+//! [`dtype`] turns a tensor's bytes into the numbers that a network is built from, with [`blocks`] for those that
+//! share a scale. Nothing here trusts a length
 //! that it has read: memory grows with the bytes that arrived, never with the size that a file claims.
 
+pub mod blocks;
 pub mod dtype;
 pub mod safetensors;
 pub mod source;
 
-pub use dtype::{Dtype, F16Bits};
+pub use dtype::{Block, Dtype, F16Bits};
 pub use safetensors::{SafetensorsReader, TensorInfo, Visit, stream_safetensors};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::DirectorySource;
