@@ -53,13 +53,14 @@ impl Previewer {
     pub async fn compile(parts: &Parts, preview: Preview, latents: [usize; 4]) -> Result<Self, Error> {
         let [batch, channels, height, width] = latents;
         let frames = 2 * batch;
-        let (decoder, channels) = match &parts.vae {
-            Some((config, weights)) => {
+        let info = &parts.model.info;
+        let (decoder, channels) = match (&parts.model.vae, &parts.vae) {
+            (Some(config), Some(weights)) => {
                 let graph = config.preview(frames, height, width);
-                let graph = graph.map_err(|e| parts.info.too_large(height, width, e))?;
+                let graph = graph.map_err(|e| info.too_large(height, width, e))?;
                 (Program::compile(&parts.device, &fuse(&graph), weights).await?, config.out_channels)
             }
-            None => {
+            _ => {
                 let builder = Builder::new();
                 let root = builder.root();
                 let latents = root.input("latents", &[frames, channels, height, width])?;
@@ -67,10 +68,10 @@ impl Previewer {
                 root.output("image", image);
                 root.output("pixels", root.pack_rgba8(image)?);
                 // No weights are needed; the noise predictor's say which device this is.
-                (Program::compile(&parts.device, &builder.finish(), &parts.unet_weights).await?, channels)
+                (Program::compile(&parts.device, &builder.finish(), &parts.unet).await?, channels)
             }
         };
-        let scale = parts.info.scale_factor;
+        let scale = info.scale_factor;
         Ok(Self { preview, decoder, shape: [batch, channels, height * scale, width * scale] })
     }
 
