@@ -72,7 +72,7 @@ impl Weights {
     /// # Errors
     /// If a tensor of this dtype holds no weights.
     pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
-        if dtype.to_f32(&[]).is_none() {
+        if !dtype.is_weight() {
             return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
         }
         self.arriving = Some(Arriving { index, dtype, cutter: Cutter::new(dtype.block().bytes), values: Vec::new() });

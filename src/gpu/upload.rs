@@ -33,7 +33,9 @@ pub(super) enum Shape {
 ///
 /// `None` if it holds no weights.
 pub(super) fn storage_of(shape: Shape, dtype: Dtype) -> Option<(Dtype, Storage)> {
-    dtype.to_f32(&[])?;
+    if !dtype.is_weight() {
+        return None;
+    }
     let Shape::Matrix([_, input, taps]) = shape else { return Some((Dtype::F32, Storage::F32)) };
     let quantised = taps == 1 && input.is_multiple_of(32);
     Some(match dtype {
