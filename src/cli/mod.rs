@@ -9,6 +9,7 @@
 //! | `device` | `--device` |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
+//! | `picture` | PNG files, read and written |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
 mod device;
@@ -17,6 +18,7 @@ mod forward;
 mod inspect;
 mod output;
 mod quantize;
+mod picture;
 mod sample;
 mod schedule;
 mod scheduler;
