@@ -102,7 +102,7 @@ export function optionsOf(parameters) {
 
 /**
  * The seeds of the pictures that are drawn at once: one after the other, so that each can be drawn again by itself.
- * @param {Parameters} parameters
+ * @param {Pick<Parameters, "seed" | "pictures">} parameters
  */
 export function seedsOf({ seed, pictures }) {
   const last = 2n ** 64n - 1n;

@@ -61,7 +61,7 @@ async function described(run) {
   return {
     model,
     variant: /variant (\w+)/.exec(run.model)?.[1],
-    loras: lora ? [{ source: `../${lora}`, weight: Number(scale?.[1] ?? 1) }] : [],
+    loras: lora ? [{ source: lora, weight: Number(scale?.[1] ?? 1) }] : [],
     options: {
       ...Object.fromEntries(arguments_.map(([argument, value]) => [optionOf(argument), value])),
       ...(Array.isArray(run.generator)
@@ -94,8 +94,7 @@ async function check(page, run, device) {
         window.opened = { wanted, pipeline };
       }
       const { pipeline } = window.opened;
-      const sources = loras.map(({ source, weight }) => ({ source: `models/${source}`, weight }));
-      await pipeline.setLoras(sources);
+      await pipeline.setLoras(loras);
       const images = await pipeline.sample(options).images();
       if (images.length !== expected.length) return `${images.length} pictures, expected ${expected.length}`;
       for (const [index, file] of expected.entries()) {
