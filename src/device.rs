@@ -68,10 +68,10 @@ impl WeightLoader {
         }
     }
 
-    /// Stores weight `index` of the specs from its bytes in the checkpoint.
+    /// Stores weight `index` of the specs from all of its bytes in the checkpoint.
     ///
     /// # Errors
-    /// If the bytes are not those of a tensor of the weight's shape, or the device is lost.
+    /// As [`WeightLoader::begin`], [`WeightLoader::chunk`] and [`WeightLoader::end`].
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Self::Cpu(weights) => Ok(weights.put(index, dtype, bytes)?),
@@ -79,11 +79,44 @@ impl WeightLoader {
         }
     }
 
+    /// Starts on weight `index` of the specs, whose bytes come next by [`WeightLoader::chunk`].
+    ///
+    /// # Errors
+    /// If a tensor of this dtype cannot be the weight, or the device has no room for it.
+    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.begin(index, dtype)?),
+            Self::Gpu(weights) => Ok(weights.begin(index, dtype)?),
+        }
+    }
+
+    /// The next bytes of the weight, any number, as stored in the checkpoint.
+    ///
+    /// # Errors
+    /// If they are more than the weight has, or the device is lost.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.chunk(bytes)?),
+            Self::Gpu(weights) => Ok(weights.chunk(bytes)?),
+        }
+    }
+
+    /// All bytes of the weight have come.
+    ///
+    /// # Errors
+    /// If they were too few, or the device is lost.
+    pub fn end(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.end()?),
+            Self::Gpu(weights) => Ok(weights.end()?),
+        }
+    }
+
     /// The loaded weights.
     ///
     /// # Errors
     /// Names the first weight that is missing.
-    pub fn finish(self) -> Result<Weights, Error> {
+    pub async fn finish(self) -> Result<Weights, Error> {
         match self {
             Self::Cpu(weights) => {
                 weights.check_complete()?;

@@ -96,7 +96,7 @@ fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, Strin
         let bytes: Vec<u8> = values.iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
         loader.put(index, Dtype::F32, &bytes).map_err(|e| e.to_string())?;
     }
-    let weights = loader.finish().map_err(|e| e.to_string())?;
+    let weights = pollster::block_on(loader.finish()).map_err(|e| e.to_string())?;
     let mut program = block_on(Program::compile(device, &graph, &weights)).map_err(|e| e.to_string())?;
     for (name, _) in graph.inputs() {
         program.write(name, &case[name].data).map_err(|e| e.to_string())?;

@@ -3,13 +3,23 @@
 use super::gemm::Panels;
 use super::{Error, check_memory};
 use crate::graph::{WeightRole, WeightSpec};
-use crate::weights::Dtype;
+use crate::weights::{Cutter, Dtype, grow};
 
 /// The weights of one network.
 #[derive(Debug)]
 pub struct Weights {
     specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
+    arriving: Option<Arriving>,
+}
+
+/// A weight of which some bytes have come.
+#[derive(Debug)]
+struct Arriving {
+    index: usize,
+    dtype: Dtype,
+    cutter: Cutter,
+    values: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -24,7 +34,7 @@ impl Weights {
     /// # Errors
     /// If they would not fit into memory.
     pub fn new(specs: &[WeightSpec]) -> Result<Self, Error> {
-        let weights = Self { specs: specs.to_vec(), stored: specs.iter().map(|_| None).collect() };
+        let weights = Self { specs: specs.to_vec(), stored: specs.iter().map(|_| None).collect(), arriving: None };
         check_memory("the weights as f32", weights.bytes())?;
         Ok(weights)
     }
@@ -35,17 +45,58 @@ impl Weights {
         self.specs.iter().map(|spec| 4 * elements(spec)).sum()
     }
 
-    /// Stores the weight `index` from its bytes in the checkpoint.
+    /// Stores the weight `index` from all of its bytes in the checkpoint: begin, one chunk, end.
     ///
     /// # Errors
     /// If the bytes are not those of a tensor of the weight's shape.
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+        self.begin(index, dtype)?;
+        self.chunk(bytes)?;
+        self.end()
+    }
+
+    /// Starts on the weight `index`, whose bytes come next by [`Weights::chunk`].
+    ///
+    /// # Errors
+    /// If a tensor of this dtype holds no weights.
+    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+        if dtype.to_f32(&[]).is_none() {
+            return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
+        }
+        self.arriving = Some(Arriving { index, dtype, cutter: Cutter::new(dtype.block().bytes), values: Vec::new() });
+        Ok(())
+    }
+
+    /// The next bytes of the weight.
+    ///
+    /// # Errors
+    /// If they are more than the weight's shape has.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Some(Arriving { index, dtype, cutter, values }) = &mut self.arriving else { return Ok(()) };
+        let Some(spec) = self.specs.get(*index) else { return Ok(()) };
+        let elements = spec.shape.iter().product::<usize>();
+        cutter.push(bytes, |bytes| {
+            let new = dtype.to_f32(bytes).unwrap_or_default();
+            if new.len() > elements - values.len() {
+                let message = format!("more bytes came than the shape {:?} takes as {dtype}", spec.shape);
+                return Err(Error::Weight { name: spec.name.clone(), message });
+            }
+            grow(values, new.len(), elements);
+            values.extend(new);
+            Ok(())
+        })
+    }
+
+    /// All bytes of the weight have come.
+    ///
+    /// # Errors
+    /// If they are fewer than the weight's shape has.
+    pub fn end(&mut self) -> Result<(), Error> {
+        let Some(Arriving { index, dtype, cutter, values }) = self.arriving.take() else { return Ok(()) };
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        let error = |message| Error::Weight { name: spec.name.clone(), message };
-        let unusable = || error(format!("{} bytes of {} are no weights", bytes.len(), dtype.name()));
-        let values = dtype.to_f32(bytes).ok_or_else(unusable)?;
-        if values.len() != spec.shape.iter().product::<usize>() {
-            return Err(error(format!("{} values for the shape {:?}", values.len(), spec.shape)));
+        if values.len() != spec.shape.iter().product::<usize>() || !cutter.is_done() {
+            let message = format!("{} elements came for the shape {:?} of {dtype}", values.len(), spec.shape);
+            return Err(self.error(index, message));
         }
         self.stored[index] = Some(match (spec.role, &spec.shape[..]) {
             (WeightRole::Conv2d, &[out, input, height, width]) => {
@@ -76,6 +127,10 @@ impl Weights {
     /// The weights' names, shapes and roles.
     pub fn specs(&self) -> &[WeightSpec] {
         &self.specs
+    }
+
+    fn error(&self, index: usize, message: String) -> Error {
+        Error::Weight { name: self.specs.get(index).map(|spec| spec.name.clone()).unwrap_or_default(), message }
     }
 
     pub(super) fn matrix(&self, index: usize) -> Result<&Panels, Error> {

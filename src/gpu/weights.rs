@@ -16,6 +16,7 @@ pub struct Weights {
     device: Device,
     specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
+    arriving: (usize, Option<Dtype>, Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -27,7 +28,12 @@ struct Stored {
 impl Weights {
     /// Places for the weights `specs`, of which none is loaded.
     pub fn new(device: &Device, specs: &[WeightSpec]) -> Self {
-        Self { device: device.clone(), specs: specs.to_vec(), stored: specs.iter().map(|_| None).collect() }
+        Self {
+            device: device.clone(),
+            specs: specs.to_vec(),
+            stored: specs.iter().map(|_| None).collect(),
+            arriving: (0, None, Vec::new()),
+        }
     }
 
     /// Uploads the weight `index` from its bytes in the checkpoint.
@@ -71,6 +77,24 @@ impl Weights {
         };
         self.stored[index] = Some(Stored { buffer, storage });
         Ok(())
+    }
+
+    /// Starts on the weight `index`.
+    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+        self.arriving = (index, Some(dtype), Vec::new());
+        Ok(())
+    }
+
+    /// The next bytes of the weight.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.arriving.2.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// All bytes of the weight have come.
+    pub fn end(&mut self) -> Result<(), Error> {
+        let (index, dtype, bytes) = std::mem::take(&mut self.arriving);
+        dtype.map_or(Ok(()), |dtype| self.put(index, dtype, &bytes))
     }
 
     /// The weights' names, shapes and roles.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Error;
-use super::checkpoint::{read_json, read_text};
+use super::layout::{read_json, read_text};
 use super::text_encoder::{TextEncoder, floats};
 use super::weight_file::WeightFile;
 use crate::device::{Device, Program, Weights};
@@ -89,7 +89,9 @@ impl OpenComponent {
             }
             "CLIPTextModel" => {
                 let config = ClipTextConfig::from_json(&json).map_err(error)?;
-                let file = TextEncoder::open(&config, source, file.unwrap_or("model.safetensors")).await?;
+                let (specs, tables) = TextEncoder::weights(&config)?;
+                let path = file.unwrap_or("model.safetensors");
+                let file = WeightFile::open(source, path, specs, tables).await?;
                 return Ok(Self { config: Config::Text(Box::new(config)), file });
             }
             _ => {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::Error;
 use super::checkpoint::{Checkpoint, ModelInfo, Unet};
+use super::layout::OpenOptions;
 use super::text_encoder::TextEncoder;
 use super::weight_file::WeightFile;
 use crate::device::{Device, Weights};
@@ -96,7 +97,7 @@ impl Pipeline {
         device: Device,
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, Error> {
-        Checkpoint::open(source).await?.load(device, on_progress).await
+        Checkpoint::open(source, &OpenOptions::default()).await?.load(device, on_progress).await
     }
 
     /// What the checkpoint is.

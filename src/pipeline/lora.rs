@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use super::lora_modules::ModuleTable;
 use crate::graph::WeightSpec;
-use crate::weights::{self, SafetensorsReader as TensorFile, Source, TensorInfo};
+use crate::weights::{self, Gather, Source, TensorFile, TensorInfo};
 
 /// What a tensor of a LoRA is to its module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +108,26 @@ struct Parts {
     alpha: Option<f64>,
 }
 
+impl Parts {
+    /// Takes the tensor that is `part` of this module.
+    fn put(&mut self, tensor: &TensorInfo, part: Part, bytes: &[u8]) -> Result<(), Error> {
+        let values = tensor.to_f32(bytes)?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(tensor.error(format!("it holds the value {value}")).into());
+        }
+        let matrix = || Matrix { tensor: tensor.clone(), bytes: bytes.to_vec() };
+        let taken = match (part, &values[..]) {
+            (Part::Down, _) => self.down.replace(matrix()).is_some(),
+            (Part::Up, _) => self.up.replace(matrix()).is_some(),
+            (Part::Alpha, &[alpha]) => self.alpha.replace(alpha.into()).is_some(),
+            (Part::Alpha, _) => {
+                return Err(tensor.error(format!("alpha is one number, not {:?}", tensor.shape)).into());
+            }
+        };
+        if taken { Err(tensor.error("the module has another of the same kind").into()) } else { Ok(()) }
+    }
+}
+
 impl LoraFile {
     /// Reads the LoRA at `path`.
     ///
@@ -120,19 +140,18 @@ impl LoraFile {
             split(tensor)?;
         }
         let settings = AdapterSettings::of(&file)?;
-        let mut gather = Gather { parts: BTreeMap::new(), tensor: None, bytes: Vec::new() };
-        let mut visit = |tensor: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
-            gather.begin(tensor)?;
-            gather.chunk(bytes)?;
-            gather.end()
-        };
-        file.stream(&mut |_, _| {}, &|_| true, &mut visit).await?;
+        let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut gather = Gather::new(|tensor: &TensorInfo, bytes: &[u8]| {
+            let (stem, part) = split(tensor)?;
+            modules.entry(stem.to_owned()).or_default().put(tensor, part, bytes)
+        });
+        file.stream(&mut |_| {}, &|_| true, &mut gather).await?;
         let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), reason };
         let module = |(stem, parts): (String, Parts)| match parts {
             Parts { down: Some(down), up: Some(up), alpha } => LoraModule::new(&stem, down, up, alpha, &settings),
             _ => Err(invalid(format!("the LoRA's module {stem:?} lacks a down or an up matrix")).into()),
         };
-        let modules = gather.parts.into_iter().map(module).collect::<Result<Vec<_>, _>>()?;
+        let modules = modules.into_iter().map(module).collect::<Result<Vec<_>, _>>()?;
         match modules.is_empty() {
             true => Err(invalid("it holds no tensors".into()).into()),
             false => Ok(Self { file: path.to_owned(), modules }),
@@ -234,46 +253,6 @@ fn split(tensor: &TensorInfo) -> Result<(&str, Part), weights::Error> {
     found.ok_or_else(|| {
         tensor.error("no LoRA has a tensor of this name; they end in `.lora_down.weight`, `.lora_A.weight`, `.alpha` and the like")
     })
-}
-
-/// Collects the tensors of a LoRA.
-struct Gather {
-    parts: BTreeMap<String, Parts>,
-    tensor: Option<TensorInfo>,
-    bytes: Vec<u8>,
-}
-
-impl Gather {
-    fn begin(&mut self, tensor: &TensorInfo) -> Result<(), Error> {
-        self.tensor = Some(tensor.clone());
-        Ok(())
-    }
-
-    fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        let Some(tensor) = self.tensor.take() else { return Ok(()) };
-        let bytes = std::mem::take(&mut self.bytes);
-        let (stem, part) = split(&tensor)?;
-        let entry = self.parts.entry(stem.to_owned()).or_default();
-        let values = tensor.to_f32(&bytes)?;
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(tensor.error(format!("it holds the value {value}")).into());
-        }
-        let matrix = Matrix { tensor: tensor.clone(), bytes };
-        let taken = match (part, &values[..]) {
-            (Part::Down, _) => entry.down.replace(matrix).is_some(),
-            (Part::Up, _) => entry.up.replace(matrix).is_some(),
-            (Part::Alpha, &[alpha]) => entry.alpha.replace(alpha.into()).is_some(),
-            (Part::Alpha, _) => {
-                return Err(tensor.error(format!("alpha is one number, not {:?}", tensor.shape)).into());
-            }
-        };
-        if taken { Err(tensor.error("the module has another of the same kind").into()) } else { Ok(()) }
-    }
 }
 
 /// PEFT's settings, which diffusers writes into the file's metadata since 0.34.

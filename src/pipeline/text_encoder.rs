@@ -3,9 +3,8 @@
 use super::Error;
 use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights};
-use crate::graph::fuse;
+use crate::graph::{WeightSpec, fuse};
 use crate::models::ClipTextConfig;
-use crate::weights::Source;
 
 /// A `CLIPTextModel` on a device.
 #[derive(Debug)]
@@ -28,18 +27,18 @@ pub struct TextEmbeddings {
 }
 
 impl TextEncoder {
-    /// Opens the encoder's weights in the file at `path`.
+    /// The weights that the encoder needs: on the device, and on the host.
     ///
     /// # Errors
-    /// As [`WeightFile::open`].
-    pub async fn open(config: &ClipTextConfig, source: &dyn Source, path: &str) -> Result<WeightFile, Error> {
+    /// If the config's numbers do not fit each other.
+    pub fn weights(config: &ClipTextConfig) -> Result<(Vec<WeightSpec>, Vec<HostTable>), Error> {
         let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder/config.json", e))?;
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
         let tables = vec![
             HostTable::new("embeddings.token_embedding.weight", config.vocab_size, width),
             HostTable::new("embeddings.position_embedding.weight", positions, width),
         ];
-        WeightFile::open(source, path, graph.weights().to_vec(), tables).await
+        Ok((graph.weights().to_vec(), tables))
     }
 
     /// Loads the encoder from its open weights.

@@ -211,7 +211,7 @@ impl Options {
             eta: self.eta.unwrap_or(usual.eta),
             height: self.height,
             width: self.width,
-            preview: if self.every_image { Preview::Every } else { Preview::Last },
+            preview: if self.every_image { Preview::Decode } else { Preview::None },
         })
     }
 }
@@ -221,8 +221,8 @@ fn step_to_js(step: StepOutput) -> JsValue {
         ("index", (step.index as f64).into()),
         ("total", (step.total as f64).into()),
         ("timestep", step.timestep.into()),
-        ("image", step.image.map_or(JsValue::UNDEFINED, image_to_js)),
-        ("denoised", step.denoised.map_or(JsValue::UNDEFINED, image_to_js)),
+        ("image", step.images.into_iter().next().map_or(JsValue::UNDEFINED, image_to_js)),
+        ("denoised", step.denoised.into_iter().next().map_or(JsValue::UNDEFINED, image_to_js)),
     ])
 }
 
