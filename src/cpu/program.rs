@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use super::convolution::Residual;
 use super::{
-    Error, Weights, activation, attention, check_memory, convolution, elementwise, layout, linear_update, norm,
-    resample,
+    Error, Weights, activation, attention, check_memory, convolution, elementwise, guidance, layout, linear_update,
+    norm, resample, threshold,
 };
 use super::{timestep_embedding, timestep_embedding::timestep_embedding as embed};
-use crate::graph::{DType, Graph, Liveness, Node, NodeId, Op};
+use crate::graph::{DType, Graph, Liveness, Node, NodeId, Op, update};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
@@ -191,13 +191,21 @@ impl Program {
                     timestep_embedding::Options { dim, flip_sin_to_cos, downscale_freq_shift, scale, max_period };
                 embed(value(timestep), options, out);
             }
-            &Op::LinearUpdate { sample, model_output, noise, history, coefficients } => {
+            &Op::Guidance { model_output, coefficients, rescale } => {
+                let scale = value(coefficients)[update::GUIDANCE];
+                guidance::guidance(value(model_output), scale, rescale, node.elements() / node.shape[0], out);
+            }
+            &Op::Threshold { x, ratio, max_value } => {
+                threshold::threshold(value(x), ratio, max_value, node.elements() / node.shape[0], out);
+            }
+            &Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
                 let operands = linear_update::Operands {
                     sample: value(sample),
                     model_output: value(model_output),
                     noise: value(noise),
                     history: value(history),
                     coefficients: value(coefficients),
+                    x0: x0.map(value),
                 };
                 linear_update::linear_update(operands, out);
             }

@@ -4,7 +4,7 @@
 //! in `override` constants. Nothing is assembled from values at run time: sizes are parameters, so that one compiled pipeline serves
 //! all layers.
 
-use crate::graph::Activation;
+use crate::graph::{Activation, update};
 
 macro_rules! shader {
     ($name:literal) => {
@@ -37,6 +37,8 @@ pub struct Entry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Options {
     Single,
+    /// One, told how long the history is.
+    History,
     Channels,
     ChannelsAndWeights,
     Activation,
@@ -85,7 +87,7 @@ impl Entry {
     /// The variant for these channels, with f32 weights and no activation where it has a choice.
     pub fn with(&'static self, channels: Channels) -> Kernel {
         let channels = match self.options {
-            Options::Single | Options::Activation => Channels::Aligned,
+            Options::Single | Options::History | Options::Activation => Channels::Aligned,
             _ => channels,
         };
         Kernel { entry: self, channels, storage: Storage::F32, activation: None }
@@ -102,7 +104,7 @@ impl std::fmt::Display for Kernel {
         let Self { entry, channels, storage, activation } = self;
         let activation = activation.map_or("no activation".to_owned(), |activation| format!("{activation:?}"));
         match entry.options {
-            Options::Single => f.write_str(entry.name),
+            Options::Single | Options::History => f.write_str(entry.name),
             Options::Channels => write!(f, "{} ({channels:?})", entry.name),
             Options::ChannelsAndWeights => write!(f, "{} ({channels:?}, {storage:?})", entry.name),
             Options::Activation => write!(f, "{} ({activation})", entry.name),
@@ -138,7 +140,7 @@ impl Kernel {
             Storage::F32 => shader!("weights_f32"),
         };
         let fragments: &[&str] = match self.entry.options {
-            Options::Single | Options::Activation => &[],
+            Options::Single | Options::History | Options::Activation => &[],
             Options::Channels | Options::ChannelsAndActivation => &[channels],
             Options::ChannelsAndWeights => &[channels, weights],
         };
@@ -155,9 +157,13 @@ impl Kernel {
             Some(Activation::QuickGelu) => 4,
             Some(Activation::Mish) => 5,
             Some(Activation::Relu) => 6,
+            Some(Activation::Tanh) => 7,
+            Some(Activation::Exp) => 8,
+            Some(Activation::Sqrt) => 9,
         };
         match self.entry.options {
             Options::Activation | Options::ChannelsAndActivation => vec![("ACTIVATION", f64::from(code))],
+            Options::History => vec![("HISTORY", update::HISTORY as f64)],
             Options::Single | Options::Channels | Options::ChannelsAndWeights => Vec::new(),
         }
     }
@@ -177,9 +183,9 @@ pub fn all() -> Vec<Kernel> {
     let mut kernels = Vec::new();
     for entry in ENTRIES {
         let (aligned, unaligned) = (entry.with(Channels::Aligned), entry.with(Channels::Unaligned));
-        let activations = [None, Some(Silu), Some(Gelu), Some(GeluTanh), Some(QuickGelu), Some(Mish), Some(Relu)];
+        let activations = [Silu, Gelu, GeluTanh, QuickGelu, Mish, Relu, Tanh, Exp, Sqrt].map(Some);
         match entry.options {
-            Options::Single => kernels.push(aligned),
+            Options::Single | Options::History => kernels.push(aligned),
             Options::Channels => kernels.extend([aligned, unaligned]),
             Options::ChannelsAndWeights => {
                 kernels.extend(
@@ -188,14 +194,15 @@ pub fn all() -> Vec<Kernel> {
             }
             Options::Activation => kernels.extend(activations.map(|a| aligned.activation(a))),
             Options::ChannelsAndActivation => {
-                kernels.extend(activations.iter().flat_map(|&a| [aligned.activation(a), unaligned.activation(a)]));
+                let activations = std::iter::once(None).chain(activations);
+                kernels.extend(activations.flat_map(|a| [aligned.activation(a), unaligned.activation(a)]));
             }
         }
     }
     kernels
 }
 
-static ENTRIES: [&Entry; 21] = [
+static ENTRIES: [&Entry; 23] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
@@ -214,6 +221,8 @@ static ENTRIES: [&Entry; 21] = [
     &NEAREST,
     &AVG_POOL2,
     &TIMESTEP_EMBEDDING,
+    &GUIDANCE,
+    &THRESHOLD,
     &LINEAR_UPDATE,
     &PACK_RGBA8,
     &NON_FINITE,
@@ -417,14 +426,36 @@ pub static TIMESTEP_EMBEDDING: Entry = Entry {
     write: 3,
 };
 
+/// `shaders/guidance.wgsl`.
+pub static GUIDANCE: Entry = Entry {
+    name: "guidance",
+    source: &[shader!("guidance")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 3,
+    reads: &[1, 2],
+    write: 3,
+};
+
+/// `shaders/threshold.wgsl`.
+pub static THRESHOLD: Entry = Entry {
+    name: "threshold",
+    source: &[shader!("threshold")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 4,
+    reads: &[1],
+    write: 3,
+};
+
 /// `shaders/linear_update.wgsl`.
 pub static LINEAR_UPDATE: Entry = Entry {
     name: "linear_update",
     source: &[shader!("linear_update")],
-    options: Options::Single,
+    options: Options::History,
     workgroup: 64,
-    parameters: 2,
-    reads: &[1, 2, 3, 4, 5],
+    parameters: 3,
+    reads: &[1, 2, 3, 4, 5, 7],
     write: 6,
 };
 

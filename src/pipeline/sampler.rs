@@ -148,7 +148,7 @@ fn step_graph(unet: &Unet, shape: [usize; 4], rows: usize, tokens: usize) -> Res
         Unet::Conditional(config) => config.add_to(&root, input, rows * batch, tokens, false)?,
     };
     let scope: Scope = root.at("update");
-    let updated = scope.linear_update(sample, output, noise, history, coefficients)?;
+    let updated = scope.linear_update(sample, output, noise, history, coefficients, None)?;
     let part = |first: usize, count: usize| -> Result<NodeId, crate::graph::Error> {
         scope.slice(updated, 0, first * batch, count * batch)
     };
