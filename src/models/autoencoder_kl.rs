@@ -126,20 +126,13 @@ impl AutoencoderKlConfig {
         Ok(builder.finish())
     }
 
-    /// The decoder after the generation model: input `latents` scaled as that model leaves them; outputs `image`
-    /// `[batch, out_channels, height * f, width * f]` and `pixels`, the same as RGBA8 `[batch, height * f, width * f]`.
+    /// Adds the decoder to a graph whose `latents` `[batch, latent_channels, height, width]` are made there, scaled as the
+    /// generation model leaves them; gives `[batch, out_channels, height * f, width * f]`, about −1..1.
     ///
     /// # Errors
-    /// As [`Self::decoder`], and if the pictures have neither 1 nor 3 channels.
-    pub fn preview(&self, batch: usize, height: usize, width: usize) -> Result<Graph, Error> {
-        let builder = Builder::new();
-        let root = builder.root();
-        let latents = root.input("latents", &[batch, self.latent_channels, height, width])?;
-        let latents = root.affine(latents, (1.0 / self.scaling_factor) as f32, self.shift_factor as f32)?;
-        let image = self.decode(&root, latents)?;
-        root.output("image", image);
-        root.output("pixels", root.pack_rgba8(image)?);
-        Ok(builder.finish())
+    /// As [`Self::decoder`].
+    pub fn add_to(&self, root: &Scope, latents: NodeId) -> Result<NodeId, Error> {
+        self.decode(root, root.affine(latents, (1.0 / self.scaling_factor) as f32, self.shift_factor as f32)?)
     }
 
     fn decode(&self, root: &Scope, latents: NodeId) -> Result<NodeId, Error> {

@@ -7,13 +7,16 @@ mod checkpoint;
 mod error;
 mod forward;
 mod layout;
+mod linear_preview;
 mod load;
 mod lora;
 mod lora_modules;
 mod options;
+mod painter;
 mod preview;
 mod sampler;
 mod text_encoder;
+mod tiny_vae;
 mod weight_file;
 
 pub use checkpoint::{Checkpoint, ModelInfo, scheduler_of};
