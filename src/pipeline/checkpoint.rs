@@ -330,7 +330,7 @@ impl Unet {
 /// The weights of both halves of an autoencoder.
 fn autoencoder_weights(config: &AutoencoderKlConfig) -> Result<Vec<WeightSpec>, Error> {
     let side = config.scale_factor();
-    let graphs = [config.encoder(1, side, side), config.preview(1, 1, 1)];
+    let graphs = [config.encoder(1, side, side), config.decoder(1, 1, 1)];
     let mut specs = Vec::new();
     for graph in graphs {
         specs.extend_from_slice(graph.map_err(|e| Error::model("vae/config.json", e))?.weights());

@@ -1,14 +1,18 @@
 //! Loads an open checkpoint's weights onto a device.
 
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use super::Error;
 use super::checkpoint::{Checkpoint, Model, ModelInfo};
 use super::layout::OpenOptions;
+use super::linear_preview::LinearPreview;
 use super::text_encoder::TextEncoder;
+use super::tiny_vae::TinyVae;
 use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Weights};
 use crate::diffusion::SchedulerConfig;
+use crate::models::AutoencoderKlConfig;
 use crate::weights::Source;
 
 /// How far loading has come.
@@ -47,7 +51,17 @@ impl Checkpoint {
             None => None,
         };
         let class_embedding = tables.into_iter().next();
-        Ok(Pipeline { parts: Rc::new(Parts { device, model, unet, class_embedding, vae, texts: encoders }) })
+        let parts = Parts {
+            device,
+            model,
+            unet,
+            class_embedding,
+            vae,
+            texts: encoders,
+            tiny_vae: RefCell::default(),
+            linear_preview: OnceCell::new(),
+        };
+        Ok(Pipeline { parts: Rc::new(parts) })
     }
 }
 
@@ -84,9 +98,18 @@ pub(super) struct Parts {
     pub vae: Option<Weights>,
     /// One for each of the model's text encoders.
     pub texts: Vec<TextEncoder>,
+    /// For [`Preview::Tiny`](super::Preview::Tiny).
+    pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
+    /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
+    pub linear_preview: OnceCell<LinearPreview>,
 }
 
 impl Parts {
+    /// The autoencoder, where there is one.
+    pub fn vae(&self) -> Option<(&AutoencoderKlConfig, &Weights)> {
+        self.model.vae.as_ref().zip(self.vae.as_ref())
+    }
+
     /// What the network gets as `class_labels` for a class, one row of it.
     pub fn class_label(&self, class: usize) -> Vec<f32> {
         let Some(table) = &self.class_embedding else { return vec![class as f32] };

@@ -115,7 +115,7 @@ struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     async fn compile(parts: &'a Parts, [_, _, height, width]: [usize; 4]) -> Result<Self, Error> {
-        let (Some(config), Some(weights)) = (&parts.model.vae, &parts.vae) else {
+        let Some((config, weights)) = parts.vae() else {
             let message = "this model has no autoencoder that would take a picture";
             return Err(Error::option("image", "given", message));
         };
