@@ -8,6 +8,7 @@ import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
 /** @import { Begun, Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
+/** @import { SourceDescription } from "./source.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
 const PROGRESS_INTERVAL_MS = 50;
@@ -32,6 +33,8 @@ class Host {
   #pipeline;
   /** @type {{ id: number, sampler: core.Sampler } | undefined} */
   #run;
+  /** The LoRAs in use. @type {Map<number, core.Lora>} */
+  #loras = new Map();
 
   /** @param {(message: ToClient, transfer?: Transferable[]) => void} post */
   constructor(post) {
@@ -72,11 +75,14 @@ class Host {
     switch (request.type) {
       case "load":
         return [await this.#load(request, id, signal)];
+      case "loras":
+        await this.#setLoras(request, signal);
+        return [undefined];
       case "sample":
         return [await this.#sample(request)];
       case "step": {
         const step = await this.#step(request.run);
-        return [step, [step?.image, step?.denoised].flatMap((image) => (image ? [image.data.buffer] : []))];
+        return [step, step ? [...step.images, ...step.denoised].map(({ data }) => data.buffer) : []];
       }
       case "stop":
         this.#stop(request.run);
@@ -84,6 +90,8 @@ class Host {
       case "dispose":
         this.#forgetBreakdown();
         this.#stop();
+        for (const lora of this.#loras.values()) lora.free();
+        this.#loras.clear();
         this.#pipeline?.free();
         this.#pipeline = undefined;
         return [undefined];
@@ -99,6 +107,7 @@ class Host {
   async #load(request, id, signal) {
     const { Pipeline } = await startCore(request.wasm, signal);
     const source = openSource(request.source, signal);
+    const options = { variant: request.variant, tinyVae: request.tinyVae && openSource(request.tinyVae, signal) };
     let posted = -Infinity;
     const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
       const now = performance.now();
@@ -110,13 +119,13 @@ class Host {
     throwIfAborted(signal);
     let pipeline;
     try {
-      pipeline = await Pipeline.load(source, device.kind, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, options, onProgress);
     } catch (error) {
       // An adapter may be offered and still refuse to open a device.
       const { code, message } = toPlain(error);
       if (request.device !== "auto" || code !== "no-gpu") throw error;
       device = cpu(message);
-      pipeline = await Pipeline.load(source, device.kind, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, options, onProgress);
     }
     if (signal.aborted) pipeline.free();
     throwIfAborted(signal);
@@ -125,20 +134,55 @@ class Host {
   }
 
   /**
+   * Reads the LoRAs that are new, merges all that are asked for, and forgets the others. If it fails, all is as before.
+   * @param {Request & { type: "loras" }} request
+   * @param {AbortSignal} signal
+   */
+  async #setLoras({ loras }, signal) {
+    const pipeline = this.#idle();
+    const { Lora, LoraSet } = await startCore(undefined, signal);
+    /** @type {Map<number, core.Lora>} */
+    const inUse = new Map();
+    const free = (/** @type {Map<number, core.Lora>} */ loras, /** @type {Map<number, core.Lora>} */ except) => {
+      for (const [id, lora] of loras) if (!except.has(id)) lora.free();
+    };
+    try {
+      for (const { id, source } of loras) {
+        const known = inUse.get(id) ?? this.#loras.get(id);
+        inUse.set(id, known ?? (await Lora.open(openSource(/** @type {SourceDescription} */ (source), signal))));
+      }
+      const set = new LoraSet();
+      for (const { id, weight } of loras) set.add(/** @type {core.Lora} */ (inUse.get(id)), weight);
+      await pipeline.set_loras(set);
+    } catch (error) {
+      free(inUse, this.#loras);
+      throw error;
+    }
+    free(this.#loras, inUse);
+    this.#loras = inUse;
+  }
+
+  /**
    * @param {Request & { type: "sample" }} request
    * @returns {Promise<Begun>}
    */
-  async #sample({ run, seed, options }) {
-    if (!this.#pipeline) throw new UndiffuseError("internal", "A run was asked for before the pipeline was loaded.");
+  async #sample({ run, seed, seeds, options, image, mask }) {
+    const sampler = await this.#idle().sample(seed, seeds, JSON.stringify(options), image, mask);
+    this.#run = { id: run, sampler };
+    return { total: sampler.total, warning: sampler.warning };
+  }
+
+  /** The pipeline, which nothing but the request at hand may be using. */
+  #idle() {
+    if (!this.#pipeline)
+      throw new UndiffuseError("internal", "The pipeline was asked for something before it was loaded.");
     if (this.#run) {
       throw new StateError(
         "busy",
         "This pipeline is in the middle of a run. End that one first, or load a second pipeline.",
       );
     }
-    const sampler = await this.#pipeline.sample(seed, JSON.stringify(options));
-    this.#run = { id: run, sampler };
-    return { total: sampler.total, warning: sampler.warning };
+    return this.#pipeline;
   }
 
   /**

@@ -12,10 +12,18 @@
  */
 
 /**
- * Where a checkpoint's files are: the URL of its folder (relative to the page), files that the user picked
- * (`<input webkitdirectory>`), blobs by their path (`unet/config.json`), or a directory handle.
+ * Where a checkpoint's files are.
+ * - A URL (relative to the page): of its folder, of a single `.safetensors` or `.gguf` file, or of its page on
+ *   huggingface.co (`https://huggingface.co/org/name`, also with `/tree/<revision>` or `/blob/<revision>/<file>`).
+ * - What the user picked: a file, the files of a folder (`<input webkitdirectory>`), or a handle of either.
+ * - Blobs by their path in the folder (`unet/config.json`).
  */
-export type Source = string | URL | Iterable<File> | Map<string, Blob> | FileSystemDirectoryHandle;
+export type Source =
+  string | URL | File | Iterable<File> | Map<string, Blob> | FileSystemDirectoryHandle | FileSystemFileHandle;
+
+/** A picture in any form that a browser has for one. A URL is fetched, under the rules for other sites' files. */
+export type PictureSource =
+  Blob | ImageData | ImageBitmap | HTMLImageElement | HTMLCanvasElement | OffscreenCanvas | string | URL;
 
 export interface LoadOptions {
   /**
@@ -37,6 +45,23 @@ export interface LoadOptions {
    * its bytes, or the compiled module. The first load on a thread decides for all later ones.
    */
   wasm?: string | URL | BufferSource | WebAssembly.Module;
+  /**
+   * Which of several sets of weights: with `"fp16"`, `diffusion_pytorch_model.fp16.safetensors` is read in place of
+   * `diffusion_pytorch_model.safetensors`. Default: the plain ones, or the only ones that are there.
+   */
+  variant?: string;
+  /** An AutoencoderTiny (such as TAESD) for previews, a folder with its `config.json` and weights. */
+  tinyVae?: Source;
+  /** LoRAs to begin with; {@link Pipeline.setLoras} changes them. */
+  loras?: readonly Lora[];
+}
+
+/** A small change to a model's weights, in a file of its own: as kohya's scripts, peft or diffusers write it. */
+export interface Lora {
+  /** The file. */
+  source: string | URL | File | FileSystemFileHandle;
+  /** How much of it is added, 1 by default; below 0 it is subtracted. */
+  weight?: number;
 }
 
 export interface LoadProgress {
@@ -48,20 +73,47 @@ export interface LoadProgress {
   total: number;
 }
 
+/**
+ * What to draw and how, under diffusers' names. An option that means nothing to the model that is loaded is refused.
+ */
 export interface SampleOptions {
-  /** What to draw. Default `""`. */
-  prompt?: string;
-  /** What to steer away from; used where `guidanceScale` is above 1. Default `""`. */
-  negativePrompt?: string;
+  /** What to draw; with a list, a picture for each. Default `""`. */
+  prompt?: string | readonly string[];
   /**
-   * An integer from 0 to 2^64 - 1 (above 2^53, as a bigint). The same seed and options give the same picture,
-   * the one that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`. Default 0.
+   * What to steer away from; used where `guidanceScale` is above 1. Absent, SDXL steers away from nothing at all, which
+   * is not the same as `""`.
+   */
+  negativePrompt?: string | readonly string[];
+  /** What SDXL's second text encoder reads. Default: what the first one reads. */
+  prompt2?: string | readonly string[];
+  /** Likewise, of the negative prompt. */
+  negativePrompt2?: string | readonly string[];
+  /**
+   * An integer from 0 to 2^64 - 1 (above 2^53, as a bigint). The same seed and options give the same pictures,
+   * the ones that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`. Default 0.
    */
   seed?: number | bigint;
-  /** How many times the network is asked (diffusers' `num_inference_steps`). Default 25. */
+  /**
+   * A seed for each picture, in place of one for all: each is then the picture that it would be alone. As many as
+   * there are pictures.
+   */
+  seeds?: readonly (number | bigint)[];
+  /** Whose random stream the seed begins: torch's on the CPU (the default), or on an NVIDIA GPU. */
+  generator?: "cpu" | "cuda";
+  /** How many pictures of each prompt are drawn, all at once. Default 1. */
+  numImagesPerPrompt?: number;
+  /** The number of steps (diffusers' `num_inference_steps`). Default 25. */
   steps?: number;
+  /** The noise levels themselves, descending, in place of `steps`; for the solvers that take them. */
+  timesteps?: readonly number[];
+  /** Likewise, as σ. */
+  sigmas?: readonly number[];
+  /** LCM: how many steps the model was distilled from. Default: what its scheduler says. */
+  originalInferenceSteps?: number;
   /** Weight g of classifier-free guidance, ε_u + g·(ε_c − ε_u). At 1 and below there is none. Default 7.5. */
   guidanceScale?: number;
+  /** How far the guided prediction is scaled back to the deviation of the one without guidance, 0 (the default) to 1. */
+  guidanceRescale?: number;
   /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
   solver?: Solver | (string & {});
   /**
@@ -69,43 +121,113 @@ export interface SampleOptions {
    * solver. Not together with `solver`, which keeps the checkpoint's settings.
    */
   scheduler?: Readonly<Record<string, unknown>>;
-  /** Share of fresh noise in each DDIM step: 0 (the default) is deterministic, 1 is DDPM. */
+  /** Share of fresh noise in each DDIM or TCD step: 0 (the default) is deterministic, 1 is DDPM. */
   eta?: number;
-  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own width. */
+  /** DDIM: whether ε is computed anew from the clipped x̂_0. Default false. */
+  useClippedModelOutput?: boolean;
+  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: of `image`, or the model's own width. */
   width?: number;
-  /** Pixels, likewise. Default: the model's own height. */
+  /** Pixels, likewise. */
   height?: number;
+  /** The picture to start from, to paint into or to enlarge: see {@link ModelInfo.takesImage}. */
+  image?: PictureSource;
+  /** Where to paint into `image`: white is drawn anew, black stays. */
+  mask?: PictureSource;
+  /** How much of `image` is given up to noise, 0 to 1. Default: 0.8, and with a mask 1. */
+  strength?: number;
+  /** How much noise is added to the picture that is to be enlarged. Default 20. */
+  noiseLevel?: number;
+  /** How many of the text encoder's last layers are left out. Default: as the model was trained. */
+  clipSkip?: number;
+  /**
+   * What happens to prompts that are longer than the text encoder: `"cut"` (the default) drops the rest, and
+   * {@link Run.warning} names it; `"chunks"` encodes them in several parts.
+   */
+  longPrompts?: "cut" | "chunks";
+  /** SDXL: height and width that the picture is said to have had. Default: its own. */
+  originalSize?: readonly [height: number, width: number];
+  /** SDXL: how far from its top and left it is said to have been cropped. Default [0, 0]. */
+  cropsCoordsTopLeft?: readonly [top: number, left: number];
+  /** SDXL: the size that it is said to have been made for. Default: its own. */
+  targetSize?: readonly [height: number, width: number];
+  /** SDXL: the same, of what to steer away from. Default: as `originalSize`. */
+  negativeOriginalSize?: readonly [height: number, width: number];
+  /** SDXL: likewise. Default [0, 0]. */
+  negativeCropsCoordsTopLeft?: readonly [top: number, left: number];
+  /** SDXL: likewise. Default: as `targetSize`. */
+  negativeTargetSize?: readonly [height: number, width: number];
+  /**
+   * How the pictures of a step are made; those of the last are always decoded.
+   * - `"decode"`: by the model's own decoder, which may take longer than the step;
+   * - `"tiny"`: by {@link LoadOptions.tinyVae};
+   * - `"linear"`: a colour for each latent, which costs next to nothing; a picture of the latents' size;
+   * - `"none"`: not at all;
+   * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
+   */
+  preview?: PreviewMode;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal;
 }
 
-export type Solver = "ddpm" | "ddim" | "euler" | "euler_ancestral" | "dpmpp_2m";
+export type PreviewMode = "auto" | "decode" | "tiny" | "linear" | "none";
 
-/** One step of the reverse process. */
-export interface Step {
+export type Solver =
+  | "ddpm"
+  | "ddim"
+  | "pndm"
+  | "lms"
+  | "euler"
+  | "euler_ancestral"
+  | "heun"
+  | "dpm2"
+  | "dpmpp_2m"
+  | "dpmpp_2s"
+  | "unipc"
+  | "deis"
+  | "lcm"
+  | "tcd"
+  | "flow_euler";
+
+/** One step of the reverse process, where it may come without pictures (`preview: "none"`). */
+export interface BareStep {
   /** 0 for the first step. */
   readonly index: number;
-  /** How many steps the run has. */
+  /** How many steps the run has: a solver that asks the network twice takes two. */
   readonly total: number;
   /** t, the noise level that the network was told. */
   readonly timestep: number;
-  /** The sample after this step, decoded. After the last step this is the picture. */
-  readonly image: ImageData;
-  /** x̂_0, the picture that the network expected in the end when it looked at this step's input, decoded. */
-  readonly denoised: ImageData;
+  /** The sample after this step, of every picture that is drawn. After the last step these are the pictures. */
+  readonly images: readonly ImageData[];
+  /**
+   * x̂_0, the pictures that the network expected in the end when it looked at this step's input.
+   */
+  readonly denoisedImages: readonly ImageData[];
+  /** The first of `images`. */
+  readonly image: ImageData | undefined;
+  /** The first of `denoisedImages`. */
+  readonly denoised: ImageData | undefined;
   /** How long the step took, decoding included. */
   readonly milliseconds: number;
 }
 
+/** One step of the reverse process. */
+export interface Step extends BareStep {
+  readonly image: ImageData;
+  readonly denoised: ImageData;
+}
+
 /**
  * A run of the reverse process. It starts when it is first iterated or awaited, computes a step when one is asked for,
- * and can be gone through once. `for await` gives its steps, `await` its final picture (of the steps that are left, if
- * it was iterated before). Leaving the loop early frees the run. A run that is only awaited decodes only its last step.
+ * and can be gone through once. `for await` gives its steps, `await` its final picture, the first if it draws several
+ * (of the steps that are left, if it was iterated before). Leaving the loop early frees the run. A run that is only
+ * awaited decodes only its last step.
  */
-export interface Run extends AsyncIterable<Step>, PromiseLike<ImageData> {
+export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, PromiseLike<ImageData> {
   /** What the caller may want to know once the run has begun: words of the prompt that the model has no room for. */
   readonly warning: string | undefined;
-  [Symbol.asyncIterator](): AsyncGenerator<Step, void, void>;
+  /** All final pictures, as `await` gives the first: prompt after prompt. */
+  images(): Promise<readonly ImageData[]>;
+  [Symbol.asyncIterator](): AsyncGenerator<S, void, void>;
 }
 
 /** A loaded checkpoint. */
@@ -121,7 +243,13 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-  sample(options?: SampleOptions): Run;
+  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> }): Run;
+  sample(options: SampleOptions): Run<BareStep>;
+  /**
+   * Merges LoRAs into the weights, in place of those that were. `[]` takes all out again, to the last bit. A file that
+   * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
+   */
+  setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
 }
@@ -151,6 +279,16 @@ export interface ModelInfo {
   readonly solvers: readonly Solver[];
   /** Whether a prompt means anything to it. */
   readonly takesPrompt: boolean;
+  /** Whether it can start from a picture. */
+  readonly takesImage: boolean;
+  /** Whether it can paint into a part of a picture. */
+  readonly takesMask: boolean;
+  /** Whether it cannot do without a picture (and, where it takes one, a mask): it was made to enlarge or to inpaint. */
+  readonly needsImage: boolean;
+  /** Whether the picture is enlarged by this model, so that `noiseLevel` means something to it. */
+  readonly takesNoiseLevel: boolean;
+  /** Whether a second text encoder reads `prompt2`, and sizes are told to the network, as in SDXL. */
+  readonly takesSizes: boolean;
   /** The most tokens that a prompt can have, with the two that open and close it. */
   readonly maxTokens: number;
   /** Pixels that it was trained at. */

@@ -4,7 +4,8 @@
 import { Connection } from "./client.js";
 import { chooseDevice } from "./device.js";
 import { AbortError, OptionError, StateError, throwIfAborted } from "./errors.js";
-import { checkLoadOptions, checkSampleOptions } from "./options.js";
+import { checkLoadOptions, checkLoras, checkSampleOptions } from "./options.js";
+import { pixelsOf } from "./picture.js";
 import { describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
@@ -17,19 +18,32 @@ export class Pipeline {
   #connection;
   #loaded;
   #lastRun = 0;
+  /** The LoRAs in use, by what the caller named them with. @type {Map<unknown, number>} */
+  #loras = new Map();
+  #lastLora = 0;
+  /** @type {Promise<void>} */
+  #lorasSet = Promise.resolve();
 
   /**
    * @param {Public.Source} source
    * @param {Public.LoadOptions} [options]
    */
   static async load(source, options = {}) {
-    const { device, onProgress, signal, worker, wasm } = checkLoadOptions(options);
-    const description = describeSource(source);
+    const { device, onProgress, signal, worker, wasm, variant, tinyVae, loras } = checkLoadOptions(options);
+    const request = {
+      type: /** @type {const} */ ("load"),
+      source: describeSource(source),
+      device,
+      wasm,
+      variant,
+      tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),
+    };
     throwIfAborted(signal);
     const connection = new Connection(worker);
     try {
-      const request = { type: /** @type {const} */ ("load"), source: description, device, wasm };
-      return new Pipeline(connection, await connection.request(request, { signal, onProgress }));
+      const pipeline = new Pipeline(connection, await connection.request(request, { signal, onProgress }));
+      if (loras.length > 0) await pipeline.setLoras(loras, { signal });
+      return pipeline;
     } catch (error) {
       await connection.close(new StateError("disposed", "The load of this pipeline failed."));
       throw error;
@@ -65,9 +79,44 @@ export class Pipeline {
     return this.#loaded.device;
   }
 
-  /** @param {Public.SampleOptions} [options] */
+  /**
+   * @param {Public.SampleOptions} [options]
+   * @returns {any} a run of bare steps, or of whole ones where every step has its pictures
+   */
   sample(options = {}) {
     return new Run(this.#connection, ++this.#lastRun, options);
+  }
+
+  /**
+   * @param {readonly Public.Lora[]} loras
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<void>}
+   */
+  setLoras(loras, { signal } = {}) {
+    // One after the other: which files the host has is known once it has answered.
+    const set = this.#lorasSet.then(() => this.#setLoras(loras, signal));
+    this.#lorasSet = set.catch(() => {});
+    return set;
+  }
+
+  /**
+   * @param {readonly Public.Lora[]} loras
+   * @param {AbortSignal} [signal]
+   */
+  async #setLoras(loras, signal) {
+    checkLoras(loras);
+    if (loras.length === 0 && this.#loras.size === 0) return;
+    /** @type {Map<unknown, number>} */
+    const inUse = new Map();
+    const weighted = loras.map(({ source, weight = 1 }) => {
+      const key = source instanceof URL ? source.href : source;
+      const known = this.#loras.get(key) ?? inUse.get(key);
+      const id = known ?? ++this.#lastLora;
+      inUse.set(key, id);
+      return { id, source: known === undefined ? describeSource(source) : undefined, weight };
+    });
+    await this.#connection.request({ type: "loras", loras: weighted }, { signal });
+    this.#loras = inUse;
   }
 
   dispose() {
@@ -75,19 +124,19 @@ export class Pipeline {
   }
 }
 
-/** @implements {Public.Run} */
+/** @implements {Public.Run<Public.BareStep>} */
 class Run {
   #steps;
   /** Whether anybody looks at the steps: if not, only the last one is decoded. */
   #isWatched = false;
   /** @type {string | undefined} */
   #warning;
-  /** @type {Public.Step | undefined} */
+  /** @type {Public.BareStep | undefined} */
   #last;
   /** @type {unknown} */
   #failure;
-  /** @type {Promise<ImageData> | undefined} */
-  #image;
+  /** @type {Promise<readonly ImageData[]> | undefined} */
+  #images;
 
   /**
    * @param {Connection} connection
@@ -107,6 +156,10 @@ class Run {
     return this.#steps;
   }
 
+  images() {
+    return (this.#images ??= this.#finish());
+  }
+
   /**
    * @template [T=ImageData]
    * @template [F=never]
@@ -114,8 +167,9 @@ class Run {
    * @param {((error: any) => F | PromiseLike<F>) | null} [onRejected]
    */
   then(onFulfilled, onRejected) {
-    this.#image ??= this.#finish();
-    return this.#image.then(onFulfilled, onRejected);
+    return this.images()
+      .then(([image]) => image)
+      .then(onFulfilled, onRejected);
   }
 
   /**
@@ -123,18 +177,22 @@ class Run {
    * @param {Connection} connection
    * @param {number} run
    * @param {Public.SampleOptions} options
-   * @returns {AsyncGenerator<Public.Step, void, void>}
+   * @returns {AsyncGenerator<Public.BareStep, void, void>}
    */
   async *#walk(connection, run, options) {
     // Where the connection itself has failed, there is nothing left to free.
     const stop = () => connection.request({ type: "stop", run }).catch(() => {});
     try {
-      const { signal, seed, rest } = checkSampleOptions(options);
+      const { signal, seed, seeds, image, mask, rest } = checkSampleOptions(options);
+      throwIfAborted(signal);
       const request = {
         type: /** @type {const} */ ("sample"),
         run,
         seed,
-        options: { ...rest, everyImage: this.#isWatched },
+        seeds,
+        options: this.#isWatched ? rest : { ...rest, preview: "none" },
+        image: image === undefined ? undefined : await pixelsOf(image, "image", signal),
+        mask: mask === undefined ? undefined : await pixelsOf(mask, "mask", signal),
       };
       throwIfAborted(signal);
       // The caller may abort between two steps and never ask for the next one: the memory must not wait for that.
@@ -147,7 +205,6 @@ class Run {
           throwIfAborted(signal);
           const step = await connection.request({ type: "step", run });
           throwIfAborted(signal);
-          if (!step.image) continue;
           this.#last = fromPlain(step);
           yield this.#last;
         }
@@ -165,17 +222,24 @@ class Run {
     while (!(await this.#steps.next()).done);
     if (this.#failure) throw this.#failure;
     const last = this.#last;
-    if (last && last.index + 1 === last.total) return last.image;
+    if (last && last.index + 1 === last.total) return last.images;
     throw new AbortError("aborted", "This run was left before its last step, so it has no final image.");
   }
 }
 
 /**
- * @param {Required<PlainStep>} step
- * @returns {Public.Step}
+ * @param {PlainStep} step
+ * @returns {Public.BareStep}
  */
-function fromPlain(step) {
-  return { ...step, image: toImageData(step.image), denoised: toImageData(step.denoised) };
+function fromPlain({ images, denoised, ...step }) {
+  const [pictures, predictions] = [images.map(toImageData), denoised.map(toImageData)];
+  return {
+    ...step,
+    image: pictures[0],
+    denoised: predictions[0],
+    images: pictures,
+    denoisedImages: predictions,
+  };
 }
 
 /** @param {Pixels} pixels */

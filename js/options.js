@@ -2,9 +2,10 @@
 // Options as a caller wrote them: names and JavaScript types are checked here, values where they are used.
 
 import { OptionError } from "./errors.js";
+import { isPicture } from "./picture.js";
 import { absoluteUrl } from "./source.js";
 
-/** @import { LoadOptions, SampleOptions } from "./index.d.ts" */
+/** @import { LoadOptions, Lora, SampleOptions, Source } from "./index.d.ts" */
 
 const MAX_SEED = 2n ** 64n - 1n;
 
@@ -15,25 +16,68 @@ const MAX_SEED = 2n ** 64n - 1n;
 
 /** @type {Rules} */
 const LOAD = {
-  device: [(value) => ["auto", "webgpu", "cpu"].includes(value), '"auto", "webgpu" or "cpu"'],
+  device: oneOf("auto", "webgpu", "cpu"),
   onProgress: [(value) => typeof value === "function", "a function"],
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
   worker: [(value) => typeof value === "boolean" || value instanceof Worker, "true, false or a Worker"],
   wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
+  variant: [isString, 'the variant\'s name, such as "fp16"'],
+  tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
+  loras: [Array.isArray, "a list of { source, weight }"],
 };
 
 /** @type {Rules} */
+const LORA = {
+  source: [(value) => value !== null, "a URL, a File or a handle of one"],
+  weight: [Number.isFinite, "a finite number"],
+};
+
+const TEXT = /** @type {Rules[string]} */ ([isText, "a string, or a list with one for each picture"]);
+const PICTURE = /** @type {Rules[string]} */ ([
+  isPicture,
+  "a Blob, ImageData, ImageBitmap, an image, a canvas or a URL",
+]);
+const NUMBER = /** @type {Rules[string]} */ ([Number.isFinite, "a finite number"]);
+const COUNT = /** @type {Rules[string]} */ ([isCount, "a positive integer"]);
+const PAIR = /** @type {Rules[string]} */ ([isPair, "two whole numbers, vertical before horizontal"]);
+const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a list of finite numbers"]);
+const SEED = "an integer from 0 to 2^64 - 1, as a number or a bigint";
+
+/** @type {Rules} */
 const SAMPLE = {
-  prompt: [isString, "a string"],
-  negativePrompt: [isString, "a string"],
-  seed: [isSeed, "an integer from 0 to 2^64 - 1, as a number or a bigint"],
-  steps: [isCount, "a positive integer"],
-  guidanceScale: [Number.isFinite, "a finite number"],
+  prompt: TEXT,
+  negativePrompt: TEXT,
+  prompt2: TEXT,
+  negativePrompt2: TEXT,
+  seed: [isSeed, SEED],
+  seeds: [isListOf(isSeed), `a list, each ${SEED}`],
+  generator: oneOf("cpu", "cuda"),
+  numImagesPerPrompt: COUNT,
+  steps: COUNT,
+  timesteps: NUMBERS,
+  sigmas: NUMBERS,
+  originalInferenceSteps: COUNT,
+  guidanceScale: NUMBER,
+  guidanceRescale: NUMBER,
   solver: [isString, "a solver's name"],
   scheduler: [isObject, "an object, the content of a scheduler_config.json"],
-  eta: [Number.isFinite, "a finite number"],
-  width: [isCount, "a positive integer"],
-  height: [isCount, "a positive integer"],
+  eta: NUMBER,
+  useClippedModelOutput: [(value) => typeof value === "boolean", "true or false"],
+  width: COUNT,
+  height: COUNT,
+  image: PICTURE,
+  mask: PICTURE,
+  strength: NUMBER,
+  noiseLevel: [isWhole, "a whole number"],
+  clipSkip: [isWhole, "a whole number"],
+  longPrompts: oneOf("cut", "chunks"),
+  originalSize: PAIR,
+  cropsCoordsTopLeft: PAIR,
+  targetSize: PAIR,
+  negativeOriginalSize: PAIR,
+  negativeCropsCoordsTopLeft: PAIR,
+  negativeTargetSize: PAIR,
+  preview: oneOf("auto", "decode", "tiny", "linear", "none"),
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
 };
 
@@ -42,9 +86,29 @@ const SAMPLE = {
  */
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
-  const { device = "auto", onProgress, signal, worker = true, wasm } = options;
+  const { device = "auto", onProgress, signal, worker = true, wasm, variant, tinyVae, loras = [] } = options;
+  checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
-  return { device, onProgress, signal, worker, wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm };
+  return {
+    device,
+    onProgress,
+    signal,
+    worker,
+    wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm,
+    variant,
+    tinyVae,
+    loras,
+  };
+}
+
+/**
+ * @param {readonly Lora[]} loras
+ */
+export function checkLoras(loras) {
+  if (!Array.isArray(loras)) {
+    throw new OptionError("invalid-option", "The LoRAs have to be a list of { source, weight }.", { option: "loras" });
+  }
+  for (const lora of loras) check(lora, LORA, "a LoRA");
 }
 
 /**
@@ -52,13 +116,20 @@ export function checkLoadOptions(options) {
  */
 export function checkSampleOptions(options) {
   check(options, SAMPLE, "sample");
-  const { seed = 0, signal, scheduler, ...rest } = options;
+  const { seed = 0, seeds = [], signal, scheduler, image, mask, ...rest } = options;
   if (scheduler !== undefined && rest.solver !== undefined) {
     const message =
       "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
     throw new OptionError("invalid-option", message, { option: "scheduler" });
   }
-  return { seed: BigInt(seed), signal, rest: { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") } };
+  return {
+    seed: BigInt(seed),
+    seeds: BigUint64Array.from(seeds, BigInt),
+    signal,
+    image,
+    mask,
+    rest: { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") },
+  };
 }
 
 /**
@@ -105,13 +176,41 @@ function isString(value) {
 }
 
 /** @param {unknown} value */
+function isText(value) {
+  return isString(value) || isListOf(isString)(value);
+}
+
+/** @param {(value: unknown) => boolean} test */
+function isListOf(test) {
+  return (/** @type {unknown} */ value) => Array.isArray(value) && value.every(test);
+}
+
+/**
+ * @param {...string} values
+ * @returns {Rules[string]}
+ */
+function oneOf(...values) {
+  return [(value) => values.includes(value), values.map((value) => `"${value}"`).join(" or ")];
+}
+
+/** @param {unknown} value */
 function isObject(value) {
   return typeof value === "object" && value !== null;
 }
 
 /** @param {unknown} value */
+function isWhole(value) {
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= 0xffffffff;
+}
+
+/** @param {unknown} value */
 function isCount(value) {
-  return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= 0xffffffff;
+  return isWhole(value) && value !== 0;
+}
+
+/** @param {unknown} value */
+function isPair(value) {
+  return Array.isArray(value) && value.length === 2 && value.every(isWhole);
 }
 
 /** @param {unknown} value */
@@ -133,10 +232,14 @@ function isWasm(value) {
   );
 }
 
-/** @param {unknown} value */
+/**
+ * @param {unknown} value
+ * @returns {string}
+ */
 function shown(value) {
   if (typeof value === "string") return JSON.stringify(value);
   if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return `${value}`;
+  if (Array.isArray(value)) return `[${value.map(shown).join(", ")}]`;
   return value === null ? "null" : `of type ${typeof value}`;
 }
 

@@ -7,8 +7,15 @@
 /** @import { SourceDescription } from "./source.js" */
 
 /**
- * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", wasm: LoadOptions["wasm"] }
- *   | { type: "sample", run: number, seed: bigint, options: object }
+ * A LoRA with its weight. The host keeps the files of those that are in use: one that it has is not sent again.
+ * @typedef {{ id: number, source?: SourceDescription, weight: number }} WeightedLora
+ */
+
+/**
+ * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", wasm: LoadOptions["wasm"],
+ *       variant: string | undefined, tinyVae: SourceDescription | undefined }
+ *   | { type: "loras", loras: WeightedLora[] }
+ *   | { type: "sample", run: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
  *   | { type: "dispose" }} Request
@@ -33,7 +40,7 @@
 /** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` */
 
 /**
- * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, image?: Pixels, denoised?: Pixels }} PlainStep
+ * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, images: Pixels[], denoised: Pixels[] }} PlainStep
  *   the answer to `step`, with the pictures that were asked for; undefined for a run that was stopped
  */
 

@@ -1,5 +1,5 @@
 // @ts-check
-// Where a checkpoint's files come from: a base URL, files that the user picked, or a directory handle.
+// Where a checkpoint's files come from: the URL of a folder or of one file, files that the user picked, or a handle.
 
 import { OptionError, SourceError, throwIfAborted } from "./errors.js";
 import { HttpFile } from "./http.js";
@@ -7,10 +7,11 @@ import { HttpFile } from "./http.js";
 /** @import { Source } from "./index.d.ts" */
 
 /**
- * A source in a form that may be sent to a worker.
- * @typedef {{ kind: "url", base: string }
+ * A source in a form that may be sent to a worker. `file`: all that there is to it, and not a folder.
+ * @typedef {{ kind: "url", base: string, file?: string }
  *   | { kind: "files", files: Map<string, Blob> }
- *   | { kind: "directory", handle: FileSystemDirectoryHandle }} SourceDescription
+ *   | { kind: "directory", handle: FileSystemDirectoryHandle }
+ *   | { kind: "handle", handle: FileSystemFileHandle }} SourceDescription
  */
 
 /**
@@ -19,9 +20,15 @@ import { HttpFile } from "./http.js";
  */
 
 /**
- * What the WebAssembly side reads from.
- * @typedef {{ name: string, open(path: string): Promise<OpenFile> }} OpenSource
+ * What the WebAssembly side reads from. `files`: all paths, where they can be known without asking for each.
+ * @typedef {{ name: string, files?: string[], open(path: string): Promise<OpenFile> }} OpenSource
  */
+
+/** The ends of the names of files that are a checkpoint, or a part of one, by themselves. */
+const WEIGHT_FILE = /\.(safetensors|gguf|ckpt|pt|pth|bin)$/i;
+
+/** Hosts whose pages about a model have the model's files beside them, under `resolve/`. */
+const HUBS = ["huggingface.co", "www.huggingface.co", "hf.co"];
 
 /**
  * Checks what the caller passed, while the caller's own base URL is still known.
@@ -29,11 +36,15 @@ import { HttpFile } from "./http.js";
  * @returns {SourceDescription}
  */
 export function describeSource(source) {
-  if (typeof source === "string" || source instanceof URL) return { kind: "url", base: absoluteUrl(source, "source") };
+  if (typeof source === "string" || source instanceof URL) return describeUrl(absoluteUrl(source, "source"));
   if (typeof FileSystemDirectoryHandle !== "undefined" && source instanceof FileSystemDirectoryHandle) {
     return { kind: "directory", handle: source };
   }
+  if (typeof FileSystemFileHandle !== "undefined" && source instanceof FileSystemFileHandle) {
+    return { kind: "handle", handle: source };
+  }
   if (source instanceof Map) return { kind: "files", files: atRoot(source) };
+  if (source instanceof File) return { kind: "files", files: new Map([[source.name, source]]) };
   if (source && Symbol.iterator in Object(source)) {
     const files = [.../** @type {Iterable<File>} */ (source)];
     if (files.every((file) => file instanceof File)) {
@@ -45,9 +56,40 @@ export function describeSource(source) {
   }
   throw new OptionError(
     "invalid-option",
-    "The source has to be a base URL, a list of File objects, a Map from path to Blob, or a FileSystemDirectoryHandle.",
+    "The source has to be a URL, a File or a list of them, a Map from path to Blob, or a handle of a file or directory.",
     { option: "source" },
   );
+}
+
+/**
+ * The folder and, where the address is that of one weight file, its name. The address of a hub's page about a model, or
+ * about a file of it, stands for what the page is about.
+ * @param {string} address
+ * @returns {SourceDescription}
+ */
+function describeUrl(address) {
+  const url = new URL(address);
+  if (HUBS.includes(url.hostname)) url.pathname = resolvedPath(url.pathname);
+  const [, folder, file] = /** @type {RegExpExecArray} */ (/^(.*\/)([^/]*)$/.exec(url.pathname));
+  if (!WEIGHT_FILE.test(file)) return { kind: "url", base: url.href };
+  url.pathname = folder;
+  try {
+    return { kind: "url", base: url.href, file: decodeURIComponent(file) };
+  } catch (cause) {
+    const message = `source: ${JSON.stringify(file)} is not how an address spells a file's name.`;
+    throw new OptionError("invalid-option", message, { option: "source", cause });
+  }
+}
+
+/**
+ * `/org/name`, `/org/name/tree/<revision>/…` and `/org/name/blob/<revision>/…` as the hub resolves them to files.
+ * @param {string} path
+ */
+function resolvedPath(path) {
+  const [, owner, name, view, ...rest] = path.replace(/\/$/, "").split("/");
+  if (!owner || !name) return path;
+  if (view === undefined) return `/${owner}/${name}/resolve/main/`;
+  return view === "tree" || view === "blob" ? ["", owner, name, "resolve", ...rest].join("/") : path;
 }
 
 /**
@@ -90,16 +132,24 @@ function atRoot(files) {
 export function openSource(description, signal) {
   switch (description.kind) {
     case "url": {
-      const { base } = description;
-      return { name: base, open: (path) => HttpFile.open(urlOf(base, path), path, signal) };
+      const { base, file } = description;
+      const open = (/** @type {string} */ path) => HttpFile.open(urlOf(base, path), path, signal);
+      return { name: base, files: file === undefined ? undefined : [file], open };
     }
     case "files": {
       const { files } = description;
-      return { name: "the chosen files", open: async (path) => openBlob(path, files.get(path), signal) };
+      const open = async (/** @type {string} */ path) => openBlob(path, files.get(path), signal);
+      return { name: "the chosen files", files: [...files.keys()], open };
     }
     case "directory": {
       const { handle } = description;
       return { name: handle.name, open: async (path) => openBlob(path, await fileIn(handle, path), signal) };
+    }
+    case "handle": {
+      const { handle } = description;
+      const open = async (/** @type {string} */ path) =>
+        openBlob(path, path === handle.name ? await read(handle, path) : undefined, signal);
+      return { name: handle.name, files: [handle.name], open };
     }
   }
 }
@@ -113,6 +163,16 @@ function urlOf(base, path) {
   const url = new URL(base);
   url.pathname = `${url.pathname.replace(/\/$/, "")}/${path.split("/").map(encodeURIComponent).join("/")}`;
   return url.href;
+}
+
+/**
+ * @param {FileSystemFileHandle} handle
+ * @param {string} path
+ */
+function read(handle, path) {
+  return handle.getFile().catch((cause) => {
+    throw unreadable(path, cause);
+  });
 }
 
 /**
@@ -142,7 +202,8 @@ async function fileIn(directory, path) {
  */
 function openBlob(path, blob, signal) {
   if (!blob) {
-    const hint = "choose the checkpoint's whole folder, the one that holds model_index.json";
+    const hint =
+      "choose the checkpoint's whole folder, the one that holds model_index.json, or a single file that is one";
     throw new SourceError("file-missing", `${path} is not among the chosen files: ${hint}.`, { file: path });
   }
   const reader = blob.stream().getReader();

@@ -45,6 +45,15 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
             // Not max, which would turn NaN into 0.
             return select(x, vec4<f32>(), x <= vec4<f32>());
         }
+        case 7u: {
+            return 2.0 * sigmoid(2.0 * x) - 1.0;
+        }
+        case 8u: {
+            return exp(clamp(x, vec4<f32>(-80.0), vec4<f32>(80.0)));
+        }
+        case 9u: {
+            return sqrt(x);
+        }
         default: {
             return x;
         }

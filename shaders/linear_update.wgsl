@@ -1,12 +1,12 @@
 // Guidance and the linear update of a solver's step; the terms are those of graph::update.
 //
-// Bindings: 0 parameters, 1 sample, 2 model_output, 3 noise, 4 history [4, …], 5 coefficients [44], 6 y [6, …]: the new
-// sample, x0, and the new history. Launch: one invocation for each element of the sample.
+// Bindings: 0 parameters, 1 sample, 2 model_output, 3 noise, 4 history [HISTORY, …], 5 coefficients, 6 y [2 + HISTORY, …]: the
+// new sample, x0, and the new history, 7 x0 where it is given. Launch: one invocation for each element of the sample.
 // CPU twin: src/cpu/linear_update.rs.
 
 const WORKGROUP: u32 = 64u;
-const HISTORY: u32 = 4u;
-const TERMS: u32 = 8u;
+// graph::update::HISTORY.
+override HISTORY: u32 = 4u;
 const GUIDANCE: u32 = 0u;
 const X0_SAMPLE: u32 = 1u;
 const X0_OUTPUT: u32 = 2u;
@@ -18,6 +18,8 @@ struct Parameters {
     invocations: u32,
     // Whether the model output holds an unconditional half before the conditional one.
     guided: u32,
+    // Whether x0 is given.
+    given: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -27,6 +29,7 @@ struct Parameters {
 @group(0) @binding(4) var<storage, read> history: array<f32>;
 @group(0) @binding(5) var<storage, read> coefficients: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read> given_x0: array<f32>;
 
 @compute @workgroup_size(WORKGROUP)
 fn linear_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -40,20 +43,20 @@ fn linear_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
         output += coefficients[GUIDANCE] * (model_output[p.invocations + index] - output);
     }
     let clip = coefficients[CLIP];
-    let x0 = clamp(coefficients[X0_SAMPLE] * x + coefficients[X0_OUTPUT] * output, -clip, clip);
+    var x0 = clamp(coefficients[X0_SAMPLE] * x + coefficients[X0_OUTPUT] * output, -clip, clip);
+    if p.given != 0u {
+        x0 = given_x0[index];
+    }
     let terms = vec4<f32>(x, output, x0, noise[index]);
-    let past = vec4<f32>(
-        history[index],
-        history[p.invocations + index],
-        history[2u * p.invocations + index],
-        history[3u * p.invocations + index],
-    );
     y[p.invocations + index] = x0;
     for (var row = 0u; row <= HISTORY; row++) {
-        let c = ROWS + row * TERMS;
+        let c = ROWS + row * (4u + HISTORY);
         let now = vec4<f32>(coefficients[c], coefficients[c + 1u], coefficients[c + 2u], coefficients[c + 3u]);
-        let then = vec4<f32>(coefficients[c + 4u], coefficients[c + 5u], coefficients[c + 6u], coefficients[c + 7u]);
+        var sum = dot(now, terms);
+        for (var slot = 0u; slot < HISTORY; slot++) {
+            sum += coefficients[c + 4u + slot] * history[slot * p.invocations + index];
+        }
         // The history follows x0.
-        y[select(row + 1u, 0u, row == 0u) * p.invocations + index] = dot(now, terms) + dot(then, past);
+        y[select(row + 1u, 0u, row == 0u) * p.invocations + index] = sum;
     }
 }

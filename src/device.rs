@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::graph::{DType, Graph, WeightSpec};
-use crate::weights::Dtype;
+use crate::weights::{Dtype, LowRank};
 use crate::{cpu, gpu};
 
 /// Where networks run.
@@ -68,10 +68,10 @@ impl WeightLoader {
         }
     }
 
-    /// Stores weight `index` of the specs from its bytes in the checkpoint.
+    /// Stores weight `index` of the specs from all of its bytes in the checkpoint.
     ///
     /// # Errors
-    /// If the bytes are not those of a tensor of the weight's shape, or the device is lost.
+    /// As [`WeightLoader::begin`], [`WeightLoader::chunk`] and [`WeightLoader::end`].
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Self::Cpu(weights) => Ok(weights.put(index, dtype, bytes)?),
@@ -79,20 +79,94 @@ impl WeightLoader {
         }
     }
 
-    /// The loaded weights.
+    /// Starts on weight `index` of the specs, whose bytes come next by [`WeightLoader::chunk`].
     ///
     /// # Errors
-    /// Names the first weight that is missing.
-    pub fn finish(self) -> Result<Weights, Error> {
+    /// If a tensor of this dtype cannot be the weight, or the device has no room for it.
+    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.begin(index, dtype)?),
+            Self::Gpu(weights) => Ok(weights.begin(index, dtype)?),
+        }
+    }
+
+    /// The next bytes of the weight, any number, as stored in the checkpoint.
+    ///
+    /// # Errors
+    /// If they are more than the weight has, or the device is lost.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.chunk(bytes)?),
+            Self::Gpu(weights) => Ok(weights.chunk(bytes)?),
+        }
+    }
+
+    /// All bytes of the weight have come.
+    ///
+    /// # Errors
+    /// If they were too few, or the device is lost.
+    pub fn end(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.end()?),
+            Self::Gpu(weights) => Ok(weights.end()?),
+        }
+    }
+
+    /// The loaded weights, when the device has taken all of them.
+    ///
+    /// # Errors
+    /// A weight that is missing, or for which there was no memory, by name.
+    pub async fn finish(self) -> Result<Weights, Error> {
         match self {
             Self::Cpu(weights) => {
                 weights.check_complete()?;
                 Ok(Weights::Cpu(Rc::new(weights)))
             }
-            Self::Gpu(weights) => {
-                weights.check_complete()?;
+            Self::Gpu(mut weights) => {
+                weights.finish().await?;
                 Ok(Weights::Gpu(Rc::new(weights)))
             }
+        }
+    }
+}
+
+impl Weights {
+    /// Their names, shapes and roles; [`Weights::merge`] takes a position in this list.
+    pub fn specs(&self) -> &[WeightSpec] {
+        match self {
+            Self::Cpu(weights) => weights.specs(),
+            Self::Gpu(weights) => weights.specs(),
+        }
+    }
+
+    /// Bytes that they take on the device.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(weights) => weights.bytes(),
+            Self::Gpu(weights) => weights.bytes(),
+        }
+    }
+
+    /// Replaces matrix `index` by W + Σ scale·up·down, on the device. W is always the weight as it was loaded, so that rounding
+    /// does not add up; it stays beside the result. For a convolution `up` is 1×1. Sums are f32; the result is kept as f32 if the
+    /// weight was f32 or bf16, else as f16, rounded to nearest.
+    ///
+    /// Programs use the weights as they were when they were compiled: compile again for the new ones.
+    ///
+    /// # Errors
+    /// If the factors do not fit the weight, if it is no matrix, or if the device refuses.
+    pub async fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.merge(index, additions)?),
+            Self::Gpu(weights) => Ok(weights.merge(index, additions).await?),
+        }
+    }
+
+    /// Takes back what [`Weights::merge`] has made of weight `index`, for programs compiled from now on.
+    pub fn restore(&self, index: usize) {
+        match self {
+            Self::Cpu(weights) => weights.restore(index),
+            Self::Gpu(weights) => weights.restore(index),
         }
     }
 }

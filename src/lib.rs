@@ -13,7 +13,7 @@
 //!     let options = SampleOptions { prompt: "fox, noto style".into(), seed: 7, ..Default::default() };
 //!     let mut sampler = pipeline.sampler(options).await?;
 //!     while let Some(step) = sampler.step().await? {
-//!         println!("x_t after step {} of {}: {:?}", step.index + 1, step.total, step.image.map(|i| i.pixels.len()));
+//!         println!("x_t after step {} of {}: {:?}", step.index + 1, step.total, step.images.len());
 //!     }
 //!     Ok(())
 //! })

@@ -315,7 +315,7 @@ fn attention_with_large_logits_stays_finite() {
 fn activations_agree_with_the_cpu_also_far_out() {
     let (device, mut random) = (device(), Random(9));
     use Activation::*;
-    for activation in [Silu, Gelu, GeluTanh, QuickGelu, Mish, Relu] {
+    for activation in [Silu, Gelu, GeluTanh, QuickGelu, Mish, Relu, Tanh] {
         for n in [1, 7, 4001] {
             let graph = graph(|root| root.activate(root.input("x", &[n]).unwrap(), activation).unwrap());
             let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
@@ -327,6 +327,25 @@ fn activations_agree_with_the_cpu_also_far_out() {
             pair.write("x", &far);
             pair.agree(1e-6, &format!("{activation:?} of ±10⁴"));
         }
+    }
+}
+
+#[test]
+fn roots_and_exponentials_agree_with_the_cpu_where_they_are_defined() {
+    let (device, mut random) = (device(), Random(22));
+    let spread =
+        |from: f32, to: f32| -> Vec<f32> { (0..=300).map(|i| from + (to - from) * i as f32 / 300.0).collect() };
+    let ranges = [
+        (Activation::Sqrt, spread(0.0, 1e-3)),
+        (Activation::Sqrt, spread(0.0, 1e6)),
+        (Activation::Exp, spread(-80.0, 1.0)),
+        (Activation::Exp, spread(70.0, 80.0)),
+    ];
+    for (activation, values) in ranges {
+        let graph = graph(|root| root.activate(root.input("x", &[values.len()]).unwrap(), activation).unwrap());
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        pair.write("x", &values);
+        pair.agree(F32_TOLERANCE, &format!("{activation:?} from {} to {}", values[0], values[300]));
     }
 }
 
@@ -427,23 +446,209 @@ fn timestep_embeddings_agree_with_the_cpu_up_to_a_thousand_radians() {
 #[test]
 fn the_linear_update_agrees_with_the_cpu_with_and_without_guidance() {
     let (device, mut random) = (device(), Random(15));
-    for (batch, doubled) in [(1, 1), (1, 2), (3, 2)] {
+    for (batch, doubled, given) in [(1, 1, false), (1, 2, false), (3, 2, false), (2, 2, true), (1, 1, true)] {
         let shape = [batch, 4, 5, 7];
         let graph = graph(|root| {
             let sized = |name: &str, times: usize| root.input(name, &[times * batch, 4, 5, 7]).unwrap();
             let (sample, output) = (root.input("sample", &shape).unwrap(), sized("model_output", doubled));
             let (noise, history) = (sized("noise", 1), sized("history", update::HISTORY));
             let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
-            root.linear_update(sample, output, noise, history, coefficients).unwrap()
+            let x0 = given.then(|| sized("x0", 1));
+            root.linear_update(sample, output, noise, history, coefficients, x0).unwrap()
         });
         let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
         for clip in [f32::MAX, 0.5] {
             let mut coefficients = random.normals(update::COEFFICIENTS);
             coefficients[update::CLIP] = clip;
             pair.write("coefficients", &coefficients);
-            pair.agree(F32_TOLERANCE, &format!("batch {batch}, {doubled} outputs each, clip {clip:e}"));
+            let what = format!("batch {batch}, {doubled} outputs each, clip {clip:e}, x0 given {given}");
+            pair.agree(F32_TOLERANCE, &what);
         }
     }
+}
+
+#[test]
+fn guidance_agrees_with_the_cpu_rescaled_or_not_for_images_of_any_size() {
+    let (device, mut random) = (device(), Random(23));
+    // Less than a workgroup, one more than it, and many rounds with a rest.
+    for (batch, image) in [(1, [1, 2, 3]), (3, [1, 5, 13]), (2, [4, 16, 24]), (1, [4, 65, 67])] {
+        for rescale in [0.0, 0.7, 1.0] {
+            let graph = graph(|root| {
+                let shape = [2 * batch, image[0], image[1], image[2]];
+                let output = root.input("output", &shape).unwrap();
+                let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
+                root.guidance(output, coefficients, rescale).unwrap()
+            });
+            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            for scale in [1.0, 7.5] {
+                let mut coefficients = random.normals(update::COEFFICIENTS);
+                coefficients[update::GUIDANCE] = scale;
+                pair.write("coefficients", &coefficients);
+                pair.agree(F32_TOLERANCE, &format!("batch {batch} of {image:?}, scale {scale}, rescaled {rescale}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn rescaled_guidance_has_the_spread_of_the_conditional_output() {
+    let (device, mut random) = (device(), Random(24));
+    let shape = [4, 3, 7, 9];
+    let graph = graph(|root| {
+        let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
+        root.guidance(root.input("output", &shape).unwrap(), coefficients, 1.0).unwrap()
+    });
+    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    let (output, image) = (random.normals(4 * 189), 189);
+    pair.write("output", &output);
+    pair.write("coefficients", &[9.0; update::COEFFICIENTS]);
+    pair.agree(F32_TOLERANCE, "fully rescaled");
+    let deviation = |values: &[f32]| {
+        let mean = values.iter().sum::<f32>() / image as f32;
+        (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / (image - 1) as f32).sqrt()
+    };
+    for (index, guided) in pair.cpu.read("out").unwrap().chunks_exact(image).enumerate() {
+        let conditional = &output[(2 + index) * image..][..image];
+        let (found, expected) = (deviation(guided), deviation(conditional));
+        assert!((found - expected).abs() < 1e-5 * expected, "image {index}: {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn dynamic_thresholds_agree_with_the_cpu_for_images_of_any_size_and_with_equal_values() {
+    let (device, mut random) = (device(), Random(25));
+    for (batch, image) in [(2, [1, 1, 1]), (1, [1, 1, 2]), (3, [3, 5, 7]), (1, [4, 16, 24]), (2, [3, 33, 35])] {
+        let count = batch * image.iter().product::<usize>();
+        for (ratio, max_value) in [(0.995, 100.0), (0.5, 1e6), (1.0, 2.0), (0.0, 5.0), (0.9, 0.25)] {
+            let shape = [batch, image[0], image[1], image[2]];
+            let graph = graph(|root| root.threshold(root.input("x", &shape).unwrap(), ratio, max_value).unwrap());
+            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            for (what, scale) in [("small", 0.01), ("usual", 3.0), ("large", 3e5)] {
+                let values: Vec<f32> = random.normals(count).iter().map(|v| v * scale).collect();
+                pair.write("x", &values);
+                pair.agree(1e-6, &format!("{what} values of {shape:?}, quantile {ratio}, at most {max_value}"));
+                // Few levels: what lies above a rank is often the same value again.
+                let levels: Vec<f32> = values.iter().map(|v| (v / scale).round() * scale).collect();
+                pair.write("x", &levels);
+                pair.agree(1e-6, &format!("{what} levels of {shape:?}, quantile {ratio}, at most {max_value}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thresholded_x0_goes_into_the_update_as_the_coefficients_make_it() {
+    let (device, mut random) = (device(), Random(26));
+    let shape = [2, 3, 5, 7];
+    let build = |thresholded: bool| {
+        graph(|root| {
+            let sized = |name: &str, times: usize| root.input(name, &[times * 2, 3, 5, 7]).unwrap();
+            let (sample, output) = (root.input("sample", &shape).unwrap(), sized("output", 1));
+            let (noise, history) = (sized("noise", 1), sized("history", update::HISTORY));
+            let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
+            let x0 = thresholded.then(|| {
+                let x0 = root.predict_x0(sample, output, coefficients).unwrap();
+                // With a maximum of 1 the threshold is a plain clamp to ±1, which the update can do by itself.
+                root.threshold(x0, 0.99, 1.0).unwrap()
+            });
+            root.linear_update(sample, output, noise, history, coefficients, x0).unwrap()
+        })
+    };
+    let mut programs = [true, false].map(|given| Pair::new(&device, &build(given), Dtype::F32, &mut random));
+    let mut coefficients = random.normals(update::COEFFICIENTS);
+    coefficients[update::CLIP] = 1.0;
+    let inputs = [("sample", 1), ("output", 1), ("noise", 1), ("history", update::HISTORY)];
+    let inputs = inputs.map(|(name, times)| (name, random.normals(times * 210)));
+    for pair in &mut programs {
+        pair.write("coefficients", &coefficients);
+        inputs.iter().for_each(|(name, values)| pair.write(name, values));
+        pair.agree(F32_TOLERANCE, "an update");
+    }
+    let [given, own] = programs.each_ref().map(|pair| pair.cpu.read("out").unwrap());
+    for (index, (given, own)) in given.iter().zip(own).enumerate() {
+        assert!((given - own).abs() < 1e-5, "{index}: {given} with x0 given, {own} without");
+    }
+}
+
+#[test]
+fn learned_deviations_are_those_of_the_two_variance_types() {
+    let (device, mut random) = (device(), Random(27));
+    let (variance, z) = ([0.04, 0.25, -1.0, 1.0, 0.0], [1.0, -2.0, 3.0, -4.0, 5.0]);
+    let (min, max) = (-9.0f32, -4.0f32);
+    let cases = [
+        ("learned", Activation::Sqrt, [1.0, 0.0], &variance[..2]),
+        ("learned_range", Activation::Exp, [(max - min) / 4.0, (max + min) / 4.0], &variance[..]),
+        ("no noise", Activation::Sqrt, [0.0, 0.0], &variance[..]),
+    ];
+    for (what, deviation, line, variance) in cases {
+        let shape = [1, variance.len(), 1, 1];
+        let graph = graph(|root| {
+            let (noise, v) = (root.input("noise", &shape).unwrap(), root.input("v", &shape).unwrap());
+            root.learned_noise(noise, v, root.input("line", &[2]).unwrap(), deviation).unwrap()
+        });
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        pair.write("noise", &z[..variance.len()]);
+        pair.write("v", variance);
+        pair.write("line", &line);
+        pair.agree(F32_TOLERANCE, what);
+        for ((&v, z), found) in variance.iter().zip(z).zip(pair.cpu.read("out").unwrap()) {
+            let share = (v + 1.0) / 2.0;
+            let expected = match what {
+                "learned" => z * v.sqrt(),
+                "learned_range" => z * (0.5 * (share * max + (1.0 - share) * min)).exp(),
+                _ => 0.0,
+            };
+            assert!((found - expected).abs() < 1e-6, "{what} of {v}: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn what_a_mask_covers_is_the_sample_and_the_rest_the_noised_image() {
+    let (device, mut random) = (device(), Random(28));
+    let shape = [2, 3, 4, 5];
+    let graph = graph(|root| {
+        let number = |name: &str| root.input(name, &[1, 1, 1, 1]).unwrap();
+        let [x, image, noise] = ["x", "image", "noise"].map(|name| root.input(name, &shape).unwrap());
+        let mask = root.input("mask", &[1, 1, 4, 5]).unwrap();
+        let scaled = root.mul(image, number("a")).unwrap();
+        let known = root.add(scaled, root.mul(noise, number("b")).unwrap()).unwrap();
+        let outside = root.mul(known, root.affine(mask, -1.0, 1.0).unwrap()).unwrap();
+        root.add(outside, root.mul(x, mask).unwrap()).unwrap()
+    });
+    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    let mask: Vec<f32> = (0..20).map(|i| (i % 3 == 0) as u8 as f32).collect();
+    let [x, image, noise] = [(); 3].map(|()| random.normals(120));
+    for (name, values) in [("mask", &mask), ("x", &x), ("image", &image), ("noise", &noise)] {
+        pair.write(name, values);
+    }
+    pair.write("a", &[0.5]);
+    pair.write("b", &[2.0]);
+    pair.agree(F32_TOLERANCE, "an inpainting step");
+    for (index, found) in pair.cpu.read("out").unwrap().iter().enumerate() {
+        let expected = if mask[index % 20] == 1.0 { x[index] } else { 0.5 * image[index] + 2.0 * noise[index] };
+        assert!((found - expected).abs() < 1e-6, "{index}: {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn operands_of_guidance_and_thresholds_that_do_not_fit_are_refused() {
+    let builder = Builder::new();
+    let root = builder.root();
+    let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
+    let message = |result: Result<NodeId, undiffuse::graph::Error>| result.unwrap_err().to_string();
+    let odd = root.input("odd", &[3, 2]).unwrap();
+    let error = message(root.guidance(odd, coefficients, 0.5));
+    assert!(error.contains("two halves of a batch, got [3, 2]"), "{error}");
+    let even = root.input("even", &[2, 2]).unwrap();
+    let error = message(root.guidance(even, odd, 0.5));
+    assert!(error.contains("coefficients of shape [3, 2]"), "{error}");
+    let error = message(root.guidance(even, coefficients, 1.5));
+    assert!(error.contains("rescaled by 1.5"), "{error}");
+    let error = message(root.threshold(even, 1.1, 1.0));
+    assert!(error.contains("the quantile 1.1"), "{error}");
+    let error = message(root.threshold(even, 0.9, f32::NAN));
+    assert!(error.contains("at most NaN"), "{error}");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
     let mut options = SampleOptions {
         seed: run["seed"].as_u64().expect("a seed"),
         scheduler: Scheduler::Config(Box::new(scheduler)),
-        preview: Preview::Last,
+        preview: Preview::None,
         ..SampleOptions::default()
     };
     for (key, value) in run["call_arguments"].as_object().expect("arguments") {

@@ -1,75 +1,14 @@
 //! The safetensors reader against the `safetensors` crate, and against files that nobody would write.
 #![cfg(not(target_arch = "wasm32"))]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::future::ready;
-use std::rc::Rc;
+mod common;
 
+use common::hostile::{Counting, FILE, Trickle, peak_of, read, read_bytes, visit};
 use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
-use undiffuse::weights::{
-    ByteStream, Dtype, Error, LocalBoxFuture, MemorySource, SafetensorsReader, Source, TensorInfo, stream_safetensors,
-};
-
-const FILE: &str = "unet/weights.safetensors";
-
-/// One file, in chunks of a given size, whose announced length may be wrong or missing.
-struct Trickle {
-    bytes: Rc<[u8]>,
-    chunk: usize,
-    announced: Option<u64>,
-}
-
-impl Source for Trickle {
-    fn name(&self) -> &str {
-        "trickle"
-    }
-
-    fn open<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {
-        let (bytes, chunk, announced) = (self.bytes.clone(), self.chunk, self.announced);
-        Box::pin(ready(Ok(Box::new(Drops { bytes, chunk, announced, at: 0 }) as _)))
-    }
-}
-
-struct Drops {
-    bytes: Rc<[u8]>,
-    chunk: usize,
-    announced: Option<u64>,
-    at: usize,
-}
-
-impl ByteStream for Drops {
-    fn length(&self) -> Option<u64> {
-        self.announced
-    }
-
-    fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
-        let next = self.bytes[self.at..].chunks(self.chunk).next().map(<[u8]>::to_vec);
-        self.at += next.as_ref().map_or(0, Vec::len);
-        Box::pin(ready(Ok(next)))
-    }
-}
-
-type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
-
-fn read(source: &dyn Source) -> Result<Tensors, Error> {
-    let mut tensors = Vec::new();
-    let mut visit = |info: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
-        tensors.push((info.name.clone(), info.dtype, info.shape.clone(), bytes.to_vec()));
-        Ok(())
-    };
-    block_on(stream_safetensors(source, FILE, &mut |_, _| {}, &mut visit))?;
-    Ok(tensors)
-}
-
-fn read_bytes(bytes: &[u8]) -> Result<Tensors, Error> {
-    let mut source = MemorySource::new();
-    source.insert(FILE, bytes);
-    read(&source)
-}
+use undiffuse::weights::{Dtype, Error, Gather, MemorySource, TensorFile, TensorInfo};
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
@@ -79,7 +18,7 @@ const TWO: &str = r#"{"__metadata__": {"format": "pt"}, "b": {"dtype": "F32", "s
     "none": {"dtype": "I64", "shape": [3, 0], "data_offsets": [2, 2]}, "a": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}} "#;
 const DATA: [u8; 10] = [0, 0x3C, 1, 2, 3, 4, 5, 6, 7, 8];
 
-fn two() -> Tensors {
+fn two() -> common::hostile::Tensors {
     vec![
         ("a".to_owned(), Dtype::F16, vec![], DATA[..2].to_vec()),
         ("none".to_owned(), Dtype::I64, vec![3, 0], vec![]),
@@ -106,7 +45,7 @@ fn tensors_come_in_file_order_whatever_the_chunks() {
 fn the_header_is_there_before_the_tensors_and_progress_counts_to_its_total() {
     let bytes = file(TWO, &DATA);
     let source = Trickle { bytes: bytes.clone().into(), chunk: 7, announced: None };
-    let reader = block_on(SafetensorsReader::open(&source, FILE)).unwrap();
+    let reader = block_on(TensorFile::open(&source, FILE)).unwrap();
     assert_eq!(reader.metadata()["format"], "pt");
     assert_eq!(reader.total_bytes(), bytes.len() as u64);
     let ranges: Vec<_> =
@@ -114,16 +53,16 @@ fn the_header_is_there_before_the_tensors_and_progress_counts_to_its_total() {
     assert_eq!(ranges, [&DATA[..2], &[], &DATA[2..]]);
 
     let (mut progress, mut seen) = (Vec::new(), Vec::new());
-    let mut visit = |info: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
+    let mut visit = Gather::new(|info: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
         seen.push((info.name.clone(), info.to_f32(bytes)?));
         Ok(())
-    };
+    });
     let wanted = |info: &TensorInfo| info.name == "b";
-    block_on(reader.stream(&mut |loaded, total| progress.push((loaded, total)), &wanted, &mut visit)).unwrap();
+    block_on(reader.stream(&mut |loaded| progress.push(loaded), &wanted, &mut visit)).unwrap();
     let floats = DATA[2..].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     assert_eq!(seen, [("b".to_owned(), floats)]);
     assert!(progress.is_sorted());
-    assert_eq!(progress.last(), Some(&(bytes.len() as u64, Some(bytes.len() as u64))));
+    assert_eq!(progress.last(), Some(&(bytes.len() as u64)));
 }
 
 #[test]
@@ -131,10 +70,10 @@ fn an_error_of_the_visitor_ends_the_pass_and_names_file_and_tensor() {
     let mut source = MemorySource::new();
     source.insert(FILE, file(TWO, &DATA));
     let mut visited = 0;
-    let result: Result<(), Error> = block_on(stream_safetensors(&source, FILE, &mut |_, _| {}, &mut |info, bytes| {
+    let result = visit(&source, |info, bytes| {
         visited += 1;
         info.to_f32(bytes).map(drop)
-    }));
+    });
     let message = result.unwrap_err().to_string();
     assert!(message.contains(FILE) && message.contains("\"none\"") && message.contains("I64"), "{message}");
     assert_eq!(visited, 2);
@@ -211,44 +150,8 @@ fn a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named() {
     assert!(read_bytes(&long).unwrap_err().to_string().contains("100000001 bytes"));
 }
 
-/// Counts what this thread holds, to see what a file can make the reader allocate.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    PEAK.set(PEAK.get().max(HELD.get()));
-}
-
-// SAFETY: every call goes to `System` unchanged. Counting allocates nothing: the cells are const and have no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: `pointer` came from `System` with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The most bytes held at once while `work` runs, beyond those held before.
-fn peak_of(work: impl FnOnce()) -> isize {
-    let before = HELD.get();
-    PEAK.set(before);
-    work();
-    PEAK.get() - before
-}
 
 /// Error messages, the JSON parser's buffers, a future or two.
 const CONSTANT: isize = 16 << 10;
@@ -286,12 +189,12 @@ fn one_pass_holds_one_wanted_tensor_and_passes_over_the_others() {
     let source = Trickle { bytes: file(&header, &vec![7; 3 * SIDE]).into(), chunk: CHUNK, announced: None };
     let peak = |wanted: &dyn Fn(&TensorInfo) -> bool| {
         peak_of(|| {
-            let reader = block_on(SafetensorsReader::open(&source, FILE)).unwrap();
-            let visit = &mut |_: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
+            let reader = block_on(TensorFile::open(&source, FILE)).unwrap();
+            let mut visit = Gather::new(|_: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
                 assert_eq!(bytes.len(), SIDE);
                 Ok(())
-            };
-            block_on(reader.stream(&mut |_, _| {}, wanted, visit)).unwrap();
+            });
+            block_on(reader.stream(&mut |_| {}, wanted, &mut visit)).unwrap();
         })
     };
     // While the buffer grows, the old one is still there. It grows for the first tensor and then stays.

@@ -56,7 +56,7 @@ fn check(pipeline: &Pipeline, run: &Value, tally: &mut Tally) -> Result<(), Stri
         guidance_scale: run["guidance_scale"].as_f64().expect("a guidance scale"),
         scheduler: Scheduler::Config(Box::new(scheduler)),
         eta: run["eta"].as_f64().unwrap_or(0.0),
-        preview: Preview::Last,
+        preview: Preview::None,
         ..SampleOptions::default()
     };
     let mut sampler = block_on(pipeline.sampler(options)).map_err(|e| e.to_string())?;

@@ -1,9 +1,23 @@
 // @ts-check
 // The page: loads a checkpoint, runs it with the form's values, shows every step.
 
-import { acceptFolders } from "./checkpoint.js";
+import { acceptFiles } from "./drop.js";
+import * as easel from "./easel.js";
 import * as film from "./film.js";
-import { anySeed, enablePrompts, linkTo, readAddress, readParameters, writeParameters } from "./parameters.js";
+import * as loras from "./loras.js";
+import { readMade, withMade } from "./metadata.js";
+import {
+  anySeed,
+  isParameter,
+  linkTo,
+  optionsOf,
+  readAddress,
+  readParameters,
+  restoreParameters,
+  seedsOf,
+  showFieldsFor,
+  writeParameters,
+} from "./parameters.js";
 import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
 
 /** @import { LoadOptions, LoadProgress, Source } from "./pkg/index.js" */
@@ -11,7 +25,7 @@ import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
 const BUILTIN = { name: "emoji64", base: "models/emoji64/", about: "models/emoji64.json" };
 
 /** For a checkpoint that says nothing of how to use it: diffusers' own guidance, half its steps. */
-const USUAL = { steps: "25", guidanceScale: "7.5", solver: "" };
+const USUAL = { steps: "25", guidanceScale: "7.5", solver: "", preview: "" };
 
 /** Errors after which the pipeline can still be used. */
 const HARMLESS = ["invalid-option", "busy"];
@@ -27,8 +41,10 @@ let pipeline;
 let loading;
 /** Ends the newest run, likewise. @type {AbortController | undefined} */
 let running;
-/** Loads again what was asked for last. */
-let reload = loadBuiltin;
+/** What is open, or was asked for last; `address` of what others can open too. @type {{ source: Source, name: string, address?: string, variant?: string }} */
+let model = { source: BUILTIN.base, name: BUILTIN.name };
+/** What the pictures on the film were made with. @type {import("./metadata.js").Made | undefined} */
+let made;
 
 /** @param {"loading" | "ready" | "sampling" | "done" | "error"} state */
 function setState(state) {
@@ -76,11 +92,11 @@ function clearMessages() {
 }
 
 /**
- * @param {Source} source
- * @param {string} name
+ * Loads {@link model}, in place of what is open.
  * @returns {Promise<boolean>} whether it was loaded
  */
-async function load(source, name) {
+async function load() {
+  const { source, name, variant } = model;
   loading?.abort();
   running = undefined;
   const { signal } = (loading = new AbortController());
@@ -99,7 +115,7 @@ async function load(source, name) {
       progress.value = loaded / total;
       say(`Loading ${name}: ${megabytes(loaded)} of ${megabytes(total)} MB`);
     };
-    const opened = await Pipeline.load(source, { device, onProgress, signal });
+    const opened = await Pipeline.load(source, { device, variant, onProgress, signal });
     if (overtaken()) {
       await opened.dispose();
       return false;
@@ -110,7 +126,9 @@ async function load(source, name) {
       showError(error instanceof AbortError ? new AbortError("aborted", "Loading was cancelled.") : error);
     return false;
   }
-  enablePrompts(pipeline.info.takesPrompt);
+  showFieldsFor(pipeline.info);
+  loras.clear();
+  if (pipeline.info.needsImage) /** @type {HTMLDetailsElement} */ (element("more")).open = true;
   showDevice(pipeline.device);
   setState("ready");
   say(`${name} is ready`, { aloud: true });
@@ -120,29 +138,32 @@ async function load(source, name) {
 async function run() {
   if (!pipeline) return;
   const parameters = readParameters();
-  const { prompt, negativePrompt, solver } = parameters;
+  const { info } = pipeline;
   const { signal } = (running = new AbortController());
   const overtaken = () => running?.signal !== signal;
-  history.replaceState(null, "", linkTo(parameters));
+  history.replaceState(null, "", linkTo(parameters, model.address));
   clearMessages();
-  film.begin(Number(parameters.steps));
+  const seeds = seedsOf(parameters);
+  film.begin(
+    Number(parameters.steps),
+    seeds.map((seed) => `seed ${seed}`),
+  );
   // On a phone the pictures are below the form.
   element("canvas").scrollIntoView({ block: "nearest" });
   progress.value = 0;
   setState("sampling");
   say("Preparing", { aloud: true });
+  const image = info.takesImage ? easel.picture() : undefined;
+  const given = Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== ""));
+  made = { ...given, model: model.name };
+  if (image) made.image = easel.pictureName();
+  if (loras.named().length > 0) made.loras = loras.named();
   let count = 0;
   let spent = 0;
   try {
-    const steps = pipeline.sample({
-      prompt,
-      negativePrompt,
-      seed: BigInt(parameters.seed),
-      steps: Number(parameters.steps),
-      guidanceScale: Number(parameters.guidanceScale),
-      solver: solver || undefined,
-      signal,
-    });
+    await pipeline.setLoras(loras.chosen(), { signal });
+    const options = { ...optionsOf(parameters), image, mask: image && info.takesMask ? easel.mask() : undefined };
+    const steps = pipeline.sample({ ...options, signal });
     for await (const step of steps) {
       if (count === 0) showNotice(steps.warning);
       film.add(step);
@@ -165,28 +186,38 @@ async function run() {
   say(`${count} steps in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`, { aloud: true });
 }
 
-function loadBuiltin() {
-  return load(BUILTIN.base, BUILTIN.name);
-}
-
 /** The built-in model, in place of the one that is open. */
 function openBuiltin() {
-  reload = loadBuiltin;
+  model = { source: BUILTIN.base, name: BUILTIN.name };
   button("builtin").hidden = true;
-  return Promise.all([loadBuiltin(), showAbout()]);
+  return Promise.all([load(), showAbout()]);
 }
 
 /**
- * @param {Map<string, File>} files
- * @param {string} name
+ * A checkpoint of the visitor's own, or at an address of theirs.
+ * @param {typeof model} opened
  */
-function openFolder(files, name) {
-  reload = () => load(files, name);
+function open(opened) {
+  model = opened;
   button("builtin").hidden = false;
   element("examples").hidden = true;
   element("vocabulary").hidden = true;
   writeParameters(USUAL);
-  return reload();
+  return load();
+}
+
+/**
+ * @param {string} address
+ * @param {string} [variant]
+ */
+function openAddress(address, variant) {
+  const name =
+    address
+      .replace(/[?#].*$/, "")
+      .split("/")
+      .filter(Boolean)
+      .at(-1) ?? address;
+  return open({ source: address, name, address, variant });
 }
 
 /**
@@ -194,17 +225,56 @@ function openFolder(files, name) {
  * @param {string} name
  * @param {unknown} error
  */
-function refuseFolder(name, error) {
+function refuse(name, error) {
   showNotice(`${name} could not be read: ${error instanceof Error ? error.message : error}`);
+}
+
+/**
+ * A picture that says what it was made with is taken at its word. Any other is one to start from.
+ * @param {File} file
+ */
+async function takePicture(file) {
+  try {
+    const found = file.type === "image/png" ? await readMade(file) : undefined;
+    if (found) restore(found, file.name);
+    else if (pipeline?.info.takesImage) await startFrom(file);
+    else showNotice(`${file.name} does not say what it was made with, and ${model.name} cannot start from a picture`);
+  } catch (error) {
+    refuse(file.name, error);
+  }
+}
+
+/**
+ * @param {Record<string, unknown>} found
+ * @param {string} file
+ */
+function restore(found, file) {
+  const { model: madeBy, ...rest } = found;
+  const fits = (/** @type {unknown} */ value) => typeof value === "string" || typeof value === "number";
+  const [known, other] = [true, false].map((wanted) =>
+    Object.entries(rest).filter(([name, value]) => (isParameter(name) && fits(value)) === wanted),
+  );
+  restoreParameters(Object.fromEntries(known.map(([name, value]) => [name, String(value)])));
+  const notes = [`the settings of ${file} are restored`];
+  if (madeBy !== undefined && madeBy !== model.name) notes.push(`it was made by ${madeBy}`);
+  if (other.length > 0)
+    notes.push(`what else it was made with is up to you: ${other.map(([name]) => name).join(", ")}`);
+  showNotice(notes.join("; "));
+}
+
+/** @param {Blob} picture @param {string} [name] */
+async function startFrom(picture, name = picture instanceof File ? picture.name : "the one that was shown") {
+  await easel.put(picture, name);
+  /** @type {HTMLDetailsElement} */ (element("more")).open = true;
 }
 
 /** Offers the built-in model's examples, with the settings that suit it. The page works without them. */
 async function showAbout() {
   const response = await fetch(BUILTIN.about).catch(() => undefined);
   if (!response?.ok) return;
-  /** @type {{ steps: number, guidanceScale: number, solver: string, prompts: string[], styles: string[], glyphs: string[] }} */
-  const { steps, guidanceScale, solver, prompts, styles, glyphs } = await response.json();
-  writeParameters({ prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver });
+  /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[], styles: string[], glyphs: string[] }} */
+  const { steps, guidanceScale, solver, preview, prompts, styles, glyphs } = await response.json();
+  writeParameters({ prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver, preview });
 
   const examples = element("examples");
   examples.replaceChildren(...prompts.map((prompt) => chip(prompt, () => prompt)));
@@ -238,7 +308,7 @@ function showDevice({ kind, name, reason }) {
 }
 
 async function share() {
-  const link = linkTo(readParameters());
+  const link = linkTo(readParameters(), model.address);
   history.replaceState(null, "", link);
   try {
     await navigator.clipboard.writeText(link);
@@ -248,21 +318,33 @@ async function share() {
   }
 }
 
-async function download() {
-  const step = film.shownStep();
-  if (!step) return;
-  const { prompt, seed } = readParameters();
-  const words = prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
-  const state = step.index + 1 === step.total ? [] : ["step", step.index + 1];
-  const blob = await new Promise((resolve) =>
-    /** @type {HTMLCanvasElement} */ (element("canvas")).toBlob(resolve, "image/png"),
-  );
-  if (!blob) {
+/** The picture on the plate as a PNG that says what it was made with. */
+async function shownPicture() {
+  const shown = film.shownStep();
+  if (!shown || !made || !pipeline) return undefined;
+  const canvas = /** @type {HTMLCanvasElement} */ (element("canvas"));
+  /** @type {Blob | null} */
+  const png = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  if (!png) {
     say("This browser could not make a PNG of the picture", { aloud: true });
-    return;
+    return undefined;
   }
+  // Each of several pictures has a seed of its own, and is drawn again by it alone.
+  const { pictures, ...one } = made;
+  const seed = String(seedsOf({ seed: "0", pictures: "1", ...made })[shown.picture]);
+  const { width, height } = canvas;
+  const file = await withMade(png, { ...one, seed }, { width, height, scheduler: pipeline.info.scheduler });
+  return { file, step: shown.step, seed };
+}
+
+async function download() {
+  const shown = await shownPicture();
+  if (!shown) return;
+  const { file, step, seed } = shown;
+  const words = made?.prompt?.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
+  const state = step.index + 1 === step.total ? [] : ["step", step.index + 1];
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
+  link.href = URL.createObjectURL(file);
   link.download = `${[...words, seed, ...state].join("-")}.png`;
   link.click();
   URL.revokeObjectURL(link.href);
@@ -287,7 +369,7 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", () => {
   const { parameters, run } = readAddress();
-  writeParameters(parameters);
+  restoreParameters(parameters);
   if (run && !button("start").disabled) form.requestSubmit();
 });
 button("cancel").addEventListener("click", () =>
@@ -296,13 +378,50 @@ button("cancel").addEventListener("click", () =>
 button("dice").addEventListener("click", () => writeParameters({ seed: anySeed() }));
 button("share").addEventListener("click", share);
 button("download").addEventListener("click", download);
-button("retry").addEventListener("click", () => reload());
-button("builtin").addEventListener("click", () => openBuiltin());
-acceptFolders(openFolder, refuseFolder);
+button("retry").addEventListener("click", load);
+button("builtin").addEventListener("click", openBuiltin);
+button("start-shown").addEventListener("click", async () => {
+  const shown = await shownPicture();
+  if (shown) await startFrom(shown.file);
+});
+button("start-remove").addEventListener("click", easel.remove);
+button("mask-clear").addEventListener("click", easel.clearMask);
+for (const [id, take] of /** @type {const} */ ([
+  ["start-file", startFrom],
+  ["mask-file", easel.putMask],
+  ["lora-file", loras.add],
+])) {
+  const input = /** @type {HTMLInputElement} */ (element(id));
+  input.addEventListener("change", async () => {
+    const [file] = input.files ?? [];
+    input.value = "";
+    if (!file) return;
+    try {
+      await take(file);
+    } catch (error) {
+      refuse(file.name, error);
+    }
+  });
+}
+element("opener").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { address, variant } = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element("opener"))));
+  openAddress(String(address).trim(), String(variant).trim() || undefined);
+  element("form").scrollIntoView({ block: "nearest" });
+});
+acceptFiles({
+  checkpoint: (source, name) => open({ source, name }),
+  lora: loras.add,
+  picture: takePicture,
+  unreadable: refuse,
+});
 
 // What the visitor types while the model loads is kept; a link's values come before that.
 const address = readAddress();
 writeParameters({ ...USUAL, seed: anySeed() });
-const [isLoaded] = await Promise.all([loadBuiltin(), showAbout().then(() => writeParameters(address.parameters))]);
+const opening = address.model ? openAddress(address.model) : load();
+const about = address.model ? undefined : showAbout();
+await about;
+writeParameters(address.parameters);
 // Through the form, so that a link's values are checked like typed ones.
-if (isLoaded && address.run) form.requestSubmit();
+if ((await opening) && address.run) form.requestSubmit();

@@ -1,7 +1,8 @@
 // @ts-check
-// The steps of a run as they are looked at: two plates for the step shown, a filmstrip of all, a scrubber.
+// The steps of a run as they are looked at: two plates for the step shown, a filmstrip of all, a scrubber; of one
+// picture at a time, where several are drawn at once.
 
-/** @import { Step } from "./pkg/index.js" */
+/** @import { BareStep } from "./pkg/index.js" */
 
 const THUMBNAIL = 128;
 
@@ -13,11 +14,14 @@ const strip = /** @type {HTMLElement} */ (document.getElementById("filmstrip"));
 const frames = /** @type {HTMLOListElement} */ (strip.querySelector("ol"));
 const scrub = /** @type {HTMLInputElement} */ (document.getElementById("scrub"));
 const caption = /** @type {HTMLElement} */ (document.getElementById("frame"));
+const choice = /** @type {HTMLElement} */ (document.getElementById("pictures-drawn"));
 const scratch = document.createElement("canvas");
 
-/** @type {Step[]} */
+/** @type {BareStep[]} */
 let steps = [];
 let shown = -1;
+/** Which of the pictures that are drawn at once is looked at. */
+let picture = 0;
 
 scrub.addEventListener("input", () => show(scrub.valueAsNumber));
 
@@ -40,10 +44,14 @@ for (const type of /** @type {const} */ (["pointerdown", "pointermove"])) {
 /**
  * Clears the film for a run.
  * @param {number} total how many steps it will have
+ * @param {string[]} names what to call the pictures that are drawn at once
  */
-export function begin(total) {
+export function begin(total, names) {
   steps = [];
   shown = -1;
+  picture = 0;
+  choice.hidden = names.length < 2;
+  choice.replaceChildren(...names.map(chooser));
   frames.replaceChildren();
   strip.style.setProperty("--frames", String(Math.max(total, 1)));
   scrub.max = scrub.value = "0";
@@ -54,25 +62,53 @@ export function begin(total) {
 
 /**
  * Adds the next step, and shows it unless the viewer has gone back to an earlier one.
- * @param {Step} step
+ * @param {BareStep} step
  */
 export function add(step) {
   const follows = shown === steps.length - 1;
   steps.push(step);
   const frame = document.createElement("li");
   frame.dataset.step = String(step.index);
-  const t = document.createElement("span");
-  t.textContent = String(Math.round(step.timestep));
-  frame.append(thumbnail(step.image), thumbnail(step.denoised), t);
+  fill(frame, step);
   frames.append(frame);
   scrub.max = String(steps.length - 1);
   scrub.disabled = false;
   if (follows) show(step.index);
 }
 
-/** @returns {Step | undefined} the step on the plates */
+/** @returns {{ step: BareStep, picture: number } | undefined} the step on the plates, and of which picture */
 export function shownStep() {
-  return steps[shown];
+  const step = steps[shown];
+  return step && { step, picture };
+}
+
+/**
+ * A button that turns the film to one of the pictures.
+ * @param {string} name
+ * @param {number} index
+ */
+function chooser(name, index) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = name;
+  button.ariaPressed = String(index === picture);
+  button.addEventListener("click", () => {
+    picture = index;
+    [...choice.children].forEach((other, at) => (other.ariaPressed = String(at === index)));
+    steps.forEach((step, at) => fill(frames.children[at], step));
+    show(shown);
+  });
+  return button;
+}
+
+/**
+ * @param {Element} frame
+ * @param {BareStep} step
+ */
+function fill(frame, step) {
+  const t = document.createElement("span");
+  t.textContent = String(Math.round(step.timestep));
+  frame.replaceChildren(thumbnail(step.images[picture]), thumbnail(step.denoisedImages[picture]), t);
 }
 
 /** @param {number} index */
@@ -86,8 +122,8 @@ function show(index) {
   keepInView(frame);
 
   const place = `step ${index + 1} of ${step.total}, t = ${Number(step.timestep.toFixed(1))}`;
-  draw(plates.image, step.image, `x t, the sample after ${place}`);
-  draw(plates.denoised, step.denoised, `x hat 0, the prediction in ${place}`);
+  draw(plates.image, step.images[picture], `x t, the sample after ${place}`);
+  draw(plates.denoised, step.denoisedImages[picture], `x hat 0, the prediction in ${place}`);
   caption.textContent = `after ${place}`;
   scrub.value = String(index);
   scrub.setAttribute("aria-valuetext", place);
@@ -95,21 +131,23 @@ function show(index) {
 
 /**
  * @param {HTMLCanvasElement} canvas
- * @param {ImageData} image
+ * @param {ImageData | undefined} image
  * @param {string} label
  */
 function draw(canvas, image, label) {
-  canvas.width = image.width;
-  canvas.height = image.height;
-  canvas.getContext("2d")?.putImageData(image, 0, 0);
-  canvas.setAttribute("aria-label", label);
+  // Setting the size clears it too: of a step without pictures nothing is to be seen.
+  canvas.width = image?.width ?? canvas.width;
+  canvas.height = image?.height ?? canvas.height;
+  if (image) canvas.getContext("2d")?.putImageData(image, 0, 0);
+  canvas.setAttribute("aria-label", image ? label : `${label}: no preview`);
 }
 
 /**
  * A copy that is small also where the pictures are not: a film of large ones would hold every pixel twice.
- * @param {ImageData} image
+ * @param {ImageData} [image]
  */
 function thumbnail(image) {
+  if (!image) return document.createElement("canvas");
   const scale = Math.min(1, THUMBNAIL / Math.max(image.width, image.height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.round(image.width * scale);

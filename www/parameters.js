@@ -1,9 +1,9 @@
 // @ts-check
-// The form's values: read for a run, kept in the address, restored from a shared link.
+// The form's values: read for a run, kept in the address and in pictures, restored from both.
 
-/** @typedef {{ prompt: string, negativePrompt: string, seed: string, steps: string, guidanceScale: string, solver: string }} Parameters */
+/** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
 
-/** Which element holds which parameter. The names in a link are the package's own option names. */
+/** Which element holds which parameter. The names in a link are the package's own, but for `pictures`: as many seeds. */
 const FIELDS = {
   prompt: "prompt",
   negativePrompt: "negative-prompt",
@@ -11,10 +11,45 @@ const FIELDS = {
   steps: "steps",
   guidanceScale: "guidance",
   solver: "solver",
+  preview: "preview",
+  pictures: "pictures",
+  width: "width",
+  height: "height",
+  strength: "strength",
+  noiseLevel: "noise-level",
+  guidanceRescale: "guidance-rescale",
+  eta: "eta",
+  clipSkip: "clip-skip",
+  longPrompts: "long-prompts",
 };
 
+/** As they are typed: what is left to the model is empty. @typedef {Record<keyof typeof FIELDS, string>} Parameters */
+
+/** Parameters that are numbers to the package. The seed is one too, but too large for a number. */
+const NUMBERS = /** @type {const} */ ([
+  "steps",
+  "guidanceScale",
+  "width",
+  "height",
+  "strength",
+  "noiseLevel",
+  "guidanceRescale",
+  "eta",
+  "clipSkip",
+]);
+
+const NAMES = /** @type {(keyof Parameters)[]} */ (Object.keys(FIELDS));
+
 /**
- * @param {keyof typeof FIELDS} name
+ * @param {string} name
+ * @returns {name is keyof Parameters}
+ */
+export function isParameter(name) {
+  return Object.hasOwn(FIELDS, name);
+}
+
+/**
+ * @param {keyof Parameters} name
  * @returns {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement}
  */
 function field(name) {
@@ -22,13 +57,12 @@ function field(name) {
 }
 
 /**
- * What a run is to be made with. A prompt that means nothing to the model is kept in its field, but not read.
+ * What a run is to be made with. What means nothing to the model is kept in its field, but not read.
  * @returns {Parameters}
  */
 export function readParameters() {
-  const names = /** @type {(keyof Parameters)[]} */ (Object.keys(FIELDS));
   const read = (/** @type {keyof Parameters} */ name) => (field(name).disabled ? "" : field(name).value.trim());
-  return /** @type {Parameters} */ (Object.fromEntries(names.map((name) => [name, read(name)])));
+  return /** @type {Parameters} */ (Object.fromEntries(NAMES.map((name) => [name, read(name)])));
 }
 
 /** @param {Partial<Parameters>} parameters */
@@ -37,22 +71,65 @@ export function writeParameters(parameters) {
 }
 
 /**
- * What the address carries: parameters, and whether they ask to be run at once.
- * @returns {{ parameters: Partial<Parameters>, run: boolean }}
+ * Writes what somebody else's run was made with, and empties what it was made without. Fields that cannot be empty keep
+ * what they have.
+ * @param {Partial<Parameters>} parameters
+ */
+export function restoreParameters(parameters) {
+  writeParameters(Object.fromEntries(NAMES.filter((name) => !field(name).required).map((name) => [name, ""])));
+  writeParameters(parameters);
+}
+
+/**
+ * The parameters as the package's options.
+ * @param {Parameters} parameters
+ * @returns {SampleOptions}
+ */
+export function optionsOf(parameters) {
+  const { prompt, negativePrompt, seed, solver, preview, longPrompts } = parameters;
+  const given = NUMBERS.filter((name) => parameters[name] !== "").map((name) => [name, Number(parameters[name])]);
+  const seeds = seedsOf(parameters);
+  return {
+    prompt,
+    negativePrompt: negativePrompt || undefined,
+    ...(seeds.length > 1 ? { seeds, numImagesPerPrompt: seeds.length } : { seed: BigInt(seed) }),
+    solver: solver || undefined,
+    preview: /** @type {SampleOptions["preview"]} */ (preview || undefined),
+    longPrompts: /** @type {SampleOptions["longPrompts"]} */ (longPrompts || undefined),
+    ...Object.fromEntries(given),
+  };
+}
+
+/**
+ * The seeds of the pictures that are drawn at once: one after the other, so that each can be drawn again by itself.
+ * @param {Pick<Parameters, "seed" | "pictures">} parameters
+ */
+export function seedsOf({ seed, pictures }) {
+  const last = 2n ** 64n - 1n;
+  const seeds = Array.from({ length: Number(pictures || 1) }, (_, at) => BigInt(seed) + BigInt(at));
+  // After the largest comes 0.
+  return seeds.map((seed) => seed & last);
+}
+
+/**
+ * What the address carries: parameters, the address of a checkpoint, and whether a run is asked for at once.
+ * @returns {{ parameters: Partial<Parameters>, model: string | null, run: boolean }}
  */
 export function readAddress() {
   const carried = new URLSearchParams(location.hash.slice(1));
-  const known = [...carried].filter(([name]) => Object.hasOwn(FIELDS, name));
-  return { parameters: Object.fromEntries(known), run: carried.has("run") };
+  const known = [...carried].filter(([name]) => isParameter(name));
+  return { parameters: Object.fromEntries(known), model: carried.get("model"), run: carried.has("run") };
 }
 
 /**
  * A link to this page that carries the parameters, and runs them when it is opened.
  * @param {Parameters} parameters
+ * @param {string} [model] the checkpoint's address, if it is not the page's own
  */
-export function linkTo(parameters) {
+export function linkTo(parameters, model) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== "");
   const link = new URL(location.href);
-  link.hash = new URLSearchParams({ ...parameters, run: "1" }).toString();
+  link.hash = new URLSearchParams([...(model ? [["model", model]] : []), ...given, ["run", "1"]]).toString();
   return link.href;
 }
 
@@ -61,7 +138,18 @@ export function anySeed() {
   return String(crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000);
 }
 
-/** @param {boolean} enabled whether a prompt means anything to the model */
-export function enablePrompts(enabled) {
-  field("prompt").disabled = field("negativePrompt").disabled = !enabled;
+/**
+ * Shows the fields that mean something to a model, and hides the others: `data-needs` names what the model has to take.
+ * @param {ModelInfo} info
+ */
+export function showFieldsFor(info) {
+  const takes = { ...info, takesStrength: info.takesImage && !info.takesNoiseLevel };
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-needs]"))) {
+    part.hidden = !takes[/** @type {keyof typeof takes} */ (part.dataset.needs)];
+  }
+  for (const name of NAMES) field(name).disabled = field(name).closest("[data-needs][hidden]") !== null;
+  const [width, height] = [field("width"), field("height")].map((side) => /** @type {HTMLInputElement} */ (side));
+  for (const side of [width, height]) side.step = side.min = String(info.sizeMultiple);
+  width.placeholder = String(info.width);
+  height.placeholder = String(info.height);
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Map, Value};
-use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent};
-use undiffuse::weights::{DirectorySource, SafetensorsReader};
+use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent, OpenOptions};
+use undiffuse::weights::{DirectorySource, TensorFile};
 
 use super::Error;
 use super::output::result;
@@ -83,7 +83,7 @@ impl Report {
         let version = text("_diffusers_version").map_or(String::new(), |v| format!(", saved by diffusers {v}"));
         self.line("pipeline", format!("{}{version}", text("_class_name").unwrap_or("of no class")));
 
-        let opened = Checkpoint::open(&DirectorySource::new(folder)).await;
+        let opened = Checkpoint::open(&DirectorySource::new(folder), &OpenOptions::default()).await;
         if let Err(error) = &opened {
             self.problem(error.to_string());
         }
@@ -122,7 +122,7 @@ impl Report {
         }
         let source = DirectorySource::new(folder);
         for file in weight_files(folder) {
-            let described = SafetensorsReader::open(&source, &file).await.map(|reader| describe(&reader));
+            let described = TensorFile::open(&source, &file).await.map(|file| describe(&file));
             self.line("", described.unwrap_or_else(|error| error.to_string()));
         }
         Ok(())
@@ -210,9 +210,9 @@ fn weight_files(folder: &Path) -> Vec<String> {
 }
 
 /// `diffusion_pytorch_model.safetensors: 860,000,000 parameters, 1.72 GB, F16`
-fn describe(reader: &SafetensorsReader) -> String {
+fn describe(file: &TensorFile) -> String {
     let mut parameters: BTreeMap<&str, u64> = BTreeMap::new();
-    for tensor in reader.tensors() {
+    for tensor in file.tensors() {
         *parameters.entry(tensor.dtype.name()).or_default() += tensor.byte_length() / tensor.dtype.size() as u64;
     }
     let total = HumanCount(parameters.values().sum());
@@ -220,5 +220,5 @@ fn describe(reader: &SafetensorsReader) -> String {
         0 | 1 => parameters.into_keys().collect(),
         _ => parameters.iter().map(|(dtype, n)| format!("{} {dtype}", HumanCount(*n))).collect::<Vec<_>>().join(" + "),
     };
-    format!("{}: {total} parameters, {}, {dtypes}", reader.file(), DecimalBytes(reader.total_bytes()))
+    format!("{}: {total} parameters, {}, {dtypes}", file.file(), DecimalBytes(file.total_bytes()))
 }

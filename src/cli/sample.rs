@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::DecimalBytes;
 use undiffuse::diffusion::Solver;
-use undiffuse::pipeline::{Checkpoint, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
+use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
 use undiffuse::weights::DirectorySource;
 
-use super::output::{Output, note, result};
+use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
 use super::{Error, device, scheduler};
 
@@ -101,7 +101,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if !args.model.is_dir() {
         return Err(Error::path(&args.model, "there is no such folder; give the folder of a checkpoint"));
     }
-    let checkpoint = Checkpoint::open(&DirectorySource::new(&args.model)).await;
+    let checkpoint = Checkpoint::open(&DirectorySource::new(&args.model), &OpenOptions::default()).await;
     let checkpoint = checkpoint.map_err(|error| Error::checkpoint(&args.model, error))?;
     if checkpoint.info().takes_prompt && args.prompt.is_none() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
@@ -117,7 +117,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         eta: args.eta,
         height: args.height,
         width: args.width,
-        preview: Preview::Last,
+        preview: Preview::None,
     };
     let pipeline = load(checkpoint, &args.model, args.device).await?;
     let mut sampler = pipeline.sampler(options).await?;
@@ -174,7 +174,7 @@ async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rg
             trace.timesteps.push(step.timestep as f32);
             trace.latents.extend(sampler.latents().await?);
         }
-        picture = step.image;
+        picture = step.images.into_iter().next();
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -183,12 +183,6 @@ async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rg
     note(format_args!("{total} step{s}, {milliseconds:.1} ms per step"));
     // A table has at least one step, and the last one is decoded.
     Ok(picture.unwrap_or(Rgba { width: 0, height: 0, pixels: Vec::new() }))
-}
-
-/// A progress bar on stderr, drawn only where that is a terminal.
-fn bar(template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style)
 }
 
 /// What a run went through.

@@ -31,6 +31,9 @@ pub fn activate(values: &mut [f32], activation: Activation) {
         Activation::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),
         Activation::Mish => each(values, mish),
         Activation::Relu => each(values, |x| x.max(0.0)),
+        Activation::Tanh => each(values, tanh),
+        Activation::Exp => each(values, exp),
+        Activation::Sqrt => each(values, f32::sqrt),
     }
 }
 

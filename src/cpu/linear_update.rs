@@ -15,11 +15,13 @@ pub struct Operands<'a> {
     pub history: &'a [f32],
     /// The coefficient vector.
     pub coefficients: &'a [f32],
+    /// As long as `sample`, if it is given.
+    pub x0: Option<&'a [f32]>,
 }
 
 /// `out` stacks the new sample, x0, and the new history.
 pub fn linear_update(operands: Operands, out: &mut [f32]) {
-    let Operands { sample, model_output, noise, history, coefficients } = operands;
+    let Operands { sample, model_output, noise, history, coefficients, x0 } = operands;
     let n = sample.len();
     for i in 0..n {
         let mut output = model_output[i];
@@ -27,7 +29,8 @@ pub fn linear_update(operands: Operands, out: &mut [f32]) {
             output += coefficients[GUIDANCE] * (model_output[n + i] - output);
         }
         let clip = coefficients[CLIP];
-        let x0 = (coefficients[X0_SAMPLE] * sample[i] + coefficients[X0_OUTPUT] * output).clamp(-clip, clip);
+        let predicted = || (coefficients[X0_SAMPLE] * sample[i] + coefficients[X0_OUTPUT] * output).clamp(-clip, clip);
+        let x0 = x0.map_or_else(predicted, |x0| x0[i]);
         let mut terms = [0.0; TERMS];
         terms[..4].copy_from_slice(&[sample[i], output, x0, noise[i]]);
         for slot in 0..HISTORY {

@@ -8,6 +8,7 @@ mod attention;
 mod convolution;
 mod elementwise;
 mod gemm;
+mod guidance;
 mod layout;
 mod linear_update;
 mod math;
@@ -15,6 +16,7 @@ mod norm;
 mod parallel;
 mod program;
 mod resample;
+mod threshold;
 mod timestep_embedding;
 mod weights;
 

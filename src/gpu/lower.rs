@@ -212,11 +212,27 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
                 let reads = [Operand::Node(*timestep), frequencies];
                 self.dispatch(kernels::TIMESTEP_EMBEDDING.kernel(), &reads, y, &[elements], parameters)
             }
-            Op::LinearUpdate { sample, model_output, noise, history, coefficients } => {
+            Op::Guidance { model_output, coefficients, rescale } => {
+                let kernel = kernels::GUIDANCE.kernel();
+                let reads = [model_output, coefficients].map(|&id| Operand::Node(id));
+                let image = elements / node.shape[0];
+                let lanes = [node.shape[0], kernel.entry.workgroup as usize];
+                self.dispatch(kernel, &reads, y, &lanes, [image as u32, rescale.to_bits()])
+            }
+            Op::Threshold { x, ratio, max_value } => {
+                let kernel = kernels::THRESHOLD.kernel();
+                let image = elements / node.shape[0];
+                let lanes = [node.shape[0], kernel.entry.workgroup as usize];
+                let parameters = [image as u32, ratio.to_bits(), max_value.to_bits()];
+                self.dispatch(kernel, &[Operand::Node(*x)], y, &lanes, parameters)
+            }
+            Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
                 let count = self.graph.node(*sample).elements();
                 let guided = self.graph.node(*model_output).elements() > count;
-                let reads = [sample, model_output, noise, history, coefficients].map(|&id| Operand::Node(id));
-                self.dispatch(kernels::LINEAR_UPDATE.kernel(), &reads, y, &[count], [u32::from(guided)])
+                let [a, b, c, d, e] = [sample, model_output, noise, history, coefficients].map(|&id| Operand::Node(id));
+                let reads = [a, b, c, d, e, x0.map_or(ABSENT, Operand::Node)];
+                let parameters = [u32::from(guided), u32::from(x0.is_some())];
+                self.dispatch(kernels::LINEAR_UPDATE.kernel(), &reads, y, &[count], parameters)
             }
             Op::PackRgba8 { x } => {
                 let shape = self.shape(*x);

@@ -324,7 +324,63 @@ impl<'b> Scope<'b> {
         self.push(op, vec![batch, dim], DType::F32)
     }
 
-    /// Guidance and a solver's update; the result stacks the new sample, x0 and the new history (see [`update`]).
+    /// Guidance by itself, `[2 * batch, ...]` → `[batch, ...]`: needed where it is rescaled, or where something else than
+    /// [`Scope::linear_update`] reads the guided output. `coefficients` are those of the update.
+    pub fn guidance(&self, model_output: NodeId, coefficients: NodeId, rescale: f32) -> Result<NodeId, Error> {
+        let mut shape = self.shape(model_output);
+        match shape.first_mut() {
+            Some(rows) if rows.is_multiple_of(2) => *rows /= 2,
+            _ => return Err(self.error(format!("guidance needs two halves of a batch, got {shape:?}"))),
+        }
+        if self.shape(coefficients) != [update::COEFFICIENTS] || !(0.0..=1.0).contains(&rescale) {
+            let found = self.shape(coefficients);
+            return Err(self.error(format!("guidance with coefficients of shape {found:?}, rescaled by {rescale}")));
+        }
+        self.push(Op::Guidance { model_output, coefficients, rescale }, shape, DType::F32)
+    }
+
+    /// x0 = a·sample + b·output with the update's own a and b, not clipped: what [`Scope::threshold`] is applied to.
+    /// `model_output` is the output after guidance.
+    pub fn predict_x0(&self, sample: NodeId, model_output: NodeId, coefficients: NodeId) -> Result<NodeId, Error> {
+        let of_sample = self.mul(sample, self.number(coefficients, update::X0_SAMPLE, sample)?)?;
+        let of_output = self.mul(model_output, self.number(coefficients, update::X0_OUTPUT, sample)?)?;
+        self.add(of_sample, of_output)
+    }
+
+    /// Number `index` of the vector `numbers`, to be broadcast over a tensor of the rank of `like`.
+    fn number(&self, numbers: NodeId, index: usize, like: NodeId) -> Result<NodeId, Error> {
+        self.reshape(self.slice(numbers, 0, index, 1)?, &vec![1; self.shape(like).len()])
+    }
+
+    /// Dynamic thresholding of `[batch, ...]`, each image by itself.
+    pub fn threshold(&self, x: NodeId, ratio: f32, max_value: f32) -> Result<NodeId, Error> {
+        let shape = self.shape(x);
+        if shape.is_empty() || !(0.0..=1.0).contains(&ratio) || max_value.is_nan() || max_value <= 0.0 {
+            return Err(self.error(format!("a threshold at the quantile {ratio} of {shape:?}, at most {max_value}")));
+        }
+        self.push(Op::Threshold { x, ratio, max_value }, shape, DType::F32)
+    }
+
+    /// `noise` times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
+    /// v = `variance`, the second half of the output's channels, and `[a, b]` = `line`.
+    ///
+    /// The deviation of `variance_type` `learned` is [`Activation::Sqrt`] of 1·v + 0. That of `learned_range` is
+    /// [`Activation::Exp`] of (max − min)/4·v + (max + min)/4, where max and min are the logarithms of β_t and of the
+    /// posterior's variance: half of their interpolation by (v + 1)/2 (Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15).
+    pub fn learned_noise(
+        &self,
+        noise: NodeId,
+        variance: NodeId,
+        line: NodeId,
+        deviation: Activation,
+    ) -> Result<NodeId, Error> {
+        let scaled = self.mul(variance, self.number(line, 0, variance)?)?;
+        let shifted = self.add(scaled, self.number(line, 1, variance)?)?;
+        self.mul(noise, self.activate(shifted, deviation)?)
+    }
+
+    /// Guidance and a solver's update; the result stacks the new sample, x0 and the new history (see [`update`]). `x0`
+    /// replaces the one that the coefficients would make.
     pub fn linear_update(
         &self,
         sample: NodeId,
@@ -332,6 +388,7 @@ impl<'b> Scope<'b> {
         noise: NodeId,
         history: NodeId,
         coefficients: NodeId,
+        x0: Option<NodeId>,
     ) -> Result<NodeId, Error> {
         let mut shape = self.shape(sample);
         let times = |n: usize| {
@@ -343,12 +400,13 @@ impl<'b> Scope<'b> {
         let fits = (output == shape || output == times(2))
             && self.shape(noise) == shape
             && self.shape(history) == times(update::HISTORY)
-            && self.shape(coefficients) == [update::COEFFICIENTS];
+            && self.shape(coefficients) == [update::COEFFICIENTS]
+            && x0.is_none_or(|x0| self.shape(x0) == shape);
         if !fits {
             return Err(self.error(format!("update of a sample {shape:?} by a model output {output:?}")));
         }
         shape[0] *= update::RESULTS;
-        self.push(Op::LinearUpdate { sample, model_output, noise, history, coefficients }, shape, DType::F32)
+        self.push(Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }, shape, DType::F32)
     }
 
     /// `[batch, 1 or 3 channels, height, width]` in −1..1 as RGBA8 pixels `[batch, height, width]`.

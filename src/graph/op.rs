@@ -42,6 +42,12 @@ pub enum Activation {
     Mish,
     /// max(x, 0).
     Relu,
+    /// tanh(x).
+    Tanh,
+    /// eˣ, for exponents from −80 to 80.
+    Exp,
+    /// √x; of a negative number it is not a number, which the run then reports.
+    Sqrt,
 }
 
 /// Element-wise operations on two tensors.
@@ -206,6 +212,27 @@ pub enum Op {
         /// Largest period, 10000 in all known models.
         max_period: f32,
     },
+    /// Classifier-free guidance with rescaling (Lin et al. 2023, arXiv 2305.08891, equations 15 and 16; diffusers'
+    /// `rescale_noise_cfg`): guided = u + g·(c − u), then (φ·std(c)/std(guided) + 1 − φ)·guided with the standard
+    /// deviations over each image.
+    Guidance {
+        /// `[2 * batch, ...]`, the unconditional half u first, then the conditional half c; the result is `[batch, ...]`.
+        model_output: NodeId,
+        /// As of [`Op::LinearUpdate`], of which only g = [`update::GUIDANCE`] is read.
+        coefficients: NodeId,
+        /// φ, `guidance_rescale`.
+        rescale: f32,
+    },
+    /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): s is the `ratio` quantile of |x| over each
+    /// image, at least 1 and then at most `max_value`; x is clamped to ±s and divided by s.
+    Threshold {
+        /// `[batch, ...]`.
+        x: NodeId,
+        /// `dynamic_thresholding_ratio`; between two values the quantile is linear, as `torch.quantile` has it.
+        ratio: f32,
+        /// `sample_max_value`.
+        max_value: f32,
+    },
     /// Guidance and the linear update of a solver's step in one op; see [`update`] for its terms.
     LinearUpdate {
         /// x_t, `[batch, ...]`.
@@ -218,6 +245,8 @@ pub enum Op {
         history: NodeId,
         /// `[update::COEFFICIENTS]`.
         coefficients: NodeId,
+        /// x0, shape of `sample`, where the coefficients alone do not make it.
+        x0: Option<NodeId>,
     },
     /// `[batch, channels, height, width]` in −1..1 (1 or 3 channels) to RGBA8 pixels `[batch, height, width]`, red in the lowest
     /// byte: 255 · clamp(x/2 + 1/2, 0, 1), halves rounded to even, alpha 255.
@@ -230,7 +259,7 @@ pub enum Op {
 /// The terms and coefficients of [`Op::LinearUpdate`].
 ///
 /// With g = guidance: output = u + g·(c − u) of a doubled batch, else the model output itself;
-/// x0 = clamp(a·sample + b·output, −clip, clip);
+/// x0 = clamp(a·sample + b·output, −clip, clip), unless it is given;
 /// each row of the result is a combination of `[sample, output, x0, noise, history…]`.
 /// The result stacks along the batch axis: the new sample, x0, and the new history, [`update::HISTORY`] slots of it.
 pub mod update {
@@ -275,6 +304,8 @@ impl Op {
             Op::ResizeNearest { .. } => "resize_nearest",
             Op::AvgPool2 { .. } => "avg_pool2",
             Op::TimestepEmbedding { .. } => "timestep_embedding",
+            Op::Guidance { .. } => "guidance",
+            Op::Threshold { .. } => "threshold",
             Op::LinearUpdate { .. } => "linear_update",
             Op::PackRgba8 { .. } => "pack_rgba8",
         }
@@ -308,12 +339,16 @@ impl Op {
             | Op::ResizeNearest { x }
             | Op::AvgPool2 { x }
             | Op::PackRgba8 { x }
+            | Op::Threshold { x, .. }
             | Op::TimestepEmbedding { timestep: x, .. } => each(x),
             Op::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(each),
             Op::Binary { a, b, .. } => [a, b].into_iter().for_each(each),
             Op::Concat { inputs, .. } => inputs.iter_mut().for_each(each),
-            Op::LinearUpdate { sample, model_output, noise, history, coefficients } => {
-                [sample, model_output, noise, history, coefficients].into_iter().for_each(each);
+            Op::Guidance { model_output, coefficients, .. } => {
+                [model_output, coefficients].into_iter().for_each(each);
+            }
+            Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
+                [sample, model_output, noise, history, coefficients].into_iter().chain(x0).for_each(each);
             }
         }
     }

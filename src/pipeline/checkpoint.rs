@@ -1,19 +1,16 @@
 //! A checkpoint opened: `model_index.json`, the configs, the tokenizer, and the headers of all weights, read and checked.
 
-use serde_json::{Map, Value};
-
 use super::Error;
+use super::layout::{Layout, OpenOptions};
 use super::text_encoder::TextEncoder;
 use super::weight_file::WeightFile;
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::graph::WeightSpec;
-use crate::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
+use crate::models::{
+    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
+};
 use crate::text::Tokenizer;
-use crate::weights::{self, Source, read_small};
-
-/// Configs are a few kilobytes; a vocabulary with its merges can be megabytes.
-const MAX_CONFIG: usize = 1 << 20;
-const MAX_TOKENIZER: usize = 64 << 20;
+use crate::weights::Source;
 
 /// Longest side of a picture, in pixels.
 pub(super) const MAX_SIDE: usize = 1 << 13;
@@ -41,6 +38,14 @@ pub struct ModelInfo {
     pub bytes: u64,
 }
 
+impl ModelInfo {
+    /// An error about latents of a size that the networks cannot be built for.
+    pub(super) fn too_large(&self, height: usize, width: usize, error: models::Error) -> Error {
+        let size = format!("{}×{}", width * self.scale_factor, height * self.scale_factor);
+        Error::option("width and height", size, format!("this model cannot be run at that size: {error}"))
+    }
+}
+
 /// The noise predictor.
 #[derive(Debug)]
 pub(super) enum Unet {
@@ -63,19 +68,18 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing, damaged or unsupported file, by name.
-    pub async fn open(source: &dyn Source) -> Result<Self, Error> {
-        let index = read_json(source, "model_index.json").await?;
-        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let scheduler = SchedulerConfig::from_json(&read_text(source, "scheduler/scheduler_config.json").await?)?;
-        let scheduler = scheduler_of(&class, scheduler)?;
-        let unet_json = read_text(source, "unet/config.json").await?;
+    pub async fn open(source: &dyn Source, options: &OpenOptions) -> Result<Self, Error> {
+        let layout = Layout::open(source, options).await?;
+        let class = layout.class().to_owned();
+        let scheduler = scheduler_of(&class, layout.scheduler().await?)?;
+        let unet_json = layout.config("unet").await?;
         let (unet, vae, text) = if class == "StableDiffusionPipeline" {
             let unet = Unet2dConditionConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
-            let vae = read_text(source, "vae/config.json").await?;
-            let vae = AutoencoderKlConfig::from_json(&vae).map_err(|e| Error::model("vae/config.json", e))?;
-            let text = read_text(source, "text_encoder/config.json").await?;
-            let text = ClipTextConfig::from_json(&text).map_err(|e| Error::model("text_encoder/config.json", e))?;
-            (Unet::Conditional(unet), Some(vae), Some((read_tokenizer(source).await?, text)))
+            let vae = AutoencoderKlConfig::from_json(&layout.config("vae").await?)
+                .map_err(|e| Error::model("vae/config.json", e))?;
+            let text = ClipTextConfig::from_json(&layout.config("text_encoder").await?)
+                .map_err(|e| Error::model("text_encoder/config.json", e))?;
+            (Unet::Conditional(unet), Some(vae), Some((layout.tokenizer("tokenizer").await?, text)))
         } else {
             let unet = Unet2dConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
             (Unet::Unconditional(unet), None, None)
@@ -84,18 +88,19 @@ impl Checkpoint {
 
         let text = match text {
             Some((tokenizer, config)) => {
-                let file = TextEncoder::open(&config, source, "text_encoder/model.safetensors").await?;
+                let (specs, tables) = TextEncoder::weights(&config)?;
+                let file = layout.weights("text_encoder", specs, tables).await?;
                 Some((tokenizer, config, file))
             }
             None => None,
         };
         let specs = unet.weights()?;
-        let unet_file = WeightFile::open(source, "unet/diffusion_pytorch_model.safetensors", specs, vec![]).await?;
+        let unet_file = layout.weights("unet", specs, vec![]).await?;
         let vae = match vae {
             Some(config) => {
-                let graph = config.preview(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
-                let (path, specs) = ("vae/diffusion_pytorch_model.safetensors", graph.weights().to_vec());
-                Some((config, WeightFile::open(source, path, specs, vec![]).await?))
+                let graph = config.decoder(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
+                let file = layout.weights("vae", graph.weights().to_vec(), vec![]).await?;
+                Some((config, file))
             }
             None => None,
         };
@@ -220,35 +225,4 @@ fn check_fit(
         }
     }
     Ok(())
-}
-
-pub(super) async fn read_text(source: &dyn Source, path: &str) -> Result<String, Error> {
-    let bytes = read_small(source, path, MAX_CONFIG).await?;
-    String::from_utf8(bytes).map_err(|_| Error::Json { file: path.to_owned(), message: "not UTF-8 text".into() })
-}
-
-pub(super) async fn read_json(source: &dyn Source, path: &str) -> Result<Map<String, Value>, Error> {
-    let text = read_text(source, path).await?;
-    serde_json::from_str(&text).map_err(|e| Error::Json { file: path.to_owned(), message: e.to_string() })
-}
-
-/// The tokenizer from `vocab.json` and `merges.txt`, or where there is no vocabulary from `tokenizer.json`.
-async fn read_tokenizer(source: &dyn Source) -> Result<Tokenizer, Error> {
-    let optional = async |path: &str| match read_small(source, path, MAX_TOKENIZER).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(weights::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    };
-    let config = optional("tokenizer/tokenizer_config.json").await?;
-    let Some(vocab) = optional("tokenizer/vocab.json").await? else {
-        let json = match optional("tokenizer/tokenizer.json").await? {
-            Some(json) => json,
-            // Neither file: the error names the one that most checkpoints have.
-            None => read_small(source, "tokenizer/vocab.json", MAX_TOKENIZER).await?,
-        };
-        return Ok(Tokenizer::from_tokenizer_json(&json, config.as_deref())?);
-    };
-    let merges = read_small(source, "tokenizer/merges.txt", MAX_TOKENIZER).await?;
-    let special = optional("tokenizer/special_tokens_map.json").await?;
-    Ok(Tokenizer::from_files(&vocab, &merges, config.as_deref(), special.as_deref())?)
 }

@@ -8,8 +8,16 @@ pub enum Error {
     /// A file of the checkpoint.
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    /// The tokenizer's files.
-    #[error("tokenizer/{0}")]
+    /// A tokenizer's files.
+    #[error("{folder}/{source}")]
+    Tokenizer {
+        /// The tokenizer's folder.
+        folder: String,
+        /// What is wrong.
+        source: text::Error,
+    },
+    /// A prompt that the tokenizer cannot encode.
+    #[error(transparent)]
     Text(#[from] text::Error),
     /// The scheduler's config or the steps asked of it.
     #[error(transparent)]

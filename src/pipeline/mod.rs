@@ -6,15 +6,25 @@
 mod checkpoint;
 mod error;
 mod forward;
+mod layout;
+mod linear_preview;
 mod load;
+mod lora;
+mod lora_modules;
 mod options;
+mod painter;
+mod preview;
 mod sampler;
 mod text_encoder;
+mod tiny_vae;
 mod weight_file;
 
 pub use checkpoint::{Checkpoint, ModelInfo, scheduler_of};
 pub use error::Error;
 pub use forward::{Component, NamedTensor, OpenComponent};
+pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
-pub use options::{Preview, SampleOptions, Scheduler};
-pub use sampler::{Rgba, Sampler, StepOutput};
+pub use lora::{LoraFile, LoraModule, LowRank};
+pub use options::{SampleOptions, Scheduler};
+pub use preview::{Preview, Rgba};
+pub use sampler::{Sampler, StepOutput};

@@ -1,5 +1,6 @@
 //! The options of a run, under diffusers' names.
 
+use super::Preview;
 use crate::diffusion::{SchedulerConfig, Solver};
 
 /// Which solver walks from x_T to x_0.
@@ -12,16 +13,6 @@ pub enum Scheduler {
     Solver(Solver),
     /// A config of its own, used as it is.
     Config(Box<SchedulerConfig>),
-}
-
-/// Which x_t are decoded to pictures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Preview {
-    /// Each of them, and each x̂_0.
-    #[default]
-    Every,
-    /// The last only.
-    Last,
 }
 
 /// What to draw and how.
@@ -45,7 +36,7 @@ pub struct SampleOptions {
     pub height: Option<usize>,
     /// Width in pixels; the model's own if absent.
     pub width: Option<usize>,
-    /// Which x_t are decoded.
+    /// Which pictures are shown on the way.
     pub preview: Preview,
 }
 
@@ -61,7 +52,7 @@ impl Default for SampleOptions {
             eta: 0.0,
             height: None,
             width: None,
-            preview: Preview::Every,
+            preview: Preview::default(),
         }
     }
 }

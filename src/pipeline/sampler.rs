@@ -1,26 +1,13 @@
 //! One reverse process: x_T from the seed, then step by step to x_0.
 
-use std::rc::Rc;
-
 use super::checkpoint::{MAX_SIDE, Unet};
-use super::load::{Parts, Pipeline};
-use super::text_encoder::floats;
-use super::{Error, Preview, SampleOptions, Scheduler};
+use super::load::Pipeline;
+use super::preview::{Drawn, Previewer, Rgba};
+use super::{Error, SampleOptions, Scheduler};
 use crate::device::Program;
 use crate::diffusion::{Clip, Step, StepOptions, Table, Terms};
 use crate::graph::{Builder, Graph, NodeId, Scope, fuse, update};
 use crate::noise::TorchCpu;
-
-/// An RGBA picture, 8 bits a channel, rows from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rgba {
-    /// Columns.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// `4 * width * height` bytes.
-    pub pixels: Vec<u8>,
-}
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,24 +18,22 @@ pub struct StepOutput {
     pub total: usize,
     /// What the network was told.
     pub timestep: f64,
-    /// x_t after the step, decoded; absent where only the last is asked for.
-    pub image: Option<Rgba>,
-    /// x̂_0, the network's idea of the final picture at this step, decoded.
-    pub denoised: Option<Rgba>,
+    /// x_t after the step, a picture for each of the batch; empty where only the last is asked for.
+    pub images: Vec<Rgba>,
+    /// x̂_0, the network's idea of the final picture at this step, likewise.
+    pub denoised: Vec<Rgba>,
 }
 
 /// A run of the reverse process; dropping it frees what it holds on the device.
 #[derive(Debug)]
 pub struct Sampler {
-    parts: Rc<Parts>,
     table: Table,
     guidance_scale: f64,
-    preview: Preview,
     shape: [usize; 4],
     random: TorchCpu,
     initial_latents: Vec<f32>,
     step: Program,
-    decoder: Program,
+    previewer: Previewer,
     next: usize,
     warning: Option<String>,
 }
@@ -118,8 +103,8 @@ impl Pipeline {
 
         let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
         // The config was proven when the checkpoint was opened: what does not fit now is the size.
-        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| too_large(info.scale_factor, shape, e))?;
-        let decoder = compile_decoder(&parts, shape).await?;
+        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| info.too_large(shape[2], shape[3], e))?;
+        let previewer = Previewer::compile(&parts, options.preview, shape).await?;
 
         let mut random = TorchCpu::new(options.seed);
         let scale = table.init_noise_sigma as f32;
@@ -130,48 +115,17 @@ impl Pipeline {
         }
         step.write("sample", &initial_latents)?;
         Ok(Sampler {
-            parts,
             table,
             guidance_scale: options.guidance_scale,
-            preview: options.preview,
             shape,
             random,
             initial_latents,
             step,
-            decoder,
+            previewer,
             next: 0,
             warning,
         })
     }
-}
-
-/// An error about a size that the networks cannot be built for.
-fn too_large(scale_factor: usize, [_, _, height, width]: [usize; 4], error: crate::models::Error) -> Error {
-    let size = format!("{}×{}", width * scale_factor, height * scale_factor);
-    Error::option("width and height", size, format!("this model cannot be run at that size: {error}"))
-}
-
-/// The decoder of x_t and x̂_0 at once; without an autoencoder they are the pictures.
-async fn compile_decoder(parts: &Parts, shape: [usize; 4]) -> Result<Program, Error> {
-    let [batch, channels, height, width] = shape;
-    let frames = 2 * batch;
-    Ok(match &parts.vae {
-        Some((config, weights)) => {
-            let graph = config.preview(frames, height, width);
-            let graph = graph.map_err(|e| too_large(parts.info.scale_factor, shape, e))?;
-            Program::compile(&parts.device, &fuse(&graph), weights).await?
-        }
-        None => {
-            let builder = Builder::new();
-            let root = builder.root();
-            let latents = root.input("latents", &[frames, channels, height, width])?;
-            let image = root.affine(latents, 1.0, 0.0)?;
-            root.output("image", image);
-            root.output("pixels", root.pack_rgba8(image)?);
-            // No weights are needed; the noise predictor's say which device this is.
-            Program::compile(&parts.device, &builder.finish(), &parts.unet_weights).await?
-        }
-    })
 }
 
 /// One call of the network and the update after it, as one graph.
@@ -194,7 +148,7 @@ fn step_graph(unet: &Unet, shape: [usize; 4], rows: usize, tokens: usize) -> Res
         Unet::Conditional(config) => config.add_to(&root, input, rows * batch, tokens, false)?,
     };
     let scope: Scope = root.at("update");
-    let updated = scope.linear_update(sample, output, noise, history, coefficients)?;
+    let updated = scope.linear_update(sample, output, noise, history, coefficients, None)?;
     let part = |first: usize, count: usize| -> Result<NodeId, crate::graph::Error> {
         scope.slice(updated, 0, first * batch, count * batch)
     };
@@ -272,31 +226,10 @@ impl Sampler {
         self.step.run()?;
         let (index, total, timestep) = (self.next, self.total(), step.timestep);
         self.next += 1;
-        let (mut image, mut denoised) = (None, None);
-        if self.preview == Preview::Every || self.next == total {
-            self.decode()?;
-            let frames = match self.decoder.read(&["pixels"]).await {
-                Ok(mut outputs) => outputs.remove(0),
-                // A picture that is not finite comes from the step before it, which knows the layer.
-                Err(error) => {
-                    self.step.read(&[]).await?;
-                    return Err(error.into());
-                }
-            };
-            (image, denoised) = (Some(self.picture(&frames, 0)), Some(self.picture(&frames, self.shape[0])));
-        }
-        Ok(Some(StepOutput { index, total, timestep, image, denoised }))
-    }
-
-    fn decode(&mut self) -> Result<(), Error> {
-        self.decoder.copy_from("latents", &self.step, "frames")?;
-        Ok(self.decoder.run()?)
-    }
-
-    fn picture(&self, frames: &[u32], index: usize) -> Rgba {
-        let [_, _, height, width] = self.shape.map(|side| side * self.parts.info.scale_factor);
-        let pixels = &frames[index * height * width..][..height * width];
-        Rgba { width, height, pixels: bytemuck::cast_slice(pixels).to_vec() }
+        // What the next call's input is scaled by is what gives the new sample unit variance.
+        let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
+        let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, self.next == total).await?;
+        Ok(Some(StepOutput { index, total, timestep, images, denoised }))
     }
 
     /// x_t after the last step made, `[batch, channels, height, width]`.
@@ -312,10 +245,6 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::latents`].
     pub async fn image(&mut self) -> Result<Vec<f32>, Error> {
-        self.decode()?;
-        let mut image = floats(self.decoder.read(&["image"]).await?.remove(0));
-        image.truncate(image.len() / 2);
-        image.iter_mut().for_each(|v| *v = (*v * 0.5 + 0.5).clamp(0.0, 1.0));
-        Ok(image)
+        self.previewer.image(&self.step).await
     }
 }

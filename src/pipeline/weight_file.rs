@@ -6,7 +6,7 @@ use super::Error;
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::{WeightRole, WeightSpec};
 use crate::models::canonical_weight_name;
-use crate::weights::{Dtype, SafetensorsReader, Source, TensorInfo};
+use crate::weights::{Dtype, Sink, Source, TensorFile, TensorInfo};
 
 /// A matrix of which only a few rows are needed at a time: it stays on the host, as stored.
 #[derive(Clone, Debug)]
@@ -23,9 +23,19 @@ impl HostTable {
         Self { name: name.to_owned(), shape: [rows, columns], dtype: Dtype::F32, bytes: Vec::new() }
     }
 
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Length of a row.
+    pub fn columns(&self) -> usize {
+        self.shape[1]
+    }
+
     /// Adds row `index` to `out`; false if there is no such row.
     pub fn add_row(&self, index: usize, out: &mut [f32]) -> bool {
-        let length = self.shape[1] * self.dtype.size();
+        let Some(length) = self.dtype.bytes_of(self.shape[1]) else { return false };
         let row = index.checked_mul(length).and_then(|start| self.bytes.get(start..start + length));
         let Some(values) = row.and_then(|row| self.dtype.to_f32(row)) else { return false };
         out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
@@ -36,12 +46,13 @@ impl HostTable {
 /// A weight file whose header has all that a network needs; of the weights none has been read.
 #[derive(Debug)]
 pub struct WeightFile {
-    reader: SafetensorsReader,
+    file: TensorFile,
     specs: Vec<WeightSpec>,
     tables: Vec<HostTable>,
 }
 
 /// Where a tensor of the file goes.
+#[derive(Clone, Copy)]
 enum Place {
     Device(usize),
     Host(usize),
@@ -59,11 +70,10 @@ impl WeightFile {
         specs: Vec<WeightSpec>,
         tables: Vec<HostTable>,
     ) -> Result<Self, Error> {
-        let reader = SafetensorsReader::open(source, path).await?;
-        let file = Self { reader, specs, tables };
+        let file = Self { file: TensorFile::open(source, path).await?, specs, tables };
         let mut found = vec![false; file.specs.len() + file.tables.len()];
         let places = file.places();
-        for tensor in file.reader.tensors() {
+        for tensor in file.file.tensors() {
             let (expected, role, index) = match places.get(canonical_weight_name(&tensor.name).as_str()) {
                 Some(&Place::Device(index)) => (&file.specs[index].shape[..], Some(file.specs[index].role), index),
                 Some(&Place::Host(index)) => (&file.tables[index].shape[..], None, file.specs.len() + index),
@@ -79,9 +89,8 @@ impl WeightFile {
                     hint: hint(&tensor.name, &tensor.shape),
                 });
             }
-            if !matches!(tensor.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let reason =
-                    format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype.name());
+            if !tensor.dtype.is_weight() {
+                let reason = format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype);
                 return Err(tensor.error(reason).into());
             }
             found[index] = true;
@@ -95,12 +104,12 @@ impl WeightFile {
 
     /// Its path inside the checkpoint.
     pub fn path(&self) -> &str {
-        self.reader.file()
+        self.file.file()
     }
 
     /// Its length.
     pub fn bytes(&self) -> u64 {
-        self.reader.total_bytes()
+        self.file.total_bytes()
     }
 
     fn places(&self) -> HashMap<String, Place> {
@@ -120,21 +129,54 @@ impl WeightFile {
         on_bytes: &mut dyn FnMut(u64),
     ) -> Result<(Weights, Vec<HostTable>), Error> {
         let places = self.places();
-        let place = |tensor: &TensorInfo| places.get(canonical_weight_name(&tensor.name).as_str());
-        let Self { reader, specs, mut tables } = self;
-        let mut loader = WeightLoader::new(device, &specs)?;
-        let mut visit = |tensor: &TensorInfo, bytes: &[u8]| -> Result<(), Error> {
-            match place(tensor) {
-                Some(&Place::Device(index)) => loader.put(index, tensor.dtype, bytes)?,
-                Some(&Place::Host(index)) => {
-                    (tables[index].dtype, tables[index].bytes) = (tensor.dtype, bytes.to_vec());
-                }
-                None => {}
+        let place = |tensor: &TensorInfo| places.get(canonical_weight_name(&tensor.name).as_str()).copied();
+        let Self { file, specs, mut tables } = self;
+        let loader = WeightLoader::new(device, &specs)?;
+        let mut sink = Places { place: &place, loader, tables: &mut tables, current: None };
+        file.stream(on_bytes, &|tensor| place(tensor).is_some(), &mut sink).await?;
+        Ok((sink.loader.finish().await?, tables))
+    }
+}
+
+/// Passes each tensor to its place.
+struct Places<'a> {
+    place: &'a dyn Fn(&TensorInfo) -> Option<Place>,
+    loader: WeightLoader,
+    tables: &'a mut [HostTable],
+    /// Where the tensor that is arriving goes.
+    current: Option<Place>,
+}
+
+impl Sink<Error> for Places<'_> {
+    fn begin(&mut self, tensor: &TensorInfo) -> Result<(), Error> {
+        self.current = (self.place)(tensor);
+        match self.current {
+            Some(Place::Device(index)) => self.loader.begin(index, tensor.dtype)?,
+            Some(Place::Host(index)) => {
+                self.tables[index].dtype = tensor.dtype;
+                self.tables[index].bytes.clear();
             }
-            Ok(())
-        };
-        reader.stream(&mut |loaded, _| on_bytes(loaded), &|tensor| place(tensor).is_some(), &mut visit).await?;
-        Ok((loader.finish()?, tables))
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self.current {
+            Some(Place::Device(_)) => self.loader.chunk(bytes)?,
+            Some(Place::Host(index)) => self.tables[index].bytes.extend_from_slice(bytes),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        match self.current {
+            Some(Place::Device(_)) => self.loader.end()?,
+            Some(Place::Host(index)) => self.tables[index].bytes.shrink_to_fit(),
+            None => {}
+        }
+        Ok(())
     }
 }
 

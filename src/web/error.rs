@@ -90,7 +90,8 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
     use pipeline::Error::*;
     match error {
         Weights(error) => of_weights(error),
-        Text(error) => of_text(error),
+        Tokenizer { folder, source } => of_text(folder, source),
+        Text(error) => of_text("tokenizer", error),
         Diffusion(error) => of_diffusion(error),
         Model { file, source } => of_model(source).file(file),
         Json { file, .. } => Facts::new("file-corrupt").file(file),
@@ -119,12 +120,13 @@ fn of_weights(error: &weights::Error) -> Facts {
     }
 }
 
-fn of_text(error: &text::Error) -> Facts {
+fn of_text(folder: &str, error: &text::Error) -> Facts {
     use text::Error::*;
+    let corrupt = |file: &str| Facts::new("file-corrupt").file(format!("{folder}/{file}"));
     match error {
-        File { file, .. } => Facts::new("file-corrupt").file(format!("tokenizer/{file}")),
-        Merge { .. } => Facts::new("file-corrupt").file("tokenizer/merges.txt"),
-        MissingToken { .. } => Facts::new("file-corrupt").file("tokenizer/vocab.json"),
+        File { file, .. } => corrupt(file),
+        Merge { .. } => corrupt("merges.txt"),
+        MissingToken { .. } => corrupt("vocab.json"),
         TooFewPositions { .. } => Facts::new("unsupported").file("text_encoder/config.json"),
     }
 }

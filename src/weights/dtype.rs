@@ -2,9 +2,12 @@
 
 use half::{bf16, f16};
 
-/// The type of a stored tensor's elements, little endian.
+use super::blocks;
+
+/// The type of a stored tensor's elements, little endian: a number each, or ggml's blocks of several
+/// (see [`blocks`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the names are the types
+#[allow(missing_docs, non_camel_case_types)] // the names are the types, as their formats spell them
 pub enum Dtype {
     F64,
     F32,
@@ -21,10 +24,30 @@ pub enum Dtype {
     U16,
     U8,
     Bool,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_NL,
+}
+
+/// The smallest part of a tensor that can be stored: `elements` numbers along a row, in `bytes` bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// How many elements it holds; 1 for plain numbers.
+    pub elements: usize,
+    /// How many bytes it takes.
+    pub bytes: usize,
 }
 
 impl Dtype {
-    const ALL: [Dtype; 15] = [
+    const ALL: [Dtype; 26] = [
         Dtype::F64,
         Dtype::F32,
         Dtype::F16,
@@ -40,14 +63,30 @@ impl Dtype {
         Dtype::U16,
         Dtype::U8,
         Dtype::Bool,
+        Dtype::Q8_0,
+        Dtype::Q4_0,
+        Dtype::Q4_1,
+        Dtype::Q5_0,
+        Dtype::Q5_1,
+        Dtype::Q2_K,
+        Dtype::Q3_K,
+        Dtype::Q4_K,
+        Dtype::Q5_K,
+        Dtype::Q6_K,
+        Dtype::IQ4_NL,
     ];
 
     /// The dtype that a safetensors header calls `name` (`"F16"`, `"BF16"`, …).
     pub fn from_safetensors(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name && !dtype.is_quantised())
+    }
+
+    /// The dtype called `name`, as [`Dtype::name`] has it, of any format.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// The name that safetensors headers use.
+    /// The name that safetensors headers use, or ggml for its blocks.
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F64 => "F64",
@@ -65,34 +104,78 @@ impl Dtype {
             Dtype::U16 => "U16",
             Dtype::U8 => "U8",
             Dtype::Bool => "BOOL",
+            Dtype::Q8_0 => "Q8_0",
+            Dtype::Q4_0 => "Q4_0",
+            Dtype::Q4_1 => "Q4_1",
+            Dtype::Q5_0 => "Q5_0",
+            Dtype::Q5_1 => "Q5_1",
+            Dtype::Q2_K => "Q2_K",
+            Dtype::Q3_K => "Q3_K",
+            Dtype::Q4_K => "Q4_K",
+            Dtype::Q5_K => "Q5_K",
+            Dtype::Q6_K => "Q6_K",
+            Dtype::IQ4_NL => "IQ4_NL",
         }
     }
 
-    /// Bytes per element.
+    /// How many elements are stored together, in how many bytes.
+    pub fn block(self) -> Block {
+        let (elements, bytes) = match self {
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => (1, 8),
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => (1, 4),
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => (1, 2),
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::I8 | Dtype::U8 | Dtype::Bool => (1, 1),
+            Dtype::Q8_0 => (32, 34),
+            Dtype::Q4_0 | Dtype::IQ4_NL => (32, 18),
+            Dtype::Q4_1 => (32, 20),
+            Dtype::Q5_0 => (32, 22),
+            Dtype::Q5_1 => (32, 24),
+            Dtype::Q2_K => (256, 84),
+            Dtype::Q3_K => (256, 110),
+            Dtype::Q4_K => (256, 144),
+            Dtype::Q5_K => (256, 176),
+            Dtype::Q6_K => (256, 210),
+        };
+        Block { elements, bytes }
+    }
+
+    /// Whether a network's weights can be stored so: whether [`Dtype::to_f32`] reads it.
+    pub fn is_weight(self) -> bool {
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_quantised()
+    }
+
+    /// Whether several elements share a block.
+    pub fn is_quantised(self) -> bool {
+        self.block().elements > 1
+    }
+
+    /// Bytes that `elements` elements take; `None` if they are not whole blocks, or more than can be counted.
+    pub fn bytes_of(self, elements: usize) -> Option<usize> {
+        let block = self.block();
+        elements.is_multiple_of(block.elements).then(|| (elements / block.elements).checked_mul(block.bytes))?
+    }
+
+    /// Bytes per element of a dtype that is not quantised.
     pub fn size(self) -> usize {
-        match self {
-            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
-            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
-            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
-            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
-        }
+        self.block().bytes
     }
 
-    /// The elements as f32: exact for F32, F16 and BF16, rounded to nearest for F64.
+    /// The elements as f32: exact for F32, F16 and BF16, rounded to nearest for F64, and computed in f32 as ggml does
+    /// for its blocks.
     ///
     /// `bytes` may start at any address. `None` for a dtype that holds no weights (integers, booleans, 8-bit
-    /// floats) and for a length that is not a whole number of elements.
+    /// floats) and for a length that is not a whole number of elements or blocks.
     pub fn to_f32(self, bytes: &[u8]) -> Option<Vec<f32>> {
         match self {
             Dtype::F64 => decode(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 => decode(bytes, f32::from_le_bytes),
             Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            _ => None,
+            _ => blocks::dequantise(self, bytes),
         }
     }
 
-    /// The elements as the bits of f16: exact for F16, rounded to nearest even for the wider types.
+    /// The elements as the bits of f16: exact for F16, rounded to nearest even for all others.
     ///
     /// `bytes` may start at any address. `None` as in [`Dtype::to_f32`].
     pub fn to_f16_bits(self, bytes: &[u8]) -> Option<F16Bits> {
@@ -115,9 +198,23 @@ impl Dtype {
                 let value = bf16::from_le_bytes(b);
                 narrow(value.is_finite(), f16::from_f32(value.to_f32()))
             }),
-            _ => None,
+            _ => blocks::dequantise(self, bytes)
+                .map(|values| values.iter().map(|&value| narrow(value.is_finite(), f16::from_f32(value))).collect()),
         }?;
         Some(F16Bits { bits, overflowed })
+    }
+
+    /// The bytes of `values` in this dtype, each rounded to nearest even, or quantised as ggml does without importances.
+    ///
+    /// `None` for a dtype that nothing here writes (F64, integers, booleans, 8-bit floats, K-quants, IQ4_NL), and for
+    /// values that do not fill whole blocks. Values have to be finite and within f16's ±65504 for a dtype narrower than f32.
+    pub fn encode(self, values: &[f32]) -> Option<Vec<u8>> {
+        match self {
+            Dtype::F32 => Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Dtype::F16 => Some(values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect()),
+            Dtype::BF16 => Some(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()),
+            _ => blocks::quantise(self, values),
+        }
     }
 }
 
@@ -150,9 +247,21 @@ mod tests {
     #[test]
     fn every_name_leads_back_to_its_dtype() {
         for dtype in Dtype::ALL {
-            assert_eq!(Dtype::from_safetensors(dtype.name()), Some(dtype));
+            assert_eq!(Dtype::from_name(dtype.name()), Some(dtype));
+            let plain = Some(dtype).filter(|dtype| !dtype.is_quantised());
+            assert_eq!(Dtype::from_safetensors(dtype.name()), plain, "safetensors has no blocks");
+            assert_eq!(dtype.is_weight(), dtype.to_f32(&[]).is_some(), "{dtype}");
         }
         assert_eq!(Dtype::from_safetensors("f16"), None);
+    }
+
+    #[test]
+    fn bytes_are_counted_in_whole_blocks() {
+        assert_eq!(Dtype::F16.bytes_of(3), Some(6));
+        assert_eq!(Dtype::Q8_0.bytes_of(64), Some(68));
+        assert_eq!(Dtype::Q6_K.bytes_of(0), Some(0));
+        assert_eq!(Dtype::Q4_K.bytes_of(128), None);
+        assert_eq!(Dtype::F64.bytes_of(usize::MAX / 4), None);
     }
 
     #[test]
@@ -201,5 +310,9 @@ mod tests {
         assert_eq!(Dtype::F32.to_f32(&[0; 7]), None);
         assert_eq!(Dtype::F16.to_f16_bits(&[0; 1]), None);
         assert_eq!(Dtype::F32.to_f32(&[]), Some(vec![]));
+        assert_eq!(Dtype::Q8_0.to_f32(&[0; 33]), None);
+        assert_eq!(Dtype::I64.encode(&[1.0]), None);
+        assert_eq!(Dtype::Q4_K.encode(&[1.0; 256]), None);
+        assert_eq!(Dtype::Q8_0.encode(&[1.0; 31]), None);
     }
 }

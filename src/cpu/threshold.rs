@@ -1,0 +1,46 @@
+//! Dynamic thresholding, image by image. Twin of `shaders/threshold.wgsl`.
+
+/// Clamps each image of `image` numbers to ±s and divides it by s, where s is the `ratio` quantile of its magnitudes, at
+/// least 1 and then at most `max_value`.
+pub fn threshold(x: &[f32], ratio: f32, max_value: f32, image: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(image).zip(out.chunks_exact_mut(image)) {
+        let s = quantile(x, ratio).max(1.0).min(max_value);
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x.clamp(-s, s) / s);
+    }
+}
+
+/// The `ratio` quantile of |x|, between two values linear.
+fn quantile(x: &[f32], ratio: f32) -> f32 {
+    let mut magnitudes: Vec<f32> = x.iter().map(|v| v.abs()).collect();
+    // In f32, as torch computes it.
+    let rank = ratio * (x.len() - 1) as f32;
+    let index = (rank as usize).min(x.len() - 1);
+    let (_, &mut low, above) = magnitudes.select_nth_unstable_by(index, f32::total_cmp);
+    let high = above.iter().copied().min_by(f32::total_cmp).unwrap_or(low);
+    low + (high - low) * (rank - index as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_between_two_values_is_linear_and_the_last_one_has_nothing_above() {
+        let x = [-4.0, 1.0, 3.0, -2.0];
+        assert_eq!(quantile(&x, 0.0), 1.0);
+        assert_eq!(quantile(&x, 0.5), 2.5);
+        assert_eq!(quantile(&x, 1.0), 4.0);
+        assert_eq!(quantile(&[-7.0], 0.9), 7.0);
+    }
+
+    #[test]
+    fn the_largest_threshold_wins_over_the_smallest_one() {
+        let mut out = [0.0; 2];
+        threshold(&[0.1, -0.2], 1.0, 2.0, 2, &mut out);
+        assert_eq!(out, [0.1, -0.2]);
+        threshold(&[3.0, -0.5], 1.0, 2.0, 2, &mut out);
+        assert_eq!(out, [1.0, -0.25]);
+        threshold(&[3.0, -0.25], 1.0, 0.5, 2, &mut out);
+        assert_eq!(out, [1.0, -0.5]);
+    }
+}

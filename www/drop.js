@@ -1,0 +1,109 @@
+// @ts-check
+// What visitors bring along, chosen or dropped anywhere on the page: checkpoints, LoRAs, pictures.
+
+/**
+ * Who wants what.
+ * @typedef {object} Takers
+ * @property {(source: File | Map<string, File>, name: string) => void} checkpoint  gets a file, or a folder's files by their path
+ * @property {(file: File) => void} lora
+ * @property {(file: File) => void} picture
+ * @property {(name: string, error: unknown) => void} unreadable  gets the name of what was dropped, and why it cannot be read
+ */
+
+/** Longest header that is looked into: a LoRA's has some thousand names. */
+const MAX_HEADER = 1 << 24;
+
+/** @param {Takers} takers */
+export function acceptFiles(takers) {
+  for (const input of /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll("input.arrivals"))) {
+    input.addEventListener("change", () => {
+      const files = new Map([...(input.files ?? [])].map((file) => [file.webkitRelativePath || file.name, file]));
+      // Choosing the same again has to be a change again.
+      input.value = "";
+      hand(files, takers);
+    });
+  }
+
+  let depth = 0;
+  const mark = (/** @type {number} */ change) => {
+    depth = Math.max(0, depth + change);
+    document.body.classList.toggle("dragging", depth > 0);
+  };
+  addEventListener("dragenter", (event) => event.dataTransfer?.types.includes("Files") && mark(1));
+  addEventListener("dragleave", (event) => event.dataTransfer?.types.includes("Files") && mark(-1));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", async (event) => {
+    event.preventDefault();
+    mark(-depth);
+    // The entries have to be taken before the first await: the list is emptied when the event is over.
+    const entries = [...(event.dataTransfer?.items ?? [])]
+      .map((item) => item.webkitGetAsEntry())
+      .filter((entry) => entry !== null);
+    if (entries.length === 0) return;
+    /** @type {Map<string, File>} */
+    const files = new Map();
+    try {
+      for (const entry of entries) await collect(entry, files);
+    } catch (error) {
+      takers.unreadable(entries[0].name, error);
+      return;
+    }
+    hand(files, takers);
+  });
+}
+
+/**
+ * Gives files to whoever wants them: those of a folder belong together, others are each what they are.
+ * @param {Map<string, File>} files
+ * @param {Takers} takers
+ */
+async function hand(files, takers) {
+  const paths = [...files.keys()];
+  if (paths.some((path) => path.includes("/") || path === "model_index.json")) {
+    takers.checkpoint(files, paths[0].split("/")[0]);
+    return;
+  }
+  for (const file of files.values()) {
+    try {
+      if (file.type.startsWith("image/")) takers.picture(file);
+      else if (await isLora(file)) takers.lora(file);
+      else takers.checkpoint(file, file.name);
+    } catch (error) {
+      takers.unreadable(file.name, error);
+    }
+  }
+}
+
+/**
+ * Whether a safetensors file names the halves of low-rank matrices. What its numbers are is for the package to check.
+ * @param {File} file
+ */
+async function isLora(file) {
+  if (!/\.safetensors$/i.test(file.name) || file.size < 8) return false;
+  const length = new DataView(await file.slice(0, 8).arrayBuffer()).getBigUint64(0, true);
+  if (length > Math.min(MAX_HEADER, file.size - 8)) return false;
+  const header = await file.slice(8, 8 + Number(length)).text();
+  return /"[^"]*(lora_(up|down|A|B|unet|te)|_lora\.|\.lora\.)[^"]*"\s*:\s*\{/.test(header);
+}
+
+/**
+ * @param {FileSystemEntry} entry
+ * @param {Map<string, File>} files
+ */
+async function collect(entry, files) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) =>
+      /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject),
+    );
+    files.set(entry.fullPath.slice(1), file);
+    return;
+  }
+  const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
+  for (;;) {
+    /** @type {FileSystemEntry[]} */
+    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    // A directory comes in portions of a hundred.
+    if (entries.length === 0) return;
+    for (const inner of entries) await collect(inner, files);
+  }
+}

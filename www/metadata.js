@@ -1,0 +1,68 @@
+// @ts-check
+// What a picture was made with, inside its PNG: once as the tools for such pictures read it, once for this page.
+
+import { readTexts, withTexts } from "./png.js";
+
+/** @import { Parameters } from "./parameters.js" */
+
+/** The text that holds the options under the package's names, as JSON. */
+const OWN = "undiffuse";
+
+/**
+ * What a picture was made with: the parameters that were given, and the names of what else there was.
+ * @typedef {Partial<Parameters> & { model: string, scheduler?: string, image?: string, loras?: { name: string, weight: number }[] }} Made
+ */
+
+/**
+ * The picture's file with what it was made with.
+ * @param {Blob} png
+ * @param {Made} made
+ * @param {{ width: number, height: number, scheduler: string }} drawn the picture's size, and the scheduler that drew it
+ * @returns {Promise<Blob>}
+ */
+export async function withMade(png, made, drawn) {
+  const texts = { parameters: parametersText(made, drawn), [OWN]: JSON.stringify(made) };
+  return new Blob([withTexts(new Uint8Array(await png.arrayBuffer()), texts)], { type: "image/png" });
+}
+
+/**
+ * What a PNG says that it was made with; undefined where it says nothing that this page understands.
+ * @param {Blob} png
+ * @returns {Promise<Record<string, unknown> | undefined>}
+ * @throws {Error} where the file is no PNG or is damaged
+ */
+export async function readMade(png) {
+  const text = readTexts(new Uint8Array(await png.arrayBuffer())).get(OWN);
+  const made = text === undefined ? undefined : JSON.parse(text);
+  return typeof made === "object" && made !== null ? made : undefined;
+}
+
+/**
+ * The convention of the web UIs: the prompt, the negative one after its name, and a line of `Name: value`.
+ * @param {Made} made
+ * @param {{ width: number, height: number, scheduler: string }} drawn
+ */
+function parametersText(made, { width, height, scheduler }) {
+  /** @type {[string, string | undefined][]} */
+  const values = [
+    ["Steps", made.steps],
+    ["Sampler", made.solver || scheduler],
+    ["CFG scale", made.guidanceScale],
+    ["Seed", made.seed],
+    ["Size", `${width}x${height}`],
+    ["Model", made.model],
+    ["Denoising strength", made.strength],
+    // There, 1 is the last layer itself.
+    ["Clip skip", made.clipSkip && String(Number(made.clipSkip) + 1)],
+    ["Version", OWN],
+  ];
+  const line = values.flatMap(([name, value]) => (value ? [`${name}: ${quoted(value)}`] : [])).join(", ");
+  return [made.prompt, made.negativePrompt && `Negative prompt: ${made.negativePrompt}`, line]
+    .filter(Boolean)
+    .join("\n");
+}
+
+/** @param {string} value a comma, a colon or a new line would end it */
+function quoted(value) {
+  return /[,:\n]/.test(value) ? JSON.stringify(value) : value;
+}
