@@ -123,21 +123,6 @@ impl AutoencoderKlConfig {
         Ok(builder.finish())
     }
 
-    /// The decoder after the generation model: input `latents` scaled as that model leaves them; outputs `image`
-    /// `[batch, out_channels, height * f, width * f]` and `pixels`, the same as RGBA8 `[batch, height * f, width * f]`.
-    ///
-    /// # Errors
-    /// As [`Self::decoder`], and if the pictures have neither 1 nor 3 channels.
-    pub fn preview(&self, batch: usize, height: usize, width: usize) -> Result<Graph, Error> {
-        let builder = Builder::new();
-        let root = builder.root();
-        let latents = root.input("latents", &[batch, self.latent_channels, height, width])?;
-        let image = self.add_to(&root, latents)?;
-        root.output("image", image);
-        root.output("pixels", root.pack_rgba8(image)?);
-        Ok(builder.finish())
-    }
-
     /// Adds the decoder to a graph whose `latents` `[batch, latent_channels, height, width]` are made there, scaled as the
     /// generation model leaves them; gives `[batch, out_channels, height * f, width * f]`, about −1..1.
     ///
