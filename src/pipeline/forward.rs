@@ -1,9 +1,10 @@
 //! One network by itself, on tensors named as diffusers names its arguments.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::Error;
-use super::layout::{read_json, read_text};
+use super::layout::{Naming, network_weights, read_json, read_text};
 use super::text_encoder::{TextEncoder, floats};
 use super::weight_file::WeightFile;
 use crate::device::{Device, Program, Weights};
@@ -11,7 +12,7 @@ use crate::graph::{Graph, fuse};
 use crate::models::{
     self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
 };
-use crate::weights::Source;
+use crate::weights::{Source, TensorFile};
 
 /// A tensor that goes into or comes out of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,8 +91,7 @@ impl OpenComponent {
             "CLIPTextModel" => {
                 let config = ClipTextConfig::from_json(&json).map_err(error)?;
                 let (specs, tables) = TextEncoder::weights(&config)?;
-                let path = file.unwrap_or("model.safetensors");
-                let file = WeightFile::open(source, path, specs, tables).await?;
+                let file = WeightFile::new(files(source, file, true).await?, &Naming::diffusers(""), specs, tables)?;
                 return Ok(Self { config: Config::Text(Box::new(config)), file });
             }
             _ => {
@@ -102,8 +102,8 @@ impl OpenComponent {
             }
         };
         let specs = graphs.iter().flat_map(|graph| graph.weights().to_vec()).collect();
-        let path = file.unwrap_or("diffusion_pytorch_model.safetensors");
-        Ok(Self { config, file: WeightFile::open(source, path, specs, vec![]).await? })
+        let file = WeightFile::new(files(source, file, false).await?, &Naming::diffusers(""), specs, vec![])?;
+        Ok(Self { config, file })
     }
 
     /// Loads the weights onto `device`.
@@ -241,6 +241,14 @@ impl Component {
             (name.clone(), NamedTensor { shape: graph.node(*id).shape.clone(), data: floats(words) })
         };
         Ok(graph.outputs().iter().zip(values).map(|(port, words)| tensor(port, words)).collect())
+    }
+}
+
+/// The weight files of a network: the one that was asked for, or those that its class writes; `text` for transformers'.
+async fn files(source: &dyn Source, file: Option<&str>, text: bool) -> Result<Vec<Rc<TensorFile>>, Error> {
+    match file {
+        Some(path) => Ok(vec![Rc::new(TensorFile::open(source, path).await?)]),
+        None => network_weights(source, text).await,
     }
 }
 
