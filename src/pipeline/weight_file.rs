@@ -9,7 +9,7 @@ use super::layout::{Naming, Part};
 use super::load::LoadProgress;
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::WeightSpec;
-use crate::weights::{Dtype, Sink, TensorFile, TensorInfo};
+use crate::weights::{Dtype, Sink, Source, TensorFile, TensorInfo};
 
 /// A matrix of which only a few rows are needed at a time: it stays on the host, as stored.
 #[derive(Clone, Debug)]
@@ -24,6 +24,16 @@ impl HostTable {
     /// The place for tensor `name` of `rows`×`columns`.
     pub fn new(name: &str, rows: usize, columns: usize) -> Self {
         Self { name: name.to_owned(), shape: [rows, columns], dtype: Dtype::F32, bytes: Vec::new() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Length of a row.
+    pub fn columns(&self) -> usize {
+        self.shape[1]
     }
 
     /// Adds row `index` to `out`; false if there is no such row.
@@ -55,6 +65,20 @@ struct Place {
 }
 
 impl WeightFile {
+    /// Opens the file at `path`, which calls the weights as diffusers does; see [`WeightFile::new`].
+    ///
+    /// # Errors
+    /// A missing or damaged file, and those of [`WeightFile::new`].
+    pub async fn open(
+        source: &dyn Source,
+        path: &str,
+        specs: Vec<WeightSpec>,
+        tables: Vec<HostTable>,
+    ) -> Result<Self, Error> {
+        let file = Rc::new(TensorFile::open(source, path).await?);
+        Self::new(vec![file], &Naming::diffusers(""), specs, tables)
+    }
+
     /// Finds the weights `specs`, which go to a device, and `tables`, which stay on the host, in `files`, which call them as
     /// `naming` says. Shapes are compared before any weight is read, so that the wrong checkpoint is refused at once.
     ///
@@ -97,6 +121,11 @@ impl WeightFile {
         }
     }
 
+    /// Bytes of its files.
+    pub fn bytes(&self) -> u64 {
+        bytes_of([self])
+    }
+
     /// Streams the weights to their places; see [`load`]. `on_bytes` gets the bytes read so far.
     ///
     /// # Errors
@@ -131,7 +160,7 @@ fn check(tensor: &TensorInfo, part: Part, expected: &[usize]) -> Result<(), Erro
             hint: hint(&tensor.name, &tensor.shape),
         });
     }
-    if tensor.dtype.to_f32(&[]).is_none() {
+    if !tensor.dtype.is_weight() {
         let reason = format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype);
         return Err(tensor.error(reason).into());
     }

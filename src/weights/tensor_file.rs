@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use super::{ByteStream, Dtype, Error, F16Bits, Source, safetensors};
+use super::{ByteStream, Dtype, Error, F16Bits, Source, gguf, safetensors};
 
 /// One tensor of a file, as its checked header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,21 +193,32 @@ impl Cutter {
         Self { unit, rest: Vec::new() }
     }
 
-    /// Hands the elements that are complete with `chunk` to `to`, in one or two pieces.
-    pub fn push<E>(&mut self, mut chunk: &[u8], mut to: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    /// Hands the elements that are complete with `chunk` to `to`, in at most two pieces.
+    pub fn push(&mut self, mut chunk: &[u8], mut to: impl FnMut(&[u8])) {
         if !self.rest.is_empty() {
             let (head, tail) = chunk.split_at(chunk.len().min(self.unit - self.rest.len()));
             self.rest.extend_from_slice(head);
             chunk = tail;
             if self.rest.len() < self.unit {
-                return Ok(());
+                return;
             }
-            to(&self.rest)?;
+            to(&self.rest);
         }
         let (whole, rest) = chunk.split_at(chunk.len() - chunk.len() % self.unit);
+        if !whole.is_empty() {
+            to(whole);
+        }
         self.rest.clear();
         self.rest.extend_from_slice(rest);
-        if whole.is_empty() { Ok(()) } else { to(whole) }
+    }
+
+    /// Hands what is left to `to`, filled up with zeros to an element.
+    pub fn flush(&mut self, mut to: impl FnMut(&[u8])) {
+        if !self.rest.is_empty() {
+            self.rest.resize(self.unit, 0);
+            to(&self.rest);
+            self.rest.clear();
+        }
     }
 
     /// Whether the last chunk ended with an element.
@@ -248,16 +259,15 @@ impl TensorFile {
         let mut stream = source.open(path).await?;
         let length = stream.length();
         let mut beginning = Beginning { file: Rc::from(path), stream: &mut *stream, bytes: Vec::new() };
-        let magic = beginning.first(8).await?;
+        let magic = beginning.first(gguf::MAGIC.len()).await?;
         // torch.save writes a zip archive around a pickle; in its first versions it wrote the pickle of a magic number.
         if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"\x80\x02\x8A\x0A") {
             return Err(Error::Pickle { file: path.to_owned() });
         }
-        if magic.starts_with(b"GGUF") {
-            let reason = "it is a GGUF file, which is not read yet".to_owned();
-            return Err(Error::Header { file: path.to_owned(), reason });
-        }
-        let header = safetensors::read_header(&mut beginning).await?;
+        let header = match magic == gguf::MAGIC {
+            true => gguf::read_header(&mut beginning).await?,
+            false => safetensors::read_header(&mut beginning).await?,
+        };
         let Beginning { file, bytes: chunk, .. } = beginning;
 
         let (shortest, longest) = (*header.lengths.start(), *header.lengths.end());
@@ -285,7 +295,7 @@ impl TensorFile {
         &self.header.tensors
     }
 
-    /// What else the header holds: the `__metadata__` of a safetensors file.
+    /// What else the header holds: the `__metadata__` of a safetensors file, the entries of a GGUF file that are text.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }

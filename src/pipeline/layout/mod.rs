@@ -257,13 +257,19 @@ fn stem(component: &str) -> &'static str {
     if component.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" }
 }
 
-/// The weight files of the network in `source`, a folder with a `config.json`; `text` for those of transformers.
+/// The weights of the network in `source`, a folder with a `config.json`; `text` for those of transformers.
 ///
 /// # Errors
 /// As [`Layout::weights`].
-pub(super) async fn network_weights(source: &dyn Source, text: bool) -> Result<Vec<Rc<TensorFile>>, Error> {
+pub(super) async fn network_weights(
+    source: &dyn Source,
+    text: bool,
+    specs: Vec<WeightSpec>,
+    tables: Vec<HostTable>,
+) -> Result<WeightFile, Error> {
     let stem = stem(if text { "text_encoder" } else { "unet" });
-    Finder::new(source, None).open("", stem, false).await
+    let files = Finder::new(source, None).open("", stem, false).await?;
+    WeightFile::new(files, &Naming::diffusers(""), specs, tables)
 }
 
 /// The `model_index.json` of a folder that has none: the files of a `UNet2DModel`, beside those of its scheduler.
