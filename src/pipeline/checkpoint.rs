@@ -98,7 +98,7 @@ impl Checkpoint {
         let unet_file = layout.weights("unet", specs, vec![]).await?;
         let vae = match vae {
             Some(config) => {
-                let graph = config.preview(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
+                let graph = config.decoder(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
                 let file = layout.weights("vae", graph.weights().to_vec(), vec![]).await?;
                 Some((config, file))
             }

@@ -1,11 +1,14 @@
 //! Loads an open checkpoint's weights onto a device.
 
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use super::Error;
 use super::checkpoint::{Checkpoint, ModelInfo, Unet};
 use super::layout::OpenOptions;
+use super::linear_preview::LinearPreview;
 use super::text_encoder::TextEncoder;
+use super::tiny_vae::TinyVae;
 use super::weight_file::WeightFile;
 use crate::device::{Device, Weights};
 use crate::diffusion::SchedulerConfig;
@@ -50,7 +53,19 @@ impl Checkpoint {
             }
             None => None,
         };
-        Ok(Pipeline { parts: Rc::new(Parts { device, unet, unet_weights, vae, text, scheduler, info }) })
+        Ok(Pipeline {
+            parts: Rc::new(Parts {
+                device,
+                unet,
+                unet_weights,
+                vae,
+                text,
+                scheduler,
+                info,
+                tiny_vae: RefCell::default(),
+                linear_preview: OnceCell::new(),
+            }),
+        })
     }
 }
 
@@ -85,6 +100,10 @@ pub(super) struct Parts {
     pub text: Option<(Tokenizer, TextEncoder)>,
     pub scheduler: SchedulerConfig,
     pub info: ModelInfo,
+    /// For [`Preview::Tiny`](super::Preview::Tiny).
+    pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
+    /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
+    pub linear_preview: OnceCell<LinearPreview>,
 }
 
 impl Pipeline {

@@ -23,6 +23,16 @@ impl HostTable {
         Self { name: name.to_owned(), shape: [rows, columns], dtype: Dtype::F32, bytes: Vec::new() }
     }
 
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Length of a row.
+    pub fn columns(&self) -> usize {
+        self.shape[1]
+    }
+
     /// Adds row `index` to `out`; false if there is no such row.
     pub fn add_row(&self, index: usize, out: &mut [f32]) -> bool {
         let Some(length) = self.dtype.bytes_of(self.shape[1]) else { return false };

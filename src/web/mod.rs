@@ -44,7 +44,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
-    pub async fn load(source: OpenSource, device: String, _options: JsValue, on_progress: Function) -> Result<Pipeline, JsValue> {
+    pub async fn load(
+        source: OpenSource,
+        device: String,
+        _options: JsValue,
+        on_progress: Function,
+    ) -> Result<Pipeline, JsValue> {
         let failure = Failure::default();
         let source = JsSource::new(source, failure.clone());
         let device = open_device(&device).await.map_err(|error| Error::from(error).into_js())?;
