@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::DecimalBytes;
 use undiffuse::diffusion::Solver;
-use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
+use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text};
 use undiffuse::weights::DirectorySource;
 
 use super::output::{Output, bar, note, result};
@@ -29,8 +29,8 @@ pub struct Args {
     prompt: Option<String>,
 
     /// What to stay away from; without effect at a guidance scale of 1 or below
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    negative_prompt: String,
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Option<String>,
 
     /// Seed of the noise
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
@@ -108,8 +108,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let prompt = args.prompt.unwrap_or_default();
     let options = SampleOptions {
-        prompt: prompt.clone(),
-        negative_prompt: args.negative_prompt.clone(),
+        prompt: prompt.as_str().into(),
+        negative_prompt: args.negative_prompt.as_deref().map(Text::from),
         seed: args.seed,
         steps: args.steps,
         guidance_scale: args.guidance_scale,
@@ -118,7 +118,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
         height: args.height,
         width: args.width,
         preview: Preview::None,
+        ..SampleOptions::default()
     };
+    checkpoint.check(&options)?;
     let pipeline = load(checkpoint, &args.model, args.device).await?;
     let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
@@ -130,7 +132,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if let (Some(trace), Some(recorded), Some(path)) = (&trace, &recorded, &args.trace) {
         let mut tensors = recorded.tensors(&mut sampler, &picture).await?;
         if pipeline.info().takes_prompt {
-            for (name, text) in [("token_ids", &prompt), ("negative_token_ids", &args.negative_prompt)] {
+            for (name, text) in
+                [("token_ids", &prompt), ("negative_token_ids", &args.negative_prompt.unwrap_or_default())]
+            {
                 let ids = pipeline.tokenize(text)?;
                 tensors.push((name, Stored::i64(&[1, ids.len()], ids.into_iter().map(i64::from))));
             }

@@ -44,7 +44,7 @@ pub enum Error {
         /// The class.
         class: String,
         /// Those that are.
-        supported: &'static str,
+        supported: String,
     },
     /// A tensor whose shape is not what the config calls for.
     #[error("{file}: tensor `{tensor}` is {found:?}, but config.json calls for {expected:?}{hint}")]

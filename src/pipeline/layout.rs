@@ -105,12 +105,12 @@ impl<'a> Layout<'a> {
         Tokenizer::from_files(&vocab, &merges, config.as_deref(), special.as_deref()).map_err(damaged)
     }
 
-    /// The scheduler that the checkpoint was saved with.
+    /// The scheduler `component` (`scheduler`, `low_res_scheduler`) that the checkpoint was saved with.
     ///
     /// # Errors
     /// If its config is missing or asks for what is not supported.
-    pub async fn scheduler(&self) -> Result<SchedulerConfig, Error> {
-        let text = read_text(self.source, &self.path("scheduler", "scheduler_config.json")).await?;
+    pub async fn scheduler(&self, component: &str) -> Result<SchedulerConfig, Error> {
+        let text = read_text(self.source, &self.path(component, "scheduler_config.json")).await?;
         Ok(SchedulerConfig::from_json(&text)?)
     }
 }

@@ -16,7 +16,7 @@ use wasm_bindgen_futures::future_to_promise;
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu;
-use crate::pipeline::{self, LoadProgress, Preview, Rgba, SampleOptions, Scheduler, StepOutput};
+use crate::pipeline::{self, LoadProgress, Preview, Rgba, SampleOptions, Scheduler, StepOutput, Text};
 use error::Error;
 use slot::Slot;
 pub use source::OpenSource;
@@ -207,8 +207,8 @@ impl Options {
     fn with_seed(self, seed: u64) -> Result<SampleOptions, pipeline::Error> {
         let usual = SampleOptions::default();
         Ok(SampleOptions {
-            prompt: self.prompt.unwrap_or(usual.prompt),
-            negative_prompt: self.negative_prompt.unwrap_or(usual.negative_prompt),
+            prompt: self.prompt.map_or(usual.prompt, Text::from),
+            negative_prompt: self.negative_prompt.map(Text::from),
             seed,
             steps: self.steps.unwrap_or(usual.steps),
             guidance_scale: self.guidance_scale.unwrap_or(usual.guidance_scale),
@@ -221,6 +221,7 @@ impl Options {
             height: self.height,
             width: self.width,
             preview: if self.preview.as_deref() == Some("none") { Preview::None } else { Preview::Decode },
+            ..usual
         })
     }
 }
