@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{Tally, Tensor, folders, name_of, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::pipeline::{Component, Error, NamedTensor};
+use undiffuse::pipeline::{Component, NamedTensor};
 use undiffuse::weights::MemorySource;
 
 /// One call of the reference: absolute, as outputs have a standard deviation of about 0.5 to 1.
@@ -31,49 +31,73 @@ fn named(tensor: &Tensor) -> NamedTensor {
     NamedTensor { shape, data: tensor.data.clone() }
 }
 
-/// The calls recorded in an `io.safetensors`.
-fn calls(io: &Tensors) -> Vec<Call> {
-    if let Some(ids) = io.get("input_ids") {
-        let outputs = |half: bool| -> Tensors {
-            let known = |name: &str| {
-                name.starts_with("hidden_states/") || matches!(name, "last_hidden_state" | "pooler_output")
-            };
-            let take = |(name, tensor): (&String, &Tensor)| match name.strip_suffix("_f16weights") {
-                Some(plain) if half && known(plain) => Some((plain.to_owned(), tensor.clone())),
-                None if !half && known(name) => Some((name.clone(), tensor.clone())),
-                _ => None,
-            };
-            io.iter().filter_map(take).collect()
-        };
-        let inputs = BTreeMap::from([("input_ids".to_owned(), named(ids))]);
-        return vec![Call { name: "text".into(), inputs, f32: outputs(false), f16: outputs(true) }];
-    }
+/// The calls recorded in an `io.safetensors`, and the tensors that belong to none.
+fn calls(io: &Tensors) -> (Vec<Call>, Vec<String>) {
     let mut cases: BTreeMap<String, Call> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    let layers = io.keys().filter_map(|name| name.strip_prefix("hidden_states/")?.parse::<usize>().ok()).max();
     for (key, tensor) in io {
         let parts: Vec<&str> = key.split('/').collect();
         let (case, kind, rest) = match parts[..] {
+            // A text encoder has one call.
+            _ if layers.is_some() => ("text".to_owned(), None, key.clone()),
             [kind @ ("encode" | "decode"), case, rest] => (format!("{kind}/{case}"), Some(kind), rest.to_owned()),
+            [kind @ ("encode" | "decode"), rest] => (kind.to_owned(), Some(kind), rest.to_owned()),
             [case, ref rest @ ..] => (case.to_owned(), None, rest.join("/")),
             [] => continue,
         };
-        let call = cases.entry(case.clone()).or_insert_with(|| Call {
-            name: case,
-            inputs: BTreeMap::new(),
-            f32: BTreeMap::new(),
-            f16: BTreeMap::new(),
-        });
-        let output = |name: &str| kind.map_or(name.to_owned(), |kind| format!("{kind}/{name}"));
-        if rest == "in" {
-            call.inputs.insert(output("in"), named(tensor));
-        } else if let Some(name) = rest.strip_prefix("in/") {
-            call.inputs.insert(name.to_owned(), named(tensor));
-        } else if let Some(name) = rest.strip_suffix("_f16weights") {
-            call.f16.insert(output(name), tensor.clone());
-        } else if matches!(rest.as_str(), "out" | "moments" | "mean" | "std" | "logvar") {
-            call.f32.insert(output(&rest), tensor.clone());
+        let port = |name: &str| kind.map_or(name.to_owned(), |kind| format!("{kind}/{name}"));
+        let (name, half) = match rest.strip_suffix("_f16weights") {
+            Some(name) => (name, true),
+            None => (&rest[..], false),
+        };
+        let call = || Call { name: case.clone(), inputs: BTreeMap::new(), f32: Tensors::new(), f16: Tensors::new() };
+        if matches!(name, "in" | "eps" | "input_ids") {
+            let name = if kind.is_some() { port(name) } else { name.to_owned() };
+            cases.entry(case.clone()).or_insert_with(call).inputs.insert(name, named(tensor));
+        } else if let Some(name) = name.strip_prefix("in/") {
+            cases.entry(case.clone()).or_insert_with(call).inputs.insert(name.to_owned(), named(tensor));
+        } else if let Some(name) = output(name, layers) {
+            let call = cases.entry(case.clone()).or_insert_with(call);
+            let outputs = if half { &mut call.f16 } else { &mut call.f32 };
+            outputs.insert(port(&name), tensor.clone());
+        } else {
+            unknown.push(key.clone());
         }
     }
-    cases.into_values().collect()
+    // diffusers' `AutoencoderTiny` has functions besides encode and decode, which neither calls.
+    cases.retain(|name, call| {
+        let helper = name.ends_with("scale_latents");
+        if helper {
+            unknown.extend(call.inputs.keys().chain(call.f32.keys()).map(|port| format!("{name}/{port}")));
+        }
+        !helper
+    });
+    (cases.into_values().collect(), unknown)
+}
+
+/// The name under which a network gives the output recorded as `name`, if it is one; a text encoder has `layers`.
+fn output(name: &str, layers: Option<usize>) -> Option<String> {
+    const NAMES: [&str; 11] = [
+        "out",
+        "moments",
+        "mean",
+        "std",
+        "logvar",
+        "mode",
+        "sample",
+        "latents",
+        "last_hidden_state",
+        "pooler_output",
+        "text_embeds",
+    ];
+    let known = NAMES.contains(&name)
+        || name.starts_with("hidden_states/")
+        || (name.starts_with("clip_skip") && name.ends_with("_then_final_layer_norm"));
+    match (name, layers) {
+        ("penultimate_without_layer_norm", Some(layers)) => Some(format!("hidden_states/{}", layers - 1)),
+        _ => known.then(|| name.to_owned()),
+    }
 }
 
 /// The folder with the recorded calls: `folder` itself, or the one whose name it extends (`NAME_deprecated_keys`).
@@ -99,15 +123,11 @@ fn check(folder: &Path, file: &str, half: bool, device: &Device, tally: &mut Tal
     source.insert(file, std::fs::read(&weights).expect("the weights"));
     let component = match block_on(Component::load(&source, device.clone(), Some(file))) {
         Ok(component) => component,
-        Err(Error::Model { source: undiffuse::models::Error::Unsupported { class, key, value, .. }, .. }) => {
-            return tally.skip(what, format!("{class} with `{key}` {value} is not implemented"));
-        }
-        Err(Error::Json { message, .. }) if message.contains("is not supported") => {
-            return tally.skip(what, message);
-        }
         Err(error) => return tally.fail(format!("{what}: {error}")),
     };
-    for call in calls(&read_tensors(&base.join("io.safetensors"))) {
+    let (calls, unknown) = calls(&read_tensors(&base.join("io.safetensors")));
+    unknown.into_iter().for_each(|key| tally.skip(format!("{what} {key}"), "neither a network's input nor its output"));
+    for call in calls {
         let name = format!("{what} {}", call.name);
         let outputs = match block_on(component.run(&call.inputs)) {
             Ok(outputs) => outputs,
@@ -145,4 +165,66 @@ fn every_network_of_the_reference_agrees_on_the_cpu() {
 #[test]
 fn every_network_of_the_reference_agrees_on_the_gpu() {
     walk(&common::gpu(), "networks on the GPU");
+}
+
+/// A component of the reference on the CPU, with the inputs of its first call.
+fn first_call(folder: &str) -> (Component, BTreeMap<String, NamedTensor>) {
+    let folder = reference("models").join(folder);
+    let mut source = MemorySource::new();
+    for file in ["config.json", "diffusion_pytorch_model.safetensors", "model.safetensors"] {
+        if let Ok(bytes) = std::fs::read(folder.join(file)) {
+            source.insert(file, bytes);
+        }
+    }
+    let component = block_on(Component::load(&source, Device::Cpu, None)).expect("a component of the reference");
+    let (calls, _) = calls(&read_tensors(&folder.join("io.safetensors")));
+    (component, calls.into_iter().next().expect("a recorded call").inputs)
+}
+
+#[test]
+fn inputs_that_do_not_fit_a_network_are_refused_by_name() {
+    let tensor =
+        |shape: &[usize], value: f32| NamedTensor { shape: shape.to_vec(), data: vec![value; shape.iter().product()] };
+    for (folder, input, given, message) in [
+        ("unet_x4_upscaler_like", "class_labels", tensor(&[2], 20.0), "20 is none of the 20 classes"),
+        ("unet_x4_upscaler_like", "class_labels", tensor(&[2], 0.5), "0.5 is none of the 20 classes"),
+        ("unet_x4_upscaler_like", "class_labels", tensor(&[3], 1.0), "one class for each of 2 rows"),
+        ("unet2d_scale_shift_class", "class_labels", tensor(&[1, 2], 1.0), "one class for each of 2 rows"),
+        ("unet_sdxl_like", "added_cond_kwargs.text_embeds", tensor(&[2, 21], 1.0), "is not 21 numbers of pooled text"),
+        ("unet_sdxl_like", "added_cond_kwargs.time_ids", tensor(&[2, 5], 1.0), "expected [2, 6]"),
+        ("vae_sd_like", "encode/eps", tensor(&[1, 1, 1, 1], 1.0), "its shape is [1, 1, 1, 1], expected"),
+        ("vae_taesd_like", "encode/eps", tensor(&[1], 1.0), "an autoencoder takes `decode/in` or `encode/in`"),
+        ("clip_text_proj_sdxl2_like", "input_ids", tensor(&[1, 2], -1.0), "-1 is no token id"),
+        ("clip_text_proj_sdxl2_like", "attention_mask", tensor(&[1, 2], 1.0), "this network takes: input_ids"),
+    ] {
+        let (component, mut inputs) = first_call(folder);
+        if folder.starts_with("vae") {
+            inputs = BTreeMap::from([("encode/in".to_owned(), tensor(&[1, 3, 16, 16], 0.0))]);
+        }
+        inputs.insert(input.into(), given);
+        let error = block_on(component.run(&inputs)).expect_err(message).to_string();
+        assert!(error.contains(message), "{folder} {input}: {error}");
+    }
+    let (component, mut inputs) = first_call("unet_x4_upscaler_like");
+    inputs.remove("class_labels");
+    let error = block_on(component.run(&inputs)).expect_err("a class is needed").to_string();
+    assert_eq!(error, "input `class_labels`: it is missing");
+}
+
+#[test]
+fn one_class_serves_all_rows() {
+    let (component, mut inputs) = first_call("unet_x4_upscaler_like");
+    let run = |inputs: &BTreeMap<String, NamedTensor>| block_on(component.run(inputs)).expect("outputs")["out"].clone();
+    inputs.insert("class_labels".into(), NamedTensor { shape: vec![2], data: vec![7.0; 2] });
+    let each = run(&inputs);
+    inputs.insert("class_labels".into(), NamedTensor { shape: vec![1], data: vec![7.0] });
+    assert_eq!(run(&inputs), each);
+}
+
+#[test]
+fn a_class_that_is_not_known_is_refused_with_those_that_are() {
+    let mut source = MemorySource::new();
+    source.insert("config.json", br#"{"_class_name": "VQModel"}"#.to_vec());
+    let error = block_on(Component::load(&source, Device::Cpu, None)).expect_err("no such class").to_string();
+    assert!(error.contains("class \"VQModel\" is not supported") && error.contains("AutoencoderTiny"), "{error}");
 }

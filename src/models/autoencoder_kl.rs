@@ -54,7 +54,7 @@ impl AutoencoderKlConfig {
             in_channels: c.size("in_channels", 3)?,
             out_channels: c.size("out_channels", 3)?,
             latent_channels: c.size("latent_channels", 4)?,
-            scaling_factor: c.get("scaling_factor", 0.18215)?,
+            scaling_factor: c.scaling_factor(0.18215)?,
             shift_factor: c.get("shift_factor", 0.0)?,
             layers_per_block: c.size_up_to("layers_per_block", 1, 64)?,
             resnet: ResnetOptions {
@@ -69,9 +69,6 @@ impl AutoencoderKlConfig {
             use_post_quant_conv: c.get("use_post_quant_conv", true)?,
             block_out_channels,
         };
-        if config.scaling_factor == 0.0 || !config.scaling_factor.is_finite() {
-            return Err(c.error(format!("`scaling_factor` is {}", config.scaling_factor)));
-        }
         c.finish()?;
         Ok(config)
     }
@@ -126,20 +123,13 @@ impl AutoencoderKlConfig {
         Ok(builder.finish())
     }
 
-    /// The decoder after the generation model: input `latents` scaled as that model leaves them; outputs `image`
-    /// `[batch, out_channels, height * f, width * f]` and `pixels`, the same as RGBA8 `[batch, height * f, width * f]`.
+    /// Adds the decoder to a graph whose `latents` `[batch, latent_channels, height, width]` are made there, scaled as the
+    /// generation model leaves them; gives `[batch, out_channels, height * f, width * f]`, about −1..1.
     ///
     /// # Errors
-    /// As [`Self::decoder`], and if the pictures have neither 1 nor 3 channels.
-    pub fn preview(&self, batch: usize, height: usize, width: usize) -> Result<Graph, Error> {
-        let builder = Builder::new();
-        let root = builder.root();
-        let latents = root.input("latents", &[batch, self.latent_channels, height, width])?;
-        let latents = root.affine(latents, (1.0 / self.scaling_factor) as f32, self.shift_factor as f32)?;
-        let image = self.decode(&root, latents)?;
-        root.output("image", image);
-        root.output("pixels", root.pack_rgba8(image)?);
-        Ok(builder.finish())
+    /// As [`Self::decoder`].
+    pub fn add_to(&self, root: &Scope, latents: NodeId) -> Result<NodeId, Error> {
+        self.decode(root, root.affine(latents, (1.0 / self.scaling_factor) as f32, self.shift_factor as f32)?)
     }
 
     fn decode(&self, root: &Scope, latents: NodeId) -> Result<NodeId, Error> {

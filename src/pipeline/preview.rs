@@ -1,17 +1,23 @@
 //! Pictures of x_t and x̂_0, after every step and at the end.
 
 use super::Error;
+use super::linear_preview::LinearPreview;
 use super::load::Parts;
-use super::text_encoder::floats;
+use super::painter::Painter;
 use crate::device::Program;
-use crate::graph::{Builder, fuse};
 
 /// Which pictures a run shows on its way; the last x_t is always decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Preview {
-    /// Each x_t and each x̂_0, decoded.
+    /// `Tiny` where the pipeline was given a tiny autoencoder, else `Linear`: a small part of a step's cost.
     #[default]
+    Auto,
+    /// Each x_t and each x̂_0, by the model's own autoencoder, which costs about as much as a step.
     Decode,
+    /// By an `AutoencoderTiny` that the pipeline was given.
+    Tiny,
+    /// A linear map from latents to colours, fitted to the model's autoencoder: soft, and next to free.
+    Linear,
     /// None.
     None,
 }
@@ -36,81 +42,166 @@ pub(super) struct Drawn {
     pub denoised: Vec<Rgba>,
 }
 
-/// Makes pictures from the output `frames` of a step's program: the batch of x_t, then that of x̂_0.
+/// Makes pictures from the outputs of a step's program: `prev_sample`, the batch of x_t, and `frames`, the same and then
+/// the batch of x̂_0.
 #[derive(Debug)]
 pub(super) struct Previewer {
-    preview: Preview,
-    decoder: Program,
-    /// `[batch, channels, height, width]` of the pictures.
-    shape: [usize; 4],
+    batch: usize,
+    /// Of x_t and x̂_0, on the way.
+    painter: Option<Painter>,
+    /// Of x_0 at the end.
+    decoder: Painter,
+    /// Whether `decoder` paints `frames`, on the way as well.
+    decodes_all: bool,
+    /// Rows and columns of a picture.
+    size: [usize; 2],
 }
 
 impl Previewer {
     /// Prepares pictures of latents `[batch, channels, height, width]`. Without an autoencoder the latents are the pictures.
     ///
     /// # Errors
-    /// If the decoder cannot be built at that size, or the device refuses it.
+    /// If the decoder cannot be built at that size, the device refuses it, or a tiny autoencoder is asked for and there is
+    /// none.
     pub async fn compile(parts: &Parts, preview: Preview, latents: [usize; 4]) -> Result<Self, Error> {
-        let [batch, channels, height, width] = latents;
-        let frames = 2 * batch;
-        let (decoder, channels) = match &parts.vae {
-            Some((config, weights)) => {
-                let graph = config.preview(frames, height, width);
-                let graph = graph.map_err(|e| parts.info.too_large(height, width, e))?;
-                (Program::compile(&parts.device, &fuse(&graph), weights).await?, config.out_channels)
+        let [batch, _, height, width] = latents;
+        let tiny = parts.tiny_vae.borrow().clone();
+        let (preview, tiny) = match (preview, tiny) {
+            (Preview::Auto, tiny) => (if tiny.is_some() { Preview::Tiny } else { Preview::Linear }, tiny),
+            (Preview::Tiny, None) if parts.vae.is_some() => {
+                let message = "the pipeline was given no tiny autoencoder; `linear` needs none";
+                return Err(Error::option("preview", "tiny", message));
             }
-            None => {
-                let builder = Builder::new();
-                let root = builder.root();
-                let latents = root.input("latents", &[frames, channels, height, width])?;
-                let image = root.affine(latents, 1.0, 0.0)?;
-                root.output("image", image);
-                root.output("pixels", root.pack_rgba8(image)?);
-                // No weights are needed; the noise predictor's say which device this is.
-                (Program::compile(&parts.device, &builder.finish(), &parts.unet_weights).await?, channels)
-            }
+            other => other,
         };
-        let scale = parts.info.scale_factor;
-        Ok(Self { preview, decoder, shape: [batch, channels, height * scale, width * scale] })
+        let decodes_all = preview == Preview::Decode || (parts.vae.is_none() && preview != Preview::None);
+        let decoder = match &parts.vae {
+            Some((vae, weights)) => {
+                Painter::compile(parts, weights, latents, decodes_all, |root, x| vae.add_to(root, x)).await?
+            }
+            // No weights are needed; the noise predictor's say which device this is.
+            None => Painter::compile(parts, &parts.unet_weights, latents, decodes_all, |_, x| Ok(x)).await?,
+        };
+        let painter = match (preview, tiny, &parts.vae) {
+            (Preview::Tiny, Some(tiny), Some(_)) => Some(
+                Painter::compile(parts, &tiny.weights, latents, true, |root, x| tiny.config.add_to(root, x)).await?,
+            ),
+            (Preview::Linear, _, Some((vae, weights))) => {
+                if parts.linear_preview.get().is_none() {
+                    let fitted = LinearPreview::fit(&parts.device, vae, weights).await?;
+                    parts.linear_preview.get_or_init(|| fitted);
+                }
+                match parts.linear_preview.get() {
+                    Some(map) => {
+                        Some(Painter::compile(parts, &map.weights, latents, true, |root, x| map.add_to(root, x)).await?)
+                    }
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        let size = [height, width].map(|side| side * parts.info.scale_factor);
+        Ok(Self { batch, painter, decoder, decodes_all, size })
     }
 
-    /// What is to be shown of the step that `step` has just made.
+    /// What is to be shown of the step that `step` has just made, of a new sample that is `scale` times as large as its like
+    /// of unit variance. Of the last step, where x_0 is the last x̂_0 but for the solver's last bit of noise, the decoded
+    /// picture is both.
     ///
     /// # Errors
     /// A value that is not finite, with the layer that made it, or a lost device.
-    pub async fn draw(&mut self, step: &mut Program, is_last: bool) -> Result<Drawn, Error> {
-        if self.preview == Preview::None && !is_last {
-            return Ok(Drawn::default());
-        }
-        self.decode(step)?;
-        let frames = match self.decoder.read(&["pixels"]).await {
-            Ok(mut outputs) => outputs.remove(0),
+    pub async fn draw(&mut self, step: &mut Program, scale: f32, is_last: bool) -> Result<Drawn, Error> {
+        let painter = match &mut self.painter {
+            Some(painter) if !is_last => painter,
+            None if !is_last && !self.decodes_all => return Ok(Drawn::default()),
+            _ => &mut self.decoder,
+        };
+        let pictures = match painter.paint(step, scale) {
+            Ok(()) => painter.pictures().await,
+            Err(error) => Err(error),
+        };
+        let mut images = match pictures {
+            Ok(pictures) => pictures,
             // A picture that is not finite comes from the step before it, which knows the layer.
             Err(error) => {
                 step.read(&[]).await?;
-                return Err(error.into());
+                return Err(error);
             }
         };
-        let [batch, _, height, width] = self.shape;
-        let picture = |pixels: &[u32]| Rgba { width, height, pixels: bytemuck::cast_slice(pixels).to_vec() };
-        let mut pictures = frames.chunks_exact((height * width).max(1)).map(picture);
-        Ok(Drawn { images: pictures.by_ref().take(batch).collect(), denoised: pictures.collect() })
+        images.iter_mut().for_each(|image| enlarge(image, self.size));
+        let denoised = if images.len() > self.batch { images.split_off(self.batch) } else { images.clone() };
+        Ok(Drawn { images, denoised })
     }
 
-    /// The pictures of the x_t that `step` has just made, `[batch, channels, height, width]` in 0..1.
+    /// The pictures of the x_t that `step` has just made, decoded, `[batch, channels, height, width]` in 0..1.
     ///
     /// # Errors
     /// As [`Previewer::draw`].
     pub async fn image(&mut self, step: &Program) -> Result<Vec<f32>, Error> {
-        self.decode(step)?;
-        let mut image = floats(self.decoder.read(&["image"]).await?.remove(0));
-        image.truncate(self.shape.iter().product());
+        self.decoder.paint(step, 1.0)?;
+        let mut image = self.decoder.image().await?;
         image.iter_mut().for_each(|v| *v = (*v * 0.5 + 0.5).clamp(0.0, 1.0));
         Ok(image)
     }
+}
 
-    fn decode(&mut self, step: &Program) -> Result<(), Error> {
-        self.decoder.copy_from("latents", step, "frames")?;
-        Ok(self.decoder.run()?)
+/// Makes a picture as large as `[height, width]`, bilinearly.
+fn enlarge(picture: &mut Rgba, [height, width]: [usize; 2]) {
+    if [picture.height, picture.width] == [height, width] {
+        return;
+    }
+    let columns: Vec<_> = (0..width).map(|x| between(x, width, picture.width)).collect();
+    let mut pixels = Vec::with_capacity(4 * width * height);
+    for (top, bottom, down) in (0..height).map(|y| between(y, height, picture.height)) {
+        let row = |y: usize| &picture.pixels[4 * y * picture.width..][..4 * picture.width];
+        let (upper, lower) = (row(top), row(bottom));
+        for &(left, right, across) in &columns {
+            for channel in 0..4 {
+                let mix = |row: &[u8]| {
+                    let [a, b] = [left, right].map(|x| u32::from(row[4 * x + channel]));
+                    a * (FINE - across) + b * across
+                };
+                let sum = mix(upper) * (FINE - down) + mix(lower) * down;
+                pixels.push(((sum + FINE * FINE / 2) / (FINE * FINE)) as u8);
+            }
+        }
+    }
+    *picture = Rgba { width, height, pixels };
+}
+
+/// Parts of a pixel that [`enlarge`] distinguishes.
+const FINE: u32 = 256;
+
+/// The two of `source` pixels between which pixel `i` of `target` lies, and how far it is to the second.
+fn between(i: usize, target: usize, source: usize) -> (usize, usize, u32) {
+    let last = (source - 1) as f32;
+    let at = ((i as f32 + 0.5) * source as f32 / target as f32 - 0.5).clamp(0.0, last);
+    (at as usize, (at as usize + 1).min(source - 1), (at.fract() * FINE as f32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grey(width: usize, height: usize, levels: &[u8]) -> Rgba {
+        Rgba { width, height, pixels: levels.iter().flat_map(|&level| [level, level, level, 255]).collect() }
+    }
+
+    #[test]
+    fn an_enlarged_picture_blends_between_the_middles_of_its_pixels() {
+        let mut picture = grey(2, 2, &[0, 100, 200, 44]);
+        enlarge(&mut picture, [4, 4]);
+        let expected = [0, 25, 75, 100, 50, 59, 77, 86, 150, 127, 81, 58, 200, 161, 83, 44];
+        // The second of the second row is 9/16 of the first pixel, 3/16 of each neighbour and 1/16 of the last.
+        assert_eq!(picture, grey(4, 4, &expected));
+    }
+
+    #[test]
+    fn a_picture_of_one_pixel_and_one_of_the_right_size_are_left_as_they_are() {
+        let mut picture = grey(1, 1, &[77]);
+        enlarge(&mut picture, [3, 2]);
+        assert_eq!(picture, grey(2, 3, &[77; 6]));
+        enlarge(&mut picture, [3, 2]);
+        assert_eq!(picture, grey(2, 3, &[77; 6]));
     }
 }

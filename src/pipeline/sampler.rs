@@ -226,7 +226,9 @@ impl Sampler {
         self.step.run()?;
         let (index, total, timestep) = (self.next, self.total(), step.timestep);
         self.next += 1;
-        let Drawn { images, denoised } = self.previewer.draw(&mut self.step, self.next == total).await?;
+        // What the next call's input is scaled by is what gives the new sample unit variance.
+        let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
+        let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, self.next == total).await?;
         Ok(Some(StepOutput { index, total, timestep, images, denoised }))
     }
 

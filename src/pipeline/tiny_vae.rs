@@ -1,0 +1,61 @@
+//! A tiny autoencoder beside the model's own, for previews.
+
+use std::rc::Rc;
+
+use super::layout::read_text;
+use super::weight_file::WeightFile;
+use super::{Error, Pipeline};
+use crate::device::Weights;
+use crate::models::{AutoencoderKlConfig, AutoencoderKlConfig as AutoencoderTinyConfig};
+use crate::weights::Source;
+
+/// Where it is inside its source.
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// The decoder of an `AutoencoderTiny` on a device.
+#[derive(Debug)]
+pub(super) struct TinyVae {
+    pub config: AutoencoderTinyConfig,
+    pub weights: Weights,
+}
+
+impl Pipeline {
+    /// Gives the pipeline the `AutoencoderTiny` in `source`, such as TAESD: a folder with its `config.json` and weights.
+    /// Runs that start from now on paint their previews with it; see [`Preview`](super::Preview). `on_bytes` gets the bytes
+    /// read so far and those of the whole file.
+    ///
+    /// # Errors
+    /// A missing, damaged or unsupported file, by name; one that is for other latents than this model's; or the device's
+    /// refusal.
+    pub async fn set_tiny_vae(&self, source: &dyn Source, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<(), Error> {
+        let error = |e| Error::model(CONFIG, e);
+        let config = AutoencoderTinyConfig::from_json(&read_text(source, CONFIG).await?).map_err(error)?;
+        check_fit(&config, self.parts.vae.as_ref().map(|(vae, _)| vae))?;
+        let graph = config.decoder(1, 1, 1).map_err(error)?;
+        let file = WeightFile::open(source, WEIGHTS, graph.weights().to_vec(), vec![]).await?;
+        let total = file.bytes();
+        let (weights, _) = file.load(&self.parts.device, &mut |loaded| on_bytes(loaded, total)).await?;
+        *self.parts.tiny_vae.borrow_mut() = Some(Rc::new(TinyVae { config, weights }));
+        Ok(())
+    }
+}
+
+/// Whether the tiny autoencoder decodes what the model's own does, to pictures of the same size.
+fn check_fit(tiny: &AutoencoderTinyConfig, vae: Option<&AutoencoderKlConfig>) -> Result<(), Error> {
+    let misfit = |message: String| Err(Error::Json { file: CONFIG.to_owned(), message });
+    let Some(vae) = vae else { return misfit("this model has no latents: its samples are the pictures".into()) };
+    let facts = [
+        ("latent_channels", tiny.latent_channels, vae.latent_channels),
+        ("out_channels", tiny.out_channels, vae.out_channels),
+    ];
+    if let Some((key, found, expected)) = facts.into_iter().find(|(_, found, expected)| found != expected) {
+        return misfit(format!("`{key}` is {found}, and the model's own autoencoder has {expected}"));
+    }
+    match (tiny.scale_factor(), vae.scale_factor()) {
+        (found, expected) if found != expected => {
+            misfit(format!("it enlarges latents {found} times, and the model's own autoencoder {expected} times"))
+        }
+        _ => Ok(()),
+    }
+}

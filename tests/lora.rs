@@ -1,0 +1,351 @@
+//! LoRA files against diffusers and peft, and files that are no LoRA for the model.
+#![cfg(not(target_arch = "wasm32"))]
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use common::{Tally, Tensor, max_abs, read_json, read_tensors, read_text, reference, worst_beyond};
+use pollster::block_on;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+use undiffuse::graph::WeightSpec;
+use undiffuse::models::{ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs};
+use undiffuse::pipeline::{Error, LoraFile};
+use undiffuse::weights::{DirectorySource, MemorySource};
+
+fn lora() -> std::path::PathBuf {
+    reference("pipelines").join("lora")
+}
+
+fn unet_specs(folder: &Path) -> Vec<WeightSpec> {
+    let config = Unet2dConditionConfig::from_json(&read_text(&folder.join("config.json"))).unwrap();
+    let inputs = Unet2dConditionInputs { batch: 1, height: 64, width: 64, tokens: 1, timestep_cond: false };
+    config.graph(inputs).unwrap().weights().to_vec()
+}
+
+fn text_specs(folder: &Path) -> Vec<WeightSpec> {
+    let config = ClipTextConfig::from_json(&read_text(&folder.join("config.json"))).unwrap();
+    config.graph(1, 1).unwrap().weights().to_vec()
+}
+
+/// W + scale · up · down, row-major.
+fn merged(weight: &Tensor, up: &[f32], down: &[f32], scale: f32) -> Vec<f32> {
+    let (out, inputs) = (weight.shape[0], weight.data.len() / weight.shape[0]);
+    let rank = up.len() / out;
+    let product = |row: usize, column: usize| -> f64 {
+        (0..rank).map(|r| f64::from(up[row * rank + r]) * f64::from(down[r * inputs + column])).sum()
+    };
+    let sum = |i: usize| f64::from(weight.data[i]) + f64::from(scale) * product(i / inputs, i % inputs);
+    (0..weight.data.len()).map(|i| sum(i) as f32).collect()
+}
+
+#[test]
+fn every_merged_weight_of_the_reference_is_reproduced() {
+    let model =
+        reference("pipelines").join("models").join(read_json(&lora().join("lora.json"))["model"].as_str().unwrap());
+    let unet = (unet_specs(&model.join("unet")), read_tensors(&model.join("unet/diffusion_pytorch_model.safetensors")));
+    let text = (text_specs(&model.join("text_encoder")), read_tensors(&model.join("text_encoder/model.safetensors")));
+    let mut tally = Tally::default();
+    for (key, expected) in read_tensors(&lora().join("expected.safetensors")) {
+        let Some(case) = key.strip_prefix("merged/") else { continue };
+        let (run, name) = case.split_once('/').unwrap();
+        let (file, weight) = run.split_once('@').unwrap();
+        let (component, name) = name.split_once('.').unwrap();
+        let (specs, weights) = if component == "unet" { &unet } else { &text };
+        let file = block_on(LoraFile::open(&DirectorySource::new(lora()), &format!("{file}.safetensors"))).unwrap();
+        let updates = file.updates(component, specs).unwrap();
+        let is_it = |index: usize| name.strip_prefix("text_model.").unwrap_or(name) == specs[index].name;
+        let (_, module) = updates.into_iter().find(|(index, _)| is_it(*index)).expect("an update of the weight");
+        let low_rank = module.low_rank(weight.parse().unwrap());
+        let actual = merged(&weights[name], &low_rank.up, &low_rank.down, low_rank.scale);
+        tally.check(case, worst_beyond(&actual, &expected, 1e-6 * max_abs(&expected).max(1.0)));
+    }
+    tally.finish("merged weights");
+}
+
+#[test]
+fn every_module_of_a_file_finds_its_weight() {
+    let facts = read_json(&lora().join("lora.json"));
+    let model = reference("pipelines").join("models").join(facts["model"].as_str().unwrap());
+    let (unet, text) = (unet_specs(&model.join("unet")), text_specs(&model.join("text_encoder")));
+    let mut tally = Tally::default();
+    for (run, counts) in facts["files"].as_object().unwrap() {
+        let file = format!("{}.safetensors", run.split_once('@').unwrap().0);
+        let file = block_on(LoraFile::open(&DirectorySource::new(lora()), &file)).unwrap();
+        let found =
+            [("unet", &unet), ("text_encoder", &text)].map(|(name, specs)| file.updates(name, specs).unwrap().len());
+        let expected = ["modules_unet", "modules_text_encoder"].map(|key| counts[key].as_u64().unwrap() as usize);
+        let result = if found == expected { Ok(0.0) } else { Err(format!("{found:?} modules, expected {expected:?}")) };
+        tally.check(run, result);
+    }
+    tally.finish("modules of LoRA files");
+}
+
+/// A LoRA of rank 2 in memory, all of whose numbers are 1, but for a module's alpha, which is given.
+fn file(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Result<LoraFile, Error> {
+    let bytes = 1f32.to_le_bytes().repeat(1 << 12);
+    let views = tensors.iter().map(|(name, shape)| {
+        let length = 4 * shape.iter().product::<usize>();
+        ((*name).to_owned(), TensorView::new(Dtype::F32, shape.to_vec(), &bytes[..length]).unwrap())
+    });
+    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut source = MemorySource::new();
+    let metadata = Some(metadata).filter(|metadata: &HashMap<_, _>| !metadata.is_empty());
+    source.insert("l.safetensors", serialize(views.collect::<BTreeMap<_, _>>(), metadata).unwrap());
+    block_on(LoraFile::open(&source, "l.safetensors"))
+}
+
+fn refusal(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> String {
+    file(tensors, metadata).map(|_| ()).expect_err("a file that is refused").to_string()
+}
+
+/// The weights of a UNet of SDXL's structure, or with the attention of SD 1.x.
+fn structure(sdxl: bool) -> Vec<WeightSpec> {
+    let blocks = |names: [&str; 3]| serde_json::json!(names);
+    let (down, up) = match sdxl {
+        true => (
+            ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        ),
+        false => (
+            ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+        ),
+    };
+    let config = serde_json::json!({
+        "_class_name": "UNet2DConditionModel", "down_block_types": blocks(down), "up_block_types": blocks(up),
+        "block_out_channels": [8, 16, 24], "layers_per_block": 2, "norm_num_groups": 8, "attention_head_dim": 2,
+        "cross_attention_dim": 8, "transformer_layers_per_block": if sdxl { [1, 2, 3] } else { [1, 1, 1] },
+    });
+    let config = Unet2dConditionConfig::from_json(&config.to_string()).unwrap();
+    let inputs = Unet2dConditionInputs { batch: 1, height: 64, width: 64, tokens: 1, timestep_cond: false };
+    config.graph(inputs).unwrap().weights().to_vec()
+}
+
+#[test]
+fn modules_named_as_in_the_original_code_find_their_weights() {
+    let cases = [
+        (true, "input_blocks_0_0", "conv_in"),
+        (true, "time_embed_2", "time_embedding.linear_2"),
+        (true, "input_blocks_3_0_op", "down_blocks.0.downsamplers.0.conv"),
+        (true, "input_blocks_4_0_in_layers_2", "down_blocks.1.resnets.0.conv1"),
+        (true, "input_blocks_4_1_proj_in", "down_blocks.1.attentions.0.proj_in"),
+        (
+            true,
+            "input_blocks_5_1_transformer_blocks_1_attn2_to_k",
+            "down_blocks.1.attentions.1.transformer_blocks.1.attn2.to_k",
+        ),
+        (
+            true,
+            "input_blocks_8_1_transformer_blocks_2_ff_net_0_proj",
+            "down_blocks.2.attentions.1.transformer_blocks.2.ff.net.0.proj",
+        ),
+        (true, "middle_block_0_emb_layers_1", "mid_block.resnets.0.time_emb_proj"),
+        (
+            true,
+            "middle_block_1_transformer_blocks_0_attn1_to_out_0",
+            "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0",
+        ),
+        (true, "middle_block_2_out_layers_3", "mid_block.resnets.1.conv2"),
+        (true, "output_blocks_2_2_conv", "up_blocks.0.upsamplers.0.conv"),
+        (true, "output_blocks_4_1_proj_out", "up_blocks.1.attentions.1.proj_out"),
+        (true, "output_blocks_8_0_skip_connection", "up_blocks.2.resnets.2.conv_shortcut"),
+        (true, "out_2", "conv_out"),
+        (false, "output_blocks_2_1_conv", "up_blocks.0.upsamplers.0.conv"),
+        (false, "output_blocks_5_2_conv", "up_blocks.1.upsamplers.0.conv"),
+        (
+            false,
+            "input_blocks_1_1_transformer_blocks_0_attn1_to_v",
+            "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v",
+        ),
+    ];
+    for (sdxl, original, expected) in cases {
+        let specs = structure(sdxl);
+        let spec = specs.iter().find(|spec| spec.name == format!("{expected}.weight")).expect(expected);
+        let (down, up) =
+            (format!("lora_unet_{original}.lora_down.weight"), format!("lora_unet_{original}.lora_up.weight"));
+        let down_shape = [&[2], &spec.shape[1..]].concat();
+        let lora = file(&[(&down, &down_shape), (&up, &[spec.shape[0], 2])], &[]).unwrap();
+        let updates = lora.updates("unet", &specs).unwrap_or_else(|e| panic!("{original}: {e}"));
+        assert_eq!(updates.len(), 1);
+        assert_eq!(specs[updates[0].0].name, spec.name, "{original}");
+    }
+}
+
+#[test]
+fn every_way_to_name_a_module_is_read() {
+    let unet = "down_blocks.1.attentions.0.transformer_blocks.0.attn1";
+    let text = "text_model.encoder.layers.0.self_attn";
+    let cases = [
+        (format!("unet.{unet}.to_q.lora_A.weight"), format!("unet.{unet}.to_q.lora_B.weight"), "to_q"),
+        (format!("{unet}.to_out.0.lora_A.weight"), format!("{unet}.to_out.0.lora_B.weight"), "to_out.0"),
+        (format!("unet.{unet}.to_k.lora.down.weight"), format!("unet.{unet}.to_k.lora.up.weight"), "to_k"),
+        (
+            format!("{unet}.processor.to_out_lora.down.weight"),
+            format!("{unet}.processor.to_out_lora.up.weight"),
+            "to_out.0",
+        ),
+        (format!("unet.{unet}.to_v.lora_down.weight"), format!("unet.{unet}.to_v.lora_up.weight"), "to_v"),
+        (
+            format!("text_encoder.{text}.q_proj.lora_linear_layer.down.weight"),
+            format!("text_encoder.{text}.q_proj.lora_linear_layer.up.weight"),
+            "q_proj",
+        ),
+        (
+            format!("text_encoder.{text}.to_out_lora.down.weight"),
+            format!("text_encoder.{text}.to_out_lora.up.weight"),
+            "out_proj",
+        ),
+        (
+            format!("text_encoder_2.{text}.k_proj.lora_A.weight"),
+            format!("text_encoder_2.{text}.k_proj.lora_B.weight"),
+            "k_proj",
+        ),
+        (
+            format!("lora_te1_{}_v_proj.lora_down.weight", text.replace('.', "_")),
+            format!("lora_te1_{}_v_proj.lora_up.weight", text.replace('.', "_")),
+            "v_proj",
+        ),
+        (
+            format!("lora_te2_{}_v_proj.lora_down.weight", text.replace('.', "_")),
+            format!("lora_te2_{}_v_proj.lora_up.weight", text.replace('.', "_")),
+            "v_proj",
+        ),
+    ];
+    let text_config =
+        r#"{"architectures": ["CLIPTextModel"], "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 8}"#;
+    let text_specs = ClipTextConfig::from_json(text_config).unwrap().graph(1, 1).unwrap().weights().to_vec();
+    for (down, up, expected) in cases {
+        let component = if down.starts_with("text_encoder_2") || down.starts_with("lora_te2") {
+            "text_encoder_2"
+        } else if down.contains("text_model") {
+            "text_encoder"
+        } else {
+            "unet"
+        };
+        let specs = if component == "unet" { structure(true) } else { text_specs.clone() };
+        let lora = file(&[(&down, &[2, 16]), (&up, &[16, 2])], &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(lora.components(), [component], "{down}");
+        let updates = lora.updates(component, &specs).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(
+            specs[updates[0].0]
+                .name
+                .strip_suffix(".weight")
+                .unwrap()
+                .rsplit_once("attn.")
+                .or(specs[updates[0].0].name.strip_suffix(".weight").unwrap().rsplit_once("attn1."))
+                .unwrap()
+                .1,
+            expected,
+            "{down}"
+        );
+    }
+}
+
+#[test]
+fn the_scale_is_alpha_over_rank_wherever_alpha_is_written() {
+    let names = |module: &str| {
+        [format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight"), format!("{module}.alpha")]
+    };
+    let module = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q";
+    let [down, up, alpha] = names(module);
+    let pair: [(&str, &[usize]); 2] = [(&down, &[2, 16]), (&up, &[16, 2])];
+    let scale = |tensors: &[(&str, &[usize])], settings: &str| {
+        let metadata = [("lora_adapter_metadata", settings)];
+        let lora = file(tensors, if settings.is_empty() { &[] } else { &metadata }).unwrap();
+        lora.updates("unet", &structure(true)).unwrap()[0].1.low_rank(3.0).scale
+    };
+    assert_eq!(scale(&pair, ""), 3.0);
+    assert_eq!(scale(&[pair[0], pair[1], (&alpha, &[])], ""), 1.5);
+    assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.r": 2}"#), 12.0);
+    assert_eq!(scale(&pair, r#"{"lora_alpha": 8}"#), 12.0);
+    assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 4}}"#), 6.0);
+    assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"n1.to_q": 4}}"#), 12.0);
+    assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#), (3.0 * 8.0 / 2f64.sqrt()) as f32);
+}
+
+#[test]
+fn what_is_no_lora_is_refused_by_name() {
+    let module = "lora_unet_mid_block_attentions_0_proj_in";
+    let name = |suffix: &str| format!("{module}.{suffix}");
+    let (down, up, alpha) = (name("lora_down.weight"), name("lora_up.weight"), name("alpha"));
+    for (suffix, method) in
+        [("dora_scale", "DoRA"), ("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr"), ("lora_mid.weight", "Tucker")]
+    {
+        let message = refusal(&[(&down, &[2, 24]), (&up, &[24, 2]), (&name(suffix), &[2, 2])], &[]);
+        assert!(
+            message.starts_with(&format!("l.safetensors: tensor {:?}: ", name(suffix))) && message.contains(method),
+            "{message}"
+        );
+    }
+    assert_eq!(
+        refusal(&[("conv_in.weight", &[8, 4, 3, 3])], &[]),
+        "l.safetensors: tensor \"conv_in.weight\": no LoRA has a tensor of this name; they end in `.lora_down.weight`, `.lora_A.weight`, `.alpha` and the like"
+    );
+    assert_eq!(
+        refusal(&[(&down, &[2, 24])], &[]),
+        format!(
+            "l.safetensors: not a valid safetensors file: the LoRA's module {module:?} lacks a down or an up matrix"
+        )
+    );
+    assert_eq!(
+        refusal(&[(&down, &[2, 24]), (&up, &[24, 2]), (&alpha, &[2])], &[]),
+        format!("l.safetensors: tensor {alpha:?}: alpha is one number, not [2]")
+    );
+    assert_eq!(
+        refusal(&[(&down, &[0, 24]), (&up, &[24, 0])], &[]),
+        format!("l.safetensors: tensor {down:?}: its shape [0, 24] has no rank")
+    );
+    assert_eq!(refusal(&[], &[]), "l.safetensors: not a valid safetensors file: it holds no tensors");
+    let pair: [(&str, &[usize]); 2] = [(&down, &[2, 24]), (&up, &[24, 2])];
+    let message = refusal(&pair, &[("lora_adapter_metadata", "{")]);
+    assert!(message.contains("its metadata `lora_adapter_metadata` cannot be read"), "{message}");
+    let message = refusal(&pair, &[("lora_adapter_metadata", r#"{"unet.use_dora": true}"#)]);
+    assert_eq!(message, "l.safetensors: not a valid safetensors file: `unet.use_dora`: DoRA is not supported");
+}
+
+#[test]
+fn a_lora_for_another_model_is_refused_by_name() {
+    let refusal = |tensors: &[(&str, &[usize])]| {
+        let lora = file(tensors, &[]).unwrap();
+        lora.updates("unet", &structure(true)).map(|_| ()).expect_err("another model's").to_string()
+    };
+    let [down, up] = [
+        "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight",
+        "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight",
+    ];
+    assert_eq!(
+        refusal(&[(down, &[2, 32]), (up, &[24, 2])]),
+        format!(
+            "l.safetensors: tensor {down:?}: it is [2, 32] and would have to be [2, 24] for this model's \
+             `mid_block.attentions.0.proj_in.weight`, which is [24, 24]; the LoRA is for another model"
+        )
+    );
+    assert_eq!(
+        refusal(&[(down, &[2, 24]), (up, &[24, 3])]),
+        format!(
+            "l.safetensors: tensor {up:?}: it is [24, 3] and would have to be [24, 2] for this model's \
+             `mid_block.attentions.0.proj_in.weight`, which is [24, 24]; the LoRA is for another model"
+        )
+    );
+    let message = refusal(&[
+        ("lora_unet_double_blocks_0.lora_down.weight", &[2, 8]),
+        ("lora_unet_double_blocks_0.lora_up.weight", &[8, 2]),
+    ]);
+    assert_eq!(
+        message,
+        "l.safetensors: tensor \"lora_unet_double_blocks_0.lora_down.weight\": this model's unet has no such module; the LoRA is for another model"
+    );
+    let twice = "unet.mid_block.attentions.0.proj_in";
+    let message = refusal(&[
+        (down, &[2, 24]),
+        (up, &[24, 2]),
+        (&format!("{twice}.lora_A.weight"), &[2, 24]),
+        (&format!("{twice}.lora_B.weight"), &[24, 2]),
+    ]);
+    assert_eq!(
+        message,
+        format!("l.safetensors: tensor \"{twice}.lora_A.weight\": it is of the same module as {down:?}")
+    );
+}
