@@ -288,7 +288,8 @@ impl Case {
     fn stand_in(&self, input: &[f32], timestep: f64) -> Vec<f32> {
         let channels = self.json["shape"][1].as_u64().unwrap() as usize;
         let image_len = self.image_len();
-        let output = stand_in(self.json["stand_in_model"].as_str().unwrap(), input, timestep, channels, image_len / channels);
+        let output =
+            stand_in(self.json["stand_in_model"].as_str().unwrap(), input, timestep, channels, image_len / channels);
         let variance: fn(f32) -> f32 = match &self.json["learned_variance_channels"] {
             Value::Bool(false) => return output,
             Value::String(_) => |x| 0.02 / (1.0 + (-x).exp()) + 0.001,
@@ -526,8 +527,7 @@ fn ddpm(config: Value) -> Result<SchedulerConfig, Error> {
 
 #[test]
 fn a_class_without_a_solver_is_refused_by_name_but_can_be_swapped() {
-    let config =
-        SchedulerConfig::from_json(r#"{"_class_name": "DPMSolverSDEScheduler", "beta_end": 0.012}"#).unwrap();
+    let config = SchedulerConfig::from_json(r#"{"_class_name": "DPMSolverSDEScheduler", "beta_end": 0.012}"#).unwrap();
     let error = config.table(10, &StepOptions::default()).unwrap_err().to_string();
     assert!(error.contains("DPMSolverSDEScheduler") && error.contains("dpmpp_2m"), "{error}");
     config.swap_to(Solver::Euler).unwrap().table(10, &StepOptions::default()).unwrap();

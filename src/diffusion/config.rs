@@ -2,12 +2,7 @@
 
 use super::{
     Error, NoiseSchedule, Solver, StepOptions, Table, ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler,
-    euler_ancestral, flow_euler, heun,
-    keys::Keys,
-    lcm, lms, pndm,
-    schedule::Betas,
-    solver::solver_names,
-    table::Run,
+    euler_ancestral, flow_euler, heun, keys::Keys, lcm, lms, pndm, schedule::Betas, solver::solver_names, table::Run,
     tcd, unipc,
 };
 

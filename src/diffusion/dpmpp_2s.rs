@@ -10,8 +10,14 @@
 //! ```
 
 use super::{
-    Error, HISTORY, Step, Table, Terms, config::Common, dpmpp::Config, keys::Keys, lambda_space::{Level, Progression},
-    sigma_space::round_to_f32, spacing, table::Run,
+    Error, HISTORY, Step, Table, Terms,
+    config::Common,
+    dpmpp::Config,
+    keys::Keys,
+    lambda_space::{Level, Progression},
+    sigma_space::round_to_f32,
+    spacing,
+    table::Run,
 };
 
 /// The history's slot that holds the sample at the block's beginning.

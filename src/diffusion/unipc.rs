@@ -147,8 +147,7 @@ impl Config {
         let phi_1 = libm::expm1(u);
         let b = if self.bh1 { u } else { phi_1 };
         let mut ratios: Vec<f64> = (1..=earlier.len()).map(|k| (back(k).lambda - from.lambda) / h).collect();
-        let mut differences: Vec<Terms> =
-            earlier.iter().zip(&ratios).map(|(&m, r)| (m - m0) * (1.0 / r)).collect();
+        let mut differences: Vec<Terms> = earlier.iter().zip(&ratios).map(|(&m, r)| (m - m0) * (1.0 / r)).collect();
         if let Some(m) = at_last {
             ratios.push(1.0);
             differences.push(m - m0);
