@@ -21,7 +21,7 @@ fn build(json: &str) {
     let inputs = Unet2dConditionInputs { batch: 2, height: side, width: side, tokens: 3, timestep_cond: true };
     let _ = Unet2dConditionConfig::from_json(json).map(|config| config.graph(inputs));
     let _ = AutoencoderKlConfig::from_json(json).map(|config| {
-        let _ = config.preview(2, side, side);
+        let _ = config.decoder(2, side, side);
         config.encoder(2, side, side)
     });
     let _ = AutoencoderTinyConfig::from_json(json).map(|config| {
