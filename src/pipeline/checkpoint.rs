@@ -3,7 +3,7 @@
 use super::Error;
 use super::layout::{Layout, OpenOptions};
 use super::text_encoder::TextEncoder;
-use super::weight_file::WeightFile;
+use super::weight_file::{WeightFile, bytes_of};
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::graph::WeightSpec;
 use crate::models::{
@@ -68,10 +68,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing, damaged or unsupported file, by name.
-    pub async fn open(source: &dyn Source, options: &OpenOptions) -> Result<Self, Error> {
+    pub async fn open(source: &dyn Source, options: &OpenOptions<'_>) -> Result<Self, Error> {
         let layout = Layout::open(source, options).await?;
         let class = layout.class().to_owned();
-        let scheduler = scheduler_of(&class, layout.scheduler().await?)?;
+        let scheduler = scheduler_of(&class, layout.scheduler("scheduler").await?)?;
         let unet_json = layout.config("unet").await?;
         let (unet, vae, text) = if class == "StableDiffusionPipeline" {
             let unet = Unet2dConditionConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
@@ -126,7 +126,7 @@ impl Checkpoint {
             scale_factor,
             latent_channels,
             scheduler: scheduler.class_name().to_owned(),
-            bytes: files.into_iter().flatten().map(WeightFile::bytes).sum(),
+            bytes: bytes_of(files.into_iter().flatten()),
         };
         Ok(Self { unet: (unet, unet_file), vae, text, scheduler, info })
     }

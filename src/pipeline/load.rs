@@ -9,7 +9,7 @@ use super::layout::OpenOptions;
 use super::linear_preview::LinearPreview;
 use super::text_encoder::TextEncoder;
 use super::tiny_vae::TinyVae;
-use super::weight_file::WeightFile;
+use super::weight_file::{self, WeightFile};
 use crate::device::{Device, Weights};
 use crate::diffusion::SchedulerConfig;
 use crate::models::AutoencoderKlConfig;
@@ -34,23 +34,22 @@ impl Checkpoint {
     /// A file that ends early, by name; or the device's refusal.
     pub async fn load(self, device: Device, on_progress: &mut dyn FnMut(LoadProgress)) -> Result<Pipeline, Error> {
         let Self { unet: (unet, unet_file), vae, text, scheduler, info } = self;
-        let mut progress = Progress { before: 0, total: info.bytes, listener: on_progress };
+        let (text, text_file) = text.map(|(tokenizer, config, file)| ((tokenizer, config), file)).unzip();
+        let (vae, vae_file) = vae.unzip();
+        let files: Vec<WeightFile> = text_file.into_iter().chain([unet_file]).chain(vae_file).collect();
+        let mut loaded = weight_file::load(files, &device, on_progress).await?;
+        // As many as there were files, in their order.
+        let mut next = || loaded.remove(0);
         let text = match text {
-            Some((tokenizer, config, file)) => {
-                let mut on_bytes = progress.of(&file);
-                Some((tokenizer, TextEncoder::load(config, file, &device, &mut on_bytes).await?))
+            Some((tokenizer, config)) => {
+                let (weights, tables) = next();
+                Some((tokenizer, TextEncoder::new(config, weights, tables)?))
             }
             None => None,
         };
-        let (unet_weights, _) = {
-            let mut on_bytes = progress.of(&unet_file);
-            unet_file.load(&device, &mut on_bytes).await?
-        };
+        let (unet_weights, _) = next();
         let vae = match vae {
-            Some((config, file)) => {
-                let mut on_bytes = progress.of(&file);
-                Some((config, file.load(&device, &mut on_bytes).await?.0))
-            }
+            Some(config) => Some((config, next().0)),
             None => None,
         };
         Ok(Pipeline {
@@ -66,22 +65,6 @@ impl Checkpoint {
                 linear_preview: OnceCell::new(),
             }),
         })
-    }
-}
-
-/// Bytes over all files.
-struct Progress<'a> {
-    before: u64,
-    total: u64,
-    listener: &'a mut dyn FnMut(LoadProgress),
-}
-
-impl<'a> Progress<'a> {
-    /// What tells the listener of the next file's bytes.
-    fn of<'p>(&'p mut self, file: &WeightFile) -> impl FnMut(u64) + use<'p, 'a> {
-        let (before, path) = (self.before, file.path().to_owned());
-        self.before += file.bytes();
-        move |loaded| (self.listener)(LoadProgress { loaded: before + loaded, total: self.total, file: path.clone() })
     }
 }
 
