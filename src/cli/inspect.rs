@@ -204,7 +204,8 @@ fn read_json(path: &Path) -> Result<Map<String, Value>, Error> {
 fn weight_files(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(".safetensors") || name.ends_with(".gguf")).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name.ends_with(".safetensors") || name.ends_with(".gguf")).collect();
     names.sort();
     names
 }
