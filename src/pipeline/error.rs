@@ -44,7 +44,7 @@ pub enum Error {
         /// The class.
         class: String,
         /// Those that are.
-        supported: &'static str,
+        supported: String,
     },
     /// A file that is no whole checkpoint of a known kind.
     #[error(
