@@ -118,7 +118,7 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
 }
 
 /// A model of a run: its folder, and which of its files.
-fn open(run: &Value) -> Result<(PathBuf, OpenOptions), String> {
+fn open(run: &Value) -> Result<(PathBuf, OpenOptions<'static>), String> {
     let name = run["model"].as_str().expect("a model");
     let (folder, variant) = match name.split_once(" (variant ") {
         Some((folder, rest)) => (folder, rest.split(' ').next().map(str::to_owned)),
@@ -128,7 +128,7 @@ fn open(run: &Value) -> Result<(PathBuf, OpenOptions), String> {
     if !source.is_dir() {
         return Err("LoRA is not implemented".into());
     }
-    Ok((source, OpenOptions { variant }))
+    Ok((source, OpenOptions { variant, ..OpenOptions::default() }))
 }
 
 fn check(pipeline: &Pipeline, options: SampleOptions, expected: &BTreeMap<String, Tensor>) -> Result<f64, String> {

@@ -6,7 +6,7 @@ use super::family::{Family, scheduler_of};
 use super::layout::{Layout, OpenOptions};
 use super::request::Request;
 use super::text_encoder::TextEncoder;
-use super::weight_file::{HostTable, WeightFile};
+use super::weight_file::{HostTable, WeightFile, bytes_of};
 use super::{Error, SampleOptions};
 use crate::diffusion::{NoiseSchedule, SchedulerConfig};
 use crate::graph::{Graph, WeightSpec};
@@ -138,7 +138,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing, damaged or unsupported file, by name.
-    pub async fn open(source: &dyn Source, options: &OpenOptions) -> Result<Self, Error> {
+    pub async fn open(source: &dyn Source, options: &OpenOptions<'_>) -> Result<Self, Error> {
         let layout = Layout::open(source, options).await?;
         let class = layout.class().to_owned();
         let family = Family::of(&class)?;
@@ -234,7 +234,7 @@ impl Checkpoint {
             scale_factor,
             latent_channels,
             scheduler: scheduler.class_name().to_owned(),
-            bytes: [&unet_file].into_iter().chain(&vae_file).chain(&text_files).map(WeightFile::bytes).sum(),
+            bytes: bytes_of(text_files.iter().chain([&unet_file]).chain(&vae_file)),
         };
         let force_zeros_for_empty_prompt = match layout.index("force_zeros_for_empty_prompt") {
             Some(value) => value.as_bool().unwrap_or(true),

@@ -9,7 +9,7 @@ use super::layout::OpenOptions;
 use super::linear_preview::LinearPreview;
 use super::text_encoder::TextEncoder;
 use super::tiny_vae::TinyVae;
-use super::weight_file::{HostTable, WeightFile};
+use super::weight_file::{self, HostTable, WeightFile};
 use crate::device::{Device, Weights};
 use crate::diffusion::SchedulerConfig;
 use crate::models::AutoencoderKlConfig;
@@ -33,23 +33,15 @@ impl Checkpoint {
     /// A file that ends early, by name; or the device's refusal.
     pub async fn load(self, device: Device, on_progress: &mut dyn FnMut(LoadProgress)) -> Result<Pipeline, Error> {
         let Self { model, unet, vae, texts } = self;
-        let mut progress = Progress { before: 0, total: model.info.bytes, listener: on_progress };
-        let mut encoders = Vec::new();
-        for (file, (_, config)) in texts.into_iter().zip(&model.texts) {
-            let mut on_bytes = progress.of(&file);
-            encoders.push(TextEncoder::load(config.clone(), file, &device, &mut on_bytes).await?);
-        }
-        let (unet, tables) = {
-            let mut on_bytes = progress.of(&unet);
-            unet.load(&device, &mut on_bytes).await?
-        };
-        let vae = match vae {
-            Some(file) => {
-                let mut on_bytes = progress.of(&file);
-                Some(file.load(&device, &mut on_bytes).await?.0)
-            }
-            None => None,
-        };
+        let files: Vec<WeightFile> = [unet].into_iter().chain(texts).chain(vae).collect();
+        let mut loaded = weight_file::load(files, &device, on_progress).await?;
+        // As many as there were files, in their order.
+        let (unet, tables) = loaded.remove(0);
+        let mut loaded = loaded.into_iter();
+        let texts = model.texts.iter().zip(loaded.by_ref());
+        let texts = texts.map(|((_, config), (weights, tables))| TextEncoder::new(config.clone(), weights, tables));
+        let texts = texts.collect::<Result<_, _>>()?;
+        let vae = loaded.next().map(|(weights, _)| weights);
         let class_embedding = tables.into_iter().next();
         let parts = Parts {
             device,
@@ -57,27 +49,11 @@ impl Checkpoint {
             unet,
             class_embedding,
             vae,
-            texts: encoders,
+            texts,
             tiny_vae: RefCell::default(),
             linear_preview: OnceCell::new(),
         };
         Ok(Pipeline { parts: Rc::new(parts) })
-    }
-}
-
-/// Bytes over all files.
-struct Progress<'a> {
-    before: u64,
-    total: u64,
-    listener: &'a mut dyn FnMut(LoadProgress),
-}
-
-impl<'a> Progress<'a> {
-    /// What tells the listener of the next file's bytes.
-    fn of<'p>(&'p mut self, file: &WeightFile) -> impl FnMut(u64) + use<'p, 'a> {
-        let (before, path) = (self.before, file.path().to_owned());
-        self.before += file.bytes();
-        move |loaded| (self.listener)(LoadProgress { loaded: before + loaded, total: self.total, file: path.clone() })
     }
 }
 
