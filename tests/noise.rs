@@ -119,15 +119,15 @@ fn every_draw_of_the_cuda_algorithm_is_reproduced() {
     let path = reference().join("rng/torch_cuda_philox_algorithm.safetensors");
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut ran = 0;
+    let (mut ran, mut furthest) = (0, 0.0f64);
     let mut names = tensors.names();
     names.sort();
     let mut streams: BTreeMap<String, TorchCuda> = BTreeMap::new();
     for key in names {
         let (stream, new) = match key.split('/').collect::<Vec<_>>()[..] {
             ["randn", seed_part, count, _draw] => (format!("{seed_part}/{count}"), TorchCuda::new(seed(seed_part))),
-            // A GPU that holds no more than these.
-            ["small_gpu_512_threads", _draw] => ("small".to_owned(), TorchCuda::with_max_threads(SMALL_GPU_SEED, 512)),
+            // A GPU that holds no more than these; the seed is 5.
+            ["small_gpu_512_threads", _draw] => ("small".to_owned(), TorchCuda::with_max_threads(5, 512)),
             _ => panic!("{key}: no draw of this algorithm"),
         };
         let expected = tensors.tensor(key).unwrap();
@@ -137,9 +137,10 @@ fn every_draw_of_the_cuda_algorithm_is_reproduced() {
         let off = |i: usize| f64::from((got[i] - expected[i]).abs());
         let worst = (0..got.len()).max_by(|&a, &b| off(a).total_cmp(&off(b))).expect("a draw has elements");
         assert!(off(worst) <= 5e-6, "{key}: element {worst} is {}, expected {}", got[worst], expected[worst]);
+        furthest = furthest.max(off(worst));
         ran += 1;
     }
-    println!("noise of the CUDA algorithm: {ran} draws ran, none skipped");
+    println!("noise of the CUDA algorithm: {ran} draws ran, none skipped; off by {furthest:e} at most");
     assert!(ran > 0, "{} holds no draws", path.display());
 }
 
@@ -147,5 +148,5 @@ fn every_draw_of_the_cuda_algorithm_is_reproduced() {
 fn a_generator_is_the_stream_that_it_names() {
     assert_eq!(Generator::new(Stream::default(), 7).randn(20), TorchCpu::new(7).randn(20));
     assert_eq!(Generator::new(Stream::TorchCuda, 7).randn(20), TorchCuda::new(7).randn(20));
-    assert_eq!(TorchCuda::new(7).randn(0), []);
+    assert!(TorchCuda::new(7).randn(0).is_empty());
 }

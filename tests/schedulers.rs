@@ -304,7 +304,8 @@ impl Case {
     fn stand_in(&self, input: &[f32], timestep: f64) -> Vec<f32> {
         let channels = self.json["shape"][1].as_u64().unwrap() as usize;
         let image_len = self.image_len();
-        let output = stand_in(self.json["stand_in_model"].as_str().unwrap(), input, timestep, channels, image_len / channels);
+        let output =
+            stand_in(self.json["stand_in_model"].as_str().unwrap(), input, timestep, channels, image_len / channels);
         let variance: fn(f32) -> f32 = match &self.json["learned_variance_channels"] {
             Value::Bool(false) => return output,
             Value::String(_) => |x| 0.02 / (1.0 + (-x).exp()) + 0.001,
@@ -542,8 +543,7 @@ fn ddpm(config: Value) -> Result<SchedulerConfig, Error> {
 
 #[test]
 fn a_class_without_a_solver_is_refused_by_name_but_can_be_swapped() {
-    let config =
-        SchedulerConfig::from_json(r#"{"_class_name": "DPMSolverSDEScheduler", "beta_end": 0.012}"#).unwrap();
+    let config = SchedulerConfig::from_json(r#"{"_class_name": "DPMSolverSDEScheduler", "beta_end": 0.012}"#).unwrap();
     let error = config.table(10, &StepOptions::default()).unwrap_err().to_string();
     assert!(error.contains("DPMSolverSDEScheduler") && error.contains("dpmpp_2m"), "{error}");
     config.swap_to(Solver::Euler).unwrap().table(10, &StepOptions::default()).unwrap();
@@ -557,6 +557,187 @@ fn a_value_that_is_not_supported_is_refused_with_its_key_and_the_alternatives() 
     }
     let error = ddpm(json!({"beta_start": "low"})).unwrap_err().to_string();
     assert!(error.contains("beta_start"), "{error}");
+}
+
+/// A class of diffusers with some keys.
+fn scheduler(class: &str, keys: Value) -> Result<SchedulerConfig, Error> {
+    let mut config = keys;
+    config["_class_name"] = format!("{class}Scheduler").into();
+    SchedulerConfig::from_json(&config.to_string())
+}
+
+#[test]
+fn keys_that_diffusers_does_not_combine_are_refused_by_name() {
+    for (class, keys, parts) in [
+        ("DPMSolverMultistep", json!({"algorithm_type": "dpmsolver"}), ["final_sigmas_type", "sigma_min"]),
+        (
+            "DPMSolverMultistep",
+            json!({"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3}),
+            ["solver_order", "1 and 2"],
+        ),
+        (
+            "DPMSolverSinglestep",
+            json!({"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "prediction_type": "flow_prediction"}),
+            ["prediction_type", "v_prediction"],
+        ),
+        ("DPMSolverSinglestep", json!({"solver_order": 4}), ["solver_order", "1 to 3"]),
+        (
+            "DPMSolverMultistep",
+            json!({"use_karras_sigmas": true, "use_lu_lambdas": true}),
+            ["use_lu_lambdas", "only one"],
+        ),
+        ("DPMSolverMultistep", json!({"variance_type": "guessed"}), ["variance_type", "learned_range"]),
+        ("LMSDiscrete", json!({"use_karras_sigmas": true, "use_beta_sigmas": true}), ["use_beta_sigmas", "only one"]),
+        ("EulerDiscrete", json!({"use_karras_sigmas": true, "sigma_min": 0.0}), ["sigma_min", "above 0"]),
+        ("UniPCMultistep", json!({"solver_p": {"_class_name": "DDIMScheduler"}}), ["solver_p", "null"]),
+        ("UniPCMultistep", json!({"solver_order": 5}), ["solver_order", "1 to 4"]),
+        (
+            "UniPCMultistep",
+            json!({"predict_x0": false, "prediction_type": "flow_prediction"}),
+            ["prediction_type", "predict_x0"],
+        ),
+        ("DEISMultistep", json!({"algorithm_type": "sde-dpmsolver++"}), ["algorithm_type", "deis"]),
+        ("PNDM", json!({"prediction_type": "sample"}), ["prediction_type", "v_prediction"]),
+        ("KDPM2Discrete", json!({"prediction_type": "sample"}), ["prediction_type", "epsilon"]),
+        ("EulerDiscrete", json!({"beta_schedule": "exp"}), ["beta_schedule", "squaredcos_cap_v2"]),
+        ("HeunDiscrete", json!({"clip_sample_range": -1}), ["clip_sample_range", "not negative"]),
+        ("LCM", json!({"original_inference_steps": null}), ["original_inference_steps", "50"]),
+        ("FlowMatchEulerDiscrete", json!({"time_shift_type": "cubic"}), ["time_shift_type", "exponential"]),
+        ("FlowMatchEulerDiscrete", json!({"shift": 0}), ["shift", "above 0"]),
+    ] {
+        let Err(error) = scheduler(class, keys.clone()) else { panic!("{class} takes {keys}") };
+        let error = error.to_string();
+        assert!(parts.into_iter().all(|part| error.contains(part)) && error.contains(class), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn options_that_a_class_does_not_take_are_refused_by_name() {
+    let default = StepOptions::default();
+    let some = |timesteps: &[f64]| Some(timesteps.to_vec());
+    for (class, keys, n, options, parts) in [
+        (
+            "DDIM",
+            json!({}),
+            4,
+            StepOptions { timesteps: some(&[900.0, 1.0]), ..default.clone() },
+            ["timesteps", "DDIM"],
+        ),
+        ("Heun", json!({}), 4, StepOptions { sigmas: some(&[9.0, 1.0]), ..default.clone() }, ["sigmas", "Heun"]),
+        ("UniPC", json!({}), 4, StepOptions { sigmas: some(&[0.9, 0.1]), ..default.clone() }, ["sigmas", "UniPC"]),
+        ("LMS", json!({}), 4, StepOptions { mu: Some(1.0), ..default.clone() }, ["mu", "LMS"]),
+        ("LMS", json!({}), 4, StepOptions { lms_order: 6, ..default.clone() }, ["lms_order", "1 to 5"]),
+        (
+            "DEIS",
+            json!({"use_flow_sigmas": true}),
+            4,
+            StepOptions { mu: Some(1.0), ..default.clone() },
+            ["mu", "use_dynamic_shifting"],
+        ),
+        ("FlowMatchEuler", json!({"use_dynamic_shifting": true}), 4, default.clone(), ["mu", "use_dynamic_shifting"]),
+        ("DDPM", json!({}), 4, StepOptions { strength: 0.5, ..default.clone() }, ["strength", "DDPM"]),
+        ("DDPM", json!({}), 4, StepOptions { begin_index: 4, ..default.clone() }, ["begin_index", "4 steps"]),
+        (
+            "DDPM",
+            json!({}),
+            4,
+            StepOptions { timesteps: some(&[1.0, 900.0]), ..default.clone() },
+            ["timesteps", "descend"],
+        ),
+        ("DDPM", json!({}), 4, StepOptions { timesteps: some(&[1000.0]), ..default.clone() }, ["timesteps", "below"]),
+        (
+            "Heun",
+            json!({"use_karras_sigmas": true}),
+            4,
+            StepOptions { timesteps: some(&[900.0]), ..default.clone() },
+            ["timesteps", "Heun"],
+        ),
+        ("LCM", json!({}), 51, default.clone(), ["num_inference_steps", "at most 50"]),
+        ("LCM", json!({}), 4, StepOptions { strength: 0.05, ..default.clone() }, ["num_inference_steps", "at most 2"]),
+        (
+            "LCM",
+            json!({}),
+            4,
+            StepOptions { strength: 0.1, timesteps: some(&[9.0]), ..default.clone() },
+            ["strength", "raise it"],
+        ),
+        (
+            "TCD",
+            json!({}),
+            4,
+            StepOptions { original_inference_steps: Some(2000), ..default.clone() },
+            ["original_inference_steps", "1000"],
+        ),
+        ("PNDM", json!({}), 3, default.clone(), ["num_inference_steps", "4 to 1000"]),
+        (
+            "Euler",
+            json!({}),
+            4,
+            StepOptions { sigmas: some(&[9.0]), ..default.clone() },
+            ["num_inference_steps is 0", "Euler"],
+        ),
+    ] {
+        let full = match class {
+            "UniPC" | "DEIS" => format!("{class}Multistep"),
+            "Heun" | "LMS" | "Euler" | "FlowMatchEuler" => format!("{class}Discrete"),
+            _ => class.to_owned(),
+        };
+        let Err(error) = scheduler(&full, keys).unwrap().table(n, &options) else {
+            panic!("{class} takes {options:?}")
+        };
+        let error = error.to_string();
+        assert!(parts.into_iter().all(|part| error.contains(part)), "{class}: {error}");
+    }
+}
+
+#[test]
+fn a_solver_for_rectified_flow_is_not_given_to_another_model_nor_taken_from_it() {
+    let error = ddpm(json!({})).unwrap().swap_to(Solver::FlowEuler).unwrap_err().to_string();
+    assert!(error.contains("flow_euler") && error.contains("not trained with rectified flow"), "{error}");
+    let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap();
+    let error = flow.swap_to(Solver::Ddim).unwrap_err().to_string();
+    assert!(error.contains("ddim") && error.contains("flow_euler"), "{error}");
+    // Other classes can be configured for it.
+    let keys = json!({"prediction_type": "flow_prediction", "use_flow_sigmas": true});
+    scheduler("UniPCMultistep", keys).unwrap().swap_to(Solver::FlowEuler).unwrap();
+}
+
+#[test]
+fn a_stable_diffusion_pipeline_rewrites_what_early_checkpoints_had_wrong() {
+    let table = |config: &SchedulerConfig| config.table(10, &StepOptions::default()).unwrap();
+    // The file says so: the change survives a change of solver.
+    let stored = scheduler("DDIM", json!({"steps_offset": 0, "clip_sample": true})).unwrap();
+    let rewritten = stored.for_stable_diffusion_pipeline().unwrap();
+    assert_eq!(table(&rewritten), table(&scheduler("DDIM", json!({"steps_offset": 1, "clip_sample": false})).unwrap()));
+    assert_eq!(table(&rewritten.swap_to(Solver::Ddpm).unwrap()).timesteps[9], 1.0);
+    // The class's defaults: those of another class take their place.
+    let rewritten = scheduler("DDIM", json!({})).unwrap().for_stable_diffusion_pipeline().unwrap();
+    assert_eq!(table(&rewritten).timesteps[9], 1.0);
+    assert_eq!(
+        rewritten.swap_to(Solver::Ddpm).unwrap(),
+        scheduler("DDIM", json!({})).unwrap().swap_to(Solver::Ddpm).unwrap()
+    );
+    // Inpainting has a rewrite of its own.
+    let inpainting = scheduler("PNDM", json!({})).unwrap().for_stable_diffusion_inpaint_pipeline().unwrap();
+    assert_eq!(
+        table(&inpainting),
+        table(&scheduler("PNDM", json!({"steps_offset": 1, "skip_prk_steps": true})).unwrap())
+    );
+}
+
+#[test]
+fn a_learned_variance_needs_twice_the_channels_and_others_pass_it_over() {
+    let learned = ddpm(json!({"variance_type": "learned"})).unwrap().table(2, &StepOptions::default()).unwrap();
+    let fixed = ddpm(json!({})).unwrap().table(2, &StepOptions::default()).unwrap();
+    let (x, noise) = ([0.25; 8], [1.0; 8]);
+    // Two images of one channel: the output of each, then its variance.
+    let doubled = [[0.5; 4], [0.04; 4], [0.5; 4], [0.09; 4]].concat();
+    let apply = |table: &Table, output: &[f32]| table.steps[0].apply(&x, output, Some(&noise), &mut zero_history(8), 4);
+    let error = apply(&learned, &[0.5; 8]).unwrap_err();
+    assert!(matches!(error, Error::Length { name: "model_output", found: 8, expected: 16 }), "{error}");
+    let got = apply(&learned, &doubled).unwrap().prev_sample;
+    assert!((got[4] - got[0] - (0.3 - 0.2)).abs() < 1e-6, "{got:?}: their deviations are 0.2 and 0.3");
+    assert_eq!(apply(&fixed, &doubled).unwrap(), apply(&fixed, &[0.5; 8]).unwrap());
 }
 
 #[test]
@@ -659,6 +840,17 @@ fn any_config() -> impl Strategy<Value = Value> {
         "euler_at_final",
         "lambda_min_clipped",
         "flow_shift",
+        "skip_prk_steps",
+        "original_inference_steps",
+        "timestep_scaling",
+        "predict_x0",
+        "disable_corrector",
+        "use_dynamic_shifting",
+        "time_shift_type",
+        "shift",
+        "shift_terminal",
+        "invert_sigmas",
+        "stochastic_sampling",
     ]);
     let name = prop::sample::select(vec![
         "linear",
@@ -673,6 +865,10 @@ fn any_config() -> impl Strategy<Value = Value> {
         "leading",
         "trailing",
         "fixed_large",
+        "fixed_large_log",
+        "learned_range",
+        "exp",
+        "bh1",
         "log_linear",
         "continuous",
         "sigma_min",
@@ -714,8 +910,9 @@ proptest! {
         begin_index in 0usize..4,
         eta in 0.0..1.0,
         s_churn in 0.0..20.0,
+        mu in prop::option::of(-3.0..3.0),
     ) {
-        let options = StepOptions { begin_index, eta, s_churn, ..Default::default() };
+        let options = StepOptions { begin_index, eta, s_churn, mu, ..Default::default() };
         let Ok(config) = SchedulerConfig::from_json(&config.to_string()) else { return Ok(()) };
         let Ok(table) = config.table(n, &options) else { return Ok(()) };
         prop_assert!(!table.steps.is_empty());

@@ -79,9 +79,7 @@ impl Config {
                 ..Step::at(t, (alpha_bar.sqrt(), beta_bar.sqrt()))
             };
             Ok(match t > 0.0 {
-                true => {
-                    Step { prev_sample: mean + Terms::NOISE * sigma, draws_noise: true, learned_variance, ..step }
-                }
+                true => Step { prev_sample: mean + Terms::NOISE * sigma, draws_noise: true, learned_variance, ..step },
                 false => step,
             })
         })

@@ -13,9 +13,7 @@
 use super::{
     Error, Step, Table, Terms,
     keys::Keys,
-    sigma_space::{
-        init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first,
-    },
+    sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first},
     spacing::{self, SigmaSpacing},
     table::Run,
 };

@@ -31,7 +31,11 @@ pub(super) fn read(keys: &Keys, common: &Common) -> Result<Config, Error> {
     if keys.bool("use_lu_lambdas", false)? {
         match config.grid.progression {
             Progression::Spaced(_) => {
-                return Err(keys.unsupported("use_lu_lambdas", true, "only one use_*_sigmas or use_lu_lambdas at a time"));
+                return Err(keys.unsupported(
+                    "use_lu_lambdas",
+                    true,
+                    "only one use_*_sigmas or use_lu_lambdas at a time",
+                ));
             }
             _ => config.grid.progression = Progression::Lu,
         }

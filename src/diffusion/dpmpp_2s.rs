@@ -10,8 +10,14 @@
 //! ```
 
 use super::{
-    Error, HISTORY, Step, Table, Terms, config::Common, dpmpp::Config, keys::Keys, lambda_space::{Level, Progression},
-    sigma_space::round_to_f32, spacing, table::Run,
+    Error, HISTORY, Step, Table, Terms,
+    config::Common,
+    dpmpp::Config,
+    keys::Keys,
+    lambda_space::{Level, Progression},
+    sigma_space::round_to_f32,
+    spacing,
+    table::Run,
 };
 
 /// The history's slot that holds the sample at the block's beginning.
@@ -63,7 +69,7 @@ pub(super) fn table(config: &Config, run: &Run) -> Result<Table, Error> {
 fn orders(config: &Config, n: usize) -> Vec<usize> {
     let order = config.solver_order;
     let block = 1..=order;
-    if !(config.lower_order_final || n % order != 0 || config.final_sigma_is_zero) {
+    if !(config.lower_order_final || !n.is_multiple_of(order) || config.final_sigma_is_zero) {
         return block.cycle().take(n).collect();
     }
     let last: &[usize] = match (order, n % order) {

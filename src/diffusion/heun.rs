@@ -11,9 +11,7 @@
 use super::{
     Clip, Error, Step, Table, Terms,
     keys::Keys,
-    sigma_space::{
-        init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first,
-    },
+    sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first},
     spacing::SigmaSpacing,
     table::Run,
 };

@@ -57,9 +57,8 @@ fn coefficient(levels: &[f64], order: usize, j: usize) -> f64 {
     let [visited @ .., to] = levels else { return 0.0 };
     let back = |k: usize| visited[visited.len() - 1 - k];
     let from = back(0);
-    let polynomial = |tau: f64| -> f64 {
-        (0..order).filter(|&l| l != j).map(|l| (tau - back(l)) / (back(j) - back(l))).product()
-    };
+    let polynomial =
+        |tau: f64| -> f64 { (0..order).filter(|&l| l != j).map(|l| (tau - back(l)) / (back(j) - back(l))).product() };
     let (middle, half) = (0.5 * (from + to), 0.5 * (to - from));
     let offset = half * 0.6f64.sqrt();
     half / 9.0 * (5.0 * polynomial(middle - offset) + 8.0 * polynomial(middle) + 5.0 * polynomial(middle + offset))

@@ -56,8 +56,7 @@ impl Config {
         run.table(timesteps, Vec::new(), 1.0, |i, t| {
             let alpha_bar = run.alpha_bar(t)?;
             let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
-            let mut step =
-                Step { x0: run.common.prediction_type.x0(signal, noise), ..Step::at(t, (signal, noise)) };
+            let mut step = Step { x0: run.common.prediction_type.x0(signal, noise), ..Step::at(t, (signal, noise)) };
             // Counted from where the run begins: image-to-image warms up too.
             let call = i - run.options.begin_index;
             if let Some(&from) = warm_up.get(call / 4 * 4).filter(|_| call < warm_up.len()) {

@@ -8,9 +8,8 @@ const UNROLL: usize = 4;
 /// itself (Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 ///
 /// Thread i of T draws for the elements i, i + T, i + 2T and i + 3T, then for the next four. T is the number of
-/// elements, rounded up to whole blocks; but no more than a GPU holds at once, which makes the draws of large tensors
-/// depend on the GPU. From 82944 threads (a GTX 1650) to 442368 (a B200) fit, so that the latents of any picture up to a
-/// megapixel are the same on all of them; this stream is that of a GPU that holds all.
+/// elements, rounded up to whole blocks; but no more than a GPU holds at once, its multiprocessors times 1024 to 2048,
+/// which makes the draws of large tensors depend on the GPU. This stream is that of a GPU that holds them all.
 #[derive(Clone, Debug)]
 pub struct TorchCuda {
     key: [u32; 2],
@@ -60,13 +59,13 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// Box and Muller's transform of two pairs of words.
+/// Box and Muller's transform of two pairs of words. The uniforms are f32, as CUDA has them: of those close to 1, whose
+/// normals are close to 0, the rounding shows.
 fn normals(words: [u32; 4]) -> [f32; UNROLL] {
     let pair = |a: u32, b: u32| {
-        // Both lie strictly inside (0, 1).
-        let uniform = |word: u32| (f64::from(word) + 0.5) / (1u64 << 32) as f64;
-        let radius = libm::sqrt(-2.0 * libm::log(uniform(a)));
-        let (sin, cos) = libm::sincos(std::f64::consts::TAU * uniform(b));
+        let uniform = |word: u32| word as f32 * 2f32.powi(-32) + 2f32.powi(-33);
+        let radius = libm::sqrt(-2.0 * libm::log(f64::from(uniform(a))));
+        let (sin, cos) = libm::sincos(f64::from(uniform(b) * std::f32::consts::TAU));
         [(radius * sin) as f32, (radius * cos) as f32]
     };
     let ([a, b], [c, d]) = (pair(words[0], words[1]), pair(words[2], words[3]));

@@ -261,7 +261,8 @@ struct AdapterSettings(Map<String, Value>);
 impl AdapterSettings {
     fn of(file: &TensorFile) -> Result<Self, Error> {
         let Some(json) = file.metadata().get("lora_adapter_metadata") else { return Ok(Self(Map::new())) };
-        let invalid = |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "safetensors", reason };
+        let invalid =
+            |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "safetensors", reason };
         let settings: Map<String, Value> = serde_json::from_str(json)
             .map_err(|error| invalid(format!("its metadata `lora_adapter_metadata` cannot be read: {error}")))?;
         match settings.iter().find(|(key, value)| key.ends_with("use_dora") && **value == Value::Bool(true)) {
