@@ -36,7 +36,7 @@ export class Pipeline {
       device,
       wasm,
       variant,
-      tinyVae: tinyVae && describeSource(tinyVae),
+      tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),
     };
     throwIfAborted(signal);
     const connection = new Connection(worker);
@@ -105,6 +105,7 @@ export class Pipeline {
    */
   async #setLoras(loras, signal) {
     checkLoras(loras);
+    if (loras.length === 0 && this.#loras.size === 0) return;
     /** @type {Map<unknown, number>} */
     const inUse = new Map();
     const weighted = loras.map(({ source, weight = 1 }) => {
@@ -190,8 +191,8 @@ class Run {
         seed,
         seeds,
         options: this.#isWatched ? rest : { ...rest, preview: "none" },
-        image: image && (await pixelsOf(image, "image", signal)),
-        mask: mask && (await pixelsOf(mask, "mask", signal)),
+        image: image === undefined ? undefined : await pixelsOf(image, "image", signal),
+        mask: mask === undefined ? undefined : await pixelsOf(mask, "mask", signal),
       };
       throwIfAborted(signal);
       // The caller may abort between two steps and never ask for the next one: the memory must not wait for that.

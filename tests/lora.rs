@@ -285,9 +285,7 @@ fn what_is_no_lora_is_refused_by_name() {
     );
     assert_eq!(
         refusal(&[(&down, &[2, 24])], &[]),
-        format!(
-            "l.safetensors: not a valid safetensors file: the LoRA's module {module:?} lacks a down or an up matrix"
-        )
+        format!("l.safetensors: not a valid LoRA file: module {module:?} lacks a down or an up matrix")
     );
     assert_eq!(
         refusal(&[(&down, &[2, 24]), (&up, &[24, 2]), (&alpha, &[2])], &[]),
@@ -297,12 +295,12 @@ fn what_is_no_lora_is_refused_by_name() {
         refusal(&[(&down, &[0, 24]), (&up, &[24, 0])], &[]),
         format!("l.safetensors: tensor {down:?}: its shape [0, 24] has no rank")
     );
-    assert_eq!(refusal(&[], &[]), "l.safetensors: not a valid safetensors file: it holds no tensors");
+    assert_eq!(refusal(&[], &[]), "l.safetensors: not a valid LoRA file: it holds no tensors");
     let pair: [(&str, &[usize]); 2] = [(&down, &[2, 24]), (&up, &[24, 2])];
     let message = refusal(&pair, &[("lora_adapter_metadata", "{")]);
     assert!(message.contains("its metadata `lora_adapter_metadata` cannot be read"), "{message}");
     let message = refusal(&pair, &[("lora_adapter_metadata", r#"{"unet.use_dora": true}"#)]);
-    assert_eq!(message, "l.safetensors: not a valid safetensors file: `unet.use_dora`: DoRA is not supported");
+    assert_eq!(message, "l.safetensors: not a valid LoRA file: `unet.use_dora`: DoRA is not supported");
 }
 
 #[test]

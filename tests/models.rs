@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{Tally, Tensor, folders, name_of, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::pipeline::{Component, Error, NamedTensor};
+use undiffuse::pipeline::{Component, NamedTensor};
 use undiffuse::weights::MemorySource;
 
 /// One call of the reference: absolute, as outputs have a standard deviation of about 0.5 to 1.
@@ -31,49 +31,73 @@ fn named(tensor: &Tensor) -> NamedTensor {
     NamedTensor { shape, data: tensor.data.clone() }
 }
 
-/// The calls recorded in an `io.safetensors`.
-fn calls(io: &Tensors) -> Vec<Call> {
-    if let Some(ids) = io.get("input_ids") {
-        let outputs = |half: bool| -> Tensors {
-            let known = |name: &str| {
-                name.starts_with("hidden_states/") || matches!(name, "last_hidden_state" | "pooler_output")
-            };
-            let take = |(name, tensor): (&String, &Tensor)| match name.strip_suffix("_f16weights") {
-                Some(plain) if half && known(plain) => Some((plain.to_owned(), tensor.clone())),
-                None if !half && known(name) => Some((name.clone(), tensor.clone())),
-                _ => None,
-            };
-            io.iter().filter_map(take).collect()
-        };
-        let inputs = BTreeMap::from([("input_ids".to_owned(), named(ids))]);
-        return vec![Call { name: "text".into(), inputs, f32: outputs(false), f16: outputs(true) }];
-    }
+/// The calls recorded in an `io.safetensors`, and the tensors that belong to none.
+fn calls(io: &Tensors) -> (Vec<Call>, Vec<String>) {
     let mut cases: BTreeMap<String, Call> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    let layers = io.keys().filter_map(|name| name.strip_prefix("hidden_states/")?.parse::<usize>().ok()).max();
     for (key, tensor) in io {
         let parts: Vec<&str> = key.split('/').collect();
         let (case, kind, rest) = match parts[..] {
+            // A text encoder has one call.
+            _ if layers.is_some() => ("text".to_owned(), None, key.clone()),
             [kind @ ("encode" | "decode"), case, rest] => (format!("{kind}/{case}"), Some(kind), rest.to_owned()),
+            [kind @ ("encode" | "decode"), rest] => (kind.to_owned(), Some(kind), rest.to_owned()),
             [case, ref rest @ ..] => (case.to_owned(), None, rest.join("/")),
             [] => continue,
         };
-        let call = cases.entry(case.clone()).or_insert_with(|| Call {
-            name: case,
-            inputs: BTreeMap::new(),
-            f32: BTreeMap::new(),
-            f16: BTreeMap::new(),
-        });
-        let output = |name: &str| kind.map_or(name.to_owned(), |kind| format!("{kind}/{name}"));
-        if rest == "in" {
-            call.inputs.insert(output("in"), named(tensor));
-        } else if let Some(name) = rest.strip_prefix("in/") {
-            call.inputs.insert(name.to_owned(), named(tensor));
-        } else if let Some(name) = rest.strip_suffix("_f16weights") {
-            call.f16.insert(output(name), tensor.clone());
-        } else if matches!(rest.as_str(), "out" | "moments" | "mean" | "std" | "logvar") {
-            call.f32.insert(output(&rest), tensor.clone());
+        let port = |name: &str| kind.map_or(name.to_owned(), |kind| format!("{kind}/{name}"));
+        let (name, half) = match rest.strip_suffix("_f16weights") {
+            Some(name) => (name, true),
+            None => (&rest[..], false),
+        };
+        let call = || Call { name: case.clone(), inputs: BTreeMap::new(), f32: Tensors::new(), f16: Tensors::new() };
+        if matches!(name, "in" | "eps" | "input_ids") {
+            let name = if kind.is_some() { port(name) } else { name.to_owned() };
+            cases.entry(case.clone()).or_insert_with(call).inputs.insert(name, named(tensor));
+        } else if let Some(name) = name.strip_prefix("in/") {
+            cases.entry(case.clone()).or_insert_with(call).inputs.insert(name.to_owned(), named(tensor));
+        } else if let Some(name) = output(name, layers) {
+            let call = cases.entry(case.clone()).or_insert_with(call);
+            let outputs = if half { &mut call.f16 } else { &mut call.f32 };
+            outputs.insert(port(&name), tensor.clone());
+        } else {
+            unknown.push(key.clone());
         }
     }
-    cases.into_values().collect()
+    // diffusers' `AutoencoderTiny` has functions besides encode and decode, which neither calls.
+    cases.retain(|name, call| {
+        let helper = name.ends_with("scale_latents");
+        if helper {
+            unknown.extend(call.inputs.keys().chain(call.f32.keys()).map(|port| format!("{name}/{port}")));
+        }
+        !helper
+    });
+    (cases.into_values().collect(), unknown)
+}
+
+/// The name under which a network gives the output recorded as `name`, if it is one; a text encoder has `layers`.
+fn output(name: &str, layers: Option<usize>) -> Option<String> {
+    const NAMES: [&str; 11] = [
+        "out",
+        "moments",
+        "mean",
+        "std",
+        "logvar",
+        "mode",
+        "sample",
+        "latents",
+        "last_hidden_state",
+        "pooler_output",
+        "text_embeds",
+    ];
+    let known = NAMES.contains(&name)
+        || name.starts_with("hidden_states/")
+        || (name.starts_with("clip_skip") && name.ends_with("_then_final_layer_norm"));
+    match (name, layers) {
+        ("penultimate_without_layer_norm", Some(layers)) => Some(format!("hidden_states/{}", layers - 1)),
+        _ => known.then(|| name.to_owned()),
+    }
 }
 
 /// The folder with the recorded calls: `folder` itself, or the one whose name it extends (`NAME_deprecated_keys`).
@@ -99,15 +123,11 @@ fn check(folder: &Path, file: &str, half: bool, device: &Device, tally: &mut Tal
     source.insert(file, std::fs::read(&weights).expect("the weights"));
     let component = match block_on(Component::load(&source, device.clone(), Some(file))) {
         Ok(component) => component,
-        Err(Error::Model { source: undiffuse::models::Error::Unsupported { class, key, value, .. }, .. }) => {
-            return tally.skip(what, format!("{class} with `{key}` {value} is not implemented"));
-        }
-        Err(Error::Json { message, .. }) if message.contains("is not supported") => {
-            return tally.skip(what, message);
-        }
         Err(error) => return tally.fail(format!("{what}: {error}")),
     };
-    for call in calls(&read_tensors(&base.join("io.safetensors"))) {
+    let (calls, unknown) = calls(&read_tensors(&base.join("io.safetensors")));
+    unknown.into_iter().for_each(|key| tally.skip(format!("{what} {key}"), "neither a network's input nor its output"));
+    for call in calls {
         let name = format!("{what} {}", call.name);
         let outputs = match block_on(component.run(&call.inputs)) {
             Ok(outputs) => outputs,

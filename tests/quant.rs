@@ -1,13 +1,20 @@
-//! Quantised weights: blocks against ggml's Python package, bit for bit.
+//! Quantised weights: blocks against ggml's Python package, bit for bit, and networks that run from them.
 #![cfg(not(target_arch = "wasm32"))]
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use common::{Tally, reference};
+use common::{Tally, name_of, read_json, read_tensors, reference, worst_beyond};
+use pollster::block_on;
 use safetensors::SafeTensors;
-use undiffuse::weights::Dtype;
+use undiffuse::device::Device;
+use undiffuse::pipeline::{Component, NamedTensor};
+use undiffuse::weights::{self, Dtype, Gather, MemorySource, TensorFile, TensorInfo};
+
+/// One call of a network whose weights are blocks, against the same weights as f32.
+const TOLERANCE: f64 = 1e-4;
 
 /// The tensors of a file of the reference, as bytes.
 fn bytes_of(file: &str) -> BTreeMap<String, Vec<u8>> {
@@ -73,4 +80,66 @@ fn formats_that_are_only_read_agree_bit_for_bit() {
         tally.check(dtype, same(&read, &floats(&tensors[&format!("{dtype}/dequant")])));
     }
     tally.finish("formats of blocks that are only read");
+}
+
+/// A network whose weights are in a GGUF file, as recorded beside it.
+fn check_network(file: &Path, device: &Device, tally: &mut Tally) {
+    let name = name_of(file);
+    let described = read_json(&file.with_extension("json"));
+    let mut source = MemorySource::new();
+    let mut config = described["config"].clone();
+    config["_class_name"] = "UNet2DConditionModel".into();
+    source.insert("config.json", config.to_string());
+    source.insert(name.as_str(), std::fs::read(file).expect("the weights"));
+
+    let opened = block_on(TensorFile::open(&source, &name)).unwrap_or_else(|e| panic!("{e}"));
+    let found: BTreeMap<&str, (&str, &[usize])> =
+        opened.tensors().iter().map(|t| (t.name.as_str(), (t.dtype.name(), &t.shape[..]))).collect();
+    for tensor in described["tensors"].as_array().expect("tensors") {
+        let tensor_name = tensor["name"].as_str().expect("a name");
+        let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).expect("a shape");
+        let expected = (tensor["type"].as_str().expect("a type"), &shape[..]);
+        let stored = found.get(tensor_name).copied();
+        let result = if stored == Some(expected) { Ok(0.0) } else { Err(format!("{stored:?}, expected {expected:?}")) };
+        tally.check(&format!("{name} {tensor_name}"), result);
+    }
+
+    let stem = file.with_extension("");
+    let io = read_tensors(&stem.with_file_name(format!("{}_io.safetensors", name_of(&stem))));
+    let mut gather = Gather::new(|tensor: &TensorInfo, bytes: &[u8]| -> Result<(), weights::Error> {
+        if let Some(expected) = io.get(&format!("dequant/{}", tensor.name)) {
+            tally.check(&format!("{name} {} as f32", tensor.name), same(&tensor.to_f32(bytes)?, &expected.data));
+        }
+        Ok(())
+    });
+    block_on(opened.stream(&mut |_| {}, &|_| true, &mut gather)).unwrap_or_else(|e| panic!("{e}"));
+
+    let inputs = io.iter().filter_map(|(key, tensor)| {
+        let input = NamedTensor { shape: tensor.shape.clone(), data: tensor.data.clone() };
+        Some((key.strip_prefix("in/")?.to_owned(), input))
+    });
+    let component = block_on(Component::load(&source, device.clone(), Some(&name)));
+    let outputs = component.and_then(|component| block_on(component.run(&inputs.collect())));
+    let expected = &io["out/from_dequantised_weights_f32"];
+    let result = outputs.map_err(|e| e.to_string()).and_then(|out| worst_beyond(&out["out"].data, expected, TOLERANCE));
+    tally.check(&format!("{name} run"), result);
+}
+
+fn walk(device: &Device, what: &str) {
+    let mut tally = Tally::default();
+    let entries = std::fs::read_dir(reference("quant")).expect("a folder").map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "gguf")).collect();
+    files.sort();
+    files.iter().for_each(|file| check_network(file, device, &mut tally));
+    tally.finish(what);
+}
+
+#[test]
+fn a_network_runs_from_blocks_on_the_cpu() {
+    walk(&Device::Cpu, "GGUF networks on the CPU");
+}
+
+#[test]
+fn a_network_runs_from_blocks_on_the_gpu() {
+    walk(&common::gpu(), "GGUF networks on the GPU");
 }

@@ -1,79 +1,14 @@
 //! The safetensors reader against the `safetensors` crate, and against files that nobody would write.
 #![cfg(not(target_arch = "wasm32"))]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::future::ready;
-use std::rc::Rc;
+mod common;
 
+use common::hostile::{Counting, FILE, Trickle, peak_of, read, read_bytes, visit};
 use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
-use undiffuse::weights::{
-    ByteStream, Dtype, Error, Gather, LocalBoxFuture, MemorySource, Source, TensorFile, TensorInfo,
-};
-
-const FILE: &str = "unet/weights.safetensors";
-
-/// One file, in chunks of a given size, whose announced length may be wrong or missing.
-struct Trickle {
-    bytes: Rc<[u8]>,
-    chunk: usize,
-    announced: Option<u64>,
-}
-
-impl Source for Trickle {
-    fn name(&self) -> &str {
-        "trickle"
-    }
-
-    fn open<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {
-        let (bytes, chunk, announced) = (self.bytes.clone(), self.chunk, self.announced);
-        Box::pin(ready(Ok(Box::new(Drops { bytes, chunk, announced, at: 0 }) as _)))
-    }
-}
-
-struct Drops {
-    bytes: Rc<[u8]>,
-    chunk: usize,
-    announced: Option<u64>,
-    at: usize,
-}
-
-impl ByteStream for Drops {
-    fn length(&self) -> Option<u64> {
-        self.announced
-    }
-
-    fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
-        let next = self.bytes[self.at..].chunks(self.chunk).next().map(<[u8]>::to_vec);
-        self.at += next.as_ref().map_or(0, Vec::len);
-        Box::pin(ready(Ok(next)))
-    }
-}
-
-type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
-
-fn read(source: &dyn Source) -> Result<Tensors, Error> {
-    let mut tensors = Vec::new();
-    visit(source, |info, bytes| {
-        tensors.push((info.name.clone(), info.dtype, info.shape.clone(), bytes.to_vec()));
-        Ok(())
-    })?;
-    Ok(tensors)
-}
-
-fn visit(source: &dyn Source, each: impl FnMut(&TensorInfo, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
-    let file = block_on(TensorFile::open(source, FILE))?;
-    block_on(file.stream(&mut |_| {}, &|_| true, &mut Gather::new(each)))
-}
-
-fn read_bytes(bytes: &[u8]) -> Result<Tensors, Error> {
-    let mut source = MemorySource::new();
-    source.insert(FILE, bytes);
-    read(&source)
-}
+use undiffuse::weights::{Dtype, Error, Gather, MemorySource, TensorFile, TensorInfo};
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
@@ -83,7 +18,7 @@ const TWO: &str = r#"{"__metadata__": {"format": "pt"}, "b": {"dtype": "F32", "s
     "none": {"dtype": "I64", "shape": [3, 0], "data_offsets": [2, 2]}, "a": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}} "#;
 const DATA: [u8; 10] = [0, 0x3C, 1, 2, 3, 4, 5, 6, 7, 8];
 
-fn two() -> Tensors {
+fn two() -> common::hostile::Tensors {
     vec![
         ("a".to_owned(), Dtype::F16, vec![], DATA[..2].to_vec()),
         ("none".to_owned(), Dtype::I64, vec![3, 0], vec![]),
@@ -215,44 +150,8 @@ fn a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named() {
     assert!(read_bytes(&long).unwrap_err().to_string().contains("100000001 bytes"));
 }
 
-/// Counts what this thread holds, to see what a file can make the reader allocate.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    PEAK.set(PEAK.get().max(HELD.get()));
-}
-
-// SAFETY: every call goes to `System` unchanged. Counting allocates nothing: the cells are const and have no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: `pointer` came from `System` with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The most bytes held at once while `work` runs, beyond those held before.
-fn peak_of(work: impl FnOnce()) -> isize {
-    let before = HELD.get();
-    PEAK.set(before);
-    work();
-    PEAK.get() - before
-}
 
 /// Error messages, the JSON parser's buffers, a future or two.
 const CONSTANT: isize = 16 << 10;

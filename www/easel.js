@@ -9,6 +9,9 @@ const brush = /** @type {HTMLInputElement} */ (document.getElementById("brush"))
 /** Longest side of a picture as it is kept: models draw none that is larger. */
 const LONGEST = 2048;
 
+/** What paint looks like here. To the model a mask is white where there is any. */
+const PAINT = [255, 90, 31];
+
 /** What to call the picture. @type {string | undefined} */
 let name;
 let isPainted = false;
@@ -35,7 +38,7 @@ function stroke(event, isFirst) {
     context.beginPath();
     context.moveTo(x, y);
   }
-  Object.assign(context, { strokeStyle: "white", lineCap: "round", lineJoin: "round" });
+  Object.assign(context, { strokeStyle: `rgb(${PAINT})`, lineCap: "round", lineJoin: "round" });
   context.lineWidth = (brush.valueAsNumber / 100) * Math.max(paint.width, paint.height);
   context.lineTo(x, y);
   context.stroke();
@@ -76,7 +79,7 @@ export async function putMask(picture) {
   const pixels = context.getImageData(0, 0, paint.width, paint.height);
   for (let at = 0; at < pixels.data.length; at += 4) {
     const [red, green, blue] = pixels.data.subarray(at, at + 3);
-    pixels.data.set([255, 255, 255, Math.round(0.299 * red + 0.587 * green + 0.114 * blue)], at);
+    pixels.data.set([...PAINT, Math.round(0.299 * red + 0.587 * green + 0.114 * blue)], at);
   }
   context.putImageData(pixels, 0, 0);
   isPainted = true;
@@ -107,12 +110,12 @@ export function picture() {
 /** @returns {ImageData | undefined} what is painted, white on black; undefined if nothing is */
 export function mask() {
   if (!isPainted) return undefined;
-  const flat = document.createElement("canvas");
-  [flat.width, flat.height] = [paint.width, paint.height];
-  const context = contextOf(flat);
-  context.fillRect(0, 0, flat.width, flat.height);
-  context.drawImage(paint, 0, 0);
-  return context.getImageData(0, 0, flat.width, flat.height);
+  const pixels = contextOf(paint).getImageData(0, 0, paint.width, paint.height);
+  for (let at = 0; at < pixels.data.length; at += 4) {
+    pixels.data.fill(pixels.data[at + 3], at, at + 3);
+    pixels.data[at + 3] = 255;
+  }
+  return pixels;
 }
 
 function show() {

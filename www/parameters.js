@@ -143,8 +143,9 @@ export function anySeed() {
  * @param {ModelInfo} info
  */
 export function showFieldsFor(info) {
+  const takes = { ...info, takesStrength: info.takesImage && !info.takesNoiseLevel };
   for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-needs]"))) {
-    part.hidden = !info[/** @type {keyof ModelInfo} */ (part.dataset.needs)];
+    part.hidden = !takes[/** @type {keyof typeof takes} */ (part.dataset.needs)];
   }
   for (const name of NAMES) field(name).disabled = field(name).closest("[data-needs][hidden]") !== null;
   const [width, height] = [field("width"), field("height")].map((side) => /** @type {HTMLInputElement} */ (side));

@@ -5,10 +5,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `sample`, `forward`, `schedule`, `inspect` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `sample`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
 //! | `device` | `--device` |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
+//! | `picture` | PNG files, read and written |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
 mod device;
@@ -16,6 +17,8 @@ mod error;
 mod forward;
 mod inspect;
 mod output;
+mod picture;
+mod quantize;
 mod sample;
 mod schedule;
 mod scheduler;
@@ -45,7 +48,8 @@ Examples:
   undiffuse inspect emoji64
   undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
   undiffuse schedule emoji64 --steps 25 --solver euler
-  undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors";
+  undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors
+  undiffuse quantize emoji64 --to q8_0";
 
 #[derive(Subcommand)]
 enum Command {
@@ -53,6 +57,7 @@ enum Command {
     Forward(forward::Args),
     Schedule(schedule::Args),
     Inspect(inspect::Args),
+    Quantize(quantize::Args),
 }
 
 /// Runs the command line of this process.
@@ -62,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(args)),
+        Command::Quantize(args) => pollster::block_on(quantize::run(args)),
     };
     match run {
         Ok(()) => ExitCode::SUCCESS,

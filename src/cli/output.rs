@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use indicatif::{ProgressBar, ProgressStyle};
+
 use super::Error;
 
 /// Writes a result to stdout.
@@ -16,6 +18,12 @@ pub fn result(text: fmt::Arguments) -> Result<(), Error> {
 /// Writes a line to stderr, for a person. If stderr is closed, there is nobody to tell.
 pub fn note(text: fmt::Arguments) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A progress bar on stderr, drawn only where that is a terminal.
+pub fn bar(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
 }
 
 /// A file to be written when the work is done, checked before the work is begun.

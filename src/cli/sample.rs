@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::DecimalBytes;
 use undiffuse::diffusion::Solver;
 use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
 use undiffuse::weights::DirectorySource;
 
-use super::output::{Output, note, result};
+use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
 use super::{Error, device, scheduler};
 
@@ -183,12 +183,6 @@ async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rg
     note(format_args!("{total} step{s}, {milliseconds:.1} ms per step"));
     // A table has at least one step, and the last one is decoded.
     Ok(picture.unwrap_or(Rgba { width: 0, height: 0, pixels: Vec::new() }))
-}
-
-/// A progress bar on stderr, drawn only where that is a terminal.
-fn bar(template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style)
 }
 
 /// What a run went through.

@@ -54,7 +54,7 @@ impl AutoencoderKlConfig {
             in_channels: c.size("in_channels", 3)?,
             out_channels: c.size("out_channels", 3)?,
             latent_channels: c.size("latent_channels", 4)?,
-            scaling_factor: c.get("scaling_factor", 0.18215)?,
+            scaling_factor: c.scaling_factor(0.18215)?,
             shift_factor: c.get("shift_factor", 0.0)?,
             layers_per_block: c.size_up_to("layers_per_block", 1, 64)?,
             resnet: ResnetOptions {
@@ -69,9 +69,6 @@ impl AutoencoderKlConfig {
             use_post_quant_conv: c.get("use_post_quant_conv", true)?,
             block_out_channels,
         };
-        if config.scaling_factor == 0.0 || !config.scaling_factor.is_finite() {
-            return Err(c.error(format!("`scaling_factor` is {}", config.scaling_factor)));
-        }
         c.finish()?;
         Ok(config)
     }

@@ -1,10 +1,10 @@
-//! `CLIPTextModel`: token ids to text embeddings.
+//! `CLIPTextModel` and `CLIPTextModelWithProjection`: token ids to text embeddings.
 
 use super::Error;
 use super::config::ConfigReader;
 use crate::graph::{Activation, Builder, Graph, NodeId, Scope};
 
-/// The config of a `CLIPTextModel`, under transformers' names.
+/// The config of a `CLIPTextModel` or `CLIPTextModelWithProjection`, under transformers' names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipTextConfig {
     /// Number of tokens of the vocabulary.
@@ -15,6 +15,8 @@ pub struct ClipTextConfig {
     pub max_position_embeddings: usize,
     /// Token that ends a text; its embedding is the pooled one.
     pub eos_token_id: u32,
+    /// Width of `text_embeds`; `None` in a `CLIPTextModel`, which has none.
+    pub projection_dim: Option<usize>,
     intermediate_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
@@ -26,19 +28,24 @@ impl ClipTextConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// If it is no `CLIPTextModel` config, or asks for something that is not implemented.
+    /// If it is the config of neither class, or asks for something that is not implemented.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let c = ConfigReader::new("CLIPTextModel", json)?;
         let architectures: Vec<String> = c.get("architectures", vec![])?;
-        if architectures.iter().any(|name| name != "CLIPTextModel") {
-            return Err(c.unsupported("architectures", "`CLIPTextModel` is"));
-        }
+        let projects = match architectures.first().map(String::as_str) {
+            None | Some("CLIPTextModel") => false,
+            Some("CLIPTextModelWithProjection") => true,
+            Some(_) => {
+                return Err(c.unsupported("architectures", "`CLIPTextModel` or `CLIPTextModelWithProjection` is"));
+            }
+        };
         // Keys of a transformers config are many and mostly about generation; those below define the network.
         let config = Self {
             vocab_size: c.size("vocab_size", 49408)?,
             hidden_size: c.size("hidden_size", 512)?,
             max_position_embeddings: c.size("max_position_embeddings", 77)?,
             eos_token_id: c.get("eos_token_id", 49407)?,
+            projection_dim: if projects { Some(c.size("projection_dim", 512)?) } else { None },
             intermediate_size: c.size("intermediate_size", 2048)?,
             num_hidden_layers: c.size_up_to("num_hidden_layers", 12, 256)?,
             num_attention_heads: c.size("num_attention_heads", 8)?,
@@ -52,7 +59,8 @@ impl ClipTextConfig {
     ///
     /// Input: `inputs_embeds` `[batch, tokens, hidden_size]`, the sum of token and position embeddings, which are looked up
     /// outside. Outputs: `hidden_states/i` after i layers and `last_hidden_state` after the final norm, all
-    /// `[batch, tokens, hidden_size]`.
+    /// `[batch, tokens, hidden_size]`; with a projection also `text_embeds` `[batch, tokens, projection_dim]`, of every token,
+    /// of which the pooled one's is the text's.
     ///
     /// # Errors
     /// If the config's numbers do not fit each other.
@@ -66,6 +74,23 @@ impl ClipTextConfig {
         }
         let last = root.at("final_layer_norm").layer_norm(x, self.layer_norm_eps)?;
         root.output("last_hidden_state", last);
+        if let Some(projection_dim) = self.projection_dim {
+            root.output("text_embeds", root.at("text_projection").linear(last, projection_dim, false)?);
+        }
+        Ok(builder.finish())
+    }
+
+    /// The final norm by itself, for a hidden state that is not the last (diffusers' `clip_skip`): input `hidden_state`,
+    /// output `last_hidden_state`, both `[batch, tokens, hidden_size]`. Its weights are among those of [`Self::graph`].
+    ///
+    /// # Errors
+    /// As [`Self::graph`].
+    pub fn final_layer_norm(&self, batch: usize, tokens: usize) -> Result<Graph, Error> {
+        let builder = Builder::new();
+        let root = builder.root();
+        let x = root.input("hidden_state", &[batch, tokens, self.hidden_size])?;
+        let normed = root.at("final_layer_norm").layer_norm(x, self.layer_norm_eps)?;
+        root.output("last_hidden_state", normed);
         Ok(builder.finish())
     }
 

@@ -128,6 +128,15 @@ impl ConfigReader {
         Ok(())
     }
 
+    /// `scaling_factor`, by which latents are divided.
+    pub fn scaling_factor(&self, default: f64) -> Result<f64, Error> {
+        let factor: f64 = self.get("scaling_factor", default)?;
+        if factor == 0.0 || !factor.is_finite() {
+            return Err(self.error(format!("`scaling_factor` is {factor}")));
+        }
+        Ok(factor)
+    }
+
     /// A switch that is only implemented at `value`, its default.
     pub fn only<T: DeserializeOwned + PartialEq>(&self, key: &str, value: T) -> Result<(), Error> {
         match self.optional::<T>(key) {

@@ -5,6 +5,7 @@
 
 mod attention;
 mod autoencoder_kl;
+mod autoencoder_tiny;
 mod clip_text;
 mod config;
 mod embeddings;
@@ -14,7 +15,9 @@ mod unet_2d_blocks;
 mod unet_2d_condition;
 
 pub use autoencoder_kl::AutoencoderKlConfig;
+pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use clip_text::ClipTextConfig;
+pub use embeddings::{CLASS_EMBEDDING, guidance_scale_embedding};
 pub use unet_2d::Unet2dConfig;
 pub use unet_2d_condition::{Unet2dConditionConfig, Unet2dConditionInputs};
 

@@ -2,7 +2,7 @@
 
 use super::attention::SelfAttention;
 use super::config::ConfigReader;
-use super::embeddings::{Timesteps, timestep_embedding};
+use super::embeddings::{ClassEmbed, Timesteps, timestep_embedding};
 use super::resnet::ResnetOptions;
 use super::unet_2d_blocks::{Attention, Block, Sampling};
 use super::{Error, channels_first, channels_last};
@@ -32,7 +32,7 @@ pub struct Unet2dConfig {
     attention_head_dim: Option<usize>,
     attn_norm_num_groups: Option<usize>,
     add_attention: bool,
-    class_embed_type: Option<ClassEmbed>,
+    class_embed: Option<ClassEmbed>,
     has_mid_block: bool,
 }
 
@@ -40,12 +40,6 @@ pub struct Unet2dConfig {
 enum Kind {
     Plain,
     Attention,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum ClassEmbed {
-    Timestep,
-    Identity,
 }
 
 impl Unet2dConfig {
@@ -59,8 +53,11 @@ impl Unet2dConfig {
         c.only("time_embedding_type", "positional".to_owned())?;
         let block_out_channels = c.sizes("block_out_channels", &[224, 448, 672, 896])?;
         let blocks = block_out_channels.len();
-        let resnet_default = c.get("downsample_type", "conv".to_owned())? == "resnet";
-        let upsample_resnet = c.get("upsample_type", "conv".to_owned())? == "resnet";
+        let by_resnet = |key: &str| match c.optional::<String>(key)?.as_deref() {
+            None | Some("conv") => Ok(false),
+            Some("resnet") => Ok(true),
+            Some(_) => Err(c.unsupported(key, "`conv` or `resnet` is")),
+        };
         let down_default = ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"];
         let up_default = ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"];
         let block_types = |key: &str, default: [&str; 4], resnet_sampling: bool| -> Result<Vec<_>, Error> {
@@ -85,17 +82,17 @@ impl Unet2dConfig {
                 })
                 .collect()
         };
-        let down = block_types("down_block_types", down_default, resnet_default)?;
-        let up = block_types("up_block_types", up_default, upsample_resnet)?;
+        let down = block_types("down_block_types", down_default, by_resnet("downsample_type")?)?;
+        let up = block_types("up_block_types", up_default, by_resnet("upsample_type")?)?;
         let has_mid_block = match c.optional::<String>("mid_block_type")?.as_deref() {
             Some("UNetMidBlock2D") => true,
             // Absent, the class makes one; null says that there is none.
             None => !c.is_null("mid_block_type"),
             Some(_) => return Err(c.unsupported("mid_block_type", "`UNetMidBlock2D` or null is")),
         };
-        c.only_null("num_class_embeds")?;
-        let class_embed_type = match c.optional::<String>("class_embed_type")?.as_deref() {
-            None => None,
+        let classes = c.optional_size("num_class_embeds")?;
+        let class_embed = match c.optional::<String>("class_embed_type")?.as_deref() {
+            None => classes.map(ClassEmbed::Table),
             Some("timestep") => Some(ClassEmbed::Timestep),
             Some("identity") => Some(ClassEmbed::Identity),
             Some(_) => return Err(c.unsupported("class_embed_type", "`timestep` or `identity` is")),
@@ -128,7 +125,7 @@ impl Unet2dConfig {
             },
             attn_norm_num_groups: c.optional_size("attn_norm_num_groups")?,
             add_attention: c.get("add_attention", true)?,
-            class_embed_type,
+            class_embed,
             has_mid_block,
             block_out_channels,
         };
@@ -136,10 +133,20 @@ impl Unet2dConfig {
         Ok(config)
     }
 
+    /// Rows and columns of the table [`CLASS_EMBEDDING`](super::CLASS_EMBEDDING), if there is one. It is no weight of the
+    /// graph: rows are looked up outside, and are what the graph takes as `class_labels`.
+    pub fn class_embedding(&self) -> Option<[usize; 2]> {
+        match self.class_embed {
+            Some(ClassEmbed::Table(classes)) => Some([classes, self.time_embed_dim]),
+            _ => None,
+        }
+    }
+
     /// The network for `batch` samples of `height`×`width`.
     ///
     /// Inputs: `sample` `[batch, in_channels, height, width]`, `timestep` `[batch]`, and, as the config has it, `class_labels`
-    /// `[batch]` or `[batch, time_embed_dim]`. Output: `out` `[batch, out_channels, height, width]`.
+    /// `[batch]` or `[batch, time_embed_dim]`: with [a table](Self::class_embedding) its rows. Output: `out` `[batch,
+    /// out_channels, height, width]`.
     ///
     /// # Errors
     /// If the config's numbers do not fit each other or the size.
@@ -161,20 +168,12 @@ impl Unet2dConfig {
         let timestep = root.input("timestep", &[batch])?;
         let first = self.block_out_channels[0];
 
-        let embed = |scope: &str, t, activation| {
-            let t = self.timesteps.project(root, t, first)?;
-            timestep_embedding(&root.at(scope), t, None, self.time_embed_dim, activation)
-        };
-        let mut emb = embed("time_embedding", timestep, Activation::Silu)?;
-        if let Some(kind) = self.class_embed_type {
-            let class = match kind {
-                ClassEmbed::Timestep => {
-                    let labels = root.input("class_labels", &[batch])?;
-                    embed("class_embedding", labels, Activation::Silu)?
-                }
-                ClassEmbed::Identity => root.input("class_labels", &[batch, self.time_embed_dim])?,
-            };
-            emb = root.add(emb, class)?;
+        let sinusoid = self.timesteps.project(root, timestep, first)?;
+        let scope = root.at("time_embedding");
+        let mut emb = timestep_embedding(&scope, sinusoid, None, self.time_embed_dim, Activation::Silu)?;
+        if let Some(class_embed) = self.class_embed {
+            let sizes = [batch, first, self.time_embed_dim];
+            emb = root.add(emb, class_embed.embed(root, sizes, self.timesteps, Activation::Silu)?)?;
         }
         let temb = Some(root.activate(emb, self.resnet.activation)?);
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::attention::Transformer2d;
 use super::config::ConfigReader;
-use super::embeddings::{Timesteps, timestep_embedding};
+use super::embeddings::{ClassEmbed, Timesteps, timestep_embedding};
 use super::resnet::ResnetOptions;
 use super::unet_2d::{resnet_time_scale_shift, sample_size};
 use super::unet_2d_blocks::{Attention, Block, Sampling};
@@ -38,9 +38,28 @@ pub struct Unet2dConditionConfig {
     mid_block_scale_factor: f32,
     downsample_padding: usize,
     resnet: ResnetOptions,
+    timestep_post_act: Option<Activation>,
     class_embed: Option<ClassEmbed>,
-    /// `addition_embed_type` `text_time`: lengths of a size embedding and of all additions together.
-    addition: Option<(usize, usize)>,
+    class_embeddings_concat: bool,
+    addition: Option<TextTime>,
+}
+
+/// `addition_embed_type` `text_time`: the pooled text and some numbers about the picture, embedded together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct TextTime {
+    /// `addition_time_embed_dim`, the length of a number's embedding.
+    number: usize,
+    /// `projection_class_embeddings_input_dim`, the length of all together.
+    all: usize,
+    /// How many numbers there are.
+    numbers: usize,
+}
+
+impl TextTime {
+    /// Length of the pooled text, if any is left for it.
+    fn text(self) -> Option<usize> {
+        self.all.checked_sub(self.numbers.checked_mul(self.number)?).filter(|&length| length > 0)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -59,14 +78,6 @@ enum Mid {
     None,
     Resnet,
     CrossAttention(BlockConfig),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum ClassEmbed {
-    Timestep,
-    Identity,
-    Projection(usize),
-    SimpleProjection(usize),
 }
 
 /// Sizes of the inputs of [`Unet2dConditionConfig::graph`].
@@ -95,13 +106,10 @@ impl Unet2dConditionConfig {
         c.ignore(&["dropout", "upcast_attention", "addition_embed_type_num_heads", "use_linear_projection"]);
         // Read by block types that are refused, or without effect in those that are built.
         c.ignore(&["mid_block_only_cross_attention", "resnet_skip_time_act", "resnet_out_scale_factor"]);
-        for key in ["dual_cross_attention", "class_embeddings_concat"] {
-            c.only(key, false)?;
-        }
-        for key in ["num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type", "cross_attention_norm"] {
+        c.only("dual_cross_attention", false)?;
+        for key in ["encoder_hid_dim", "encoder_hid_dim_type", "cross_attention_norm"] {
             c.only_null(key)?;
         }
-        c.only_null("timestep_post_act")?;
         c.only("attention_type", "default".to_owned())?;
         c.only("time_embedding_type", "positional".to_owned())?;
 
@@ -177,24 +185,28 @@ impl Unet2dConditionConfig {
         let projection = c.optional_size("projection_class_embeddings_input_dim")?;
         let need_projection =
             || projection.ok_or_else(|| c.error("`projection_class_embeddings_input_dim` is missing"));
+        let classes = c.optional_size("num_class_embeds")?;
         let class_embed = match c.optional::<String>("class_embed_type")?.as_deref() {
-            None => None,
+            None => classes.map(ClassEmbed::Table),
             Some("timestep") => Some(ClassEmbed::Timestep),
             Some("identity") => Some(ClassEmbed::Identity),
             Some("projection") => Some(ClassEmbed::Projection(need_projection()?)),
             Some("simple_projection") => Some(ClassEmbed::SimpleProjection(need_projection()?)),
-            Some(_) => return Err(c.unsupported("class_embed_type", "")),
+            Some(_) => {
+                let known = "`timestep`, `identity`, `projection` or `simple_projection` is";
+                return Err(c.unsupported("class_embed_type", known));
+            }
         };
         let addition_time_embed_dim = c.optional_size("addition_time_embed_dim")?;
         let addition = match c.optional::<String>("addition_embed_type")?.as_deref() {
             None => None,
             Some("text_time") => {
-                let dim = addition_time_embed_dim.ok_or_else(|| c.error("`addition_time_embed_dim` is missing"))?;
-                let all = need_projection()?;
-                if all <= 6 * dim {
+                let number = addition_time_embed_dim.ok_or_else(|| c.error("`addition_time_embed_dim` is missing"))?;
+                let addition = TextTime { number, all: need_projection()?, numbers: 6 };
+                if addition.text().is_none() {
                     return Err(c.error("`projection_class_embeddings_input_dim` leaves no room for the pooled text"));
                 }
-                Some((dim, all))
+                Some(addition)
             }
             Some(_) => return Err(c.unsupported("addition_embed_type", "`text_time` is")),
         };
@@ -225,7 +237,9 @@ impl Unet2dConditionConfig {
                 scale_shift: resnet_time_scale_shift(&c)?,
                 output_scale_factor: 1.0,
             },
+            timestep_post_act: c.optional_activation("timestep_post_act")?,
             class_embed,
+            class_embeddings_concat: c.get("class_embeddings_concat", false)?,
             addition,
         };
         c.finish()?;
@@ -237,11 +251,49 @@ impl Unet2dConditionConfig {
         self.cross_attention_dim[0]
     }
 
+    /// Rows and columns of the table [`CLASS_EMBEDDING`](super::CLASS_EMBEDDING), if there is one. It is no weight of the
+    /// graph: rows are looked up outside, and are what the graph takes as `class_labels`.
+    pub fn class_embedding(&self) -> Option<[usize; 2]> {
+        match self.class_embed {
+            Some(ClassEmbed::Table(classes)) => Some([classes, self.time_embed_dim]),
+            _ => None,
+        }
+    }
+
+    /// How many `time_ids` the network takes: 6 in SDXL, two for each of original size, crop and target size; 5 in its
+    /// refiner, where an aesthetic score replaces the target size; 0 where it takes none.
+    pub fn time_ids(&self) -> usize {
+        self.addition.map_or(0, |addition| addition.numbers)
+    }
+
+    /// Says how long the pooled text is, from which the number of [`time_ids`](Self::time_ids) follows; the config gives
+    /// only the length of both together, of which 6 numbers are taken until this is called.
+    ///
+    /// # Errors
+    /// If no whole number of them fits, or the network takes no pooled text.
+    pub fn set_text_embeds(&mut self, length: usize) -> Result<(), Error> {
+        let misfit = |message: String| Err(Error::Config { class: CLASS, message });
+        let Some(addition) = &mut self.addition else {
+            return misfit("the network takes no `text_embeds`".into());
+        };
+        match addition.all.checked_sub(length) {
+            Some(rest) if length > 0 && rest > 0 && rest.is_multiple_of(addition.number) => {
+                addition.numbers = rest / addition.number;
+                Ok(())
+            }
+            _ => misfit(format!(
+                "`projection_class_embeddings_input_dim` is {}, which is not {length} numbers of pooled text and some times {}",
+                addition.all, addition.number
+            )),
+        }
+    }
+
     /// The network for inputs of the given sizes.
     ///
     /// Inputs: `sample` `[batch, in_channels, height, width]`, `timestep` `[batch]`, `encoder_hidden_states`
     /// `[batch, tokens, cross_attention_dim]`, and as the config has them `timestep_cond` `[batch, time_cond_proj_dim]`,
-    /// `class_labels`, `added_cond_kwargs.text_embeds`, `added_cond_kwargs.time_ids` `[batch, 6]`.
+    /// `class_labels` `[batch]` or `[batch, length]` (with [a table](Self::class_embedding) its rows), `added_cond_kwargs.text_embeds`
+    /// `[batch, length]` and `added_cond_kwargs.time_ids` `[batch, count]` (see [`time_ids`](Self::time_ids)).
     /// Output: `out` `[batch, out_channels, height, width]`.
     ///
     /// # Errors
@@ -349,27 +401,19 @@ impl Unet2dConditionConfig {
         };
         let sinusoid = self.timesteps.project(root, timestep, first)?;
         let mut emb = timestep_embedding(&root.at("time_embedding"), sinusoid, condition, width, act)?;
-        if let Some(kind) = self.class_embed {
-            let labels = |shape: &[usize]| root.input("class_labels", shape);
-            let scope = root.at("class_embedding");
-            let class = match kind {
-                ClassEmbed::Timestep => {
-                    let sinusoid = self.timesteps.project(root, labels(&[batch])?, first)?;
-                    timestep_embedding(&scope, sinusoid, None, width, act)?
-                }
-                ClassEmbed::Identity => labels(&[batch, width])?,
-                ClassEmbed::Projection(dim) => {
-                    timestep_embedding(&scope, labels(&[batch, dim])?, None, width, Activation::Silu)?
-                }
-                ClassEmbed::SimpleProjection(dim) => scope.linear(labels(&[batch, dim])?, width, true)?,
-            };
-            emb = root.add(emb, class)?;
+        if let Some(activation) = self.timestep_post_act {
+            emb = root.activate(emb, activation)?;
         }
-        if let Some((dim, all)) = self.addition {
-            let text = root.input("added_cond_kwargs.text_embeds", &[batch, all - 6 * dim])?;
-            let ids = root.input("added_cond_kwargs.time_ids", &[batch, 6])?;
-            let ids = self.timesteps.project(root, root.reshape(ids, &[batch * 6])?, dim)?;
-            let ids = root.reshape(ids, &[batch, 6 * dim])?;
+        if let Some(class_embed) = self.class_embed {
+            let class = class_embed.embed(root, [batch, first, width], self.timesteps, act)?;
+            emb = if self.class_embeddings_concat { root.concat(&[emb, class], 1)? } else { root.add(emb, class)? };
+        }
+        if let Some(addition) = self.addition {
+            let TextTime { number, numbers, .. } = addition;
+            let text = root.input("added_cond_kwargs.text_embeds", &[batch, addition.text().unwrap_or(0)])?;
+            let ids = root.input("added_cond_kwargs.time_ids", &[batch, numbers])?;
+            let ids = self.timesteps.project(root, root.reshape(ids, &[batch * numbers])?, number)?;
+            let ids = root.reshape(ids, &[batch, numbers * number])?;
             let added = root.concat(&[text, ids], 1)?;
             emb =
                 root.add(emb, timestep_embedding(&root.at("add_embedding"), added, None, width, Activation::Silu)?)?;

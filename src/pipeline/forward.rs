@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::Error;
 use super::layout::{read_json, read_text};
-use super::text_encoder::{TextEncoder, floats};
-use super::weight_file::WeightFile;
+use super::text_encoder::{TextEmbeddings, TextEncoder, floats};
+use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights};
 use crate::graph::{Graph, fuse};
 use crate::models::{
-    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
+    self, AutoencoderKlConfig, AutoencoderTinyConfig, CLASS_EMBEDDING, ClipTextConfig, Unet2dConditionConfig,
+    Unet2dConditionInputs, Unet2dConfig,
 };
 use crate::weights::Source;
 
@@ -31,9 +32,8 @@ pub struct Component {
 
 #[derive(Debug)]
 enum Network {
-    Unet(Box<Unet2dConfig>, Weights),
-    UnetCondition(Box<Unet2dConditionConfig>, Weights),
-    Autoencoder(Box<AutoencoderKlConfig>, Weights),
+    Unet(Unet, Weights, Option<HostTable>),
+    Autoencoder(Autoencoder, Weights),
     Text(Box<TextEncoder>),
 }
 
@@ -48,10 +48,21 @@ pub struct OpenComponent {
 
 #[derive(Debug)]
 enum Config {
-    Unet(Box<Unet2dConfig>),
-    UnetCondition(Box<Unet2dConditionConfig>),
-    Autoencoder(Box<AutoencoderKlConfig>),
+    Unet(Unet),
+    Autoencoder(Autoencoder),
     Text(Box<ClipTextConfig>),
+}
+
+#[derive(Debug)]
+enum Unet {
+    Unconditional(Box<Unet2dConfig>),
+    Conditional(Box<Unet2dConditionConfig>),
+}
+
+#[derive(Debug)]
+enum Autoencoder {
+    Kl(Box<AutoencoderKlConfig>),
+    Tiny(Box<AutoencoderTinyConfig>),
 }
 
 impl OpenComponent {
@@ -68,42 +79,49 @@ impl OpenComponent {
         let named = |key: &str| index.get(key).and_then(|v| v.as_str().or_else(|| v.get(0)?.as_str()));
         let class = named("_class_name").or(named("architectures")).unwrap_or_default();
         let error = |e: models::Error| Error::model("config.json", e);
-        let (config, graphs) = match class {
+        let table =
+            |shape: Option<[usize; 2]>| shape.map(|[rows, columns]| HostTable::new(CLASS_EMBEDDING, rows, columns));
+        let (config, specs, tables) = match class {
             "UNet2DModel" => {
                 let config = Unet2dConfig::from_json(&json).map_err(error)?;
-                let graph = config.graph(1, SIDE, SIDE).map_err(error)?;
-                (Config::Unet(Box::new(config)), vec![graph])
+                let specs = config.graph(1, SIDE, SIDE).map_err(error)?.weights().to_vec();
+                let tables = table(config.class_embedding()).into_iter().collect();
+                (Config::Unet(Unet::Unconditional(Box::new(config))), specs, tables)
             }
             "UNet2DConditionModel" => {
                 let config = Unet2dConditionConfig::from_json(&json).map_err(error)?;
                 let timestep_cond = config.time_cond_proj_dim.is_some();
                 let inputs = Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond };
-                let graph = config.graph(inputs).map_err(error)?;
-                (Config::UnetCondition(Box::new(config)), vec![graph])
+                let specs = config.graph(inputs).map_err(error)?.weights().to_vec();
+                let tables = table(config.class_embedding()).into_iter().collect();
+                (Config::Unet(Unet::Conditional(Box::new(config))), specs, tables)
             }
-            "AutoencoderKL" => {
-                let config = AutoencoderKlConfig::from_json(&json).map_err(error)?;
-                let graphs =
-                    vec![config.encoder(1, SIDE, SIDE).map_err(error)?, config.decoder(1, 1, 1).map_err(error)?];
-                (Config::Autoencoder(Box::new(config)), graphs)
+            "AutoencoderKL" | "AutoencoderTiny" => {
+                let config = match class {
+                    "AutoencoderKL" => Autoencoder::Kl(Box::new(AutoencoderKlConfig::from_json(&json).map_err(error)?)),
+                    _ => Autoencoder::Tiny(Box::new(AutoencoderTinyConfig::from_json(&json).map_err(error)?)),
+                };
+                let mut specs = config.encoder(1, SIDE, SIDE).map_err(error)?.weights().to_vec();
+                specs.extend_from_slice(config.decoder(1, 1, 1).map_err(error)?.weights());
+                (Config::Autoencoder(config), specs, vec![])
             }
-            "CLIPTextModel" => {
+            "CLIPTextModel" | "CLIPTextModelWithProjection" => {
                 let config = ClipTextConfig::from_json(&json).map_err(error)?;
                 let (specs, tables) = TextEncoder::weights(&config)?;
-                let path = file.unwrap_or("model.safetensors");
-                let file = WeightFile::open(source, path, specs, tables).await?;
-                return Ok(Self { config: Config::Text(Box::new(config)), file });
+                (Config::Text(Box::new(config)), specs, tables)
             }
             _ => {
-                let message = format!(
-                    "class {class:?} is not supported; UNet2DModel, UNet2DConditionModel, AutoencoderKL and CLIPTextModel are"
-                );
+                let supported = "UNet2DModel, UNet2DConditionModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel and \
+                    CLIPTextModelWithProjection";
+                let message = format!("class {class:?} is not supported; {supported} are");
                 return Err(Error::Json { file: "config.json".into(), message });
             }
         };
-        let specs = graphs.iter().flat_map(|graph| graph.weights().to_vec()).collect();
-        let path = file.unwrap_or("diffusion_pytorch_model.safetensors");
-        Ok(Self { config, file: WeightFile::open(source, path, specs, vec![]).await? })
+        let path = file.unwrap_or(match config {
+            Config::Text(_) => "model.safetensors",
+            _ => "diffusion_pytorch_model.safetensors",
+        });
+        Ok(Self { config, file: WeightFile::open(source, path, specs, tables).await? })
     }
 
     /// Loads the weights onto `device`.
@@ -116,11 +134,29 @@ impl OpenComponent {
             Config::Text(config) => {
                 Network::Text(Box::new(TextEncoder::load(*config, file, &device, &mut |_| {}).await?))
             }
-            Config::Unet(config) => Network::Unet(config, file.load(&device, &mut |_| {}).await?.0),
-            Config::UnetCondition(config) => Network::UnetCondition(config, file.load(&device, &mut |_| {}).await?.0),
+            Config::Unet(config) => {
+                let (weights, mut tables) = file.load(&device, &mut |_| {}).await?;
+                Network::Unet(config, weights, tables.pop())
+            }
             Config::Autoencoder(config) => Network::Autoencoder(config, file.load(&device, &mut |_| {}).await?.0),
         };
         Ok(Component { device, network })
+    }
+}
+
+impl Autoencoder {
+    fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph, models::Error> {
+        match self {
+            Self::Kl(config) => config.encoder(batch, height, width),
+            Self::Tiny(config) => config.encoder(batch, height, width),
+        }
+    }
+
+    fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph, models::Error> {
+        match self {
+            Self::Kl(config) => config.decoder(batch, height, width),
+            Self::Tiny(config) => config.decoder(batch, height, width),
+        }
     }
 }
 
@@ -137,55 +173,79 @@ impl Component {
     ///
     /// A UNet takes `sample`, `timestep` (one for all or one a row), and where it is conditional `encoder_hidden_states` and
     /// what else its config calls for, and gives `out`. An autoencoder takes `decode/in` (or `z`) and gives `decode/out`, or
-    /// takes `encode/in` (or `x`) and gives `encode/moments`, `encode/mean`, `encode/logvar`, `encode/std`. A text encoder
-    /// takes `input_ids` and gives `hidden_states/i`, `last_hidden_state` and `pooler_output`.
+    /// takes `encode/in` (or `x`) and gives `encode/moments`, `encode/mean` (also as `encode/mode`), `encode/logvar` and
+    /// `encode/std`, and with the noise `encode/eps` also `encode/sample`; an `AutoencoderTiny` gives `encode/latents` alone. A
+    /// text encoder takes `input_ids` and gives `hidden_states/i`, `last_hidden_state`, `pooler_output`, and with a projection
+    /// `text_embeds`; and for each layer that may be skipped `clip_skip<k>_then_final_layer_norm`.
     ///
     /// # Errors
     /// A missing, superfluous or misshapen input, by name; or the device's refusal.
     pub async fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
-        let graph_error = |e| Error::model("config.json", e);
         match &self.network {
             Network::Text(encoder) => self.encode_text(encoder, inputs).await,
-            Network::Unet(config, weights) => {
-                let [batch, _, height, width] = shape(inputs, "sample")?;
-                let graph = config.graph(batch, height, width).map_err(graph_error)?;
-                self.execute(&graph, weights, inputs.clone()).await
+            Network::Unet(config, weights, table) => {
+                self.predict(config, weights, table.as_ref(), inputs.clone()).await
             }
-            Network::UnetCondition(config, weights) => {
-                let [batch, _, height, width] = shape(inputs, "sample")?;
-                let [_, tokens, _] = shape(inputs, "encoder_hidden_states")?;
+            Network::Autoencoder(config, weights) => self.autoencode(config, weights, inputs.clone()).await,
+        }
+    }
+
+    async fn predict(
+        &self,
+        config: &Unet,
+        weights: &Weights,
+        class_embedding: Option<&HostTable>,
+        mut inputs: Tensors,
+    ) -> Result<Tensors, Error> {
+        let error = |e| Error::model("config.json", e);
+        let [batch, _, height, width] = shape(&inputs, "sample")?;
+        if let (Some(table), Some(labels)) = (class_embedding, inputs.get_mut("class_labels")) {
+            *labels = rows_of(table, labels, batch)?;
+        }
+        let graph = match config {
+            Unet::Unconditional(config) => config.graph(batch, height, width),
+            Unet::Conditional(config) => {
+                let [_, tokens, _] = shape(&inputs, "encoder_hidden_states")?;
                 let timestep_cond = inputs.contains_key("timestep_cond");
-                let inputs_of = Unet2dConditionInputs { batch, height, width, tokens, timestep_cond };
-                let graph = config.graph(inputs_of).map_err(graph_error)?;
-                self.execute(&graph, weights, inputs.clone()).await
+                let mut config = config.clone();
+                if config.time_ids() > 0 {
+                    let [_, length] = shape(&inputs, "added_cond_kwargs.text_embeds")?;
+                    config.set_text_embeds(length).map_err(error)?;
+                }
+                config.graph(Unet2dConditionInputs { batch, height, width, tokens, timestep_cond })
             }
-            Network::Autoencoder(config, weights) => {
-                let mut outputs = Tensors::new();
-                let mut found = 0;
-                for name in ["decode/in", "z"].into_iter().filter(|&name| inputs.contains_key(name)) {
-                    let [batch, _, height, width] = shape(inputs, name)?;
-                    let graph = config.decoder(batch, height, width).map_err(graph_error)?;
-                    let renamed = Tensors::from([("latents".to_owned(), inputs[name].clone())]);
-                    let out = self.execute(&graph, weights, renamed).await?;
-                    outputs.extend(out.into_values().map(|tensor| ("decode/out".to_owned(), tensor)));
-                    found += 1;
+        };
+        self.execute(&graph.map_err(error)?, weights, inputs).await
+    }
+
+    async fn autoencode(&self, config: &Autoencoder, weights: &Weights, mut inputs: Tensors) -> Result<Tensors, Error> {
+        let error = |e| Error::model("config.json", e);
+        let mut outputs = Tensors::new();
+        for name in ["decode/in", "z"] {
+            let Some(latents) = inputs.remove(name) else { continue };
+            let [batch, _, height, width] = axes(name, &latents)?;
+            let graph = config.decoder(batch, height, width).map_err(error)?;
+            let out = self.execute(&graph, weights, Tensors::from([("latents".to_owned(), latents)])).await?;
+            outputs.extend(out.into_values().map(|tensor| ("decode/out".to_owned(), tensor)));
+        }
+        for name in ["encode/in", "x"] {
+            let Some(sample) = inputs.remove(name) else { continue };
+            let [batch, _, height, width] = axes(name, &sample)?;
+            let graph = config.encoder(batch, height, width).map_err(error)?;
+            for (name, tensor) in self.execute(&graph, weights, Tensors::from([("sample".to_owned(), sample)])).await? {
+                match config {
+                    Autoencoder::Kl(_) => outputs.extend(distribution(tensor, inputs.remove("encode/eps"))?),
+                    Autoencoder::Tiny(_) => outputs.extend([(format!("encode/{name}"), tensor)]),
                 }
-                for name in ["encode/in", "x"].into_iter().filter(|&name| inputs.contains_key(name)) {
-                    let [batch, _, height, width] = shape(inputs, name)?;
-                    let graph = config.encoder(batch, height, width).map_err(graph_error)?;
-                    let renamed = Tensors::from([("sample".to_owned(), inputs[name].clone())]);
-                    let out = self.execute(&graph, weights, renamed).await?;
-                    out.into_values().for_each(|moments| outputs.extend(distribution(moments)));
-                    found += 1;
-                }
-                if found != inputs.len() || found == 0 {
-                    let names = inputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                    let message = format!("an AutoencoderKL takes `decode/in` or `encode/in`, not: {names}");
-                    return Err(Error::Input { name: names, message });
-                }
-                Ok(outputs)
             }
         }
+        if !inputs.is_empty() || outputs.is_empty() {
+            let name = inputs.into_keys().next().unwrap_or("decode/in".into());
+            let message =
+                "an autoencoder takes `decode/in` or `encode/in`, the latter of an AutoencoderKL with `encode/eps`";
+            return Err(Error::Input { name, message: message.into() });
+        }
+        Ok(outputs)
     }
 
     async fn encode_text(&self, encoder: &TextEncoder, inputs: &Tensors) -> Result<Tensors, Error> {
@@ -193,23 +253,30 @@ impl Component {
         if let Some(name) = inputs.keys().find(|name| *name != "input_ids") {
             return Err(Error::Input { name: name.clone(), message: "this network takes: input_ids".into() });
         }
-        let id = |&id: &f32| {
-            let whole = id >= 0.0 && id.fract() == 0.0 && id < u32::MAX as f32;
+        let ids = inputs["input_ids"].data.iter().map(|&id| {
             let message = || format!("{id} is no token id");
-            whole.then_some(id as u32).ok_or_else(|| Error::Input { name: "input_ids".into(), message: message() })
-        };
-        let ids: Vec<u32> = inputs["input_ids"].data.iter().map(id).collect::<Result<_, _>>()?;
+            whole(id).map(|id| id as u32).ok_or_else(|| Error::Input { name: "input_ids".into(), message: message() })
+        });
+        let ids: Vec<u32> = ids.collect::<Result<_, _>>()?;
         let texts: Vec<&[u32]> = ids.chunks_exact(tokens.max(1)).collect();
-        let embeddings = encoder.encode(&self.device, &texts).await?;
+        let TextEmbeddings { hidden_states, last_hidden_state, pooler_output, text_embeds } =
+            encoder.encode(&self.device, &texts).await?;
         let width = encoder.config().hidden_size;
         let full = |data| NamedTensor { shape: vec![rows, tokens, width], data };
         let mut outputs = Tensors::new();
-        for (index, state) in embeddings.hidden_states.into_iter().enumerate() {
+        let layers = hidden_states.len() - 1;
+        for (index, state) in hidden_states.into_iter().enumerate() {
+            if index < layers {
+                let normed = encoder.final_layer_norm(&self.device, rows, &state).await?;
+                outputs.insert(format!("clip_skip{}_then_final_layer_norm", layers - index), full(normed));
+            }
             outputs.insert(format!("hidden_states/{index}"), full(state));
         }
-        outputs.insert("last_hidden_state".into(), full(embeddings.last_hidden_state));
-        let pooled = NamedTensor { shape: vec![rows, width], data: embeddings.pooler_output };
-        outputs.insert("pooler_output".into(), pooled);
+        outputs.insert("last_hidden_state".into(), full(last_hidden_state));
+        outputs.insert("pooler_output".into(), NamedTensor { shape: vec![rows, width], data: pooler_output });
+        if let Some(width) = encoder.config().projection_dim {
+            outputs.insert("text_embeds".into(), NamedTensor { shape: vec![rows, width], data: text_embeds });
+        }
         Ok(outputs)
     }
 
@@ -246,27 +313,60 @@ impl Component {
 
 /// The shape of an input that must have `N` axes.
 fn shape<const N: usize>(inputs: &Tensors, name: &str) -> Result<[usize; N], Error> {
-    let error = |message: String| Error::Input { name: name.to_owned(), message };
-    let tensor = inputs.get(name).ok_or_else(|| error("it is missing".into()))?;
-    let shape = tensor.shape.clone();
-    shape.try_into().map_err(|found| error(format!("its shape is {found:?}, expected {N} axes")))
+    let missing = || Error::Input { name: name.to_owned(), message: "it is missing".into() };
+    axes(name, inputs.get(name).ok_or_else(missing)?)
 }
 
-/// `DiagonalGaussianDistribution`: mean and log-variance, the latter clamped to −30..20.
-fn distribution(moments: NamedTensor) -> Vec<(String, NamedTensor)> {
+/// The shape of a tensor that must have `N` axes.
+fn axes<const N: usize>(name: &str, tensor: &NamedTensor) -> Result<[usize; N], Error> {
+    let message = |found| format!("its shape is {found:?}, expected {N} axes");
+    tensor.shape.clone().try_into().map_err(|found| Error::Input { name: name.to_owned(), message: message(found) })
+}
+
+/// A number that is an index.
+fn whole(number: f32) -> Option<usize> {
+    (number >= 0.0 && number.fract() == 0.0 && number < u32::MAX as f32).then_some(number as usize)
+}
+
+/// The rows of `table` that `labels` name, one for all `batch` rows or one for each.
+fn rows_of(table: &HostTable, labels: &NamedTensor, batch: usize) -> Result<NamedTensor, Error> {
+    let error = |message: String| Error::Input { name: "class_labels".into(), message };
+    let count = labels.data.len();
+    if labels.shape.len() != 1 || (count != 1 && count != batch) {
+        return Err(error(format!("its shape is {:?}, expected one class for each of {batch} rows", labels.shape)));
+    }
+    let width = table.columns();
+    let mut data = vec![0.0; batch * width];
+    for (row, &label) in data.chunks_exact_mut(width).zip(labels.data.iter().cycle()) {
+        if !whole(label).is_some_and(|index| table.add_row(index, row)) {
+            return Err(error(format!("{label} is none of the {} classes", table.rows())));
+        }
+    }
+    Ok(NamedTensor { shape: vec![batch, width], data })
+}
+
+/// `DiagonalGaussianDistribution`: mean and log-variance, the latter clamped to −30..20, and with `eps` a sample.
+fn distribution(moments: NamedTensor, eps: Option<NamedTensor>) -> Result<Vec<(String, NamedTensor)>, Error> {
     let mut shape = moments.shape.clone();
     let row = moments.data.len() / shape[0];
     shape[1] /= 2;
     let half = |second: usize| -> Vec<f32> {
         moments.data.chunks_exact(row).flat_map(|row_data| row_data[second * row / 2..][..row / 2].to_vec()).collect()
     };
+    let mean = half(0);
     let logvar: Vec<f32> = half(1).into_iter().map(|v| v.clamp(-30.0, 20.0)).collect();
-    let std = logvar.iter().map(|v| libm::expf(0.5 * v)).collect();
-    let tensor = |data| NamedTensor { shape: shape.clone(), data };
-    vec![
-        ("encode/mean".into(), tensor(half(0))),
-        ("encode/std".into(), tensor(std)),
-        ("encode/logvar".into(), tensor(logvar)),
-        ("encode/moments".into(), moments),
-    ]
+    let std: Vec<f32> = logvar.iter().map(|v| libm::expf(0.5 * v)).collect();
+    let tensor = |name: &str, data| (format!("encode/{name}"), NamedTensor { shape: shape.clone(), data });
+    let mut outputs = Vec::new();
+    if let Some(eps) = eps {
+        if eps.shape != shape {
+            let message = format!("its shape is {:?}, expected {shape:?}", eps.shape);
+            return Err(Error::Input { name: "encode/eps".into(), message });
+        }
+        let sample = mean.iter().zip(&std).zip(&eps.data).map(|((mean, std), eps)| mean + std * eps);
+        outputs.push(tensor("sample", sample.collect()));
+    }
+    outputs.extend([tensor("mode", mean.clone()), tensor("mean", mean), tensor("std", std), tensor("logvar", logvar)]);
+    outputs.push(("encode/moments".into(), moments));
+    Ok(outputs)
 }

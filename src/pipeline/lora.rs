@@ -146,10 +146,10 @@ impl LoraFile {
             modules.entry(stem.to_owned()).or_default().put(tensor, part, bytes)
         });
         file.stream(&mut |_| {}, &|_| true, &mut gather).await?;
-        let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), reason };
+        let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), format: "LoRA", reason };
         let module = |(stem, parts): (String, Parts)| match parts {
             Parts { down: Some(down), up: Some(up), alpha } => LoraModule::new(&stem, down, up, alpha, &settings),
-            _ => Err(invalid(format!("the LoRA's module {stem:?} lacks a down or an up matrix")).into()),
+            _ => Err(invalid(format!("module {stem:?} lacks a down or an up matrix")).into()),
         };
         let modules = modules.into_iter().map(module).collect::<Result<Vec<_>, _>>()?;
         match modules.is_empty() {
@@ -261,7 +261,7 @@ struct AdapterSettings(Map<String, Value>);
 impl AdapterSettings {
     fn of(file: &TensorFile) -> Result<Self, Error> {
         let Some(json) = file.metadata().get("lora_adapter_metadata") else { return Ok(Self(Map::new())) };
-        let invalid = |reason: String| weights::Error::Header { file: file.file().to_owned(), reason };
+        let invalid = |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "LoRA", reason };
         let settings: Map<String, Value> = serde_json::from_str(json)
             .map_err(|error| invalid(format!("its metadata `lora_adapter_metadata` cannot be read: {error}")))?;
         match settings.iter().find(|(key, value)| key.ends_with("use_dora") && **value == Value::Bool(true)) {

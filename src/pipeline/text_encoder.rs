@@ -1,4 +1,4 @@
-//! Prompts to text embeddings: tokenizer, embedding tables, `CLIPTextModel`.
+//! Token ids to text embeddings: embedding tables, `CLIPTextModel`, `CLIPTextModelWithProjection`.
 
 use super::Error;
 use super::weight_file::{HostTable, WeightFile};
@@ -6,7 +6,7 @@ use crate::device::{Device, Program, Weights};
 use crate::graph::{WeightSpec, fuse};
 use crate::models::ClipTextConfig;
 
-/// A `CLIPTextModel` on a device.
+/// A `CLIPTextModel` or `CLIPTextModelWithProjection` on a device.
 #[derive(Debug)]
 pub struct TextEncoder {
     config: ClipTextConfig,
@@ -24,6 +24,8 @@ pub struct TextEmbeddings {
     pub last_hidden_state: Vec<f32>,
     /// `last_hidden_state` at the end of each text, `[rows, hidden_size]`.
     pub pooler_output: Vec<f32>,
+    /// The projection of `pooler_output`, `[rows, projection_dim]`; empty in a `CLIPTextModel`.
+    pub text_embeds: Vec<f32>,
 }
 
 impl TextEncoder {
@@ -90,14 +92,34 @@ impl TextEncoder {
         program.run()?;
         let outputs = program.read(&names).await?;
         let mut states: Vec<Vec<f32>> = outputs.into_iter().map(floats).collect();
+        // What a network made of the tokens of each text, at the one that stands for the whole.
+        let pooled = |state: &[f32], width: usize| -> Vec<f32> {
+            let of_texts = texts.iter().zip(state.chunks_exact((tokens * width).max(1)));
+            let rows = of_texts.map(|(ids, state)| &state[self.config.pooled_position(ids) * width..][..width]);
+            rows.flatten().copied().collect()
+        };
+        let text_embeds = match self.config.projection_dim {
+            Some(width) => pooled(&states.pop().unwrap_or_default(), width),
+            None => Vec::new(),
+        };
         let last_hidden_state = states.pop().unwrap_or_default();
-        let pooler_output = texts
-            .iter()
-            .zip(last_hidden_state.chunks_exact((tokens * width).max(1)))
-            .flat_map(|(ids, rows)| rows[self.config.pooled_position(ids) * width..][..width].iter().copied())
-            .collect();
+        let pooler_output = pooled(&last_hidden_state, width);
         let hidden_states = std::iter::once(embeds).chain(states).collect();
-        Ok(TextEmbeddings { hidden_states, last_hidden_state, pooler_output })
+        Ok(TextEmbeddings { hidden_states, last_hidden_state, pooler_output, text_embeds })
+    }
+
+    /// The final norm of a hidden state of `rows` texts: what a prompt's embeddings are where the last layers are skipped.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub async fn final_layer_norm(&self, device: &Device, rows: usize, state: &[f32]) -> Result<Vec<f32>, Error> {
+        let tokens = state.len() / (rows * self.config.hidden_size).max(1);
+        let graph = self.config.final_layer_norm(rows, tokens);
+        let graph = graph.map_err(|e| Error::model("text_encoder/config.json", e))?;
+        let mut program = Program::compile(device, &graph, &self.weights).await?;
+        program.write("hidden_state", state)?;
+        program.run()?;
+        Ok(program.read_f32("last_hidden_state").await?)
     }
 }
 

@@ -23,9 +23,19 @@ impl HostTable {
         Self { name: name.to_owned(), shape: [rows, columns], dtype: Dtype::F32, bytes: Vec::new() }
     }
 
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Length of a row.
+    pub fn columns(&self) -> usize {
+        self.shape[1]
+    }
+
     /// Adds row `index` to `out`; false if there is no such row.
     pub fn add_row(&self, index: usize, out: &mut [f32]) -> bool {
-        let length = self.shape[1] * self.dtype.size();
+        let Some(length) = self.dtype.bytes_of(self.shape[1]) else { return false };
         let row = index.checked_mul(length).and_then(|start| self.bytes.get(start..start + length));
         let Some(values) = row.and_then(|row| self.dtype.to_f32(row)) else { return false };
         out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
@@ -79,9 +89,8 @@ impl WeightFile {
                     hint: hint(&tensor.name, &tensor.shape),
                 });
             }
-            if !matches!(tensor.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let reason =
-                    format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype.name());
+            if !tensor.dtype.is_weight() {
+                let reason = format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype);
                 return Err(tensor.error(reason).into());
             }
             found[index] = true;

@@ -7,7 +7,7 @@ mod error;
 mod slot;
 mod source;
 
-use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
+use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
 use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
@@ -44,7 +44,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
-    pub async fn load(source: OpenSource, device: String, on_progress: Function) -> Result<Pipeline, JsValue> {
+    pub async fn load(
+        source: OpenSource,
+        device: String,
+        _options: JsValue,
+        on_progress: Function,
+    ) -> Result<Pipeline, JsValue> {
         let failure = Failure::default();
         let source = JsSource::new(source, failure.clone());
         let device = open_device(&device).await.map_err(|error| Error::from(error).into_js())?;
@@ -66,6 +71,11 @@ impl Pipeline {
             "scheduler": info.scheduler,
             "solvers": Solver::ALL.map(Solver::name),
             "takesPrompt": info.takes_prompt,
+            "takesImage": info.takes_prompt,
+            "takesMask": info.takes_prompt,
+            "needsImage": false,
+            "takesNoiseLevel": false,
+            "takesSizes": false,
             "maxTokens": info.max_tokens,
             "width": info.width,
             "height": info.height,
@@ -85,7 +95,7 @@ impl Pipeline {
 
     /// Prepares a run; resolves to a [`Sampler`]. `options` are those of `SampleOptions` in index.d.ts but for the seed and
     /// the signal, as JSON; `scheduler` in it is JSON of its own, in a string.
-    pub fn sample(&self, seed: u64, options: String) -> Promise {
+    pub fn sample(&self, seed: u64, _seeds: Vec<u64>, options: String, _image: JsValue, _mask: JsValue) -> Promise {
         let pipeline = self.0.clone();
         future_to_promise(async move {
             let sampler = async {
@@ -190,8 +200,7 @@ struct Options {
     eta: Option<f64>,
     width: Option<usize>,
     height: Option<usize>,
-    /// Whether every x_t is to be decoded, or only the last.
-    every_image: bool,
+    preview: Option<String>,
 }
 
 impl Options {
@@ -211,7 +220,7 @@ impl Options {
             eta: self.eta.unwrap_or(usual.eta),
             height: self.height,
             width: self.width,
-            preview: if self.every_image { Preview::Decode } else { Preview::None },
+            preview: if self.preview.as_deref() == Some("none") { Preview::None } else { Preview::Decode },
         })
     }
 }
@@ -221,9 +230,13 @@ fn step_to_js(step: StepOutput) -> JsValue {
         ("index", (step.index as f64).into()),
         ("total", (step.total as f64).into()),
         ("timestep", step.timestep.into()),
-        ("image", step.images.into_iter().next().map_or(JsValue::UNDEFINED, image_to_js)),
-        ("denoised", step.denoised.into_iter().next().map_or(JsValue::UNDEFINED, image_to_js)),
+        ("images", images_to_js(step.images)),
+        ("denoised", images_to_js(step.denoised)),
     ])
+}
+
+fn images_to_js(images: Vec<Rgba>) -> JsValue {
+    images.into_iter().map(image_to_js).collect::<Array>().into()
 }
 
 /// `Pixels` of protocol.js: a copy outside of the module's memory, which can be handed on to another thread.

@@ -139,6 +139,11 @@ impl Dtype {
         Block { elements, bytes }
     }
 
+    /// Whether a network's weights can be stored so: whether [`Dtype::to_f32`] reads it.
+    pub fn is_weight(self) -> bool {
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_quantised()
+    }
+
     /// Whether several elements share a block.
     pub fn is_quantised(self) -> bool {
         self.block().elements > 1
@@ -245,6 +250,7 @@ mod tests {
             assert_eq!(Dtype::from_name(dtype.name()), Some(dtype));
             let plain = Some(dtype).filter(|dtype| !dtype.is_quantised());
             assert_eq!(Dtype::from_safetensors(dtype.name()), plain, "safetensors has no blocks");
+            assert_eq!(dtype.is_weight(), dtype.to_f32(&[]).is_some(), "{dtype}");
         }
         assert_eq!(Dtype::from_safetensors("f16"), None);
     }

@@ -1,12 +1,13 @@
 //! Checkpoint files: untrusted bytes become checked tensors.
 //!
 //! [`source`] says where a checkpoint's files come from, [`tensor_file`] reads one of them in a single pass (the header
-//! of each format in a module of its own: `safetensors`), and [`dtype`] turns a tensor's bytes into the numbers that a
+//! of each format in a module of its own: `safetensors`, [`gguf`]), and [`dtype`] turns a tensor's bytes into the numbers that a
 //! network is built from, with [`blocks`] for those that share a scale. Nothing here trusts a length that it has read:
 //! memory grows with the bytes that arrived, never with the size that a file claims.
 
 pub mod blocks;
 pub mod dtype;
+pub mod gguf;
 mod safetensors;
 pub mod source;
 pub mod tensor_file;
@@ -71,11 +72,13 @@ pub enum Error {
         /// How many bytes its own header calls for.
         expected: u64,
     },
-    /// The file's header is no safetensors header.
-    #[error("{file}: not a valid safetensors file: {reason}")]
+    /// The file's header is none of its format.
+    #[error("{file}: not a valid {format} file: {reason}")]
     Header {
         /// Path inside the checkpoint.
         file: String,
+        /// What its first bytes say that it is.
+        format: &'static str,
         /// The rule that it breaks.
         reason: String,
     },

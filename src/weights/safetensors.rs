@@ -31,7 +31,7 @@ pub(super) async fn read_header(beginning: &mut Beginning<'_>) -> Result<Header,
         let reason = format!(
             "its first eight bytes announce a header of {header_length} bytes, more than the format's {MAX_HEADER_BYTES}"
         );
-        return Err(Error::Header { file: file.to_string(), reason });
+        return Err(Error::Header { file: file.to_string(), format: "safetensors", reason });
     }
     let bytes = beginning.first(LENGTH_BYTES + header_length as usize).await?;
     let (tensors, metadata) = parse_header(&file, &bytes[LENGTH_BYTES..], bytes.len() as u64)?;
@@ -93,7 +93,7 @@ fn parse_header(
     json: &[u8],
     data_start: u64,
 ) -> Result<(Vec<TensorInfo>, BTreeMap<String, String>), Error> {
-    let invalid = |reason: String| Error::Header { file: file.to_string(), reason };
+    let invalid = |reason: String| Error::Header { file: file.to_string(), format: "safetensors", reason };
     // The format wants the brace first; serde_json alone would accept space before it.
     if json.first() != Some(&b'{') {
         return Err(invalid("its header does not start with a brace".to_owned()));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use super::{ByteStream, Dtype, Error, F16Bits, Source, safetensors};
+use super::{ByteStream, Dtype, Error, F16Bits, Source, gguf, safetensors};
 
 /// One tensor of a file, as its checked header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,12 +248,10 @@ impl TensorFile {
         let mut stream = source.open(path).await?;
         let length = stream.length();
         let mut beginning = Beginning { file: Rc::from(path), stream: &mut *stream, bytes: Vec::new() };
-        let magic = beginning.first(8).await?;
-        if magic.starts_with(b"GGUF") {
-            let reason = "it is a GGUF file, which is not read yet".to_owned();
-            return Err(Error::Header { file: path.to_owned(), reason });
-        }
-        let header = safetensors::read_header(&mut beginning).await?;
+        let header = match beginning.first(gguf::MAGIC.len()).await? == gguf::MAGIC {
+            true => gguf::read_header(&mut beginning).await?,
+            false => safetensors::read_header(&mut beginning).await?,
+        };
         let Beginning { file, bytes: chunk, .. } = beginning;
 
         let (shortest, longest) = (*header.lengths.start(), *header.lengths.end());
@@ -281,7 +279,7 @@ impl TensorFile {
         &self.header.tensors
     }
 
-    /// What else the header holds: the `__metadata__` of a safetensors file.
+    /// What else the header holds: the `__metadata__` of a safetensors file, the entries of a GGUF file that are text.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }
