@@ -73,7 +73,12 @@ function describeUrl(address) {
   const [, folder, file] = /** @type {RegExpExecArray} */ (/^(.*\/)([^/]*)$/.exec(url.pathname));
   if (!WEIGHT_FILE.test(file)) return { kind: "url", base: url.href };
   url.pathname = folder;
-  return { kind: "url", base: url.href, file: decodeURIComponent(file) };
+  try {
+    return { kind: "url", base: url.href, file: decodeURIComponent(file) };
+  } catch (cause) {
+    const message = `source: ${JSON.stringify(file)} is not how an address spells a file's name.`;
+    throw new OptionError("invalid-option", message, { option: "source", cause });
+  }
 }
 
 /**

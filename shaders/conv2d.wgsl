@@ -85,8 +85,8 @@ fn conv2d(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
             let in_c3 = inside(column + 3 * step, p.in_width);
             let blocks = (ky * p.kernel_width + kx) * in_quads;
             for (var i = 0u; i < in_quads; i++) {
-                let a = weight_block((blocks + i) * out_quads + quad);
-                let b = weight_block((blocks + i) * out_quads + next_quad);
+                let a = weight_block(blocks + i, quad, out_quads);
+                let b = weight_block(blocks + i, next_quad, out_quads);
                 let v00 = load(l0 + c0, i, in_l0 && in_c0);
                 a00 += a * v00;
                 b00 += b * v00;

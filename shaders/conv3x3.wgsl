@@ -110,8 +110,8 @@ fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             let v34 = load(l3 + c4, i, in_l3 && in_c4);
             let v35 = load(l3 + c5, i, in_l3 && in_c5);
 
-            let w0a = weight_block(((ky * 3u + 0u) * in_quads + i) * out_quads + quad);
-            let w0b = weight_block(((ky * 3u + 0u) * in_quads + i) * out_quads + next_quad);
+            let w0a = weight_block((ky * 3u + 0u) * in_quads + i, quad, out_quads);
+            let w0b = weight_block((ky * 3u + 0u) * in_quads + i, next_quad, out_quads);
             a00 += w0a * v00;
             b00 += w0b * v00;
             a01 += w0a * v01;
@@ -145,8 +145,8 @@ fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             a33 += w0a * v33;
             b33 += w0b * v33;
 
-            let w1a = weight_block(((ky * 3u + 1u) * in_quads + i) * out_quads + quad);
-            let w1b = weight_block(((ky * 3u + 1u) * in_quads + i) * out_quads + next_quad);
+            let w1a = weight_block((ky * 3u + 1u) * in_quads + i, quad, out_quads);
+            let w1b = weight_block((ky * 3u + 1u) * in_quads + i, next_quad, out_quads);
             a00 += w1a * v01;
             b00 += w1b * v01;
             a01 += w1a * v02;
@@ -180,8 +180,8 @@ fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             a33 += w1a * v34;
             b33 += w1b * v34;
 
-            let w2a = weight_block(((ky * 3u + 2u) * in_quads + i) * out_quads + quad);
-            let w2b = weight_block(((ky * 3u + 2u) * in_quads + i) * out_quads + next_quad);
+            let w2a = weight_block((ky * 3u + 2u) * in_quads + i, quad, out_quads);
+            let w2b = weight_block((ky * 3u + 2u) * in_quads + i, next_quad, out_quads);
             a00 += w2a * v02;
             b00 += w2b * v02;
             a01 += w2a * v03;

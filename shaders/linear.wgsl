@@ -92,8 +92,8 @@ fn linear(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     var a15 = bias_a;
     var b15 = bias_b;
     for (var i = 0u; i < in_quads; i++) {
-        let a = weight_block(i * out_quads + quad);
-        let b = weight_block(i * out_quads + next_quad);
+        let a = weight_block(i, quad, out_quads);
+        let b = weight_block(i, next_quad, out_quads);
         let v0 = first_quad(x0, i, p.in_channels);
         a0 += a * v0;
         b0 += b * v0;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::graph::{DType, Graph, WeightSpec};
-use crate::weights::Dtype;
+use crate::weights::{Dtype, LowRank};
 use crate::{cpu, gpu};
 
 /// Where networks run.
@@ -112,20 +112,61 @@ impl WeightLoader {
         }
     }
 
-    /// The loaded weights.
+    /// The loaded weights, when the device has taken all of them.
     ///
     /// # Errors
-    /// Names the first weight that is missing.
+    /// A weight that is missing, or for which there was no memory, by name.
     pub async fn finish(self) -> Result<Weights, Error> {
         match self {
             Self::Cpu(weights) => {
                 weights.check_complete()?;
                 Ok(Weights::Cpu(Rc::new(weights)))
             }
-            Self::Gpu(weights) => {
-                weights.check_complete()?;
+            Self::Gpu(mut weights) => {
+                weights.finish().await?;
                 Ok(Weights::Gpu(Rc::new(weights)))
             }
+        }
+    }
+}
+
+impl Weights {
+    /// Their names, shapes and roles; [`Weights::merge`] takes a position in this list.
+    pub fn specs(&self) -> &[WeightSpec] {
+        match self {
+            Self::Cpu(weights) => weights.specs(),
+            Self::Gpu(weights) => weights.specs(),
+        }
+    }
+
+    /// Bytes that they take on the device.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(weights) => weights.bytes(),
+            Self::Gpu(weights) => weights.bytes(),
+        }
+    }
+
+    /// Replaces matrix `index` by W + Σ scale·up·down, on the device. W is always the weight as it was loaded, so that rounding
+    /// does not add up; it stays beside the result. For a convolution `up` is 1×1. Sums are f32; the result is kept as f32 if the
+    /// weight was f32 or bf16, else as f16, rounded to nearest.
+    ///
+    /// Programs use the weights as they were when they were compiled: compile again for the new ones.
+    ///
+    /// # Errors
+    /// If the factors do not fit the weight, if it is no matrix, or if the device refuses.
+    pub async fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
+        match self {
+            Self::Cpu(weights) => Ok(weights.merge(index, additions)?),
+            Self::Gpu(weights) => Ok(weights.merge(index, additions).await?),
+        }
+    }
+
+    /// Takes back what [`Weights::merge`] has made of weight `index`, for programs compiled from now on.
+    pub fn restore(&self, index: usize) {
+        match self {
+            Self::Cpu(weights) => weights.restore(index),
+            Self::Gpu(weights) => weights.restore(index),
         }
     }
 }

@@ -5,77 +5,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
+use common::command::{command, emoji64, names, network, refuse, succeed, undiffuse};
 use common::{Tensor, read_tensors, worst_beyond};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn emoji64() -> PathBuf {
-    repository().join("www/models/emoji64")
-}
-
-fn network(name: &str) -> PathBuf {
-    repository().join("tests/reference/models").join(name)
-}
-
-/// A command that has ended.
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-fn command(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_undiffuse"));
-    command.args(arguments.iter().map(|argument| argument.as_ref()));
-    let given = |name: &str| arguments.iter().any(|argument| argument.as_ref() == name);
-    if (given("sample") || given("forward")) && !given("--device") && !given("--help") {
-        // What is tested here is the command. Devices are compared elsewhere.
-        command.args(["--device", "cpu"]);
-    }
-    command
-}
-
-fn undiffuse(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Ran {
-    let output = command(arguments).output().expect("the command starts");
-    Ran {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).expect("stdout is text"),
-        stderr: String::from_utf8(output.stderr).expect("stderr is text"),
-    }
-}
-
-/// Runs a command that must succeed; what it printed.
-fn succeed(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> String {
-    let ran = undiffuse(arguments);
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    ran.stdout
-}
-
-/// Runs a command that must fail with `code`, print no result, and name each of `words` in its message.
-fn refuse(code: i32, words: &[&str], arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
-    let Ran { code: found, stdout, stderr } = undiffuse(arguments);
-    let call: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
-    let context = format!("undiffuse {}\n{stderr}", call.join(" "));
-    assert_eq!(found, Some(code), "{context}");
-    assert_eq!(stdout, "", "{context}");
-    assert!(!stderr.contains("panicked"), "{context}");
-    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-    let [error] = errors[..] else { panic!("one line that begins with `error: `\n{context}") };
-    // A command line that cannot be read is answered at more length: with the possible values, and where to find help.
-    let message = if code == 2 { stderr.as_str() } else { error };
-    assert!(code == 2 || stderr.ends_with(&format!("{error}\n")), "the error comes last\n{context}");
-    for word in words {
-        assert!(message.contains(word), "no {word:?}\n{context}");
-    }
-}
 
 /// Draws with two steps and returns the bytes of the PNG.
 fn draw(folder: &TempDir, seed: &str, more: &[&str]) -> Vec<u8> {
@@ -96,13 +33,6 @@ fn decode(png: &[u8]) -> (usize, usize, Vec<u8>) {
     let info = reader.next_frame(&mut pixels).expect("pixels");
     assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
     (info.width as usize, info.height as usize, pixels)
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -330,8 +330,8 @@ async function shownPicture() {
     return undefined;
   }
   // Each of several pictures has a seed of its own, and is drawn again by it alone.
-  const { numImagesPerPrompt, ...one } = made;
-  const seed = String(seedsOf({ seed: "0", numImagesPerPrompt: "1", .../** @type {any} */ (made) })[shown.picture]);
+  const { pictures, ...one } = made;
+  const seed = String(seedsOf({ seed: "0", pictures: "1", ...made })[shown.picture]);
   const { width, height } = canvas;
   const file = await withMade(png, { ...one, seed }, { width, height, scheduler: pipeline.info.scheduler });
   return { file, step: shown.step, seed };

@@ -3,7 +3,7 @@
 
 /** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
 
-/** Which element holds which parameter. The names in a link are the package's own option names. */
+/** Which element holds which parameter. The names in a link are the package's own, but for `pictures`: as many seeds. */
 const FIELDS = {
   prompt: "prompt",
   negativePrompt: "negative-prompt",
@@ -12,7 +12,7 @@ const FIELDS = {
   guidanceScale: "guidance",
   solver: "solver",
   preview: "preview",
-  numImagesPerPrompt: "pictures",
+  pictures: "pictures",
   width: "width",
   height: "height",
   strength: "strength",
@@ -102,11 +102,11 @@ export function optionsOf(parameters) {
 
 /**
  * The seeds of the pictures that are drawn at once: one after the other, so that each can be drawn again by itself.
- * @param {Parameters} parameters
+ * @param {Pick<Parameters, "seed" | "pictures">} parameters
  */
-export function seedsOf({ seed, numImagesPerPrompt }) {
+export function seedsOf({ seed, pictures }) {
   const last = 2n ** 64n - 1n;
-  const seeds = Array.from({ length: Number(numImagesPerPrompt || 1) }, (_, at) => BigInt(seed) + BigInt(at));
+  const seeds = Array.from({ length: Number(pictures || 1) }, (_, at) => BigInt(seed) + BigInt(at));
   // After the largest comes 0.
   return seeds.map((seed) => seed & last);
 }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{DecimalBytes, HumanCount, ProgressBar};
 use undiffuse::weights::gguf::{Entry, Writer};
 use undiffuse::weights::{self, DirectorySource, Dtype, Gather, TensorFile, TensorInfo};
@@ -16,28 +16,20 @@ use super::output::{bar, note, result};
 
 /// Makes a checkpoint smaller
 ///
-/// Writes a copy of MODEL whose weights are GGUF files with fewer bits. It is opened like any other checkpoint, by
-/// this command, the page and the package. Configs, tokenizers and texts are copied.
+/// Writes a copy of MODEL whose weights are GGUF files with fewer bits. It is opened like any other checkpoint, by this
+/// command, the page and the package. Configs, tokenizers and texts are copied.
 ///
-/// What is quantised are the matrices of linear layers, in blocks of 32 weights along a row that share a scale. All
-/// else is stored as f16: convolutions, whose rows are too short for blocks, embeddings, and matrices whose rows are
-/// no multiple of 32; vectors (norms and biases) as f32. So how much is saved depends on the model: much of a large
-/// one is linear layers, much of a small one convolutions. `--to f16` quantises nothing.
+/// What is quantised are the matrices of linear layers, in blocks of 32 weights along a row that share a scale. All else
+/// is stored as f16: convolutions, whose rows are too short for blocks, embeddings, and matrices whose rows are no
+/// multiple of 32; vectors (norms and biases) as f32. So how much is saved depends on the model: much of a large one is
+/// linear layers, much of a small one convolutions.
 ///
-///   --to    bits for a weight
-///   f16     16
-///   q8_0    8.5
-///   q5_1    6
-///   q5_0    5.5
-///   q4_1    5
-///   q4_0    4.5
-///
-/// Weights are read from safetensors files, in one piece or in shards; the plain file where there are variants, such
-/// as fp16, beside it. One tensor at a time is in memory. What is written appears whole or not at all.
+/// Weights are read from safetensors files, in one piece or in shards; the plain file where there are variants, such as
+/// fp16, beside it. Weights that are not read when a checkpoint is run, such as those of a safety checker, are left out.
+/// One tensor at a time is in memory. What is written appears whole or not at all.
 ///
 /// Prints the path of the new checkpoint; what became of each file goes to stderr.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct Args {
     /// Folder of a checkpoint, with a model_index.json; of one network, with a config.json; or one .safetensors file
     model: PathBuf,
@@ -62,13 +54,20 @@ const FORMATS: [(&str, Dtype, u32); 6] = [
     ("q4_0", Dtype::Q4_0, 2),
 ];
 
+/// What diffusers and transformers call their files of weights.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
 /// The folders of a checkpoint whose weights are read when it is run.
 const NETWORKS: [&str; 4] = ["unet", "vae", "text_encoder", "text_encoder_2"];
 
 fn format_parser() -> impl TypedValueParser<Value = Dtype> {
+    let described = |(name, dtype, _): (&'static str, Dtype, u32)| {
+        let block = dtype.block();
+        let bits = (8 * block.bytes) as f64 / block.elements as f64;
+        PossibleValue::new(name).help(format!("{bits} bits a weight"))
+    };
     let find = |name: String| FORMATS.iter().find(|format| format.0 == name).map(|format| format.1);
-    PossibleValuesParser::new(FORMATS.map(|format| format.0))
-        .try_map(move |name| find(name).ok_or("there is no such format"))
+    PossibleValuesParser::new(FORMATS.map(described)).try_map(move |name| find(name).ok_or("there is no such format"))
 }
 
 /// Writes the smaller checkpoint.
@@ -202,11 +201,11 @@ fn folder(model: &Path, inner: &Path, needs: bool, jobs: &mut Vec<Job>) -> Resul
     let mut sets: BTreeMap<(String, String), Vec<Shard>> = BTreeMap::new();
     for name in names(&path)? {
         let from = path.join(&name);
-        if !from.is_file() || name.contains(".safetensors.index") {
+        if !from.is_file() || name.contains(".index.") {
             continue;
         }
         if let Some((set, shard)) = name.strip_suffix(".safetensors").map(parts) {
-            if converted {
+            if converted && STEMS.contains(&set.0.as_str()) {
                 let bytes = fs::metadata(&from).map_err(|e| Error::path(&from, e))?.len();
                 sets.entry(set).or_default().push(Shard { bytes, ..shard });
             }

@@ -29,6 +29,11 @@ impl Panels {
         Self { data, k, n }
     }
 
+    /// The element at row `k`, column `n`.
+    pub fn at(&self, k: usize, n: usize) -> f32 {
+        self.data[(n / PANEL * self.k + k) * PANEL + n % PANEL]
+    }
+
     /// Number of columns.
     pub fn columns(&self) -> usize {
         self.n

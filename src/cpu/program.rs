@@ -3,21 +3,22 @@
 use std::rc::Rc;
 
 use super::convolution::Residual;
+use super::gemm::Panels;
+use super::weights::Stored;
 use super::{
     Error, Weights, activation, attention, check_memory, convolution, elementwise, guidance, layout, linear_update,
     norm, resample, threshold,
 };
 use super::{timestep_embedding, timestep_embedding::timestep_embedding as embed};
-use crate::graph::{DType, Graph, Liveness, Node, NodeId, Op, update};
+use crate::graph::{DType, Graph, Liveness, Node, NodeId, Op, WeightId, update};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
 pub struct Program {
     graph: Graph,
     liveness: Liveness,
-    weights: Rc<Weights>,
-    /// Index of each of the graph's weights in `weights`.
-    weight_index: Vec<usize>,
+    /// The graph's weights, as they were when this was prepared.
+    weights: Vec<Stored>,
     values: Vec<Vec<f32>>,
     pixels: Vec<Vec<u32>>,
     has_run: bool,
@@ -30,11 +31,7 @@ impl Program {
     /// If a weight of the graph is not among `weights` or has not been loaded.
     pub fn new(graph: &Graph, weights: Rc<Weights>) -> Result<Self, Error> {
         weights.check_complete()?;
-        let find = |name: &str| {
-            let position = weights.specs().iter().position(|spec| spec.name == name);
-            position.ok_or_else(|| Error::MissingWeight(name.to_owned()))
-        };
-        let weight_index = graph.weights().iter().map(|spec| find(&spec.name)).collect::<Result<_, _>>()?;
+        let bound = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
         let mut values = vec![Vec::new(); graph.nodes().len()];
         for (_, id) in graph.inputs() {
             values[id.index()] = vec![0.0; graph.node(*id).elements()];
@@ -42,7 +39,7 @@ impl Program {
         let pixels = vec![Vec::new(); graph.nodes().len()];
         let liveness = Liveness::new(graph);
         check_memory("the network with its weights", weights.bytes().saturating_add(peak_bytes(graph, &liveness)))?;
-        Ok(Self { graph: graph.clone(), liveness, weights, weight_index, values, pixels, has_run: false })
+        Ok(Self { graph: graph.clone(), liveness, weights: bound, values, pixels, has_run: false })
     }
 
     /// The graph that runs.
@@ -109,8 +106,19 @@ impl Program {
     fn compute(&self, node: &Node, values: &[Vec<f32>], out: &mut [f32]) -> Result<(), Error> {
         let value = |id: NodeId| &values[self.liveness.storage(id).index()][..];
         let shape = |id: NodeId| &self.graph.node(id).shape[..];
-        let matrix = |id: crate::graph::WeightId| self.weights.matrix(self.weight_index[id.index()]);
-        let vector = |id: crate::graph::WeightId| self.weights.vector(self.weight_index[id.index()]);
+        let missing = |id: WeightId| Error::MissingWeight(self.graph.weight(id).name.clone());
+        let matrix = |id: WeightId| -> Result<&Panels, Error> {
+            match &self.weights[id.index()] {
+                Stored::Matrix(panels, _) => Ok(panels),
+                Stored::Vector(_) => Err(missing(id)),
+            }
+        };
+        let vector = |id: WeightId| -> Result<&[f32], Error> {
+            match &self.weights[id.index()] {
+                Stored::Vector(values) => Ok(values),
+                Stored::Matrix(..) => Err(missing(id)),
+            }
+        };
         let last = |id: NodeId| shape(id).last().copied().unwrap_or(1);
         let residual_of = |id: Option<NodeId>| match id {
             None => Residual::None,

@@ -1,15 +1,23 @@
 //! Weights as the CPU wants them: f32, matrices in panels.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use half::f16;
+
 use super::gemm::Panels;
 use super::{Error, check_memory};
-use crate::graph::{WeightRole, WeightSpec};
-use crate::weights::{Cutter, Dtype, grow};
+use crate::graph::WeightSpec;
+use crate::weights::{Cutter, Dtype, LowRank, grow};
 
 /// The weights of one network.
 #[derive(Debug)]
 pub struct Weights {
     specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
+    /// What a LoRA has made of some of them.
+    merged: RefCell<HashMap<usize, Stored>>,
     arriving: Option<Arriving>,
 }
 
@@ -22,10 +30,12 @@ struct Arriving {
     values: Vec<f32>,
 }
 
-#[derive(Debug)]
-enum Stored {
-    Matrix(Panels),
-    Vector(Vec<f32>),
+/// A weight in memory, shared by the programs that use it.
+#[derive(Clone, Debug)]
+pub(super) enum Stored {
+    /// With whether a merged matrix is rounded to f16, as on a GPU.
+    Matrix(Rc<Panels>, bool),
+    Vector(Rc<[f32]>),
 }
 
 impl Weights {
@@ -34,15 +44,17 @@ impl Weights {
     /// # Errors
     /// If they would not fit into memory.
     pub fn new(specs: &[WeightSpec]) -> Result<Self, Error> {
-        let weights = Self { specs: specs.to_vec(), stored: specs.iter().map(|_| None).collect(), arriving: None };
+        let (stored, merged) = (specs.iter().map(|_| None).collect(), RefCell::default());
+        let weights = Self { specs: specs.to_vec(), stored, merged, arriving: None };
         check_memory("the weights as f32", weights.bytes())?;
         Ok(weights)
     }
 
-    /// Bytes that they take when all are loaded.
+    /// Bytes that they take when all are loaded, with what is merged.
     pub fn bytes(&self) -> u64 {
-        let elements = |spec: &WeightSpec| spec.shape.iter().map(|&side| side as u64).product::<u64>();
-        self.specs.iter().map(|spec| 4 * elements(spec)).sum()
+        let bytes = |spec: &WeightSpec| 4 * spec.shape.iter().map(|&side| side as u64).product::<u64>();
+        let merged = self.merged.borrow();
+        self.specs.iter().chain(merged.keys().map(|&index| &self.specs[index])).map(bytes).sum()
     }
 
     /// Stores the weight `index` from all of its bytes in the checkpoint: begin, one chunk, end.
@@ -60,7 +72,7 @@ impl Weights {
     /// # Errors
     /// If a tensor of this dtype holds no weights.
     pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
-        if dtype.to_f32(&[]).is_none() {
+        if !dtype.is_weight() {
             return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
         }
         self.arriving = Some(Arriving { index, dtype, cutter: Cutter::new(dtype.block().bytes), values: Vec::new() });
@@ -73,18 +85,23 @@ impl Weights {
     /// If they are more than the weight's shape has.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let Some(Arriving { index, dtype, cutter, values }) = &mut self.arriving else { return Ok(()) };
-        let Some(spec) = self.specs.get(*index) else { return Ok(()) };
+        let (index, dtype) = (*index, *dtype);
+        let Some(spec) = self.specs.get(index) else { return Ok(()) };
         let elements = spec.shape.iter().product::<usize>();
+        let mut fits = true;
         cutter.push(bytes, |bytes| {
             let new = dtype.to_f32(bytes).unwrap_or_default();
-            if new.len() > elements - values.len() {
-                let message = format!("more bytes came than the shape {:?} takes as {dtype}", spec.shape);
-                return Err(Error::Weight { name: spec.name.clone(), message });
+            fits &= new.len() <= elements - values.len();
+            if fits {
+                grow(values, new.len(), elements);
+                values.extend(new);
             }
-            grow(values, new.len(), elements);
-            values.extend(new);
-            Ok(())
-        })
+        });
+        if fits {
+            return Ok(());
+        }
+        self.arriving = None;
+        Err(self.error(index, format!("more bytes came than its shape takes as {dtype}")))
     }
 
     /// All bytes of the weight have come.
@@ -98,19 +115,48 @@ impl Weights {
             let message = format!("{} elements came for the shape {:?} of {dtype}", values.len(), spec.shape);
             return Err(self.error(index, message));
         }
-        self.stored[index] = Some(match (spec.role, &spec.shape[..]) {
-            (WeightRole::Conv2d, &[out, input, height, width]) => {
-                let taps = height * width;
-                Stored::Matrix(Panels::from_fn(taps * input, out, |k, n| {
-                    values[(n * input + k % input) * taps + k / input]
-                }))
+        let as_half = dtype == Dtype::F16 || dtype.is_quantised();
+        self.stored[index] = Some(match spec.matrix() {
+            Some([out, input, taps]) => {
+                let at = |k: usize, n: usize| values[(n * input + k % input) * taps + k / input];
+                Stored::Matrix(Rc::new(Panels::from_fn(taps * input, out, at)), as_half)
             }
-            (WeightRole::Linear, &[out, input]) => {
-                Stored::Matrix(Panels::from_fn(input, out, |k, n| values[n * input + k]))
-            }
-            _ => Stored::Vector(values),
+            None => Stored::Vector(values.into()),
         });
         Ok(())
+    }
+
+    /// Replaces matrix `index` by W + Σ scale·up·down, computed from the weight as it was loaded, in f32; for a convolution `up` is
+    /// 1×1. It is rounded to f16 if it was f16 or quantised. The original stays beside it.
+    ///
+    /// Programs use the weights as they were when they were prepared.
+    ///
+    /// # Errors
+    /// If the factors do not fit the weight, if it is no matrix, or if there is no memory for it.
+    pub fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
+        let Some(spec) = self.specs.get(index) else { return Ok(()) };
+        let error = |message| Error::Weight { name: spec.name.clone(), message };
+        let (Stored::Matrix(original, as_half), Some([out, input, taps])) = (self.original(index)?, spec.matrix())
+        else {
+            return Err(error("a vector takes no low-rank addition".to_owned()));
+        };
+        self.restore(index);
+        if additions.is_empty() {
+            return Ok(());
+        }
+        let sum = LowRank::sum(additions, out, input * taps).map_err(error)?;
+        check_memory("the weights with the LoRAs' as f32", self.bytes() + 4 * sum.len() as u64)?;
+        let merged = Panels::from_fn(taps * input, out, |k, n| {
+            let value = original.at(k, n) + sum[(n * input + k % input) * taps + k / input];
+            if *as_half { f16::from_f32(value).to_f32() } else { value }
+        });
+        self.merged.borrow_mut().insert(index, Stored::Matrix(Rc::new(merged), *as_half));
+        Ok(())
+    }
+
+    /// Takes back what [`Weights::merge`] has made of weight `index`.
+    pub fn restore(&self, index: usize) {
+        self.merged.borrow_mut().remove(&index);
     }
 
     /// Whether each weight of the network is there.
@@ -118,10 +164,7 @@ impl Weights {
     /// # Errors
     /// Names the first that is missing.
     pub fn check_complete(&self) -> Result<(), Error> {
-        match self.stored.iter().position(Option::is_none) {
-            Some(index) => Err(Error::MissingWeight(self.specs[index].name.clone())),
-            None => Ok(()),
-        }
+        (0..self.specs.len()).try_for_each(|index| self.original(index).map(drop))
     }
 
     /// The weights' names, shapes and roles.
@@ -133,17 +176,17 @@ impl Weights {
         Error::Weight { name: self.specs.get(index).map(|spec| spec.name.clone()).unwrap_or_default(), message }
     }
 
-    pub(super) fn matrix(&self, index: usize) -> Result<&Panels, Error> {
-        match &self.stored[index] {
-            Some(Stored::Matrix(panels)) => Ok(panels),
-            _ => Err(Error::MissingWeight(self.specs[index].name.clone())),
+    /// The weight called `name`, as it is now.
+    pub(super) fn find(&self, name: &str) -> Result<Stored, Error> {
+        let index = self.specs.iter().position(|spec| spec.name == name);
+        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+        match self.merged.borrow().get(&index) {
+            Some(merged) => Ok(merged.clone()),
+            None => self.original(index).cloned(),
         }
     }
 
-    pub(super) fn vector(&self, index: usize) -> Result<&[f32], Error> {
-        match &self.stored[index] {
-            Some(Stored::Vector(values)) => Ok(values),
-            _ => Err(Error::MissingWeight(self.specs[index].name.clone())),
-        }
+    fn original(&self, index: usize) -> Result<&Stored, Error> {
+        self.stored[index].as_ref().ok_or_else(|| Error::MissingWeight(self.specs[index].name.clone()))
     }
 }

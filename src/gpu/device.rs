@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +48,9 @@ struct Shared {
     pipelines: RefCell<HashMap<KernelKey, Pipeline>>,
     allocated: Rc<Cell<u64>>,
 }
+
+/// What the platform will have to say about something that was queued.
+pub(super) type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 /// A compiled kernel.
 #[derive(Clone, Debug)]
@@ -184,9 +189,14 @@ impl Device {
         scoped(&self.shared.device, action)
     }
 
+    /// Fills a buffer from byte `start` on.
+    pub(super) fn write_at(&self, buffer: &wgpu::Buffer, start: u64, bytes: &[u8]) {
+        self.shared.queue.write_buffer(buffer, start, bytes);
+    }
+
     /// Fills the start of a buffer.
     pub(super) fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) {
-        self.shared.queue.write_buffer(buffer, 0, bytes);
+        self.write_at(buffer, 0, bytes);
     }
 
     /// A buffer for the tensor `what`.
@@ -238,6 +248,58 @@ impl Device {
     /// A kernel that [`Device::compile`] has compiled.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Option<Pipeline> {
         self.shared.pipelines.borrow().get(&kernel.key()).cloned()
+    }
+
+    /// A kernel to be used before it is known to compile, and what will be known of that.
+    pub(super) fn pipeline_at_once(&self, kernel: &Kernel) -> (Pipeline, Option<Outcome>) {
+        if let Some(pipeline) = self.pipeline(kernel) {
+            return (pipeline, None);
+        }
+        let (pipeline, caught) = self.scoped(|| self.create_pipeline(kernel));
+        self.shared.pipelines.borrow_mut().insert(kernel.key(), pipeline.clone());
+        let (device, kernel) = (self.clone(), *kernel);
+        let outcome = async move {
+            let Err(fault) = caught.await else { return Ok(()) };
+            device.shared.pipelines.borrow_mut().remove(&kernel.key());
+            let (kernel, path) = (kernel.to_string(), "loading".to_owned());
+            Err(Error::Kernel { kernel, path, message: fault.to_string() })
+        };
+        (pipeline, Some(Box::pin(outcome)))
+    }
+
+    /// Queues one launch of `kernel`, whose first parameter is the number of invocations.
+    pub(super) fn dispatch(
+        &self,
+        kernel: &Kernel,
+        pipeline: &Pipeline,
+        parameters: &[u32],
+        reads: &[&Buffer],
+        write: &Buffer,
+    ) -> wgpu::SubmissionIndex {
+        let device = &self.shared.device;
+        let mut bytes = bytemuck::cast_slice(parameters).to_vec();
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        let uniform = self.buffer(bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
+        self.write(&uniform, &bytes);
+        let bindings = [0].iter().chain(kernel.entry.reads).chain([&kernel.entry.write]);
+        let buffers = [&uniform].into_iter().chain(reads.iter().copied()).chain([write]);
+        let entries: Vec<_> = bindings
+            .zip(buffers)
+            .map(|(&binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_bind_group(0, &bind_group, &[]);
+        let [x, y] = kernel.workgroups(parameters.first().copied().unwrap_or(0));
+        pass.dispatch_workgroups(x, y, 1);
+        drop(pass);
+        self.shared.queue.submit([encoder.finish()])
     }
 
     fn create_pipeline(&self, kernel: &Kernel) -> Pipeline {

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Error;
+
 /// What the device has reported out of turn.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -33,6 +35,16 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::OutOfMemory => f.write_str("out of memory"),
             Fault::Message(message) => f.write_str(message),
+        }
+    }
+}
+
+impl Fault {
+    /// What it means that making the buffer `what` of `bytes` bytes led to it.
+    pub fn of_buffer(self, what: String, bytes: u64) -> Error {
+        match self {
+            Fault::OutOfMemory => Error::OutOfMemory { what, bytes },
+            Fault::Message(message) => Error::Refused(message),
         }
     }
 }
@@ -84,10 +96,10 @@ pub fn scoped<R>(device: &wgpu::Device, action: impl FnOnce() -> R) -> (R, Caugh
 #[cfg(not(target_arch = "wasm32"))]
 mod platform {
     use super::*;
-    use wgpu::{Error, ErrorFilter};
+    use wgpu::ErrorFilter;
 
     pub fn on_uncaptured_error(device: &wgpu::Device, faults: Arc<Faults>) {
-        device.on_uncaptured_error(Arc::new(move |error: Error| faults.note_uncaptured(error.to_string())));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| faults.note_uncaptured(error.to_string())));
     }
 
     pub fn scoped<R>(device: &wgpu::Device, action: impl FnOnce() -> R) -> (R, Caught) {
@@ -100,7 +112,7 @@ mod platform {
             // Out of memory first: it makes everything after it invalid as well.
             match memory.await.or(validation.await).or(internal.await) {
                 None => Ok(()),
-                Some(Error::OutOfMemory { .. }) => Err(Fault::OutOfMemory),
+                Some(wgpu::Error::OutOfMemory { .. }) => Err(Fault::OutOfMemory),
                 Some(error) => Err(Fault::Message(error.to_string())),
             }
         });

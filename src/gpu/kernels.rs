@@ -40,6 +40,7 @@ enum Options {
     /// One, told how long the history is.
     History,
     Channels,
+    Weights,
     ChannelsAndWeights,
     Activation,
     ChannelsAndActivation,
@@ -63,11 +64,79 @@ impl Channels {
 
 /// How a weight matrix is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(non_camel_case_types)] // as ggml spells them
 pub enum Storage {
-    /// Half precision.
-    F16,
     /// Single precision.
     F32,
+    /// Half precision.
+    F16,
+    /// The upper half of single precision.
+    BF16,
+    /// ggml's blocks of 32 inputs, as [`Storage::quants`] describes them.
+    Q8_0,
+    /// Likewise.
+    Q4_0,
+    /// Likewise.
+    Q4_1,
+    /// Likewise.
+    Q5_0,
+    /// Likewise.
+    Q5_1,
+}
+
+/// What a block of 32 quantised elements is made of, in its own order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quants {
+    /// How many f16 they share: the scale, or the scale and the minimum.
+    pub shared_halves: u32,
+    /// Whether each element's fifth bit lies apart.
+    pub has_fifth: bool,
+    /// Bits of an element, but for the fifth.
+    pub bits: u32,
+}
+
+impl Storage {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1];
+
+    /// What its blocks are made of, if it is quantised.
+    pub fn quants(self) -> Option<Quants> {
+        let (shared_halves, has_fifth, bits) = match self {
+            Self::F32 | Self::F16 | Self::BF16 => return None,
+            Self::Q8_0 => (1, false, 8),
+            Self::Q4_0 => (1, false, 4),
+            Self::Q4_1 => (2, false, 4),
+            Self::Q5_0 => (1, true, 4),
+            Self::Q5_1 => (2, true, 4),
+        };
+        Some(Quants { shared_halves, has_fifth, bits })
+    }
+
+    /// Bytes of a matrix `[out, in, taps]`: whole blocks of 4 outputs and 4 inputs, of 32 if it is quantised.
+    pub fn matrix_bytes(self, [out, input, taps]: [usize; 3]) -> u64 {
+        let [out, input, taps] = [out.div_ceil(4), input.div_ceil(4), taps].map(|n| n as u64);
+        match self.quants() {
+            Some(Quants { shared_halves, has_fifth, bits }) => {
+                let record = 4 * (2 * shared_halves + 4 * (u32::from(has_fifth) + bits));
+                u64::from(record) * out * input.div_ceil(8) * taps
+            }
+            None => (if self == Self::F32 { 64 } else { 32 }) * out * input * taps,
+        }
+    }
+
+    fn fragments(self) -> [&'static str; 2] {
+        match self {
+            Self::F32 => ["", shader!("weights_f32")],
+            Self::F16 => ["", shader!("weights_f16")],
+            Self::BF16 => ["", shader!("weights_bf16")],
+            Self::Q8_0 => [shader!("weights_quantised"), shader!("weights_q8_0")],
+            Self::Q4_0 => [shader!("weights_quantised"), shader!("weights_q4_0")],
+            Self::Q4_1 => [shader!("weights_quantised"), shader!("weights_q4_1")],
+            Self::Q5_0 => [shader!("weights_quantised"), shader!("weights_q5_0")],
+            Self::Q5_1 => [shader!("weights_quantised"), shader!("weights_q5_1")],
+        }
+    }
 }
 
 /// A variant of an entry point: what is compiled to one pipeline.
@@ -87,7 +156,7 @@ impl Entry {
     /// The variant for these channels, with f32 weights and no activation where it has a choice.
     pub fn with(&'static self, channels: Channels) -> Kernel {
         let channels = match self.options {
-            Options::Single | Options::History | Options::Activation => Channels::Aligned,
+            Options::Single | Options::History | Options::Weights | Options::Activation => Channels::Aligned,
             _ => channels,
         };
         Kernel { entry: self, channels, storage: Storage::F32, activation: None }
@@ -106,6 +175,7 @@ impl std::fmt::Display for Kernel {
         match entry.options {
             Options::Single | Options::History => f.write_str(entry.name),
             Options::Channels => write!(f, "{} ({channels:?})", entry.name),
+            Options::Weights => write!(f, "{} ({storage:?})", entry.name),
             Options::ChannelsAndWeights => write!(f, "{} ({channels:?}, {storage:?})", entry.name),
             Options::Activation => write!(f, "{} ({activation})", entry.name),
             Options::ChannelsAndActivation => write!(f, "{} ({channels:?}, {activation})", entry.name),
@@ -135,14 +205,12 @@ impl Kernel {
             Channels::Aligned => shader!("aligned"),
             Channels::Unaligned => shader!("unaligned"),
         };
-        let weights = match self.storage {
-            Storage::F16 => shader!("weights_f16"),
-            Storage::F32 => shader!("weights_f32"),
-        };
+        let [shared, weights] = self.storage.fragments();
         let fragments: &[&str] = match self.entry.options {
             Options::Single | Options::History | Options::Activation => &[],
             Options::Channels | Options::ChannelsAndActivation => &[channels],
-            Options::ChannelsAndWeights => &[channels, weights],
+            Options::Weights => &[shared, weights],
+            Options::ChannelsAndWeights => &[channels, shared, weights],
         };
         fragments.iter().chain(self.entry.source).copied().collect()
     }
@@ -164,7 +232,7 @@ impl Kernel {
         match self.entry.options {
             Options::Activation | Options::ChannelsAndActivation => vec![("ACTIVATION", f64::from(code))],
             Options::History => vec![("HISTORY", update::HISTORY as f64)],
-            Options::Single | Options::Channels | Options::ChannelsAndWeights => Vec::new(),
+            Options::Single | Options::Channels | Options::Weights | Options::ChannelsAndWeights => Vec::new(),
         }
     }
 
@@ -187,10 +255,9 @@ pub fn all() -> Vec<Kernel> {
         match entry.options {
             Options::Single | Options::History => kernels.push(aligned),
             Options::Channels => kernels.extend([aligned, unaligned]),
+            Options::Weights => kernels.extend(Storage::ALL.map(|s| aligned.weights(s))),
             Options::ChannelsAndWeights => {
-                kernels.extend(
-                    [Storage::F16, Storage::F32].iter().flat_map(|&s| [aligned.weights(s), unaligned.weights(s)]),
-                );
+                kernels.extend(Storage::ALL.iter().flat_map(|&s| [aligned.weights(s), unaligned.weights(s)]));
             }
             Options::Activation => kernels.extend(activations.map(|a| aligned.activation(a))),
             Options::ChannelsAndActivation => {
@@ -202,7 +269,7 @@ pub fn all() -> Vec<Kernel> {
     kernels
 }
 
-static ENTRIES: [&Entry; 23] = [
+static ENTRIES: [&Entry; 26] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
@@ -226,6 +293,9 @@ static ENTRIES: [&Entry; 23] = [
     &LINEAR_UPDATE,
     &PACK_RGBA8,
     &NON_FINITE,
+    &LAY_OUT,
+    &REPACK,
+    &MERGE,
 ];
 
 /// `shaders/linear.wgsl`.
@@ -479,6 +549,39 @@ pub static NON_FINITE: Entry = Entry {
     parameters: 3,
     reads: &[1],
     write: 2,
+};
+
+/// `shaders/lay_out.wgsl`.
+pub static LAY_OUT: Entry = Entry {
+    name: "lay_out",
+    source: &[shader!("lay_out")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 7,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/repack.wgsl`.
+pub static REPACK: Entry = Entry {
+    name: "repack",
+    source: &[shader!("repack")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 9,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/merge.wgsl`.
+pub static MERGE: Entry = Entry {
+    name: "merge",
+    source: &[shader!("merge")],
+    options: Options::Weights,
+    workgroup: 64,
+    parameters: 5,
+    reads: &[1, 2, 3],
+    write: 5,
 };
 
 /// For tests: what a mistake in a shader leads to.

@@ -11,6 +11,7 @@ mod lower;
 mod plan;
 mod program;
 mod read_back;
+mod upload;
 mod weights;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
@@ -59,7 +60,7 @@ pub enum Error {
     #[error("the GPU refuses to run this network: {0}")]
     Refused(String),
     /// Not enough memory.
-    #[error("out of GPU memory: {what} needs {bytes} bytes; try a smaller picture or batch, or close other tabs")]
+    #[error("out of GPU memory: {what} needs {bytes} bytes; try a smaller picture or model, or close other tabs")]
     OutOfMemory {
         /// For what.
         what: String,

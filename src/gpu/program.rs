@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::device::{Buffer, Device};
-use super::faults::Fault;
 use super::kernels::{self, Kernel};
 use super::lower::{self, Dispatch, Operand};
 use super::plan::Layout;
 use super::read_back::{NodeNames, PendingRead, code_of_node};
+use super::weights::Stored;
 use super::{Error, Weights};
 use crate::graph::{DType, Graph, NodeId, Op};
 
@@ -38,6 +38,8 @@ pub struct Program {
     graph: Graph,
     nodes: NodeNames,
     weights: Rc<Weights>,
+    /// The weights as they were when this was compiled, which keeps them alive.
+    bound: Vec<Stored>,
     recorded: Vec<Recorded>,
     layout: Layout,
     slots: Vec<Buffer>,
@@ -65,7 +67,7 @@ impl Program {
         device.check()?;
         weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
-        let lowered = lower::lower(graph, device.limits(), |id| found[id.index()].1)?;
+        let lowered = lower::lower(graph, device.limits(), |id| found[id.index()].storage)?;
         let mut dispatches = lowered.dispatches;
         insert_output_checks(graph, &mut dispatches);
         let mut seen = HashSet::new();
@@ -92,13 +94,7 @@ impl Program {
         let (slots, constants, status) = allocated?;
         if let Err(fault) = caught {
             device.check()?;
-            return Err(match fault {
-                Fault::OutOfMemory => {
-                    let (what, bytes) = ("the network's activations".to_owned(), layout.plan.total());
-                    Error::OutOfMemory { what, bytes }
-                }
-                Fault::Message(message) => Error::Refused(message),
-            });
+            return Err(fault.of_buffer("the network's activations".to_owned(), layout.plan.total()));
         }
 
         let buffer_of = |operand: Operand| -> &wgpu::Buffer {
@@ -106,7 +102,7 @@ impl Program {
                 Operand::Node(id) => &slots[layout.slot_of_node[id.index()]],
                 Operand::Scratch(index) => &slots[layout.slot_of_scratch[index]],
                 Operand::Constant(index) => &constants[index],
-                Operand::Weight(id) => found[id.index()].0,
+                Operand::Weight(id) => &found[id.index()].buffer,
                 Operand::Status => &status,
             }
         };
@@ -126,6 +122,7 @@ impl Program {
             constants,
             status,
             weights,
+            bound: found,
         })
     }
 
@@ -153,7 +150,11 @@ impl Program {
     /// Whether the program can still be used.
     fn check(&self) -> Result<(), Error> {
         self.device.check()?;
-        if self.status.is_freed() { Err(Error::Destroyed("network")) } else { self.weights.check() }
+        match self.bound.iter().any(|stored| stored.buffer.is_freed()) {
+            _ if self.status.is_freed() => Err(Error::Destroyed("network")),
+            true => Err(Error::Destroyed("checkpoint")),
+            false => Ok(()),
+        }
     }
 
     /// Fills an input.

@@ -1,100 +1,150 @@
-//! Weights in GPU memory: matrices in blocks as f16 or f32, vectors as f32.
+//! Weights in GPU memory: matrices in blocks, as f16, f32, bf16 or quantised; vectors as f32.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::Error;
 use super::device::{Buffer, Device};
-use super::kernels::Storage;
-use crate::graph::{WeightRole, WeightSpec};
-use crate::weights::Dtype;
+use super::kernels::{self, Storage};
+use super::upload::{Shape, Upload};
+use crate::graph::WeightSpec;
+use crate::weights::{Dtype, LowRank};
 
 /// The weights of one network, or of several that share names.
 ///
 /// A matrix is stored in blocks of 4 inputs × 4 outputs, the four outputs of one input together, the blocks ordered
-/// `[kernel_height, kernel_width, in / 4, out / 4]`; what a block holds past the last channel is zero. It stays f16 if the
-/// checkpoint has it so (or in bf16 of f16's range), and is f32 otherwise.
+/// `[kernel_height, kernel_width, in / 4, out / 4]`; what a block holds past the last channel is zero. It stays f16, bf16 or
+/// quantised if the checkpoint has it so (see [`Storage`]); other block formats become f16, and the rest is f32.
 #[derive(Debug)]
 pub struct Weights {
     device: Device,
     specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
-    arriving: (usize, Option<Dtype>, Vec<u8>),
+    /// What a LoRA has made of some of them.
+    merged: RefCell<HashMap<usize, Stored>>,
+    upload: Upload,
+    /// The weight that is being uploaded.
+    arriving: usize,
 }
 
-#[derive(Debug)]
-struct Stored {
-    buffer: Buffer,
-    storage: Storage,
+/// A weight on the device.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub buffer: Rc<Buffer>,
+    pub storage: Storage,
 }
 
 impl Weights {
     /// Places for the weights `specs`, of which none is loaded.
     pub fn new(device: &Device, specs: &[WeightSpec]) -> Self {
-        Self {
-            device: device.clone(),
-            specs: specs.to_vec(),
-            stored: specs.iter().map(|_| None).collect(),
-            arriving: (0, None, Vec::new()),
-        }
+        let stored = specs.iter().map(|_| None).collect();
+        let (device, upload) = (device.clone(), Upload::new(device));
+        Self { device, specs: specs.to_vec(), stored, merged: RefCell::default(), upload, arriving: 0 }
     }
 
-    /// Uploads the weight `index` from its bytes in the checkpoint.
+    /// Uploads the weight `index` from all of its bytes in the checkpoint: begin, one chunk, end.
     ///
     /// # Errors
-    /// If the bytes are not those of a tensor of the weight's shape, if it is larger than a buffer may be, or if the device is lost.
+    /// As [`Weights::begin`], [`Weights::chunk`] and [`Weights::end`].
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
-        self.device.check()?;
-        let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        let error = |message| Error::Weight { name: spec.name.clone(), message };
-        let elements = spec.shape.iter().product::<usize>();
-        if elements.checked_mul(dtype.size()) != Some(bytes.len()) {
-            return Err(error(format!("{} bytes are no {:?} of {dtype}", bytes.len(), spec.shape)));
-        }
-        let no_weights = || error(format!("{dtype} holds no weights; convert the checkpoint to F16 or F32"));
-        let matrix = match (spec.role, &spec.shape[..]) {
-            (WeightRole::Conv2d, &[out, input, height, width]) => Some([out, input, height * width]),
-            (WeightRole::Linear, &[out, input]) => Some([out, input, 1]),
-            _ => None,
-        };
-        let halves = match (matrix, dtype) {
-            (Some(_), Dtype::F16 | Dtype::BF16) => {
-                dtype.to_f16_bits(bytes).filter(|halves| halves.overflowed == 0).map(|halves| halves.bits)
-            }
-            _ => None,
-        };
-        let upload = |data: &[u8]| {
-            let buffer = self.device.storage_buffer(&spec.name, data.len() as u64)?;
-            self.device.write(&buffer, data);
-            Ok::<_, Error>(buffer)
-        };
-        let floats = || dtype.to_f32(bytes).ok_or_else(no_weights);
-        let (buffer, storage) = match (matrix, halves) {
-            (Some(sizes), Some(bits)) => (upload(bytemuck::cast_slice(&blocks(&bits, sizes)))?, Storage::F16),
-            (Some(sizes), None) => (upload(bytemuck::cast_slice(&blocks(&floats()?, sizes)))?, Storage::F32),
-            (None, _) => {
-                let mut values = floats()?;
-                values.resize(elements.next_multiple_of(4), 0.0);
-                (upload(bytemuck::cast_slice(&values))?, Storage::F32)
-            }
-        };
-        self.stored[index] = Some(Stored { buffer, storage });
-        Ok(())
+        self.begin(index, dtype)?;
+        self.chunk(bytes)?;
+        self.end()
     }
 
-    /// Starts on the weight `index`.
+    /// Starts on the weight `index`, whose bytes come next by [`Weights::chunk`].
+    ///
+    /// # Errors
+    /// If a tensor of this dtype cannot be the weight, if it is larger than a buffer may be, or if the device is lost or had no
+    /// memory for a weight before.
     pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
-        self.arriving = (index, Some(dtype), Vec::new());
-        Ok(())
+        let Some(spec) = self.specs.get(index) else { return Ok(()) };
+        self.arriving = index;
+        let shape = spec.matrix().map_or(Shape::Vector, Shape::Matrix);
+        self.upload.begin(&spec.name, shape, spec.shape.iter().product(), dtype)
     }
 
-    /// The next bytes of the weight.
+    /// The next bytes of the weight; they are queued, and not kept.
+    ///
+    /// # Errors
+    /// If they are more than the weight's shape takes.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.arriving.2.extend_from_slice(bytes);
-        Ok(())
+        self.upload.chunk(bytes)
     }
 
     /// All bytes of the weight have come.
+    ///
+    /// # Errors
+    /// If they are fewer than the weight's shape takes.
     pub fn end(&mut self) -> Result<(), Error> {
-        let (index, dtype, bytes) = std::mem::take(&mut self.arriving);
-        dtype.map_or(Ok(()), |dtype| self.put(index, dtype, &bytes))
+        if let Some((buffer, storage)) = self.upload.end()? {
+            self.stored[self.arriving] = Some(Stored { buffer: Rc::new(buffer), storage });
+        }
+        Ok(())
+    }
+
+    /// Ends the loading: waits until the device has room for all weights or says that it has not.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the weight's name; a weight that is missing; a lost device.
+    pub async fn finish(&mut self) -> Result<(), Error> {
+        self.upload.finish().await?;
+        self.check_complete()
+    }
+
+    /// Replaces matrix `index` by W + Σ scale·up·down, computed from the weight as it was loaded, in f32; for a convolution `up` is
+    /// 1×1. It is kept as f32 if it was f32 or bf16, else as f16, rounded to nearest. The original stays beside it.
+    ///
+    /// Programs use the weights as they were when they were compiled.
+    ///
+    /// # Errors
+    /// If the factors do not fit the weight, if it is no matrix, if there is no memory for it, or if the device is lost.
+    pub async fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
+        self.device.check()?;
+        self.check()?;
+        let Some(spec) = self.specs.get(index) else { return Ok(()) };
+        let error = |message| Error::Weight { name: spec.name.clone(), message };
+        let original = self.original(index)?;
+        let sizes = spec.matrix().ok_or_else(|| error("a vector takes no low-rank addition".to_owned()))?;
+        let Factors { rank, down, up } = Factors::new(additions, sizes).map_err(error)?;
+
+        self.restore(index);
+        if rank == 0 {
+            return Ok(());
+        }
+        let kernel = kernels::MERGE.kernel().weights(original.storage);
+        self.device.compile(&[(kernel, &spec.name)]).await?;
+        let Some(pipeline) = self.device.pipeline(&kernel) else { return Ok(()) };
+        let storage = match original.storage {
+            Storage::F32 | Storage::BF16 => Storage::F32,
+            _ => Storage::F16,
+        };
+        let bytes = storage.matrix_bytes(sizes);
+        let (buffers, caught) = self.device.scoped(|| -> Result<_, Error> {
+            let merged = self.device.storage_buffer(&spec.name, bytes)?;
+            let factor = |values: &[f32]| {
+                let buffer = self.device.storage_buffer(&spec.name, 4 * values.len() as u64)?;
+                self.device.write_at(&buffer, 0, bytemuck::cast_slice(values));
+                Ok::<_, Error>(buffer)
+            };
+            Ok((merged, factor(&down)?, factor(&up)?))
+        });
+        let caught = caught.await;
+        let (merged, down, up) = buffers?;
+        caught.map_err(|fault| fault.of_buffer(spec.name.clone(), bytes))?;
+        let [out, input, taps] = sizes;
+        let (rows, out_quads) = (taps * input.div_ceil(4), out.div_ceil(4));
+        let is_half = usize::from(storage == Storage::F16);
+        let parameters = [rows * out_quads, rank, rows, out_quads, is_half].map(|n| n as u32);
+        self.device.dispatch(&kernel, &pipeline, &parameters, &[&down, &original.buffer, &up], &merged);
+        self.merged.borrow_mut().insert(index, Stored { buffer: Rc::new(merged), storage });
+        Ok(())
+    }
+
+    /// Takes back what [`Weights::merge`] has made of weight `index`.
+    pub fn restore(&self, index: usize) {
+        self.merged.borrow_mut().remove(&index);
     }
 
     /// The weights' names, shapes and roles.
@@ -107,15 +157,12 @@ impl Weights {
     /// # Errors
     /// Names the first that is missing.
     pub fn check_complete(&self) -> Result<(), Error> {
-        match self.stored.iter().position(Option::is_none) {
-            Some(index) => Err(Error::MissingWeight(self.specs[index].name.clone())),
-            None => Ok(()),
-        }
+        (0..self.specs.len()).try_for_each(|index| self.original(index).map(drop))
     }
 
     /// Frees the weights' memory; programs that use them report that from then on. Dropping the last of them frees it as well.
     pub fn destroy(&self) {
-        self.stored.iter().flatten().for_each(|stored| stored.buffer.free());
+        self.stored.iter().flatten().chain(self.merged.borrow().values()).for_each(|stored| stored.buffer.free());
     }
 
     /// Whether the weights can still be used.
@@ -128,28 +175,50 @@ impl Weights {
 
     /// Bytes of GPU memory.
     pub fn bytes(&self) -> u64 {
-        self.stored.iter().flatten().map(|stored| stored.buffer.size()).sum()
+        let merged = self.merged.borrow();
+        self.stored.iter().flatten().chain(merged.values()).map(|stored| stored.buffer.size()).sum()
     }
 
-    /// The buffer of the weight called `name`, and how it is stored.
-    pub(super) fn find(&self, name: &str) -> Result<(&Buffer, Storage), Error> {
-        let position = self.specs.iter().position(|spec| spec.name == name);
-        let stored = position.and_then(|index| self.stored[index].as_ref());
-        stored.map(|stored| (&stored.buffer, stored.storage)).ok_or_else(|| Error::MissingWeight(name.to_owned()))
+    /// The weight called `name`, as it is now.
+    pub(super) fn find(&self, name: &str) -> Result<Stored, Error> {
+        let index = self.specs.iter().position(|spec| spec.name == name);
+        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+        match self.merged.borrow().get(&index) {
+            Some(merged) => Ok(merged.clone()),
+            None => self.original(index).cloned(),
+        }
+    }
+
+    fn original(&self, index: usize) -> Result<&Stored, Error> {
+        self.stored[index].as_ref().ok_or_else(|| Error::MissingWeight(self.specs[index].name.clone()))
     }
 }
 
-/// `values[out][in][tap]` in blocks `[tap][in / 4][out / 4]` of 4 × 4.
-fn blocks<T: Copy + Default>(values: &[T], [out, input, taps]: [usize; 3]) -> Vec<T> {
-    let (in_blocks, out_blocks) = (input.div_ceil(4), out.div_ceil(4));
-    let mut blocks = vec![T::default(); taps * in_blocks * out_blocks * 16];
-    for (n, row) in values.chunks_exact(input * taps).enumerate() {
-        for (k, weights) in row.chunks_exact(taps).enumerate() {
-            let at = ((k / 4) * out_blocks + n / 4) * 16 + k % 4 * 4 + n % 4;
-            for (tap, &weight) in weights.iter().enumerate() {
-                blocks[tap * in_blocks * out_blocks * 16 + at] = weight;
+/// Low-rank additions one below the other, as the kernel reads them.
+struct Factors {
+    rank: usize,
+    /// `[rank, taps, in / 4]` vectors of four inputs.
+    down: Vec<f32>,
+    /// `[rank, out / 4]` vectors of four outputs, with the scales.
+    up: Vec<f32>,
+}
+
+impl Factors {
+    fn new(additions: &[LowRank], [out, input, taps]: [usize; 3]) -> Result<Self, String> {
+        let (padded_out, padded_input) = (out.next_multiple_of(4), input.next_multiple_of(4));
+        let mut factors = Self { rank: 0, down: Vec::new(), up: Vec::new() };
+        for addition in additions {
+            let rank = addition.rank(out, input * taps)?;
+            for r in 0..rank {
+                let up = |n: usize| if n < out { addition.scale * addition.up[n * rank + r] } else { 0.0 };
+                factors.up.extend((0..padded_out).map(up));
+                let row = &addition.down[r * input * taps..][..input * taps];
+                for tap in 0..taps {
+                    factors.down.extend((0..padded_input).map(|k| row.get(k * taps + tap).copied().unwrap_or(0.0)));
+                }
             }
+            factors.rank += rank;
         }
+        Ok(factors)
     }
-    blocks
 }

@@ -71,6 +71,17 @@ pub struct WeightSpec {
     pub role: WeightRole,
 }
 
+impl WeightSpec {
+    /// `[out, in, height · width]` of a weight that is a matrix; `None` for a vector.
+    pub fn matrix(&self) -> Option<[usize; 3]> {
+        match (self.role, &self.shape[..]) {
+            (WeightRole::Conv2d, &[out, input, height, width]) => Some([out, input, height * width]),
+            (WeightRole::Linear, &[out, input]) => Some([out, input, 1]),
+            _ => None,
+        }
+    }
+}
+
 /// One operation with its result's shape.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Node {

@@ -106,6 +106,14 @@ pub(super) struct Parts {
     pub linear_preview: OnceCell<LinearPreview>,
 }
 
+impl Parts {
+    /// The weights of the networks that a LoRA can change, by the names of their components.
+    pub fn networks(&self) -> Vec<(&'static str, &Weights)> {
+        let text = self.text.iter().map(|(_, encoder)| ("text_encoder", encoder.device_weights()));
+        [("unet", &self.unet_weights)].into_iter().chain(text).collect()
+    }
+}
+
 impl Pipeline {
     /// Loads the checkpoint in `source` onto `device`: [`Checkpoint::open`], then [`Checkpoint::load`].
     ///

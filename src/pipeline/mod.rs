@@ -24,7 +24,7 @@ pub use error::Error;
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
-pub use lora::{LoraFile, LoraModule, LowRank};
+pub use lora::{LoraFile, LoraModule};
 pub use options::{SampleOptions, Scheduler};
 pub use preview::{Preview, Rgba};
 pub use sampler::{Sampler, StepOutput};

@@ -1,18 +1,21 @@
 //! Checkpoint files: untrusted bytes become checked tensors.
 //!
 //! [`source`] says where a checkpoint's files come from, [`tensor_file`] reads one of them in a single pass (the header
-//! of each format in a module of its own: `safetensors`, [`gguf`]), and [`dtype`] turns a tensor's bytes into the numbers that a
-//! network is built from, with [`blocks`] for those that share a scale. Nothing here trusts a length that it has read:
-//! memory grows with the bytes that arrived, never with the size that a file claims.
+//! of each format in a module of its own: `safetensors`, [`gguf`]), and [`dtype`] turns a tensor's bytes into the
+//! numbers that a network is built from, with [`blocks`] for those that share a scale; [`LowRank`] is what a LoRA adds to
+//! a tensor. Nothing here trusts a length that it has read: memory grows with the bytes that arrived, never with the size
+//! that a file claims.
 
 pub mod blocks;
 pub mod dtype;
 pub mod gguf;
+mod low_rank;
 mod safetensors;
 pub mod source;
 pub mod tensor_file;
 
 pub use dtype::{Block, Dtype, F16Bits};
+pub use low_rank::LowRank;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::DirectorySource;
 pub use source::{ByteStream, LocalBoxFuture, MemorySource, Source, check_path, read_small};

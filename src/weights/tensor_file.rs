@@ -193,21 +193,32 @@ impl Cutter {
         Self { unit, rest: Vec::new() }
     }
 
-    /// Hands the elements that are complete with `chunk` to `to`, in one or two pieces.
-    pub fn push<E>(&mut self, mut chunk: &[u8], mut to: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    /// Hands the elements that are complete with `chunk` to `to`, in at most two pieces.
+    pub fn push(&mut self, mut chunk: &[u8], mut to: impl FnMut(&[u8])) {
         if !self.rest.is_empty() {
             let (head, tail) = chunk.split_at(chunk.len().min(self.unit - self.rest.len()));
             self.rest.extend_from_slice(head);
             chunk = tail;
             if self.rest.len() < self.unit {
-                return Ok(());
+                return;
             }
-            to(&self.rest)?;
+            to(&self.rest);
         }
         let (whole, rest) = chunk.split_at(chunk.len() - chunk.len() % self.unit);
+        if !whole.is_empty() {
+            to(whole);
+        }
         self.rest.clear();
         self.rest.extend_from_slice(rest);
-        if whole.is_empty() { Ok(()) } else { to(whole) }
+    }
+
+    /// Hands what is left to `to`, filled up with zeros to an element.
+    pub fn flush(&mut self, mut to: impl FnMut(&[u8])) {
+        if !self.rest.is_empty() {
+            self.rest.resize(self.unit, 0);
+            to(&self.rest);
+            self.rest.clear();
+        }
     }
 
     /// Whether the last chunk ended with an element.

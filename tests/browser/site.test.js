@@ -1,9 +1,11 @@
 /** The site as a visitor meets it: from a path of some host, with a GPU and without. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, faults, root, SITE } from "./harness/index.js";
+import { textsOf } from "./harness/png.js";
 import { withWrongShape } from "./harness/safetensors.js";
 
 /** @import { Page } from "playwright-core" */
@@ -39,6 +41,30 @@ async function start(page, { seed = 7, steps = 4, solver = "ddim", prompt = "a h
 async function draw(page, options) {
   await start(page, options);
   await reach(page, "done");
+}
+
+/** Presses the button that keeps the picture. @param {Page} page */
+async function download(page) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#download").click()]);
+  const chunks = [];
+  for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+  return { name: download.suggestedFilename(), content: Buffer.concat(chunks) };
+}
+
+/** Drops a file on the page. @param {Page} page @param {string} name @param {Buffer} content @param {string} type */
+function drop(page, name, content, type) {
+  return page.evaluate(
+    async ({ name, content, type }) => {
+      const bytes = await (await fetch(`data:application/octet-stream;base64,${content}`)).arrayBuffer();
+      const file = (/** @type {(file: File) => void} */ take) => take(new File([bytes], name, { type }));
+      // A script cannot make a transfer whose items have entries.
+      const dataTransfer = {
+        items: [{ webkitGetAsEntry: () => ({ isFile: true, name, fullPath: `/${name}`, file }) }],
+      };
+      dispatchEvent(Object.defineProperty(new Event("drop"), "dataTransfer", { value: dataTransfer }));
+    },
+    { name, content: content.toString("base64"), type },
+  );
 }
 
 /** A digest of each canvas that a selector finds. @param {Page} page @param {string} selector */
@@ -152,17 +178,230 @@ describe("the page", () => {
     assert.equal(await shown(page), picture);
   });
 
-  test("the picture can be kept as a PNG", async ({ page, site }) => {
+  test("the picture can be kept as a PNG, which says what it was made with", async ({ page, site }) => {
     await open(page, site);
-    await draw(page, { steps: 2 });
-    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#download").click()]);
-    assert.match(download.suggestedFilename(), /\.png$/);
-    const chunks = [];
-    for await (const chunk of await download.createReadStream()) chunks.push(chunk);
-    assert.deepEqual(
-      [...Buffer.concat(chunks).subarray(1, 4)],
-      [..."PNG"].map((letter) => letter.charCodeAt(0)),
+    await page.locator("#more summary").click();
+    await page.getByLabel("Negative prompt", { exact: true }).fill("Straße, 夜");
+    await page.getByLabel("Pictures at once").fill("2");
+    await draw(page, { seed: 7, steps: 2 });
+    await page.getByRole("button", { name: "seed 8" }).click();
+    const file = await download(page);
+    const { parameters, undiffuse, ...others } = textsOf(file.content);
+    assert.deepEqual(others, {});
+    assert.equal(
+      parameters,
+      "a happy cat\nNegative prompt: Straße, 夜\n" +
+        "Steps: 2, Sampler: ddim, CFG scale: 4.5, Seed: 8, Size: 64x64, Model: emoji64, Version: undiffuse",
     );
+    assert.deepEqual(JSON.parse(undiffuse), {
+      prompt: "a happy cat",
+      negativePrompt: "Straße, 夜",
+      seed: "8",
+      steps: "2",
+      guidanceScale: "4.5",
+      solver: "ddim",
+      preview: "decode",
+      model: "emoji64",
+    });
+    assert.equal(file.name, "a-happy-cat-8.png");
+  });
+
+  test("a PNG of its own that comes back restores every field, and draws the same picture", async ({ page, site }) => {
+    await open(page, site);
+    await page.locator("#more summary").click();
+    const given = /** @type {const} */ ([
+      ["#negative-prompt", "a dog"],
+      ["#width", "48"],
+      ["#height", "32"],
+      ["#eta", "0.5"],
+    ]);
+    for (const [field, value] of given) await page.locator(field).fill(value);
+    await draw(page, { seed: 2 ** 40, steps: 3 });
+    const picture = await shown(page);
+    const { content } = await download(page);
+    await page.reload();
+    await reach(page, "ready");
+    await drop(page, "mine.png", content, "image/png");
+    await page.getByText("the settings of mine.png are restored", { exact: false }).waitFor();
+    for (const [field, value] of given) assert.equal(await page.locator(field).inputValue(), value, field);
+    assert.equal(await page.locator("#seed").inputValue(), String(2 ** 40));
+    await page.locator("#start").click();
+    await reach(page, "done");
+    assert.equal(await shown(page), picture);
+  });
+
+  test("a PNG of the command restores what it was made with, to the same pixels", async ({ page, site }) => {
+    await open(page, site, "?device=cpu");
+    await drop(page, "fox.png", await readFile(join(root, "tests/pictures/fox.png")), "image/png");
+    await page.getByText("the settings of fox.png are restored", { exact: false }).waitFor();
+    assert.equal(await page.locator("#prompt").inputValue(), "fox, noto style");
+    await page.locator("#start").click();
+    await reach(page, "done");
+    const same = await page.evaluate(
+      async (file) => {
+        const bitmap = await createImageBitmap(await (await fetch(`data:image/png;base64,${file}`)).blob());
+        const canvas = /** @type {HTMLCanvasElement} */ (document.getElementById("canvas"));
+        const drawn = canvas.getContext("2d")?.getImageData(0, 0, canvas.width, canvas.height).data ?? [];
+        const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+        context?.drawImage(bitmap, 0, 0);
+        const stored = context?.getImageData(0, 0, bitmap.width, bitmap.height).data;
+        return drawn.length > 0 && drawn.every((value, at) => value === stored?.[at]);
+      },
+      (await readFile(join(root, "tests/pictures/fox.png"))).toString("base64"),
+    );
+    assert.ok(same, "the picture is another");
+  });
+
+  test("a damaged PNG is refused in words, and changes nothing", async ({ page, site }) => {
+    await open(page, site);
+    const prompt = await page.locator("#prompt").inputValue();
+    const file = await readFile(join(root, "tests/pictures/fox.png"));
+    await drop(page, "half.png", file.subarray(0, 100), "image/png");
+    await page.getByText("half.png could not be read: the file ends early").waitFor();
+    assert.equal(await page.locator("#prompt").inputValue(), prompt);
+  });
+
+  test("starts from the picture shown, and draws anew only where it is painted", async ({ page, site }) => {
+    await open(page, site);
+    await draw(page, { seed: 7, steps: 4 });
+    const first = await shown(page);
+    await page.locator("#more summary").click();
+    await page.getByRole("button", { name: "Use the one shown" }).click();
+    await page.locator("#start-picture").waitFor();
+    await page.getByLabel("Strength").fill("0.5");
+    await draw(page, { seed: 8, steps: 4 });
+    assert.equal((await samples(page)).length, 2, "half of the steps");
+    const changed = await shown(page);
+    assert.notEqual(changed, first);
+    await page.locator("#mask").scrollIntoViewIfNeeded();
+    const board = await page.locator("#mask").boundingBox();
+    assert.ok(board);
+    await page.mouse.move(board.x + 0.2 * board.width, board.y + 0.2 * board.height);
+    await page.mouse.down();
+    await page.mouse.move(board.x + 0.4 * board.width, board.y + 0.4 * board.height, { steps: 4 });
+    await page.mouse.up();
+    await draw(page, { seed: 8, steps: 4 });
+    const painted = await shown(page);
+    assert.ok(![first, changed].includes(painted));
+    await page.getByRole("button", { name: "Clear the mask" }).click();
+    await draw(page, { seed: 8, steps: 4 });
+    assert.equal(await shown(page), changed);
+    await page.getByRole("button", { name: "Remove", exact: true }).click();
+    await draw(page, { seed: 7, steps: 4 });
+    assert.equal(await shown(page), first);
+  });
+
+  test("draws several pictures at once, each as it would be alone", async ({ page, site }) => {
+    await open(page, site);
+    await page.locator("#more summary").click();
+    await page.getByLabel("Pictures at once").fill("3");
+    await draw(page, { seed: 5, steps: 2 });
+    const together = [];
+    for (const seed of [5, 6, 7]) {
+      await page.getByRole("button", { name: `seed ${seed}` }).click();
+      together.push(await shown(page));
+    }
+    await page.getByLabel("Pictures at once").fill("");
+    const alone = [];
+    for (const seed of [5, 6, 7]) {
+      await draw(page, { seed, steps: 2 });
+      alone.push(await shown(page));
+    }
+    assert.equal(new Set(alone).size, 3);
+    assert.deepEqual(together, alone);
+  });
+
+  test("shows steps as the preview says, and always the last", async ({ page, site }) => {
+    await open(page, site);
+    await page.locator("#more summary").click();
+    /** @type {Record<string, number[]>} */
+    const widths = {};
+    const last = new Set();
+    for (const preview of ["", "decode", "linear", "none"]) {
+      await page.getByLabel("Preview").selectOption(preview);
+      await draw(page, { steps: 2 });
+      last.add(await shown(page));
+      await page.locator("#scrub").focus();
+      await page.keyboard.press("Home");
+      const label = await page.locator("#canvas").getAttribute("aria-label");
+      widths[preview] = [
+        /no preview/.test(label ?? "")
+          ? 0
+          : await page.locator("#canvas").evaluate((canvas) => /** @type {any} */ (canvas).width),
+      ];
+    }
+    assert.equal(last.size, 1);
+    assert.deepEqual(widths, { "": [16], decode: [64], linear: [16], none: [0] });
+  });
+
+  test("shows the fields that the model takes, and no others", async ({ page, site }) => {
+    await open(page, site, "?device=cpu");
+    await page.locator("#more summary").click();
+    const fields = async () => {
+      const visible = await page
+        .locator("#form :is(input, select, textarea)")
+        .evaluateAll((fields) =>
+          fields.filter((field) => field.checkVisibility() && !field.closest(".button")).map(({ id }) => id),
+        );
+      return visible.sort().join(" ");
+    };
+    const common = ["eta", "height", "pictures", "preview", "seed", "solver", "steps", "width"];
+    const text = ["clip-skip", "guidance", "guidance-rescale", "long-prompts", "negative-prompt", "prompt", "strength"];
+    assert.equal(await fields(), [...common, ...text].sort().join(" "));
+    await page
+      .locator("input[webkitdirectory]")
+      .setInputFiles(join(root, "tests/reference/pipelines/models/ddpm_uncond"));
+    await page.waitForFunction(() => document.querySelector("#prompt:disabled"));
+    await reach(page, "ready");
+    assert.equal(await fields(), common.sort().join(" "));
+  });
+
+  test("a checkpoint is opened by its address, which a link then carries", async ({ page, site }) => {
+    await open(page, site);
+    await page.getByLabel("Address of a checkpoint").fill(site.url(`${SITE}models/emoji64/`));
+    await page.getByRole("button", { name: "Open", exact: true }).click();
+    await page.waitForFunction(() => document.querySelector("#status")?.textContent?.startsWith("emoji64 is ready"));
+    await page.getByRole("button", { name: "Back to emoji64" }).waitFor();
+    await draw(page, { seed: 3, steps: 2 });
+    const picture = await shown(page);
+    const link = page.url();
+    assert.match(link, /model=http/);
+    await page.goto("about:blank");
+    await page.goto(link);
+    await reach(page, "done");
+    assert.equal(await shown(page), picture);
+  });
+
+  test("a LoRA that is dropped changes the picture by its weight, and can be taken out", async ({ page, site }) => {
+    await open(page, site, "?device=cpu");
+    const reference = join(root, "tests/reference/pipelines");
+    await page.locator("input[webkitdirectory]").setInputFiles(join(reference, "models/sd"));
+    await page.waitForFunction(() => document.querySelector("#status")?.textContent?.startsWith("sd is ready"));
+    await page.locator("#more summary").click();
+    await draw(page, { steps: 2 });
+    const without = await shown(page);
+    const lora = "kohya_unet_te.safetensors";
+    await drop(page, lora, await readFile(join(reference, "lora", lora)), "");
+    await page.getByRole("slider", { name: "kohya_unet_te" }).fill("0.5");
+    await draw(page, { steps: 2 });
+    const half = await shown(page);
+    await page.getByRole("slider", { name: "kohya_unet_te" }).fill("0");
+    await draw(page, { steps: 2 });
+    assert.equal(await shown(page), without);
+    await page.getByRole("slider", { name: "kohya_unet_te" }).fill("0.5");
+    await draw(page, { steps: 2 });
+    assert.equal(await shown(page), half);
+    assert.notEqual(half, without);
+    await page.getByRole("button", { name: "Remove kohya_unet_te" }).click();
+    await draw(page, { steps: 2 });
+    assert.equal(await shown(page), without);
+  });
+
+  test("a pickle that is dropped is refused with the reason and the way out", async ({ page, site }) => {
+    await open(page, site);
+    await drop(page, "old.ckpt", Buffer.from("PK\x03\x04"), "");
+    await reach(page, "error");
+    assert.match(await page.getByRole("alert").innerText(), /old\.ckpt.*pickle.*safetensors/is);
   });
 
   test("the dice chooses another seed", async ({ page, site }) => {

@@ -35,6 +35,8 @@ declare global {
     memory: { live: number };
     /** `pipeline/index.html`: the URL of a checkpoint. */
     model: string;
+    /** `pipelines.test.js`: the pipeline that is open, and what for. */
+    opened?: { wanted: string; pipeline: undiffuse.Pipeline };
     core: Core;
     /** `webgpu/index.html` */
     probePage(): Promise<{ state: string }>;

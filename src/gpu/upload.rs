@@ -1,0 +1,321 @@
+//! A weight on its way into GPU memory: its bytes are queued as they arrive, and a kernel lays them out.
+//!
+//! The host holds no more than the chunk at hand. Rows that have arrived lie in one staging buffer until it is full of
+//! whole blocks of four of them; then they are laid out, and the buffer is filled again. The queue keeps the order.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use super::Error;
+use super::device::{Buffer, Device, Outcome};
+use super::kernels::{self, Kernel, Quants, Storage};
+use crate::weights::{Cutter, Dtype};
+
+/// Bytes of rows that are laid out at once, unless a single block of rows is more.
+const STAGING_BYTES: u64 = 4 << 20;
+
+/// Bytes that are converted at once, where the host has to convert.
+const CONVERTED_AT_ONCE: usize = 64 << 10;
+
+/// Submits that may be under way while bytes are queued: the queue keeps a copy of them until it comes to them.
+const UNDER_WAY: usize = 2;
+
+/// Where the rows of a weight go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// As f32, one after the other.
+    Vector,
+    /// `[out, in, taps]`, in blocks.
+    Matrix([usize; 3]),
+}
+
+/// How a tensor of `dtype` is stored: the dtype that it has to be converted to first, and the storage; vectors are f32.
+///
+/// `None` if it holds no weights.
+pub(super) fn storage_of(shape: Shape, dtype: Dtype) -> Option<(Dtype, Storage)> {
+    if !dtype.is_weight() {
+        return None;
+    }
+    let Shape::Matrix([_, input, taps]) = shape else { return Some((Dtype::F32, Storage::F32)) };
+    let quantised = taps == 1 && input.is_multiple_of(32);
+    Some(match dtype {
+        Dtype::F16 => (dtype, Storage::F16),
+        Dtype::BF16 => (dtype, Storage::BF16),
+        Dtype::Q8_0 if quantised => (dtype, Storage::Q8_0),
+        Dtype::Q4_0 if quantised => (dtype, Storage::Q4_0),
+        Dtype::Q4_1 if quantised => (dtype, Storage::Q4_1),
+        Dtype::Q5_0 if quantised => (dtype, Storage::Q5_0),
+        Dtype::Q5_1 if quantised => (dtype, Storage::Q5_1),
+        _ if dtype.is_quantised() => (Dtype::F16, Storage::F16),
+        _ => (Dtype::F32, Storage::F32),
+    })
+}
+
+/// The way into GPU memory, for one weight at a time.
+#[derive(Debug)]
+pub(super) struct Upload {
+    queue: Queue,
+    arriving: Option<Arriving>,
+}
+
+impl Upload {
+    pub fn new(device: &Device) -> Self {
+        let (staging, outcomes, submissions) = Default::default();
+        Self { queue: Queue { device: device.clone(), staging, outcomes, submissions }, arriving: None }
+    }
+
+    /// Allocates the weight `name`, of as many elements as `elements`, a tensor of `dtype`.
+    ///
+    /// # Errors
+    /// If the tensor cannot be the weight, or is larger than a buffer may be; what the device has said of earlier weights.
+    pub fn begin(&mut self, name: &str, shape: Shape, elements: usize, dtype: Dtype) -> Result<(), Error> {
+        self.arriving = None;
+        self.queue.hear()?;
+        self.queue.device.check()?;
+        self.arriving = Some(Arriving::new(&mut self.queue, name, shape, elements, dtype)?);
+        Ok(())
+    }
+
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// If they are more than the tensor has, or cannot be converted; the weight is given up.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Some(mut arriving) = self.arriving.take() else { return Ok(()) };
+        arriving.chunk(&mut self.queue, bytes)?;
+        self.arriving = Some(arriving);
+        Ok(())
+    }
+
+    /// The weight, all bytes of which have come; what is queued fills it.
+    ///
+    /// # Errors
+    /// If bytes are missing.
+    pub fn end(&mut self) -> Result<Option<(Buffer, Storage)>, Error> {
+        let Some(arriving) = self.arriving.take() else { return Ok(None) };
+        match arriving.missing {
+            0 => Ok(Some((arriving.buffer, arriving.storage))),
+            missing => Err(arriving.error(format!("{missing} bytes of it as {} are missing", arriving.dtype))),
+        }
+    }
+
+    /// Frees what only loading needs, and waits for what the device has to say.
+    ///
+    /// # Errors
+    /// The first thing that went wrong: no memory for a weight, by name, or a kernel that does not compile.
+    pub async fn finish(&mut self) -> Result<(), Error> {
+        self.queue.staging = None;
+        while let Some(outcome) = self.queue.outcomes.pop_front() {
+            outcome.await?;
+        }
+        self.queue.device.check()
+    }
+}
+
+/// What all weights share on their way.
+struct Queue {
+    device: Device,
+    staging: Option<Buffer>,
+    outcomes: VecDeque<Outcome>,
+    submissions: VecDeque<wgpu::SubmissionIndex>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("staging", &self.staging).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// What the device has said by now, without waiting: an allocation that failed should end the loading soon.
+    fn hear(&mut self) -> Result<(), Error> {
+        let mut context = Context::from_waker(Waker::noop());
+        while let Some(outcome) = self.outcomes.front_mut() {
+            let Poll::Ready(result) = outcome.as_mut().poll(&mut context) else { break };
+            self.outcomes.pop_front();
+            result?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, name: &str, bytes: u64) -> Result<Buffer, Error> {
+        let device = self.device.clone();
+        let (buffer, caught) = device.scoped(|| device.storage_buffer(name, bytes));
+        let what = name.to_owned();
+        self.outcomes.push_back(Box::pin(async move { caught.await.map_err(|fault| fault.of_buffer(what, bytes)) }));
+        buffer
+    }
+
+    /// The staging buffer, with room for `bytes`, which are part of the weight `name`.
+    fn stage(&mut self, name: &str, bytes: u64) -> Result<(), Error> {
+        if self.staging.as_ref().is_none_or(|staging| staging.size() < bytes) {
+            self.staging = None;
+            self.staging = Some(self.allocate(name, bytes.max(STAGING_BYTES))?);
+        }
+        Ok(())
+    }
+
+    /// Lays out what is staged.
+    fn lay_out(&mut self, kernel: Kernel, parameters: &[u32], to: &Buffer) {
+        let Some(staging) = &self.staging else { return };
+        let (pipeline, outcome) = self.device.pipeline_at_once(&kernel);
+        self.outcomes.extend(outcome);
+        self.submissions.push_back(self.device.dispatch(&kernel, &pipeline, parameters, &[staging], to));
+        if self.submissions.len() > UNDER_WAY {
+            // In a browser this does nothing, and the browser sees to it itself.
+            let submission_index = self.submissions.pop_front();
+            let _ = self.device.raw().poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        }
+    }
+}
+
+/// A weight of which some bytes have come.
+#[derive(Debug)]
+struct Arriving {
+    name: String,
+    shape: Shape,
+    dtype: Dtype,
+    /// What the host makes of it.
+    converted: Dtype,
+    storage: Storage,
+    buffer: Buffer,
+    /// Bytes of the tensor still to come.
+    missing: u64,
+    /// Cuts what arrives where it can be converted.
+    elements: Cutter,
+    /// Cuts what is written at whole words, as WebGPU wants it.
+    words: Cutter,
+    /// Bytes of a row of a matrix.
+    row_bytes: u64,
+    /// Rows that are laid out at once, and those that have been.
+    rows_at_once: usize,
+    rows_done: usize,
+    /// Bytes of the rows being staged, or of the vector, that have come, and that are written.
+    filled: u64,
+    written: u64,
+}
+
+impl Arriving {
+    fn new(queue: &mut Queue, name: &str, shape: Shape, elements: usize, dtype: Dtype) -> Result<Self, Error> {
+        let error = |message| Error::Weight { name: name.to_owned(), message };
+        let Some((converted, storage)) = storage_of(shape, dtype) else {
+            return Err(error(format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
+        };
+        let Some(missing) = dtype.bytes_of(elements) else {
+            return Err(error(format!("{elements} elements are no whole blocks of {dtype}")));
+        };
+        let (mut row_bytes, mut rows_at_once) = (0, 0);
+        let bytes = match shape {
+            Shape::Vector => 4 * elements as u64,
+            Shape::Matrix(sizes @ [out, input, taps]) => {
+                row_bytes = converted.bytes_of(input * taps).unwrap_or(0) as u64;
+                let blocks = (STAGING_BYTES / (4 * row_bytes).max(1)).clamp(1, 1 << 20) as usize;
+                rows_at_once = out.min(4 * blocks);
+                queue.stage(name, rows_at_once as u64 * row_bytes)?;
+                storage.matrix_bytes(sizes)
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            shape,
+            dtype,
+            converted,
+            storage,
+            buffer: queue.allocate(name, bytes)?,
+            missing: missing as u64,
+            elements: Cutter::new(dtype.block().bytes),
+            words: Cutter::new(4),
+            row_bytes,
+            rows_at_once,
+            rows_done: 0,
+            filled: 0,
+            written: 0,
+        })
+    }
+
+    fn error(&self, message: String) -> Error {
+        Error::Weight { name: self.name.clone(), message }
+    }
+
+    fn chunk(&mut self, queue: &mut Queue, bytes: &[u8]) -> Result<(), Error> {
+        let missing = self.missing.checked_sub(bytes.len() as u64);
+        self.missing =
+            missing.ok_or_else(|| self.error(format!("more bytes came than its shape takes as {}", self.dtype)))?;
+        if self.converted == self.dtype {
+            self.write(queue, bytes);
+            return Ok(());
+        }
+        for bytes in bytes.chunks(CONVERTED_AT_ONCE) {
+            let mut whole = Vec::new();
+            self.elements.push(bytes, |bytes| whole.extend_from_slice(bytes));
+            let Some(converted) = convert(self.dtype, self.converted, &whole) else {
+                return Err(
+                    self.error(format!("it has numbers beyond what f16 can hold, which {} is kept as", self.dtype))
+                );
+            };
+            self.write(queue, &converted);
+        }
+        Ok(())
+    }
+
+    /// Queues converted bytes, and the layout of all rows that are complete with them.
+    fn write(&mut self, queue: &mut Queue, mut bytes: &[u8]) {
+        let Shape::Matrix([out, ..]) = self.shape else {
+            let (buffer, written) = (&self.buffer, &mut self.written);
+            self.words.push(bytes, |words| {
+                queue.device.write_at(buffer, *written, words);
+                *written += words.len() as u64;
+            });
+            return;
+        };
+        while !bytes.is_empty() {
+            let rows = self.rows_at_once.min(out - self.rows_done);
+            let room = rows as u64 * self.row_bytes - self.filled;
+            let (now, later) = bytes.split_at(usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len())));
+            bytes = later;
+            self.filled += now.len() as u64;
+            let Some(staging) = &queue.staging else { return };
+            let written = &mut self.written;
+            let mut queue_words = |words: &[u8]| {
+                queue.device.write_at(staging, *written, words);
+                *written += words.len() as u64;
+            };
+            self.words.push(now, &mut queue_words);
+            if now.len() as u64 == room {
+                self.words.flush(&mut queue_words);
+                self.lay_out(queue, rows);
+                (self.rows_done, self.filled, self.written) = (self.rows_done + rows, 0, 0);
+            }
+        }
+    }
+
+    /// Queues the layout of the `rows` that are staged.
+    fn lay_out(&self, queue: &mut Queue, rows: usize) {
+        let Shape::Matrix([out, input, taps]) = self.shape else { return };
+        let quads = rows.div_ceil(4);
+        let (kernel, parameters) = match self.storage.quants() {
+            None => {
+                let is_half = usize::from(self.storage != Storage::F32);
+                let blocks = taps * input.div_ceil(4) * quads;
+                (&kernels::LAY_OUT, vec![blocks, rows, input, taps, self.rows_done / 4, out.div_ceil(4), is_half])
+            }
+            Some(Quants { shared_halves, has_fifth, bits }) => {
+                let (blocks, block_bytes) = (input / 32, self.dtype.block().bytes);
+                let [shared_halves, bits] = [shared_halves, bits].map(|n| n as usize);
+                let place = [blocks * quads, rows, blocks, block_bytes, self.rows_done / 4, out.div_ceil(4)];
+                (&kernels::REPACK, [&place[..], &[shared_halves, usize::from(has_fifth), bits]].concat())
+            }
+        };
+        let parameters: Vec<u32> = parameters.into_iter().map(|n| n as u32).collect();
+        queue.lay_out(kernel.kernel(), &parameters, &self.buffer);
+    }
+}
+
+/// Whole elements of one dtype as another, F32 or F16; `None` if f16 cannot hold one.
+fn convert(from: Dtype, to: Dtype, bytes: &[u8]) -> Option<Vec<u8>> {
+    if to == Dtype::F16 {
+        let halves = from.to_f16_bits(bytes).filter(|halves| halves.overflowed == 0)?;
+        return Some(halves.bits.into_iter().flat_map(u16::to_le_bytes).collect());
+    }
+    Some(from.to_f32(bytes)?.into_iter().flat_map(f32::to_le_bytes).collect())
+}

@@ -1,0 +1,86 @@
+/** What stands for a checkpoint: addresses and files, as the package takes them. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { describeSource, openSource } from "../../js/source.js";
+
+/** Which address is asked for when a path of the source is opened. @param {string} source @param {string} path */
+async function asked(source, path) {
+  /** @type {string[]} */
+  const requests = [];
+  const { fetch } = globalThis;
+  globalThis.fetch = async (url) => {
+    requests.push(String(url));
+    return new Response("");
+  };
+  try {
+    await openSource(describeSource(source), new AbortController().signal).open(path);
+  } finally {
+    globalThis.fetch = fetch;
+  }
+  return requests;
+}
+
+test("the address of a folder, and of a page about a model, leads to its files", async () => {
+  for (const [source, expected] of [
+    ["https://host.test/models/mine", "https://host.test/models/mine/unet/config.json"],
+    ["https://host.test/models/mine/", "https://host.test/models/mine/unet/config.json"],
+    ["https://host.test/mine/?token=a%2Fb", "https://host.test/mine/unet/config.json?token=a%2Fb"],
+    ["https://huggingface.co/org/name", "https://huggingface.co/org/name/resolve/main/unet/config.json"],
+    ["https://huggingface.co/org/name/", "https://huggingface.co/org/name/resolve/main/unet/config.json"],
+    ["https://hf.co/org/name/tree/v1.5", "https://hf.co/org/name/resolve/v1.5/unet/config.json"],
+    [
+      "https://huggingface.co/org/name/tree/refs%2Fpr%2F3/inner",
+      "https://huggingface.co/org/name/resolve/refs%2Fpr%2F3/inner/unet/config.json",
+    ],
+    ["https://huggingface.co/org/name/resolve/main", "https://huggingface.co/org/name/resolve/main/unet/config.json"],
+    // Elsewhere a path is a path.
+    ["https://host.test/org/name/tree/main", "https://host.test/org/name/tree/main/unet/config.json"],
+  ]) {
+    assert.deepEqual(await asked(source, "unet/config.json"), [expected], source);
+  }
+});
+
+test("the address of a file is all of its source", async () => {
+  for (const [source, name, expected] of [
+    ["https://host.test/a/b.safetensors", "b.safetensors", "https://host.test/a/b.safetensors"],
+    ["https://host.test/a/b%20c.GGUF?key=1", "b c.GGUF", "https://host.test/a/b%20c.GGUF?key=1"],
+    [
+      "https://huggingface.co/org/name/blob/main/v1.safetensors",
+      "v1.safetensors",
+      "https://huggingface.co/org/name/resolve/main/v1.safetensors",
+    ],
+  ]) {
+    const { files } = openSource(describeSource(source), new AbortController().signal);
+    assert.deepEqual(files, [name], source);
+    assert.deepEqual(await asked(source, name), [expected], source);
+  }
+});
+
+test("a file is a source, and a folder’s files are seen from its root", () => {
+  const files = (/** @type {any} */ source) => openSource(describeSource(source), new AbortController().signal).files;
+  assert.deepEqual(files(new File(["x"], "mine.safetensors")), ["mine.safetensors"]);
+  assert.deepEqual(files([new File(["x"], "mine.gguf")]), ["mine.gguf"]);
+  const blob = new Blob(["x"]);
+  const folder = new Map([
+    ["top/inner/model_index.json", blob],
+    ["top/inner/unet/config.json", blob],
+    ["top/else.txt", blob],
+  ]);
+  assert.deepEqual(files(folder), ["model_index.json", "unet/config.json"]);
+});
+
+test("what is no source is refused", () => {
+  for (const source of [
+    undefined,
+    null,
+    7,
+    {},
+    [1],
+    "https://",
+    "http://[",
+    "https://host.test/%zz.gguf",
+    [new Blob(["x"])],
+  ]) {
+    assert.throws(() => describeSource(/** @type {any} */ (source)), { code: "invalid-option", option: "source" });
+  }
+});
