@@ -46,6 +46,11 @@ export interface LoadOptions {
    */
   wasm?: string | URL | BufferSource | WebAssembly.Module;
   /**
+   * The URL of CLIP's `merges.txt`, if not of `internal/merges.txt` beside this package. It is fetched for checkpoints
+   * in one file only, which bring no tokenizer.
+   */
+  vocabulary?: string | URL;
+  /**
    * Which of several sets of weights: with `"fp16"`, `diffusion_pytorch_model.fp16.safetensors` is read in place of
    * `diffusion_pytorch_model.safetensors`. Default: the plain ones, or the only ones that are there.
    */

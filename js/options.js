@@ -23,6 +23,7 @@ const LOAD = {
   wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
   variant: [isString, 'the variant\'s name, such as "fp16"'],
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
+  vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
   loras: [Array.isArray, "a list of { source, weight }"],
 };
 
@@ -86,7 +87,8 @@ const SAMPLE = {
  */
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
-  const { device = "auto", onProgress, signal, worker = true, wasm, variant, tinyVae, loras = [] } = options;
+  const { device = "auto", onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
+  const { variant, tinyVae, loras = [] } = rest;
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
@@ -95,6 +97,7 @@ export function checkLoadOptions(options) {
     signal,
     worker,
     wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm,
+    vocabulary: vocabulary && absoluteUrl(vocabulary, "vocabulary"),
     variant,
     tinyVae,
     loras,

@@ -93,6 +93,13 @@ impl Parts {
         table.add_row(class, &mut row);
         row
     }
+
+    /// The weights of the networks that a LoRA can change, by the names of their components.
+    pub fn networks(&self) -> Vec<(&'static str, &Weights)> {
+        let texts = ["text_encoder", "text_encoder_2"].into_iter().zip(&self.texts);
+        let texts = texts.map(|(name, encoder)| (name, encoder.device_weights()));
+        [("unet", &self.unet)].into_iter().chain(texts).collect()
+    }
 }
 
 impl Pipeline {
