@@ -118,6 +118,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         height: args.height,
         width: args.width,
         preview: Preview::None,
+        vae_tiling: false,
     };
     let pipeline = load(checkpoint, &args.model, args.device).await?;
     let mut sampler = pipeline.sampler(options).await?;

@@ -103,7 +103,7 @@ pub(super) struct Parts {
     /// For [`Preview::Tiny`](super::Preview::Tiny).
     pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
     /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
-    pub linear_preview: OnceCell<LinearPreview>,
+    pub linear_preview: OnceCell<Rc<LinearPreview>>,
 }
 
 impl Parts {

@@ -16,6 +16,7 @@ mod painter;
 mod preview;
 mod sampler;
 mod text_encoder;
+mod tiled;
 mod tiny_vae;
 mod weight_file;
 

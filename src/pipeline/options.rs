@@ -38,6 +38,8 @@ pub struct SampleOptions {
     pub width: Option<usize>,
     /// Which pictures are shown on the way.
     pub preview: Preview,
+    /// Decodes in tiles even where the whole picture would fit: needs less memory and gives a slightly different picture.
+    pub vae_tiling: bool,
 }
 
 impl Default for SampleOptions {
@@ -53,6 +55,7 @@ impl Default for SampleOptions {
             height: None,
             width: None,
             preview: Preview::default(),
+            vae_tiling: false,
         }
     }
 }

@@ -104,7 +104,7 @@ impl Pipeline {
         let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
         // The config was proven when the checkpoint was opened: what does not fit now is the size.
         let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| info.too_large(shape[2], shape[3], e))?;
-        let previewer = Previewer::compile(&parts, options.preview, shape).await?;
+        let previewer = Previewer::compile(&parts, options.preview, options.vae_tiling, shape).await?;
 
         let mut random = TorchCpu::new(options.seed);
         let scale = table.init_noise_sigma as f32;
@@ -245,6 +245,6 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::latents`].
     pub async fn image(&mut self) -> Result<Vec<f32>, Error> {
-        self.previewer.image(&self.step).await
+        self.previewer.image(&mut self.step).await
     }
 }
