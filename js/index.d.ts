@@ -160,11 +160,16 @@ export interface SampleOptions {
    * How the pictures of a step are made; those of the last are always decoded.
    * - `"decode"`: by the model's own decoder, which may take longer than the step;
    * - `"tiny"`: by {@link LoadOptions.tinyVae};
-   * - `"linear"`: a colour for each latent, which costs next to nothing; a picture of the latents' size;
+   * - `"linear"`: a colour for each latent, blended between them, which costs next to nothing;
    * - `"none"`: not at all;
    * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
    */
   preview?: PreviewMode;
+  /**
+   * Whether pictures pass through the autoencoder in tiles even where the whole would fit the device: takes less memory
+   * and gives a slightly different picture. Default false.
+   */
+  vaeTiling?: boolean;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal;
 }

@@ -53,8 +53,7 @@ fn convolution(input: usize, output: usize, kernel: usize) -> Graph {
     let builder = Builder::new();
     let root = builder.root();
     let x = root.input("x", &[1, 6, 5, input]).unwrap();
-    let options = Conv2dOptions { kernel: [kernel, kernel], bias: false, ..Default::default() };
-    root.output("y", root.at("layer").conv2d(x, output, options).unwrap());
+    root.output("y", root.at("layer").conv2d(x, Conv2dOptions::same(output, kernel)).unwrap());
     builder.finish()
 }
 

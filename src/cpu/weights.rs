@@ -111,8 +111,9 @@ impl Weights {
     pub fn end(&mut self) -> Result<(), Error> {
         let Some(Arriving { index, dtype, cutter, values }) = self.arriving.take() else { return Ok(()) };
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        if values.len() != spec.shape.iter().product::<usize>() || !cutter.is_done() {
-            let message = format!("{} elements came for the shape {:?} of {dtype}", values.len(), spec.shape);
+        let elements = spec.shape.iter().product::<usize>();
+        if values.len() != elements || !cutter.is_done() {
+            let message = format!("{} of {elements} elements came as {dtype}", values.len());
             return Err(self.error(index, message));
         }
         let as_half = dtype == Dtype::F16 || dtype.is_quantised();

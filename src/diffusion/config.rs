@@ -1,81 +1,16 @@
 //! `scheduler_config.json`: what a checkpoint says about its noise schedule and the solver it was meant for.
 
-use std::{fmt, str::FromStr};
-
 use super::{
-    Error, NoiseSchedule, StepOptions, Table, ddim, ddpm, dpmpp, euler, euler_ancestral, keys::Keys, schedule::Betas,
-    table::Run,
+    Error, NoiseSchedule, Solver, StepOptions, Table, ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler,
+    euler_ancestral, flow_euler, heun, keys::Keys, lcm, lms, pndm, schedule::Betas, solver::solver_names, table::Run,
+    tcd, unipc,
 };
 
 /// A guard against sizes that only a damaged or hostile file asks for; models in use have 1000 or a few thousand.
-const MAX_TRAIN_TIMESTEPS: i64 = 100_000;
+pub(super) const MAX_TRAIN_TIMESTEPS: i64 = 100_000;
 
 /// Likewise for the number of steps, in the classes where diffusers itself sets no limit.
 const MAX_INFERENCE_STEPS: usize = 10_000;
-
-/// The solvers, by the names that users know them by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Solver {
-    /// Ancestral sampling, `DDPMScheduler`.
-    Ddpm,
-    /// `DDIMScheduler`.
-    Ddim,
-    /// `EulerDiscreteScheduler`.
-    Euler,
-    /// `EulerAncestralDiscreteScheduler`.
-    EulerAncestral,
-    /// DPM-Solver++(2M), `DPMSolverMultistepScheduler`.
-    Dpmpp2m,
-}
-
-impl Solver {
-    /// All of them, in the order that they are listed to users.
-    pub const ALL: [Self; 5] = [Self::Ddpm, Self::Ddim, Self::Euler, Self::EulerAncestral, Self::Dpmpp2m];
-
-    /// The name that a user types: `ddpm`, `ddim`, `euler`, `euler_ancestral` or `dpmpp_2m`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddpm => "ddpm",
-            Self::Ddim => "ddim",
-            Self::Euler => "euler",
-            Self::EulerAncestral => "euler_ancestral",
-            Self::Dpmpp2m => "dpmpp_2m",
-        }
-    }
-
-    /// The class of diffusers that it is.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Ddpm => "DDPMScheduler",
-            Self::Ddim => "DDIMScheduler",
-            Self::Euler => "EulerDiscreteScheduler",
-            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
-            Self::Dpmpp2m => "DPMSolverMultistepScheduler",
-        }
-    }
-}
-
-impl fmt::Display for Solver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Solver {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|solver| solver.name() == name).ok_or_else(|| Error::Option {
-            option: "solver",
-            value: format!("{name:?}"),
-            expected: format!("choose one of {}", solver_names()),
-        })
-    }
-}
-
-fn solver_names() -> String {
-    Solver::ALL.map(Solver::name).join(", ")
-}
 
 /// What the network was trained to predict (`prediction_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +46,7 @@ pub(super) enum TimestepSpacing {
     Trailing,
 }
 
-/// The keys that every class has.
+/// The keys that most classes have. A class that lacks one does not read it: files may hold keys of other classes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Common {
     pub(super) betas: Betas,
@@ -128,38 +63,53 @@ impl Common {
         use PredictionType::{Epsilon, FlowPrediction, Sample, VPrediction};
         use TimestepSpacing::{Leading, Linspace, Trailing};
 
+        let num_train_timesteps = keys.integer("num_train_timesteps", 1000, 1..=MAX_TRAIN_TIMESTEPS)?;
+        let train = usize::try_from(num_train_timesteps).unwrap_or_default();
+        if solver == Solver::FlowEuler {
+            return Ok(Self {
+                betas: Betas::Trained(Vec::new()),
+                num_train_timesteps: train,
+                rescale_betas_zero_snr: false,
+                prediction_type: FlowPrediction,
+                timestep_spacing: Linspace,
+                steps_offset: 0,
+            });
+        }
+        let names = [("epsilon", Epsilon), ("v_prediction", VPrediction), ("sample", Sample)];
         let prediction_types: &[(&str, PredictionType)] = match solver {
-            Solver::Ddpm | Solver::Ddim => &[("epsilon", Epsilon), ("sample", Sample), ("v_prediction", VPrediction)],
-            Solver::Euler => {
-                &[("epsilon", Epsilon), ("sample", Sample), ("original_sample", Sample), ("v_prediction", VPrediction)]
+            Solver::Pndm | Solver::EulerAncestral | Solver::Dpm2 => &names[..2],
+            Solver::Euler => &[names[0], names[1], names[2], ("original_sample", Sample)],
+            Solver::Dpmpp2m | Solver::Dpmpp2s | Solver::UniPc | Solver::Deis => {
+                &[names[0], names[1], names[2], ("flow_prediction", FlowPrediction)]
             }
-            Solver::EulerAncestral => &[("epsilon", Epsilon), ("v_prediction", VPrediction)],
-            Solver::Dpmpp2m => &[
-                ("epsilon", Epsilon),
-                ("sample", Sample),
-                ("v_prediction", VPrediction),
-                ("flow_prediction", FlowPrediction),
-            ],
+            _ => &names,
         };
         let default_spacing = match solver {
-            Solver::Ddpm | Solver::Ddim => Leading,
-            Solver::Euler | Solver::EulerAncestral | Solver::Dpmpp2m => Linspace,
+            Solver::Ddpm | Solver::Ddim | Solver::Pndm | Solver::Lcm | Solver::Tcd => Leading,
+            _ => Linspace,
         };
-        let num_train_timesteps = keys.integer("num_train_timesteps", 1000, 1..=MAX_TRAIN_TIMESTEPS)?;
+        let spacings = [("linspace", Linspace), ("leading", Leading), ("trailing", Trailing)];
+        let (timestep_spacing, steps_offset) = match solver {
+            Solver::Dpmpp2s => (Linspace, 0),
+            _ => (
+                keys.choice("timestep_spacing", default_spacing, &spacings)?,
+                keys.integer("steps_offset", 0, 0..=MAX_TRAIN_TIMESTEPS)?,
+            ),
+        };
+        let rescales = match solver {
+            Solver::Pndm | Solver::Lms | Solver::Heun | Solver::Dpm2 | Solver::Dpmpp2s | Solver::Deis => false,
+            _ => keys.bool("rescale_betas_zero_snr", false)?,
+        };
         let common = Self {
             betas: Betas::read(keys, solver)?,
-            num_train_timesteps: usize::try_from(num_train_timesteps).unwrap_or_default(),
-            rescale_betas_zero_snr: keys.bool("rescale_betas_zero_snr", false)?,
+            num_train_timesteps: train,
+            rescale_betas_zero_snr: rescales,
             prediction_type: keys.choice("prediction_type", Epsilon, prediction_types)?,
-            timestep_spacing: keys.choice(
-                "timestep_spacing",
-                default_spacing,
-                &[("linspace", Linspace), ("leading", Leading), ("trailing", Trailing)],
-            )?,
-            steps_offset: keys.integer("steps_offset", 0, 0..=MAX_TRAIN_TIMESTEPS)?,
+            timestep_spacing,
+            steps_offset,
         };
         match &common.betas {
-            Betas::Trained(betas) if betas.len() != common.num_train_timesteps => Err(keys.unsupported(
+            Betas::Trained(betas) if betas.len() != train => Err(keys.unsupported(
                 "trained_betas",
                 format!("a list of {}", betas.len()),
                 format!("a list of num_train_timesteps = {num_train_timesteps}"),
@@ -174,7 +124,14 @@ impl Common {
 pub struct SchedulerConfig {
     keys: Keys,
     /// `None` for a class that has no solver here: it can still be swapped for one that has.
-    scheduler: Option<(Common, Class)>,
+    scheduler: Option<Scheduler>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Scheduler {
+    solver: Solver,
+    common: Common,
+    class: Class,
 }
 
 /// The keys of one class.
@@ -182,9 +139,19 @@ pub struct SchedulerConfig {
 enum Class {
     Ddpm(ddpm::Config),
     Ddim(ddim::Config),
+    Pndm(pndm::Config),
+    Lms(lms::Config),
     Euler(euler::Config),
     EulerAncestral,
-    DpmSolverMultistep(dpmpp::Config),
+    Heun(heun::Config),
+    Dpm2(dpm2::Config),
+    Dpmpp2m(dpmpp::Config),
+    Dpmpp2s(dpmpp::Config),
+    UniPc(unipc::Config),
+    Deis(deis::Config),
+    Lcm(lcm::Config),
+    Tcd(tcd::Config),
+    FlowEuler(flow_euler::Config),
 }
 
 impl SchedulerConfig {
@@ -204,38 +171,80 @@ impl SchedulerConfig {
     /// as the other class knows it; what it leaves out takes the other class's defaults.
     ///
     /// # Errors
-    /// As [`from_json`](Self::from_json): a value may be fine in one class and not supported in another.
+    /// As [`from_json`](Self::from_json): a value may be fine in one class and not supported in another. Refuses
+    /// `flow_euler` for a model that was not trained with rectified flow, and the other way round, which diffusers
+    /// would run to no good end.
     pub fn swap_to(&self, solver: Solver) -> Result<Self, Error> {
-        Self::read(self.keys.for_class(solver.class_name()))
+        let swapped = Self::read(self.keys.for_class(solver.class_name()))?;
+        match (self.is_flow(), swapped.is_flow()) {
+            (from, to) if from == to => Ok(swapped),
+            (from, _) => Err(Error::Option {
+                option: "solver",
+                value: solver.to_string(),
+                expected: match from {
+                    true => "this model was trained with rectified flow; keep flow_euler".to_owned(),
+                    false => "this model was not trained with rectified flow; choose any other solver".to_owned(),
+                },
+            }),
+        }
     }
 
-    /// The config as `StableDiffusionPipeline` changes it when it is built: `steps_offset` becomes 1 and `clip_sample`
-    /// false, which the first published checkpoints had wrong.
+    /// Whether the network predicts the velocity of rectified flow.
+    fn is_flow(&self) -> bool {
+        match &self.scheduler {
+            Some(scheduler) => scheduler.common.prediction_type == PredictionType::FlowPrediction,
+            None => self.keys.class.starts_with("FlowMatch"),
+        }
+    }
+
+    /// The config as `StableDiffusionPipeline` and its image-to-image sibling change it when they are built:
+    /// `steps_offset` becomes 1 and `clip_sample` false, which the first published checkpoints had wrong.
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json).
     pub fn for_stable_diffusion_pipeline(&self) -> Result<Self, Error> {
+        self.rewritten("clip_sample", false)
+    }
+
+    /// The config as `StableDiffusionInpaintPipeline` changes it when it is built: `steps_offset` becomes 1 and
+    /// `skip_prk_steps` true.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn for_stable_diffusion_inpaint_pipeline(&self) -> Result<Self, Error> {
+        self.rewritten("skip_prk_steps", true)
+    }
+
+    fn rewritten(&self, key: &'static str, value: bool) -> Result<Self, Error> {
         let mut keys = self.keys.clone();
-        keys.set("steps_offset", 1.into());
-        if keys.stored("clip_sample").is_some() || matches!(self.solver(), Some(Solver::Ddpm | Solver::Ddim)) {
-            keys.set("clip_sample", false.into());
-        }
+        keys.rewrite("steps_offset", 1.into());
+        keys.rewrite(key, value.into());
         Self::read(keys)
     }
 
     fn read(keys: Keys) -> Result<Self, Error> {
-        let Some(solver) = Solver::ALL.into_iter().find(|solver| solver.class_name() == keys.class) else {
+        let Some(solver) = Solver::of_class(&keys.class) else {
             return Ok(Self { keys, scheduler: None });
         };
         let common = Common::read(&keys, solver)?;
         let class = match solver {
             Solver::Ddpm => Class::Ddpm(ddpm::Config::read(&keys)?),
             Solver::Ddim => Class::Ddim(ddim::Config::read(&keys)?),
+            Solver::Pndm => Class::Pndm(pndm::Config::read(&keys)?),
+            Solver::Lms => Class::Lms(lms::Config::read(&keys)?),
             Solver::Euler => Class::Euler(euler::Config::read(&keys)?),
             Solver::EulerAncestral => Class::EulerAncestral,
-            Solver::Dpmpp2m => Class::DpmSolverMultistep(dpmpp::Config::read(&keys, &common)?),
+            Solver::Heun => Class::Heun(heun::Config::read(&keys)?),
+            Solver::Dpm2 => Class::Dpm2(dpm2::Config::read(&keys)?),
+            Solver::Dpmpp2m => Class::Dpmpp2m(dpmpp_2m::read(&keys, &common)?),
+            Solver::Dpmpp2s => Class::Dpmpp2s(dpmpp_2s::read(&keys, &common)?),
+            Solver::UniPc => Class::UniPc(unipc::Config::read(&keys, &common)?),
+            Solver::Deis => Class::Deis(deis::Config::read(&keys)?),
+            Solver::Lcm => Class::Lcm(lcm::Config::read(&keys)?),
+            Solver::Tcd => Class::Tcd(tcd::Config::read(&keys)?),
+            Solver::FlowEuler => Class::FlowEuler(flow_euler::Config::read(&keys)?),
         };
-        Ok(Self { keys, scheduler: Some((common, class)) })
+        Ok(Self { keys, scheduler: Some(Scheduler { solver, common, class }) })
     }
 
     /// The class of diffusers that this configures, `_class_name`.
@@ -245,24 +254,25 @@ impl SchedulerConfig {
 
     /// The solver that runs this class, if there is one.
     pub fn solver(&self) -> Option<Solver> {
-        Solver::ALL.into_iter().find(|solver| solver.class_name() == self.keys.class)
+        self.scheduler.as_ref().map(|scheduler| scheduler.solver)
     }
 
-    fn scheduler(&self) -> Result<&(Common, Class), Error> {
+    fn scheduler(&self) -> Result<&Scheduler, Error> {
         self.scheduler
             .as_ref()
             .ok_or_else(|| Error::UnsupportedClass { class: self.keys.class.clone(), supported: solver_names() })
     }
 
-    /// β_t and ᾱ_t for all training timesteps.
+    /// β_t and ᾱ_t for all training timesteps; both empty for [`Solver::FlowEuler`], which has no β.
     ///
     /// # Errors
     /// Refuses a class that has no solver here.
     pub fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {
-        let (common, class) = self.scheduler()?;
+        let Scheduler { solver, common, .. } = self.scheduler()?;
         let mut schedule = NoiseSchedule::new(common);
         // Solvers in σ-space cannot hold a signal of zero: the library gives them σ = 4096 instead of infinity.
-        if common.rescale_betas_zero_snr && !matches!(class, Class::Ddpm(_) | Class::Ddim(_)) {
+        let holds_zero_signal = matches!(solver, Solver::Ddpm | Solver::Ddim | Solver::Lcm | Solver::Tcd);
+        if common.rescale_betas_zero_snr && !holds_zero_signal {
             schedule.keep_a_last_trace_of_signal();
         }
         Ok(schedule)
@@ -276,24 +286,48 @@ impl SchedulerConfig {
     /// Refuses a class that has no solver here, a number of steps or an option that the class does not take, and a
     /// table that would hold anything but finite numbers (where diffusers would return NaN).
     pub fn table(&self, num_inference_steps: usize, options: &StepOptions) -> Result<Table, Error> {
-        let (common, class) = self.scheduler()?;
-        let most = match class {
-            Class::Ddpm(_) | Class::Ddim(_) => common.num_train_timesteps,
+        let Scheduler { solver, common, class } = self.scheduler()?;
+        let most = match solver {
+            Solver::Ddpm | Solver::Ddim | Solver::Pndm | Solver::Lcm | Solver::Tcd => common.num_train_timesteps,
             _ => MAX_INFERENCE_STEPS,
         };
-        if !(1..=most).contains(&num_inference_steps) {
-            return Err(Error::NumInferenceSteps { num_inference_steps, class: self.keys.class.clone(), most });
+        let least = match class {
+            Class::Pndm(config) => config.least_steps(),
+            _ => 1,
+        };
+        if !(least..=most).contains(&num_inference_steps) {
+            let class = self.keys.class.clone();
+            return Err(Error::NumInferenceSteps { num_inference_steps, class, least, most });
         }
         options.check(num_inference_steps)?;
         let noise_schedule = self.noise_schedule()?;
-        let run =
-            Run { class: &self.keys.class, common, noise_schedule: &noise_schedule, num_inference_steps, options };
+        let run = Run {
+            class: &self.keys.class,
+            order: solver.order(),
+            common,
+            noise_schedule: &noise_schedule,
+            num_inference_steps,
+            options,
+        };
+        for option in options.given() {
+            run.refuse(option, !solver.takes(option))?;
+        }
         let table = match class {
             Class::Ddpm(config) => config.table(&run),
             Class::Ddim(config) => config.table(&run),
+            Class::Pndm(config) => config.table(&run),
+            Class::Lms(config) => config.table(&run),
             Class::Euler(config) => config.table(&run),
             Class::EulerAncestral => euler_ancestral::table(&run),
-            Class::DpmSolverMultistep(config) => config.table(&run),
+            Class::Heun(config) => config.table(&run),
+            Class::Dpm2(config) => config.table(&run),
+            Class::Dpmpp2m(config) => dpmpp_2m::table(config, &run),
+            Class::Dpmpp2s(config) => dpmpp_2s::table(config, &run),
+            Class::UniPc(config) => config.table(&run),
+            Class::Deis(config) => config.table(&run),
+            Class::Lcm(config) => config.table(&run),
+            Class::Tcd(config) => config.table(&run),
+            Class::FlowEuler(config) => config.table(&run),
         }?;
         table.check_finite(&self.keys.class)?;
         Ok(table)

@@ -18,12 +18,10 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
-        Ok(Self { clip: read_clip(keys)?, set_alpha_to_one: keys.bool("set_alpha_to_one", true)? })
+        Ok(Self { clip: read_clip(keys, true)?, set_alpha_to_one: keys.bool("set_alpha_to_one", true)? })
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        run.refuse("timesteps", run.options.timesteps.is_some())?;
-        run.refuse("sigmas", run.options.sigmas.is_some())?;
         let timesteps = spacing::timesteps(run.common, run.num_inference_steps, true);
         // Not the list's next entry: diffusers goes back by this much, whatever the spacing.
         let stride = (run.common.num_train_timesteps / run.num_inference_steps) as f64;
@@ -45,16 +43,13 @@ impl Config {
             let variance = beta_bar_prev / beta_bar * (1.0 - alpha_bar / alpha_bar_prev);
             let sigma = run.options.eta * variance.sqrt();
             Ok(Step {
-                timestep: t,
-                input_scale: 1.0,
                 x0,
                 clip: self.clip,
                 prev_sample: Terms::X0 * alpha_bar_prev.sqrt()
                     + epsilon * (beta_bar_prev - sigma * sigma).sqrt()
                     + Terms::NOISE * sigma,
-                history: Terms::HISTORY,
                 draws_noise: run.options.eta > 0.0,
-                forward: (signal, noise),
+                ..Step::at(t, (signal, noise))
             })
         })
     }

@@ -7,9 +7,10 @@
 //! x_s = √ᾱ_s·β/(1−ᾱ_t) · x̂_0  +  √α·(1−ᾱ_s)/(1−ᾱ_t) · x_t  +  σ_t·z
 //! ```
 //!
-//! with σ_t² = β̃ = (1−ᾱ_s)/(1−ᾱ_t)·β ("fixed_small") or σ_t² = β ("fixed_large").
+//! with σ_t² = β̃ = (1−ᾱ_s)/(1−ᾱ_t)·β ("fixed_small"), σ_t² = β ("fixed_large"), or a variance that the network has learned
+//! (Nichol and Dhariwal 2021, arXiv 2102.09672).
 
-use super::{Clip, Error, Step, Table, Terms, keys::Keys, spacing, table::Run};
+use super::{Clip, Error, LearnedVariance, Step, Table, Terms, keys::Keys, spacing, table::Run};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
@@ -21,30 +22,30 @@ pub(super) struct Config {
 enum VarianceType {
     FixedSmall,
     FixedLarge,
+    FixedLargeLog,
+    Learned,
+    LearnedRange,
 }
 
 impl Config {
     pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
-        // Not here: "fixed_large_log", whose standard deviation in diffusers is the root of a negative number, and the
-        // learned types, for which the network has twice the channels.
         let variance_types = &[
             ("fixed_small", VarianceType::FixedSmall),
             ("fixed_small_log", VarianceType::FixedSmall),
             ("fixed_large", VarianceType::FixedLarge),
+            ("fixed_large_log", VarianceType::FixedLargeLog),
+            ("learned", VarianceType::Learned),
+            ("learned_range", VarianceType::LearnedRange),
         ];
         Ok(Self {
             variance_type: keys.choice("variance_type", VarianceType::FixedSmall, variance_types)?,
-            clip: read_clip(keys)?,
+            clip: read_clip(keys, true)?,
         })
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        run.refuse("sigmas", run.options.sigmas.is_some())?;
-        let timesteps = match &run.options.timesteps {
-            Some(custom) => {
-                spacing::check_custom_timesteps(custom, run.common)?;
-                custom.clone()
-            }
+        let timesteps = match run.custom_timesteps()? {
+            Some(custom) => custom,
             None => spacing::timesteps(run.common, run.num_inference_steps, true),
         };
         let following = timesteps.clone();
@@ -57,36 +58,39 @@ impl Config {
             // In f32 as the library has it: near t = 0 what is left of 1 − α is the rounding of α.
             let alpha = f64::from(alpha_bar as f32 / alpha_bar_prev as f32);
             let (beta, beta_bar, beta_bar_prev) = (1.0 - alpha, 1.0 - alpha_bar, 1.0 - alpha_bar_prev);
-            let variance = match self.variance_type {
-                VarianceType::FixedSmall => (beta_bar_prev / beta_bar * beta).max(1e-20),
-                VarianceType::FixedLarge => beta.max(1e-20),
+            let posterior_variance = (beta_bar_prev / beta_bar * beta).max(1e-20);
+            let (sigma, learned_variance) = match self.variance_type {
+                VarianceType::FixedSmall => (posterior_variance.sqrt(), None),
+                VarianceType::FixedLarge => (beta.max(1e-20).sqrt(), None),
+                // The root of a negative number, in diffusers too.
+                VarianceType::FixedLargeLog => (libm::log(beta).sqrt(), None),
+                VarianceType::Learned => (1.0, Some(LearnedVariance::Learned)),
+                VarianceType::LearnedRange => {
+                    let (min_log, max_log) = (libm::log(posterior_variance), libm::log(beta));
+                    (1.0, Some(LearnedVariance::LearnedRange { min_log, max_log }))
+                }
             };
-            let draws_noise = t > 0.0;
-            let sigma = if draws_noise { variance.sqrt() } else { 0.0 };
-            Ok(Step {
-                timestep: t,
-                input_scale: 1.0,
+            let mean = Terms::X0 * (alpha_bar_prev.sqrt() * beta / beta_bar)
+                + Terms::SAMPLE * (alpha.sqrt() * beta_bar_prev / beta_bar);
+            let step = Step {
                 x0: run.common.prediction_type.x0(alpha_bar.sqrt(), beta_bar.sqrt()),
                 clip: self.clip,
-                prev_sample: Terms::X0 * (alpha_bar_prev.sqrt() * beta / beta_bar)
-                    + Terms::SAMPLE * (alpha.sqrt() * beta_bar_prev / beta_bar)
-                    + Terms::NOISE * sigma,
-                history: Terms::HISTORY,
-                draws_noise,
-                forward: (alpha_bar.sqrt(), beta_bar.sqrt()),
+                prev_sample: mean,
+                ..Step::at(t, (alpha_bar.sqrt(), beta_bar.sqrt()))
+            };
+            Ok(match t > 0.0 {
+                true => Step { prev_sample: mean + Terms::NOISE * sigma, draws_noise: true, learned_variance, ..step },
+                false => step,
             })
         })
     }
 }
 
 /// `thresholding` and `clip_sample`, of which the former wins.
-pub(super) fn read_clip(keys: &Keys) -> Result<Clip, Error> {
-    let range = keys.f64("clip_sample_range", 1.0)?;
-    if !(0.0..f64::INFINITY).contains(&range) {
-        return Err(keys.unsupported("clip_sample_range", range, "finite numbers that are not negative"));
-    }
+pub(super) fn read_clip(keys: &Keys, clips_by_default: bool) -> Result<Clip, Error> {
+    let range = keys.clip_sample_range()?;
     match read_threshold(keys)? {
-        Clip::None if keys.bool("clip_sample", true)? => Ok(Clip::Range(range)),
+        Clip::None if keys.bool("clip_sample", clips_by_default)? => Ok(Clip::Range(range)),
         threshold => Ok(threshold),
     }
 }

@@ -42,12 +42,14 @@ pub enum Error {
         supported: String,
     },
     /// A number of steps that this schedule cannot be divided into.
-    #[error("num_inference_steps is {num_inference_steps}, {class} takes 1 to {most} here")]
+    #[error("num_inference_steps is {num_inference_steps}, {class} takes {least} to {most} here")]
     NumInferenceSteps {
         /// What was asked.
         num_inference_steps: usize,
         /// The class of the config.
         class: String,
+        /// The smallest number that works.
+        least: usize,
         /// The largest number that works.
         most: usize,
     },

@@ -9,9 +9,10 @@
 //! ```
 
 use super::{
-    Clip, Error, Step, Table, Terms,
-    config::{PredictionType, TimestepSpacing},
+    Error, Step, Table, Terms,
+    config::PredictionType,
     keys::Keys,
+    sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas},
     spacing::{self, SigmaSpacing},
     table::Run,
 };
@@ -20,36 +21,24 @@ use super::{
 pub(super) struct Config {
     sigma_spacing: Option<SigmaSpacing>,
     log_linear: bool,
-    sigma_min: Option<f64>,
-    sigma_max: Option<f64>,
     final_sigma_is_zero: bool,
     continuous: bool,
 }
 
 impl Config {
     pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
-        let positive = |key| match keys.optional_f64(key)? {
-            Some(sigma) if !(sigma > 0.0 && sigma.is_finite()) => {
-                Err(keys.unsupported(key, sigma, "null, or finite numbers above 0"))
-            }
-            sigma => Ok(sigma),
-        };
         Ok(Self {
-            sigma_spacing: read_sigma_spacing(keys)?,
+            sigma_spacing: SigmaSpacing::read(keys)?,
             log_linear: keys.choice("interpolation_type", false, &[("linear", false), ("log_linear", true)])?,
-            sigma_min: positive("sigma_min")?,
-            sigma_max: positive("sigma_max")?,
-            final_sigma_is_zero: read_final_sigma_is_zero(keys)?,
+            final_sigma_is_zero: keys.final_sigma_is_zero()?,
             continuous: keys.choice("timestep_type", false, &[("discrete", false), ("continuous", true)])?,
         })
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let options = run.options;
-        let (mut timesteps, sigmas) = self.timesteps_and_sigmas(run)?;
-        // Timesteps, like σ, are f32 in diffusers.
-        timesteps.iter_mut().for_each(|t| *t = f64::from(*t as f32));
-        let sigmas: Vec<f64> = sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect();
+        let (timesteps, sigmas) = self.timesteps_and_sigmas(run)?;
+        let (mut timesteps, sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
         if self.continuous && run.common.prediction_type == PredictionType::VPrediction {
             timesteps = sigmas.iter().take(timesteps.len()).map(|&s| f64::from(0.25 * libm::logf(s as f32))).collect();
         }
@@ -63,14 +52,11 @@ impl Config {
             let x = Terms::SAMPLE + Terms::NOISE * churn;
             let x0 = predict_x0(run.common.prediction_type, x, sigma, sigma_hat);
             Ok(Step {
-                timestep,
-                input_scale: 1.0 / (sigma * sigma + 1.0).sqrt(),
+                input_scale: input_scale(sigma),
                 x0: (x0.sample, x0.model_output),
-                clip: Clip::None,
                 prev_sample: x + (x - x0) * ((sigma_next - sigma_hat) / sigma_hat),
-                history: Terms::HISTORY,
                 draws_noise: gamma > 0.0,
-                forward: (1.0, sigma),
+                ..Step::at(timestep, (1.0, sigma))
             })
         })
     }
@@ -78,77 +64,29 @@ impl Config {
     /// The timesteps, and σ for each of them with the final one.
     fn timesteps_and_sigmas(&self, run: &Run) -> Result<(Vec<f64>, Vec<f64>), Error> {
         let train_sigmas = run.noise_schedule.sigmas();
-        if let Some(custom) = &run.options.sigmas {
-            let visited = &custom[..custom.len() - 1];
-            return Ok((spacing::timesteps_of_sigmas(visited, &train_sigmas), custom.clone()));
+        if let Some(custom) = run.custom_sigmas(1)? {
+            let visited = &custom[..run.num_inference_steps];
+            return Ok((spacing::timesteps_of_sigmas(visited, &train_sigmas), custom.to_vec()));
         }
-        let n = run.num_inference_steps;
-        let mut timesteps = match &run.options.timesteps {
-            Some(custom) => {
-                run.refuse("timesteps", self.sigma_spacing.is_some() || self.log_linear || self.continuous)?;
-                spacing::check_custom_timesteps(custom, run.common)?;
-                custom.clone()
-            }
-            None => spacing::timesteps(run.common, n, false),
-        };
+        run.refuse("timesteps", run.options.timesteps.is_some() && (self.log_linear || self.continuous))?;
         let (Some(&smallest), Some(&largest)) = (train_sigmas.first(), train_sigmas.last()) else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let mut sigmas: Vec<f64> = match self.log_linear {
-            false => timesteps.iter().map(|&t| spacing::interpolate(f64::from(t as f32), &train_sigmas)).collect(),
-            // One more than there are steps, so that the final σ appended below is never reached.
-            true => spacing::linspace_f32(libm::logf(largest), libm::logf(smallest), n + 1)
-                .into_iter()
-                .map(|log| f64::from(libm::expf(log)))
-                .collect(),
+        let n = run.num_inference_steps;
+        let (timesteps, mut sigmas) = match (self.log_linear, self.sigma_spacing) {
+            (false, sigma_spacing) => timesteps_and_sigmas(run, sigma_spacing)?,
+            (true, None) => {
+                // One more than there are steps, so that the final σ appended below is never reached.
+                let logs = spacing::linspace_f32(libm::logf(largest), libm::logf(smallest), n + 1);
+                let sigmas = logs.into_iter().map(|log| f64::from(libm::expf(log))).collect();
+                (spacing::timesteps(run.common, n, false), sigmas)
+            }
+            (true, Some(sigma_spacing)) => {
+                let sigmas = sigma_spacing.sigmas(f64::from(largest), f64::from(smallest), n);
+                (spacing::timesteps_of_sigmas(&sigmas, &train_sigmas), sigmas)
+            }
         };
-        if let (Some(spacing), Some(&first), Some(&last)) = (self.sigma_spacing, sigmas.first(), sigmas.last()) {
-            sigmas = spacing.sigmas(self.sigma_max.unwrap_or(first), self.sigma_min.unwrap_or(last), n);
-            timesteps = spacing::timesteps_of_sigmas(&sigmas, &train_sigmas);
-        }
         sigmas.push(if self.final_sigma_is_zero { 0.0 } else { f64::from(smallest) });
         Ok((timesteps, sigmas))
-    }
-}
-
-/// `use_karras_sigmas` and its rivals, at most one of them.
-pub(super) fn read_sigma_spacing(keys: &Keys) -> Result<Option<SigmaSpacing>, Error> {
-    let mut chosen = None;
-    for (key, spacing) in [
-        ("use_karras_sigmas", SigmaSpacing::Karras),
-        ("use_exponential_sigmas", SigmaSpacing::Exponential),
-        ("use_beta_sigmas", SigmaSpacing::Beta),
-    ] {
-        if keys.bool(key, false)? && chosen.replace(spacing).is_some() {
-            return Err(keys.unsupported(key, true, "only one use_*_sigmas at a time"));
-        }
-    }
-    Ok(chosen)
-}
-
-/// `final_sigmas_type`.
-pub(super) fn read_final_sigma_is_zero(keys: &Keys) -> Result<bool, Error> {
-    keys.choice("final_sigmas_type", true, &[("zero", true), ("sigma_min", false)])
-}
-
-/// The standard deviation of x_T. With "leading" spacing, which does not start at the end of the schedule, diffusers
-/// counts the image's own variance in.
-pub(super) fn init_noise_sigma(run: &Run, sigmas: &[f64]) -> f64 {
-    let largest = sigmas.iter().copied().fold(0.0, f64::max);
-    match run.common.timestep_spacing {
-        TimestepSpacing::Linspace | TimestepSpacing::Trailing => largest,
-        TimestepSpacing::Leading => (largest * largest + 1.0).sqrt(),
-    }
-}
-
-/// x̂_0 where x = x_0 + σ̂·ε, from a network that saw x/√(σ²+1).
-///
-/// For v-prediction diffusers scales with σ even where x was churned up to σ̂.
-pub(super) fn predict_x0(prediction_type: PredictionType, x: Terms, sigma: f64, sigma_hat: f64) -> Terms {
-    let variance = sigma * sigma + 1.0;
-    match prediction_type {
-        PredictionType::Epsilon | PredictionType::FlowPrediction => x - Terms::MODEL_OUTPUT * sigma_hat,
-        PredictionType::Sample => Terms::MODEL_OUTPUT,
-        PredictionType::VPrediction => x * (1.0 / variance) - Terms::MODEL_OUTPUT * (sigma / variance.sqrt()),
     }
 }

@@ -9,22 +9,15 @@
 //! ```
 
 use super::{
-    Clip, Error, Step, Table, Terms,
-    euler::{init_noise_sigma, predict_x0},
-    spacing,
+    Error, Step, Table, Terms,
+    sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas},
     table::Run,
 };
 
 pub(super) fn table(run: &Run) -> Result<Table, Error> {
-    run.refuse("timesteps", run.options.timesteps.is_some())?;
-    run.refuse("sigmas", run.options.sigmas.is_some())?;
-    // Timesteps and σ are f32 in diffusers.
-    let to_f32 = |value: f64| f64::from(value as f32);
-    let timesteps: Vec<f64> =
-        spacing::timesteps(run.common, run.num_inference_steps, false).into_iter().map(to_f32).collect();
-    let train_sigmas = run.noise_schedule.sigmas();
-    let visited = timesteps.iter().map(|&t| to_f32(spacing::interpolate(t, &train_sigmas)));
-    let sigmas: Vec<f64> = visited.chain([0.0]).collect();
+    let (timesteps, mut sigmas) = timesteps_and_sigmas(run, None)?;
+    sigmas.push(0.0);
+    let (timesteps, sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
 
     let levels = sigmas.clone();
     run.table(timesteps, sigmas, init_noise_sigma(run, &levels), |i, timestep| {
@@ -34,14 +27,11 @@ pub(super) fn table(run: &Run) -> Result<Table, Error> {
         let x = Terms::SAMPLE;
         let x0 = predict_x0(run.common.prediction_type, x, sigma, sigma);
         Ok(Step {
-            timestep,
-            input_scale: 1.0 / (sigma * sigma + 1.0).sqrt(),
+            input_scale: input_scale(sigma),
             x0: (x0.sample, x0.model_output),
-            clip: Clip::None,
             prev_sample: x + (x - x0) * ((sigma_down - sigma) / sigma) + Terms::NOISE * variance_up.sqrt(),
-            history: Terms::HISTORY,
             draws_noise: true,
-            forward: (1.0, sigma),
+            ..Step::at(timestep, (1.0, sigma))
         })
     })
 }

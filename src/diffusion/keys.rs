@@ -9,17 +9,16 @@ use super::Error;
 pub(super) struct Keys {
     pub(super) class: String,
     map: Map<String, Value>,
+    /// Keys that only [`rewrite`](Self::rewrite) set.
+    added: Vec<&'static str>,
 }
 
 impl Keys {
-    /// Sets `key` as if the file had held it.
-    pub(super) fn set(&mut self, key: &str, value: Value) {
-        self.map.insert(key.to_owned(), value);
-    }
-
-    /// The value of `key` as the file holds it.
-    pub(super) fn stored(&self, key: &str) -> Option<&Value> {
-        self.map.get(key)
+    /// Sets `key` as a pipeline does when it is built. Where the file did not hold it, another class will not see it.
+    pub(super) fn rewrite(&mut self, key: &'static str, value: Value) {
+        if self.map.insert(key.to_owned(), value).is_none() {
+            self.added.push(key);
+        }
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
@@ -29,19 +28,23 @@ impl Keys {
             Err(error) => return Err(Error::Json(error.to_string())),
         };
         match map.get("_class_name") {
-            Some(Value::String(class)) => Ok(Self { class: class.clone(), map }),
+            Some(Value::String(class)) => Ok(Self { class: class.clone(), map, added: Vec::new() }),
             _ => Err(Error::NoClassName),
         }
     }
 
     /// The same keys, read for another class.
     pub(super) fn for_class(&self, class: &str) -> Self {
-        Self { class: class.to_owned(), map: self.map.clone() }
+        let mut map = self.map.clone();
+        map.retain(|key, _| !self.added.iter().any(|added| added == key));
+        Self { class: class.to_owned(), map, added: Vec::new() }
     }
 
+    /// `null` is Python's `None`, and as false.
     pub(super) fn bool(&self, key: &'static str, default: bool) -> Result<bool, Error> {
         match self.map.get(key) {
             None => Ok(default),
+            Some(Value::Null) => Ok(false),
             Some(Value::Bool(value)) => Ok(*value),
             Some(other) => Err(wrong_type(key, "true or false", other)),
         }
@@ -58,6 +61,30 @@ impl Keys {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(_) => self.f64(key, 0.0).map(Some),
+        }
+    }
+
+    /// A number above zero, and finite.
+    pub(super) fn positive(&self, key: &'static str) -> Result<Option<f64>, Error> {
+        match self.optional_f64(key)? {
+            Some(value) if !(value > 0.0 && value.is_finite()) => {
+                Err(self.unsupported(key, value, "null, or finite numbers above 0"))
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// As [`integer`](Self::integer), or `null`.
+    pub(super) fn optional_integer(
+        &self,
+        key: &'static str,
+        default: Option<i64>,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Result<Option<i64>, Error> {
+        match self.map.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.integer(key, 0, range).map(Some),
         }
     }
 
@@ -101,6 +128,19 @@ impl Keys {
             let supported: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
             self.unsupported(key, name, supported.join(", "))
         })
+    }
+
+    /// `clip_sample_range`.
+    pub(super) fn clip_sample_range(&self) -> Result<f64, Error> {
+        match self.f64("clip_sample_range", 1.0)? {
+            range if (0.0..f64::INFINITY).contains(&range) => Ok(range),
+            range => Err(self.unsupported("clip_sample_range", range, "finite numbers that are not negative")),
+        }
+    }
+
+    /// `final_sigmas_type`: whether the last step ends on σ = 0 rather than on the smallest of the schedule.
+    pub(super) fn final_sigma_is_zero(&self) -> Result<bool, Error> {
+        self.choice("final_sigmas_type", true, &[("zero", true), ("sigma_min", false)])
     }
 
     pub(super) fn unsupported(&self, key: &'static str, value: impl ToString, supported: impl Into<String>) -> Error {

@@ -10,25 +10,45 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `config` | `scheduler_config.json`, and diffusers' `from_config` between classes |
+//! | `solver` | the solvers by name |
+//! | `config`, `keys` | `scheduler_config.json`, and diffusers' `from_config` between classes |
 //! | `schedule` | β_t and ᾱ_t, the forward process |
 //! | `spacing` | which timesteps and σ a run visits |
 //! | `table` | what a step is, and its plain execution |
-//! | `ddpm`, `ddim`, `euler`, `euler_ancestral`, `dpmpp` | a solver each: the equation, then the coefficients |
+//! | `sigma_space` | what solvers share that hold x_0 + σ·ε: `euler`, `euler_ancestral`, `lms`, `heun`, `dpm2` |
+//! | `lambda_space` | what solvers share that integrate over λ: `dpmpp_2m`, `dpmpp_2s` (both of `dpmpp`), `unipc`, `deis` |
+//! | `consistency` | what `lcm` and `tcd` share |
+//! | the solvers just named, `ddpm`, `ddim`, `pndm`, `flow_euler` | the equation, then the coefficients |
 
 mod config;
+mod consistency;
 mod ddim;
 mod ddpm;
+mod deis;
+mod dpm2;
 mod dpmpp;
+mod dpmpp_2m;
+mod dpmpp_2s;
 mod error;
 mod euler;
 mod euler_ancestral;
+mod flow_euler;
+mod heun;
 mod keys;
+mod lambda_space;
+mod lcm;
+mod lms;
+mod pndm;
 mod schedule;
+mod sigma_space;
+mod solver;
 mod spacing;
 mod table;
+mod tcd;
+mod unipc;
 
-pub use config::{SchedulerConfig, Solver};
+pub use config::SchedulerConfig;
 pub use error::Error;
 pub use schedule::{NoiseSchedule, velocity};
-pub use table::{Applied, Clip, HISTORY, Step, StepOptions, Table, Terms};
+pub use solver::Solver;
+pub use table::{Applied, Clip, HISTORY, LearnedVariance, Step, StepOptions, Table, Terms};

@@ -11,6 +11,8 @@ pub(super) enum Betas {
     Linear { start: f64, end: f64 },
     ScaledLinear { start: f64, end: f64 },
     SquaredCosCapV2,
+    Exp,
+    Laplace,
     Sigmoid { start: f64, end: f64 },
     Trained(Vec<f64>),
 }
@@ -22,9 +24,11 @@ impl Betas {
             Linear,
             ScaledLinear,
             SquaredCosCapV2,
+            Exp,
+            Laplace,
             Sigmoid,
         }
-        use Name::{Linear, ScaledLinear, Sigmoid, SquaredCosCapV2};
+        use Name::{Exp, Laplace, Linear, ScaledLinear, Sigmoid, SquaredCosCapV2};
 
         let in_unit_interval = |key, value: f64| match (0.0..=1.0).contains(&value) {
             true => Ok(value),
@@ -37,21 +41,35 @@ impl Betas {
                 .collect::<Result<_, _>>()
                 .map(Self::Trained);
         }
+        let all = [
+            ("linear", Linear),
+            ("scaled_linear", ScaledLinear),
+            ("squaredcos_cap_v2", SquaredCosCapV2),
+            ("exp", Exp),
+            ("laplace", Laplace),
+            ("sigmoid", Sigmoid),
+        ];
         let names: &[(&str, Name)] = match solver {
-            Solver::Ddpm => &[
-                ("linear", Linear),
-                ("scaled_linear", ScaledLinear),
-                ("squaredcos_cap_v2", SquaredCosCapV2),
-                ("sigmoid", Sigmoid),
-            ],
-            _ => &[("linear", Linear), ("scaled_linear", ScaledLinear), ("squaredcos_cap_v2", SquaredCosCapV2)],
+            Solver::Ddpm => &[all[0], all[1], all[2], all[4], all[5]],
+            Solver::Heun => &all[..4],
+            _ => &all[..3],
         };
-        let start = in_unit_interval("beta_start", keys.f64("beta_start", 1e-4)?)?;
-        let end = in_unit_interval("beta_end", keys.f64("beta_end", 0.02)?)?;
-        Ok(match keys.choice("beta_schedule", Linear, names)? {
+        let (default_start, default_end) = match solver {
+            Solver::Heun | Solver::Dpm2 | Solver::Lcm | Solver::Tcd => (0.00085, 0.012),
+            _ => (1e-4, 0.02),
+        };
+        let default_name = match solver {
+            Solver::Lcm | Solver::Tcd => ScaledLinear,
+            _ => Linear,
+        };
+        let start = in_unit_interval("beta_start", keys.f64("beta_start", default_start)?)?;
+        let end = in_unit_interval("beta_end", keys.f64("beta_end", default_end)?)?;
+        Ok(match keys.choice("beta_schedule", default_name, names)? {
             Linear => Self::Linear { start, end },
             ScaledLinear => Self::ScaledLinear { start, end },
             SquaredCosCapV2 => Self::SquaredCosCapV2,
+            Exp => Self::Exp,
+            Laplace => Self::Laplace,
             Sigmoid => Self::Sigmoid { start, end },
         })
     }
@@ -64,14 +82,17 @@ impl Betas {
                 root.into_iter().map(|root| root * root).collect()
             }
             // Nichol and Dhariwal 2021, arXiv 2102.09672, equation 17.
-            Self::SquaredCosCapV2 => {
-                let alpha_bar = |i: usize| {
-                    let fraction = i as f64 / num_train_timesteps as f64;
-                    let cos = libm::cos((fraction + 0.008) / 1.008 * std::f64::consts::PI / 2.0);
-                    cos * cos
-                };
-                (0..num_train_timesteps).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
-            }
+            Self::SquaredCosCapV2 => betas_of_alpha_bar(num_train_timesteps, |t| {
+                let cos = libm::cos((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0);
+                cos * cos
+            }),
+            Self::Exp => betas_of_alpha_bar(num_train_timesteps, |t| libm::exp(-12.0 * t)),
+            // log(ᾱ/(1−ᾱ)) follows the Laplace distribution: Hang et al. 2024, arXiv 2407.03297.
+            Self::Laplace => betas_of_alpha_bar(num_train_timesteps, |t| {
+                let log_snr = -0.5 * (0.5 - t).signum() * libm::log(1.0 - 2.0 * (0.5 - t).abs() + 1e-6);
+                let snr = libm::exp(log_snr);
+                (snr / (1.0 + snr)).sqrt()
+            }),
             Self::Sigmoid { start, end } => linspace_f32(-6.0, 6.0, num_train_timesteps)
                 .into_iter()
                 .map(|x| 1.0 / (1.0 + libm::expf(-x)) * (end - start) as f32 + *start as f32)
@@ -79,6 +100,12 @@ impl Betas {
             Self::Trained(betas) => betas.iter().map(|&beta| beta as f32).collect(),
         }
     }
+}
+
+/// β_t from ᾱ as a function of t/T: 1 − ᾱ_{t+1}/ᾱ_t, at most 0.999.
+fn betas_of_alpha_bar(num_train_timesteps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
+    let at = |i: usize| alpha_bar(i as f64 / num_train_timesteps as f64);
+    (0..num_train_timesteps).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32).collect()
 }
 
 /// β_t and ᾱ_t for t = 0 … T−1.

@@ -6,6 +6,7 @@
 use super::{
     Error,
     config::{Common, TimestepSpacing},
+    keys::Keys,
 };
 
 /// `numpy.linspace(start, stop, n)`.
@@ -39,8 +40,8 @@ fn arange_down(start: f64, step: f64) -> Vec<f64> {
     (0..n).map(|i| start + i as f64 * difference).collect()
 }
 
-/// The timesteps of a run in classes that divide T by the number of steps: DDPM, DDIM and the Euler family. Those of
-/// the former two are rounded (half to even), those of the latter may be fractions.
+/// The timesteps of a run in classes that divide T by the number of steps: DDPM, DDIM, PNDM and those of σ-space. Those
+/// of the former three are rounded (half to even), those of the latter may be fractions.
 pub(super) fn timesteps(common: &Common, n: usize, rounded: bool) -> Vec<f64> {
     let train = common.num_train_timesteps;
     match common.timestep_spacing {
@@ -93,8 +94,16 @@ pub(super) fn interpolate(x: f64, values: &[f32]) -> f64 {
 }
 
 /// σ replaced by an even progression of something else.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct SigmaSpacing {
+    progression: Progression,
+    /// `sigma_min` and `sigma_max`, in place of the ends of the schedule.
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SigmaSpacing {
+pub(super) enum Progression {
     /// `use_karras_sigmas`: even in σ^(1/7). Karras et al. 2022, arXiv 2206.00364, equation 5.
     Karras,
     /// `use_exponential_sigmas`: even in log σ.
@@ -104,16 +113,39 @@ pub(super) enum SigmaSpacing {
 }
 
 impl SigmaSpacing {
-    /// `n` values of σ, from `max` down to `min`.
+    /// `use_karras_sigmas` and its rivals, at most one of them.
+    pub(super) fn read(keys: &Keys) -> Result<Option<Self>, Error> {
+        let (min, max) = (keys.positive("sigma_min")?, keys.positive("sigma_max")?);
+        let mut chosen = None;
+        for (key, progression) in [
+            ("use_karras_sigmas", Progression::Karras),
+            ("use_exponential_sigmas", Progression::Exponential),
+            ("use_beta_sigmas", Progression::Beta),
+        ] {
+            if keys.bool(key, false)? && chosen.replace(Self { progression, min, max }).is_some() {
+                return Err(keys.unsupported(key, true, "only one use_*_sigmas at a time"));
+            }
+        }
+        Ok(chosen)
+    }
+
+    pub(super) fn is_karras(self) -> bool {
+        self.progression == Progression::Karras
+    }
+
+    /// `n` values of σ, from the schedule's `max` down to its `min`.
     pub(super) fn sigmas(self, max: f64, min: f64, n: usize) -> Vec<f64> {
-        match self {
-            Self::Karras => {
+        let (max, min) = (self.max.unwrap_or(max), self.min.unwrap_or(min));
+        match self.progression {
+            Progression::Karras => {
                 const RHO: f64 = 7.0;
                 let (max, min) = (libm::pow(max, 1.0 / RHO), libm::pow(min, 1.0 / RHO));
                 linspace(0.0, 1.0, n).into_iter().map(|ramp| libm::pow(max + ramp * (min - max), RHO)).collect()
             }
-            Self::Exponential => linspace(libm::log(max), libm::log(min), n).into_iter().map(libm::exp).collect(),
-            Self::Beta => linspace(0.0, 1.0, n)
+            Progression::Exponential => {
+                linspace(libm::log(max), libm::log(min), n).into_iter().map(libm::exp).collect()
+            }
+            Progression::Beta => linspace(0.0, 1.0, n)
                 .into_iter()
                 .map(|ramp| min + beta_quantile(1.0 - ramp, 0.6) * (max - min))
                 .collect(),
@@ -135,6 +167,88 @@ pub(super) fn timesteps_of_sigmas(sigmas: &[f64], train_sigmas: &[f32]) -> Vec<f
         (1.0 - weight) * low as f64 + weight * (low + 1) as f64
     };
     sigmas.iter().map(|&sigma| timestep(sigma)).collect()
+}
+
+/// As [`timesteps_of_sigmas`], from σ in f32 and in its arithmetic.
+pub(super) fn timesteps_of_sigmas_f32(sigmas: &[f32], train_sigmas: &[f32]) -> Vec<f64> {
+    let logs: Vec<f32> = train_sigmas.iter().map(|&sigma| log_f32(sigma)).collect();
+    let timestep = |sigma: f32| {
+        let log = log_f32(sigma.max(1e-10));
+        let low = logs.iter().rposition(|&below| below <= log).unwrap_or(0).min(logs.len().saturating_sub(2));
+        let (Some(&below), Some(&above)) = (logs.get(low), logs.get(low + 1)) else { return 0.0 };
+        let weight = ((below - log) / (below - above)).clamp(0.0, 1.0);
+        f64::from(1.0 - weight) * low as f64 + f64::from(weight) * (low + 1) as f64
+    };
+    sigmas.iter().map(|&sigma| timestep(sigma)).collect()
+}
+
+/// How rectified flow bends its even σ towards the noisy end: Esser et al. 2024, arXiv 2403.03206, section 5.3.2.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FlowShift {
+    factor: f64,
+    dynamic: Option<Dynamic>,
+}
+
+/// `use_dynamic_shifting`: by a μ that the caller derives from the picture's size (`time_shift_type`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Dynamic {
+    /// The factor is e^μ.
+    Exponential,
+    /// The factor is μ.
+    Linear,
+}
+
+impl FlowShift {
+    /// `key` is what a class calls its static factor.
+    pub(super) fn read(keys: &Keys, key: &'static str) -> Result<Self, Error> {
+        let factor = keys.f64(key, 1.0)?;
+        if !(factor > 0.0 && factor.is_finite()) {
+            return Err(keys.unsupported(key, factor, "finite numbers above 0"));
+        }
+        let types = [("exponential", Dynamic::Exponential), ("linear", Dynamic::Linear)];
+        let dynamic = keys.choice("time_shift_type", Dynamic::Exponential, &types)?;
+        Ok(Self { factor, dynamic: keys.bool("use_dynamic_shifting", false)?.then_some(dynamic) })
+    }
+
+    /// The factor of a run, in classes that need μ for dynamic shifting and pass it over otherwise.
+    pub(super) fn factor(self, mu: Option<f64>) -> Result<f64, Error> {
+        match (self.dynamic, mu) {
+            (None, _) => Ok(self.factor),
+            (Some(Dynamic::Exponential), Some(mu)) => Ok(libm::exp(mu)),
+            (Some(Dynamic::Linear), Some(mu)) => Ok(mu),
+            (Some(_), None) => Err(Error::Option {
+                option: "mu",
+                value: "not given".to_owned(),
+                expected: "use_dynamic_shifting needs it".to_owned(),
+            }),
+        }
+    }
+
+    /// Likewise in classes that shift dynamically only if μ is given, and then only exponentially.
+    pub(super) fn exponential_factor(self, mu: Option<f64>) -> Result<f64, Error> {
+        match (self.dynamic, mu) {
+            (_, None) => Ok(self.factor),
+            (Some(Dynamic::Exponential), Some(mu)) => Ok(libm::exp(mu)),
+            (_, Some(mu)) => Err(Error::Option {
+                option: "mu",
+                value: mu.to_string(),
+                expected: "it needs use_dynamic_shifting and a time_shift_type of \"exponential\"".to_owned(),
+            }),
+        }
+    }
+}
+
+/// σ bent by a factor.
+pub(super) fn flow_shift(sigma: f64, factor: f64) -> f64 {
+    factor * sigma / (1.0 + (factor - 1.0) * sigma)
+}
+
+/// σ stretched so that the last is `terminal` (`shift_terminal`; zero is none, in diffusers too).
+pub(super) fn stretch_to_terminal(sigmas: &mut [f64], terminal: Option<f64>) {
+    if let (Some(terminal), Some(&last)) = (terminal.filter(|&terminal| terminal != 0.0), sigmas.last()) {
+        let scale = (1.0 - last) / (1.0 - terminal);
+        sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
+    }
 }
 
 /// `numpy.log` of an f32 array on x86: not the nearest number, but a rational approximation up to four units in the
@@ -196,17 +310,4 @@ fn regularised_incomplete_beta(x: f64, a: f64) -> f64 {
         }
     }
     front * fraction
-}
-
-/// Timesteps that a user gives in place of a spacing: whole numbers of training timesteps.
-pub(super) fn check_custom_timesteps(timesteps: &[f64], common: &Common) -> Result<(), Error> {
-    let range = 0.0..common.num_train_timesteps as f64;
-    match timesteps.iter().find(|&t| !range.contains(t) || t.fract() != 0.0) {
-        None => Ok(()),
-        Some(t) => Err(Error::Option {
-            option: "timesteps",
-            value: t.to_string(),
-            expected: format!("give whole numbers below num_train_timesteps = {}", common.num_train_timesteps),
-        }),
-    }
 }

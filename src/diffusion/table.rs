@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Error, NoiseSchedule, config::Common};
 
 /// How many tensors of earlier steps a solver may keep.
-pub const HISTORY: usize = 4;
+pub const HISTORY: usize = 5;
 
 /// A linear combination of what a step has at hand; each tensor has the sample's shape.
 ///
@@ -49,6 +49,15 @@ impl Terms {
         }
         slots
     };
+
+    /// The history after `newest` has moved into slot 0 and those behind it one back, `kept` slots in all.
+    pub(super) fn pushed(newest: Self, kept: usize) -> [Self; HISTORY] {
+        std::array::from_fn(|slot| match slot {
+            _ if slot >= kept => Self::HISTORY[slot],
+            0 => newest,
+            _ => Self::HISTORY[slot - 1],
+        })
+    }
 
     fn zip(self, other: Self, f: impl Fn(f64, f64) -> f64) -> Self {
         Self {
@@ -107,6 +116,36 @@ pub enum Clip {
     },
 }
 
+/// How the second half of the network's channels becomes the standard deviation of a step's noise, where a model has
+/// learned it (`variance_type`). v is that half, element by element.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnedVariance {
+    /// v is the variance itself: √v.
+    Learned,
+    /// v lies between −1 and 1 and interpolates between two logarithms of the variance: exp(½·(f·max + (1−f)·min)),
+    /// f = (v+1)/2. Nichol and Dhariwal 2021, arXiv 2102.09672, equation 15.
+    LearnedRange {
+        /// log β̃_t, the posterior's variance.
+        min_log: f64,
+        /// log β_t.
+        max_log: f64,
+    },
+}
+
+impl LearnedVariance {
+    /// The standard deviation.
+    pub fn std(self, v: f64) -> f64 {
+        match self {
+            Self::Learned => v.sqrt(),
+            Self::LearnedRange { min_log, max_log } => {
+                let fraction = (v + 1.0) / 2.0;
+                libm::exp(0.5 * (fraction * max_log + (1.0 - fraction) * min_log))
+            }
+        }
+    }
+}
+
 /// One call of the network and the update that follows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Step {
@@ -127,6 +166,10 @@ pub struct Step {
     /// Whether the step consumes one `randn` of the sample's shape from the random stream. It may do so only to
     /// multiply it with zero.
     pub draws_noise: bool,
+    /// What the noise is multiplied with, element by element, before [`prev_sample`](Self::prev_sample) takes its share:
+    /// from the second half of the network's channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learned_variance: Option<LearnedVariance>,
     /// The forward process at this step (`add_noise`): x_t = `forward.0`·x_0 + `forward.1`·ε. Image-to-image starts
     /// from it, and inpainting returns to it.
     pub forward: (f64, f64),
@@ -142,11 +185,28 @@ pub struct Applied {
 }
 
 impl Step {
+    /// A step that changes nothing, to be completed: the network is told `timestep`, and x_t is
+    /// `forward.0`·x_0 + `forward.1`·ε there.
+    pub(super) fn at(timestep: f64, forward: (f64, f64)) -> Self {
+        Self {
+            timestep,
+            input_scale: 1.0,
+            x0: (1.0, 0.0),
+            clip: Clip::None,
+            prev_sample: Terms::SAMPLE,
+            history: Terms::HISTORY,
+            draws_noise: false,
+            learned_variance: None,
+            forward,
+        }
+    }
+
     /// The update, spelled out in f64 over plain slices: what every faster executor is tested against.
     ///
-    /// All tensors are `[batch, channels, height, width]` in any one layout that keeps images apart; `model_output` is
-    /// the network's output after guidance. `noise` is read if the step [draws noise](Self::draws_noise). `history`
-    /// starts as zeros and is updated in place. `image_len` is channels · height · width.
+    /// All tensors are `[batch, channels, height, width]`; `model_output` is the network's output after guidance, and
+    /// may have twice the channels, of which the second half is read only for a
+    /// [learned variance](Self::learned_variance). `noise` is read if the step [draws noise](Self::draws_noise).
+    /// `history` starts as zeros and is updated in place. `image_len` is channels · height · width.
     ///
     /// # Errors
     /// Refuses tensors of different lengths, and a length that is not a whole number of images.
@@ -164,7 +224,16 @@ impl Step {
             false => Err(Error::Length { name, found, expected }),
         };
         check("image_len", image_len.max(1) * (len / image_len.max(1)), len)?;
-        check("model_output", model_output.len(), len)?;
+        let doubled = model_output.len() == 2 * len && len > 0;
+        let learned_variance = self.learned_variance.filter(|_| self.draws_noise);
+        if !doubled {
+            check("model_output", model_output.len(), if learned_variance.is_some() { 2 * len } else { len })?;
+        }
+        // The index of an element's output; `half` 1 is that of its v.
+        let at = |i: usize, half: usize| match doubled {
+            true => (2 * (i / image_len) + half) * image_len + i % image_len,
+            false => i,
+        };
         let noise = match (self.draws_noise, noise) {
             (false, _) => None,
             (true, None) => return Err(Error::Length { name: "noise", found: 0, expected: len }),
@@ -176,14 +245,16 @@ impl Step {
 
         let mut x0: Vec<f64> = sample
             .iter()
-            .zip(model_output)
-            .map(|(&x, &output)| self.x0.0 * f64::from(x) + self.x0.1 * f64::from(output))
+            .enumerate()
+            .map(|(i, &x)| self.x0.0 * f64::from(x) + self.x0.1 * f64::from(model_output[at(i, 0)]))
             .collect();
         x0.chunks_mut(image_len.max(1)).for_each(|image| self.clip.apply(image));
 
         let mut prev_sample = Vec::with_capacity(len);
-        for (i, (&x, (&output, &x0))) in sample.iter().zip(model_output.iter().zip(&x0)).enumerate() {
-            let z = noise.map_or(0.0, |noise| f64::from(noise[i]));
+        for (i, (&x, &x0)) in sample.iter().zip(&x0).enumerate() {
+            let output = model_output[at(i, 0)];
+            let std = learned_variance.map_or(1.0, |learned| learned.std(f64::from(model_output[at(i, 1)])));
+            let z = std * noise.map_or(0.0, |noise| f64::from(noise[i]));
             let slots: [f64; HISTORY] = std::array::from_fn(|slot| f64::from(history[slot][i]));
             let combine = |terms: &Terms| {
                 let now = terms.sample * f64::from(x)
@@ -206,6 +277,10 @@ impl Step {
             .all(|value| value.is_finite())
             && self.prev_sample.is_finite()
             && self.history.iter().all(Terms::is_finite)
+            && match self.learned_variance {
+                Some(LearnedVariance::LearnedRange { min_log, max_log }) => min_log.is_finite() && max_log.is_finite(),
+                Some(LearnedVariance::Learned) | None => true,
+            }
     }
 }
 
@@ -238,11 +313,15 @@ fn quantile_of_magnitude(values: &[f64], q: f64) -> f64 {
 pub struct Table {
     /// What to do, in order.
     pub steps: Vec<Step>,
+    /// How many calls of the network make one of the steps that a user counts: 1, or 2 in Heun's method and
+    /// DPM-Solver-2. Image-to-image begins at step n − ⌊n·strength⌋ times this.
+    pub order: usize,
     /// x_T = `init_noise_sigma`·z, z ~ N(0, 1). Image-to-image uses the first step's [`forward`](Step::forward) instead.
     pub init_noise_sigma: f64,
-    /// All timesteps of the schedule, those before `begin_index` included.
+    /// The timestep of every call of the network, those before `begin_index` included.
     pub timesteps: Vec<f64>,
-    /// diffusers' `sigmas`: one for each timestep, and where the last step arrives. Empty in classes that have none.
+    /// diffusers' `sigmas`: one for each timestep, and where the last step arrives (DPM-Solver-2 repeats that). Empty in
+    /// classes that have none.
     pub sigmas: Vec<f64>,
 }
 
@@ -290,10 +369,13 @@ impl fmt::Display for Table {
 impl fmt::Display for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = [(self.sample, "x_t"), (self.model_output, "out"), (self.x0, "x0"), (self.noise, "z")];
-        let slots = self.history.iter().zip(["h0", "h1", "h2", "h3"]).map(|(&coefficient, name)| (coefficient, name));
         let mut separator = "";
-        for (coefficient, name) in named.into_iter().chain(slots).filter(|&(coefficient, _)| coefficient != 0.0) {
+        for (coefficient, name) in named.into_iter().filter(|&(coefficient, _)| coefficient != 0.0) {
             write!(f, "{separator}{coefficient:+.6}·{name}")?;
+            separator = " ";
+        }
+        for (slot, coefficient) in self.history.iter().enumerate().filter(|&(_, &coefficient)| coefficient != 0.0) {
+            write!(f, "{separator}{coefficient:+.6}·h{slot}")?;
             separator = " ";
         }
         if separator.is_empty() { f.write_str("0") } else { Ok(()) }
@@ -301,18 +383,33 @@ impl fmt::Display for Terms {
 }
 
 /// How to walk the schedule: the arguments of diffusers' `set_timesteps` and `step`.
+///
+/// What another class's `step` takes (`eta`, `lms_order`, the `s_` options) is not looked at; what its `set_timesteps`
+/// takes is refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOptions {
-    /// DDIM: the share of DDPM's noise that each step adds, from 0 (none) to 1.
+    /// DDIM: the share of DDPM's noise that each step adds, from 0 (none) to 1. TCD: how far back to jump and add noise
+    /// again, its paper's γ.
     pub eta: f64,
     /// DDIM: derive ε̂ again from the clipped x̂_0.
     pub use_clipped_model_output: bool,
-    /// Where to start: image-to-image enters the schedule late. Solvers that look back begin anew here.
+    /// Where to start, in calls of the network: image-to-image enters the schedule late. Solvers that look back begin
+    /// anew here.
     pub begin_index: usize,
-    /// Timesteps to visit in place of a spacing (DDPM, Euler, DPM-Solver++), descending.
+    /// Timesteps to visit in place of a spacing, descending (DDPM, Euler, Heun, both DPM-Solver++, LCM, TCD, flow).
     pub timesteps: Option<Vec<f64>>,
-    /// σ to visit in place of a spacing (Euler), descending, with the final one.
+    /// σ to visit in place of a spacing, descending: Euler takes them with the final one; UniPC with `use_flow_sigmas` and
+    /// flow take them without it, and shift them.
     pub sigmas: Option<Vec<f64>>,
+    /// With `use_dynamic_shifting`, how far to shift the schedule towards its noisy end.
+    pub mu: Option<f64>,
+    /// LCM, TCD: the number of steps that the model was distilled on, in place of the config's.
+    pub original_inference_steps: Option<usize>,
+    /// LCM, TCD: the share of the distilled schedule to use, from its clean end. Image-to-image in other classes sets
+    /// [`begin_index`](Self::begin_index).
+    pub strength: f64,
+    /// LMS: how many derivatives to fit, `step`'s `order`.
+    pub lms_order: usize,
     /// Euler: how much noise to add before each step, in all (Karras et al. 2022, algorithm 2).
     pub s_churn: f64,
     /// Euler: the smallest σ at which to churn.
@@ -331,6 +428,10 @@ impl Default for StepOptions {
             begin_index: 0,
             timesteps: None,
             sigmas: None,
+            mu: None,
+            original_inference_steps: None,
+            strength: 1.0,
+            lms_order: 4,
             s_churn: 0.0,
             s_tmin: 0.0,
             s_tmax: f64::INFINITY,
@@ -340,11 +441,26 @@ impl Default for StepOptions {
 }
 
 impl StepOptions {
+    /// The options of `set_timesteps` that are given, and that not every class takes.
+    pub(super) fn given(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("timesteps", self.timesteps.is_some()),
+            ("sigmas", self.sigmas.is_some()),
+            ("mu", self.mu.is_some()),
+            ("original_inference_steps", self.original_inference_steps.is_some()),
+            ("strength", self.strength != 1.0),
+        ]
+        .into_iter()
+        .filter_map(|(option, given)| given.then_some(option))
+    }
+
     pub(super) fn check(&self, num_inference_steps: usize) -> Result<(), Error> {
         let refuse =
             |option, value: String, expected: &str| Err(Error::Option { option, value, expected: expected.to_owned() });
-        if !(0.0..=1.0).contains(&self.eta) {
-            return refuse("eta", self.eta.to_string(), "give a number from 0 to 1");
+        for (option, value) in [("eta", self.eta), ("strength", self.strength)] {
+            if !(0.0..=1.0).contains(&value) {
+                return refuse(option, value.to_string(), "give a number from 0 to 1");
+            }
         }
         for (option, value) in
             [("s_churn", self.s_churn), ("s_tmin", self.s_tmin), ("s_tmax", self.s_tmax), ("s_noise", self.s_noise)]
@@ -353,6 +469,12 @@ impl StepOptions {
             if value.is_nan() || value < 0.0 || (value.is_infinite() && option != "s_tmax") {
                 return refuse(option, value.to_string(), "give a number that is not negative");
             }
+        }
+        if !(1..=HISTORY).contains(&self.lms_order) {
+            return refuse("lms_order", self.lms_order.to_string(), "give a number from 1 to 5");
+        }
+        if let Some(mu) = self.mu.filter(|mu| !mu.is_finite()) {
+            return refuse("mu", mu.to_string(), "give a finite number");
         }
         if let Some(timesteps) = &self.timesteps {
             if self.sigmas.is_some() {
@@ -366,16 +488,11 @@ impl StepOptions {
                 return refuse("timesteps", format!("{timesteps:?}"), "they must descend");
             }
         }
-        if let Some(sigmas) = &self.sigmas {
-            if sigmas.len() != num_inference_steps + 1 {
-                let value = format!("a list of {}", sigmas.len());
-                return refuse("sigmas", value, "num_inference_steps must be its length less one, for the final sigma");
-            }
-            if sigmas.iter().any(|sigma| !(0.0..f64::INFINITY).contains(sigma))
-                || sigmas.windows(2).any(|pair| pair[0] < pair[1])
-            {
-                return refuse("sigmas", format!("{sigmas:?}"), "they must descend to zero or above");
-            }
+        if let Some(sigmas) = &self.sigmas
+            && (sigmas.iter().any(|sigma| !(0.0..f64::INFINITY).contains(sigma))
+                || sigmas.windows(2).any(|pair| pair[0] < pair[1]))
+        {
+            return refuse("sigmas", format!("{sigmas:?}"), "they must descend to zero or above");
         }
         Ok(())
     }
@@ -384,6 +501,7 @@ impl StepOptions {
 /// All that a solver needs to make its table.
 pub(super) struct Run<'a> {
     pub(super) class: &'a str,
+    pub(super) order: usize,
     pub(super) common: &'a Common,
     pub(super) noise_schedule: &'a NoiseSchedule,
     pub(super) num_inference_steps: usize,
@@ -399,6 +517,33 @@ impl Run<'_> {
                 option,
                 value: "given".into(),
                 expected: format!("{} does not take it in this configuration", self.class),
+            }),
+        }
+    }
+
+    /// The σ that a user gives, of which there must be as many as steps and `more`.
+    pub(super) fn custom_sigmas(&self, more: usize) -> Result<Option<&[f64]>, Error> {
+        let expected = self.num_inference_steps + more;
+        match &self.options.sigmas {
+            Some(sigmas) if sigmas.len() != expected => Err(Error::Option {
+                option: "sigmas",
+                value: format!("a list of {}", sigmas.len()),
+                expected: format!("{} needs {expected} for {} steps", self.class, self.num_inference_steps),
+            }),
+            sigmas => Ok(sigmas.as_deref()),
+        }
+    }
+
+    /// The timesteps that a user gives, in classes of the training schedule's whole timesteps.
+    pub(super) fn custom_timesteps(&self) -> Result<Option<Vec<f64>>, Error> {
+        let Some(timesteps) = &self.options.timesteps else { return Ok(None) };
+        let range = 0.0..self.common.num_train_timesteps as f64;
+        match timesteps.iter().find(|&t| !range.contains(t) || t.fract() != 0.0) {
+            None => Ok(Some(timesteps.clone())),
+            Some(t) => Err(Error::Option {
+                option: "timesteps",
+                value: t.to_string(),
+                expected: format!("give whole numbers below num_train_timesteps = {}", self.common.num_train_timesteps),
             }),
         }
     }
@@ -434,6 +579,6 @@ impl Run<'_> {
             });
         }
         let steps = timesteps.iter().enumerate().skip(begin).map(|(i, &t)| step(i, t)).collect::<Result<_, _>>()?;
-        Ok(Table { steps, init_noise_sigma, timesteps, sigmas })
+        Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas })
     }
 }

@@ -289,7 +289,7 @@ impl Pipeline {
         for (lora, _) in loras {
             if let Some(component) = lora.components().into_iter().find(|name| !networks.iter().any(|(n, _)| n == name))
             {
-                let message = format!("it changes a {component}, and this {} has none", self.parts.info.class);
+                let message = format!("it changes a {component}, and this {} has none", self.parts.model.info.class);
                 return Err(Error::option("lora", &lora.file, message));
             }
         }

@@ -69,7 +69,7 @@ impl Painter {
             root.output("image", image);
             Ok(builder.finish())
         };
-        let too_large = |e| parts.info.too_large(height, width, e);
+        let too_large = |e| parts.model.info.too_large(height, width, e);
         let program = match longest_tile >= height.max(width) {
             true => Some(Program::compile(&parts.device, &fuse(&whole().map_err(too_large)?), weights).await),
             false => None,

@@ -1,13 +1,11 @@
 //! Pictures of x_t and x̂_0, after every step and at the end.
 
-use super::Error;
 use super::load::Parts;
 use super::painter::{Canvas, Painter};
+use super::tiled::longest_tile;
 use super::tiny_vae::TinyVae;
+use super::{Error, SampleOptions};
 use crate::device::Program;
-
-/// Longest side of the latents that are decoded at once where tiles are asked for.
-const TILE: usize = 32;
 
 /// Which pictures a run shows on its way; the last x_t is always decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -62,38 +60,33 @@ pub(super) struct Previewer {
 
 impl Previewer {
     /// Prepares pictures of latents `[batch, channels, height, width]`, decoded in tiles where the whole is too large for the
-    /// device or `vae_tiling` asks for it. Without an autoencoder the latents are the pictures.
+    /// device or [`SampleOptions::vae_tiling`] asks for it. Without an autoencoder the latents are the pictures.
     ///
     /// # Errors
     /// If the decoder cannot be built at that size, the device refuses it, or a tiny autoencoder is asked for and there is
     /// none.
-    pub async fn compile(
-        parts: &Parts,
-        preview: Preview,
-        vae_tiling: bool,
-        latents: [usize; 4],
-    ) -> Result<Self, Error> {
+    pub async fn compile(parts: &Parts, options: &SampleOptions, latents: [usize; 4]) -> Result<Self, Error> {
         let [batch, _, height, width] = latents;
         let tiny = parts.tiny_vae.borrow().clone();
-        let (preview, tiny) = match (preview, tiny) {
+        let (preview, tiny) = match (options.preview, tiny) {
             (Preview::Auto, tiny) => (if tiny.is_some() { Preview::Tiny } else { Preview::Linear }, tiny),
-            (Preview::Tiny, None) if parts.vae.is_some() => {
+            (Preview::Tiny, None) if parts.vae().is_some() => {
                 let message = "the pipeline was given no tiny autoencoder; `linear` needs none";
                 return Err(Error::option("preview", "tiny", message));
             }
             other => other,
         };
-        let decodes_all = preview == Preview::Decode || (parts.vae.is_none() && preview != Preview::None);
-        let scale_factor = parts.info.scale_factor;
-        let longest_tile = if vae_tiling { TILE } else { usize::MAX };
+        let decodes_all = preview == Preview::Decode || (parts.vae().is_none() && preview != Preview::None);
+        let scale_factor = parts.vae().map_or(1, |(vae, _)| vae.scale_factor());
+        let longest_tile = longest_tile(options);
         let decoded = Canvas { latents, with_denoised: decodes_all, scale_factor, longest_tile };
-        let decoder = match &parts.vae {
+        let decoder = match parts.vae() {
             Some((vae, weights)) => Painter::compile(parts, weights, decoded, &|root, x| vae.add_to(root, x)).await?,
             // No weights are needed; the noise predictor's say which device this is.
-            None => Painter::compile(parts, &parts.unet_weights, decoded, &|_, x| Ok(x)).await?,
+            None => Painter::compile(parts, &parts.unet, decoded, &|_, x| Ok(x)).await?,
         };
         let painted = Canvas { with_denoised: true, ..decoded };
-        let painter = match (preview, tiny, &parts.vae) {
+        let painter = match (preview, tiny, parts.vae()) {
             (Preview::Tiny, Some(tiny), Some(_)) => {
                 let TinyVae { config, weights } = &*tiny;
                 Some(Painter::compile(parts, weights, painted, &|root, x| config.add_to(root, x)).await?)

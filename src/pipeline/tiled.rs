@@ -1,7 +1,7 @@
 //! An autoencoder's network over a picture in tiles, where the whole is too large for the device.
 
-use super::Error;
 use super::text_encoder::floats;
+use super::{Error, SampleOptions};
 use crate::device::{self, Device, Program, Weights};
 use crate::graph::{Graph, fuse};
 use crate::models::Tiling;
@@ -11,6 +11,14 @@ use crate::{cpu, gpu};
 const GRAIN: usize = 4;
 /// The smallest side that is tried: what a decoder makes of less has little to do with the picture.
 const SMALLEST: usize = 16;
+
+/// The longest side of a tile where tiles are asked for.
+const ASKED_FOR: usize = 32;
+
+/// The longest side of the latents that may pass through an autoencoder at once, as long as the device takes it.
+pub(super) fn longest_tile(options: &SampleOptions) -> usize {
+    if options.vae_tiling { ASKED_FOR } else { usize::MAX }
+}
 
 /// Which side of a network its latents are on, and how many pixels of the picture each of theirs is.
 #[derive(Clone, Copy, Debug)]

@@ -219,8 +219,8 @@ describe("the page", () => {
     await draw(page, { seed: 2 ** 40, steps: 3 });
     const picture = await shown(page);
     const { content } = await download(page);
-    await page.reload();
-    await reach(page, "ready");
+    await page.goto("about:blank");
+    await open(page, site);
     await drop(page, "mine.png", content, "image/png");
     await page.getByText("the settings of mine.png are restored", { exact: false }).waitFor();
     for (const [field, value] of given) assert.equal(await page.locator(field).inputValue(), value, field);

@@ -1,0 +1,93 @@
+//! `DEISMultistepScheduler`.
+//!
+//! Zhang and Chen 2022, arXiv 2204.13902, the variant "log ρ": with ρ = σ/α the reverse process is d(x/α)/dρ = ε̂, integrated
+//! along the polynomial in log ρ through the last k predictions m_j, made at ρ_j (equation 15):
+//!
+//! ```text
+//! x_t = α_t·(x_s/α_s + Σ_j c_j·m_j),      c_j = ∫ from ρ_s to ρ_t of Π_{l≠j} log(ρ/ρ_l)/log(ρ_j/ρ_l) dρ
+//! ```
+
+use super::{
+    Clip, Error, Step, Table, Terms,
+    ddpm::read_threshold,
+    keys::Keys,
+    lambda_space::{Grid, Level, read_solver_order},
+    sigma_space::round_to_f32,
+    spacing,
+    table::Run,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Config {
+    solver_order: usize,
+    grid: Grid,
+    threshold: Clip,
+    lower_order_final: bool,
+}
+
+impl Config {
+    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
+        // All but the first of each are what other multistep classes write.
+        let algorithms = ["deis", "dpmsolver", "dpmsolver++"];
+        keys.choice("algorithm_type", (), &algorithms.map(|name| (name, ())))?;
+        let solver_types = ["logrho", "midpoint", "heun", "bh1", "bh2"];
+        keys.choice("solver_type", (), &solver_types.map(|name| (name, ())))?;
+        Ok(Self {
+            solver_order: read_solver_order(keys, 3)?,
+            grid: Grid::read(keys)?,
+            threshold: read_threshold(keys)?,
+            lower_order_final: keys.bool("lower_order_final", true)?,
+        })
+    }
+
+    pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
+        let train = run.common.num_train_timesteps;
+        let visited = spacing::multistep_timesteps(run.common, run.num_inference_steps, train);
+        let (timesteps, mut sigmas) = self.grid.timesteps_and_sigmas(run, visited)?;
+        sigmas.push(self.grid.final_sigma(run, &sigmas));
+        let sigmas = round_to_f32(sigmas);
+        let levels = self.grid.levels(&sigmas);
+        let n = timesteps.len();
+        run.table(timesteps, sigmas, 1.0, |i, timestep| {
+            let now = levels[i];
+            let m = now.epsilon(run.common.prediction_type, self.threshold);
+            let known = i - run.options.begin_index + 1;
+            let order = match n - i {
+                left @ (1 | 2) if self.lower_order_final && n < 15 => left,
+                _ => self.solver_order,
+            };
+            Ok(Step {
+                x0: now.x0(run.common.prediction_type),
+                clip: self.threshold,
+                prev_sample: update(m, &levels[..=i + 1], order.min(known).min(self.solver_order)),
+                history: Terms::pushed(m, self.solver_order - 1),
+                ..Step::at(timestep, now.forward())
+            })
+        })
+    }
+}
+
+/// x at the last of `levels`, from the predictions at those before it: `m` at the last but one, the history before that.
+fn update(m: Terms, levels: &[Level], order: usize) -> Terms {
+    let [visited @ .., to] = levels else { return Terms::SAMPLE };
+    let rho = |level: &Level| level.sigma / level.alpha;
+    let from = visited.last().unwrap_or(to);
+    let logs: Vec<f64> = visited.iter().rev().take(order).map(|level| libm::log(rho(level))).collect();
+    let predictions = [m].into_iter().chain(Terms::HISTORY).take(order);
+    let sum = predictions.enumerate().fold(Terms::SAMPLE * (1.0 / from.alpha), |sum, (j, m)| {
+        let others: Vec<f64> = (0..logs.len()).filter(|&l| l != j).map(|l| logs[l]).collect();
+        let denominator: f64 = others.iter().map(|other| logs[j] - other).product();
+        sum + m * ((antiderivative(rho(to), &others) - antiderivative(rho(from), &others)) / denominator)
+    });
+    sum * to.alpha
+}
+
+/// ∫ Π (log ρ − l) dρ over up to two l: every power of the logarithm integrates to ρ times a polynomial of it.
+fn antiderivative(rho: f64, others: &[f64]) -> f64 {
+    let log = libm::log(rho);
+    rho * match *others {
+        [] => 1.0,
+        [a] => log - 1.0 - a,
+        [a, b, ..] => log * log - 2.0 * log + 2.0 - (a + b) * (log - 1.0) + a * b,
+    }
+}

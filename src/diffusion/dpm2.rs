@@ -1,0 +1,86 @@
+//! `KDPM2DiscreteScheduler`: DPM-Solver-2.
+//!
+//! Karras et al. 2022, arXiv 2206.00364, algorithm 2 with the midpoint of Lu et al. 2022, arXiv 2206.00927: the derivative
+//! is taken half way to σ' in log σ, and serves for the whole step. The network is called twice for a step, but for the
+//! last, whose midpoint is already σ' = 0:
+//!
+//! ```text
+//! σ_mid = √(σ·σ')
+//! x_mid = x + (σ_mid − σ)·(x − x̂_0)/σ
+//! x_next = x + (σ' − σ)·(x_mid − x̂_0_mid)/σ_mid
+//! ```
+
+use super::{
+    Error, Step, Table, Terms,
+    keys::Keys,
+    sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first},
+    spacing::{self, SigmaSpacing},
+    table::Run,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Config {
+    sigma_spacing: Option<SigmaSpacing>,
+}
+
+impl Config {
+    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
+        Ok(Self { sigma_spacing: SigmaSpacing::read(keys)? })
+    }
+
+    pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
+        let (mut timesteps, mut sigmas) = timesteps_and_sigmas(run, self.sigma_spacing)?;
+        match self.sigma_spacing {
+            None => timesteps = round_to_f32(timesteps),
+            // diffusers rounds these, and only these.
+            Some(spacing) if spacing.is_karras() => timesteps.iter_mut().for_each(|t| *t = t.round_ties_even()),
+            Some(_) => {}
+        }
+        sigmas.push(0.0);
+        let sigmas = round_to_f32(sigmas);
+        let midpoints: Vec<f32> = sigmas.windows(2).map(|pair| midpoint(pair[0] as f32, pair[1] as f32)).collect();
+        let mut between = spacing::timesteps_of_sigmas_f32(&midpoints, &run.noise_schedule.sigmas());
+        if self.sigma_spacing.is_none() {
+            between = round_to_f32(between);
+        }
+        let following = timesteps.iter().skip(1);
+        let timesteps: Vec<f64> = timesteps
+            .iter()
+            .take(1)
+            .copied()
+            .chain(between.into_iter().zip(following).flat_map(|(between, &t)| [between, t]))
+            .collect();
+
+        // Between the two calls of a step, where it began.
+        let [began, ..] = Terms::HISTORY;
+        let levels = twice_but_the_first(&sigmas);
+        let stored = levels.iter().copied().chain([0.0]).collect();
+        run.table(timesteps, stored, init_noise_sigma(run, &levels), |i, timestep| {
+            let is_first_call = (i - run.options.begin_index).is_multiple_of(2);
+            let (sigma, midpoint) = match is_first_call {
+                true => (levels[i], f64::from(midpoints[i / 2])),
+                false => (f64::from(midpoints[(i - 1) / 2]), 0.0),
+            };
+            let x0 = predict_x0(run.common.prediction_type, Terms::SAMPLE, sigma, sigma);
+            let derivative = (Terms::SAMPLE - x0) * (1.0 / sigma);
+            let mut step = Step {
+                input_scale: input_scale(sigma),
+                x0: (x0.sample, x0.model_output),
+                ..Step::at(timestep, (1.0, levels[i]))
+            };
+            if is_first_call {
+                step.prev_sample = Terms::SAMPLE + derivative * (midpoint - sigma);
+                step.history[0] = Terms::SAMPLE;
+            } else {
+                step.prev_sample = began + derivative * (levels[i] - levels[i - 1]);
+            }
+            Ok(step)
+        })
+    }
+}
+
+/// The geometric mean, by the same steps in f32 that diffusers takes.
+fn midpoint(sigma: f32, sigma_next: f32) -> f32 {
+    let (log, log_next) = (libm::logf(sigma), libm::logf(sigma_next));
+    libm::expf(log - (log - log_next) * 0.5)
+}

@@ -1,0 +1,54 @@
+//! `TCDScheduler`.
+//!
+//! Zheng et al. 2024, arXiv 2402.19159, algorithm 4 ("strategic stochastic sampling"). A jump along the trajectory past the
+//! next timestep t', down to s = ⌊(1−γ)·t'⌋, and noise back up to t'; γ is called `eta`:
+//!
+//! ```text
+//! x_s = √ᾱ_s·x̂_0 + √(1−ᾱ_s)·ε̂
+//! x_t' = √(ᾱ_t'/ᾱ_s)·x_s + √(1 − ᾱ_t'/ᾱ_s)·z
+//! ```
+
+use super::{Error, Step, Table, Terms, config::PredictionType, consistency, keys::Keys, table::Run};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Config {
+    original_inference_steps: Option<usize>,
+}
+
+impl Config {
+    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
+        Ok(Self { original_inference_steps: consistency::read_original_inference_steps(keys)? })
+    }
+
+    pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
+        let timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let following = timesteps.clone();
+        let eta = run.options.eta;
+        run.table(timesteps, Vec::new(), 1.0, |i, t| {
+            let alpha_bar = run.alpha_bar(t)?;
+            let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+            let x0 = run.common.prediction_type.x0(signal, noise);
+            let predicted = Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1;
+            let epsilon = match run.common.prediction_type {
+                PredictionType::Epsilon => Terms::MODEL_OUTPUT,
+                _ => (Terms::SAMPLE - predicted * signal) * (1.0 / noise),
+            };
+            let next = following.get(i + 1).copied().unwrap_or(0.0);
+            // In f32 as the library has it: the product may be a whole number or fall just short of one.
+            let s = f64::from(((1.0 - eta) as f32 * next as f32).floor());
+            let (alpha_bar_next, alpha_bar_s) = (run.alpha_bar(next)?, run.alpha_bar(s)?);
+            let x_s = predicted * alpha_bar_s.sqrt() + epsilon * (1.0 - alpha_bar_s).sqrt();
+            let step = Step { x0, ..Step::at(t, (signal, noise)) };
+            // As in LCM, the steps that were asked for are counted.
+            if eta == 0.0 || i + 1 == run.num_inference_steps {
+                return Ok(Step { prev_sample: x_s, ..step });
+            }
+            let ratio = alpha_bar_next / alpha_bar_s;
+            Ok(Step {
+                prev_sample: x_s * ratio.sqrt() + Terms::NOISE * (1.0 - ratio).sqrt(),
+                draws_noise: true,
+                ..step
+            })
+        })
+    }
+}
