@@ -94,9 +94,7 @@ impl Source for SingleFile {
                 None
             }
 
-            fn next_chunk<'a>(
-                &'a mut self,
-            ) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, undiffuse::weights::Error>> {
+            fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, undiffuse::weights::Error>> {
                 Box::pin(std::future::ready(Ok(self.0.take())))
             }
         }
@@ -212,7 +210,10 @@ impl Folder {
             let own = json!({ "clip_sample": false, "set_alpha_to_one": false, "prediction_type": prediction });
             scheduler("DDIMScheduler", own)
         };
-        configs.insert("tokenizer/tokenizer_config.json", tokenizer(if kind == Kind::Sd2 { "!" } else { "<|endoftext|>" }));
+        configs.insert(
+            "tokenizer/tokenizer_config.json",
+            tokenizer(if kind == Kind::Sd2 { "!" } else { "<|endoftext|>" }),
+        );
         let (class, encoder, scheduler) = match kind {
             Kind::Sd1 => {
                 let pndm = scheduler("PNDMScheduler", json!({ "skip_prk_steps": true, "set_alpha_to_one": false }));
@@ -310,9 +311,10 @@ fn shapes(network: &str, config: &str) -> Vec<(String, Vec<usize>)> {
 fn numbers(network: &str, shapes: Vec<(String, Vec<usize>)>, size: Size) -> File {
     let mut file = File::new();
     for (name, shape) in shapes {
-        let mut state = name.bytes().chain(network.bytes()).fold(0x9E37_79B9_7F4A_7C15_u64, |state, byte| {
-            (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        });
+        let mut state = name
+            .bytes()
+            .chain(network.bytes())
+            .fold(0x9E37_79B9_7F4A_7C15_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
         let mut uniform = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
@@ -493,7 +495,10 @@ fn ldm_unet_file(folder: &Folder) -> File {
 fn single(kind: Kind, folder: &Folder) -> File {
     let mut file = File::new();
     for (name, stored) in ldm_unet_file(folder) {
-        file.insert(format!("model_ema.diffusion_model{}", name.replace('.', "")), Stored { shape: vec![0], data: vec![] });
+        file.insert(
+            format!("model_ema.diffusion_model{}", name.replace('.', "")),
+            Stored { shape: vec![0], data: vec![] },
+        );
         file.insert(format!("model.diffusion_model.{name}"), stored);
     }
     let levels = folder.configs["vae/config.json"]["block_out_channels"].as_array().unwrap().len();
@@ -627,7 +632,8 @@ fn published_single_files_are_recognised_from_their_headers() {
 fn what_a_file_or_its_reader_says_of_its_prediction_decides() {
     let folder = Folder::new(Kind::Sd2, Size::Real);
     let file = |metadata: Value| SingleFile(safetensors(&single(Kind::Sd2, &folder), &metadata, Precision::None));
-    let said = |prediction_type: &str| OpenOptions { prediction_type: Some(prediction_type.into()), ..Default::default() };
+    let said =
+        |prediction_type: &str| OpenOptions { prediction_type: Some(prediction_type.into()), ..Default::default() };
     let epsilon = json!({ "modelspec.prediction_type": "epsilon" });
     let v = json!({ "modelspec.prediction_type": "v" });
     // Models that predict ε were trained at 512 pixels.
@@ -798,7 +804,8 @@ fn variants_and_shards_draw_what_the_whole_file_draws() {
     assert_same(draw(&only, &OpenOptions::default()), &half);
 
     // A component without the variant has plain files.
-    let some = reference.moved(|path| (path != "vae/diffusion_pytorch_model.fp16.safetensors").then(|| path.to_owned()));
+    let some =
+        reference.moved(|path| (path != "vae/diffusion_pytorch_model.fp16.safetensors").then(|| path.to_owned()));
     assert_eq!(info(&some, &variant).class, "StableDiffusionPipeline");
     let none = reference.moved(|path| (!path.contains("unet/diffusion_pytorch_model.fp16")).then(|| path.to_owned()));
     let message = open(&none, &variant).unwrap_err().to_string();
@@ -809,7 +816,8 @@ fn variants_and_shards_draw_what_the_whole_file_draws() {
         (".fp16", "diffusion_pytorch_model.safetensors.index.fp16.json", variant.clone()),
         (".fp16", "diffusion_pytorch_model.fp16.safetensors.index.json", variant.clone()),
     ] {
-        let mut source = reference.moved(|path| (!path.starts_with("unet/diffusion") && !path.contains("fp16")).then(|| path.to_owned()));
+        let mut source = reference
+            .moved(|path| (!path.starts_with("unet/diffusion") && !path.contains("fp16")).then(|| path.to_owned()));
         let (index, files) = shards(&reference.files, variant);
         source.insert(format!("unet/{index_name}"), index.to_string());
         files.into_iter().for_each(|(path, bytes)| source.insert(path, bytes));
@@ -880,7 +888,8 @@ fn a_unet_of_its_own_takes_the_place_of_the_checkpoints() {
     let mut source = folder.source(Precision::F16);
     remove(&mut source, WEIGHTS);
     let bare = ldm_unet_file(&folder);
-    let prefixed = bare.iter().map(|(name, stored)| (format!("model.diffusion_model.{name}"), stored.clone())).collect();
+    let prefixed =
+        bare.iter().map(|(name, stored)| (format!("model.diffusion_model.{name}"), stored.clone())).collect();
     source.insert("ldm.safetensors", safetensors(&bare, &Value::Null, Precision::F16));
     source.insert("unet/whole.safetensors", safetensors(&prefixed, &Value::Null, Precision::F16));
     let tensors = bare.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect();
