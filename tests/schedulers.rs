@@ -73,15 +73,25 @@ fn assert_close<T: Copy + Into<f64>>(what: &str, got: &[T], expected: &[f64], to
     );
 }
 
-/// How far a timestep may be off. Exact, but for fractions that are looked up from σ: they inherit the square roots of
-/// the machine that recorded them, whose f32 `torch.sqrt` is one unit in the last place off in a tenth of all values.
-fn timestep_tolerance(class: &str, config: &Value, has_custom_sigmas: bool) -> impl Fn(f64) -> f64 {
-    let spaced =
-        ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"].iter().any(|key| config[key] == true);
-    // Half of KDPM2's timesteps belong to σ between those of the schedule.
-    let looked_up = spaced || has_custom_sigmas || class == "KDPM2DiscreteScheduler";
-    let from_sigmas = looked_up && class != "FlowMatchEulerDiscreteScheduler";
-    move |timestep| if from_sigmas && timestep.fract() != 0.0 { 1e-6 * timestep.abs() } else { 0.0 }
+/// How far a timestep may be off. Exact, but for fractions that are looked up from σ or are its logarithm: they inherit the
+/// square roots of the machine that recorded them, whose f32 `torch.sqrt` is one unit in the last place off in a sixth of
+/// all values, and its logarithms.
+fn timestep_tolerance(config: &SchedulerConfig, keys: &Value, has_custom_sigmas: bool) -> impl Fn(f64) -> f64 + use<> {
+    let solver = config.solver().unwrap();
+    let spaced = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"].iter().any(|key| keys[key] == true);
+    let looked_up = spaced || has_custom_sigmas || keys["timestep_type"] == "continuous";
+    let from_sigmas = looked_up && solver != Solver::FlowEuler;
+    // KDPM2 looks up σ between those of the schedule, all of it in f32, where log σ has this resolution.
+    let midpoints = (solver == Solver::Dpm2).then(|| config.noise_schedule().unwrap().sigmas());
+    move |timestep| match &midpoints {
+        _ if timestep.fract() == 0.0 => 0.0,
+        Some(sigmas) => {
+            let low = (timestep as usize).min(sigmas.len() - 2);
+            1e-6 * timestep + 4.8e-7 / f64::from(sigmas[low + 1] / sigmas[low]).ln()
+        }
+        None if from_sigmas => 1e-6 * timestep.abs(),
+        None => 0.0,
+    }
 }
 
 /// Runs one check after another, nothing skipped, and fails with the messages of all that failed.
@@ -253,8 +263,7 @@ impl Case {
     fn check_schedule(&self) {
         let name = &self.name;
         let has_custom_sigmas = self.json["set_timesteps_arguments"].get("sigmas").is_some();
-        let class = self.config.class_name();
-        let tolerance = timestep_tolerance(class, &self.json["constructor_arguments"], has_custom_sigmas);
+        let tolerance = timestep_tolerance(&self.config, &self.json["constructor_arguments"], has_custom_sigmas);
         assert_close(&format!("{name}: timesteps"), &self.table.timesteps, self.tensor("timesteps"), tolerance);
         if let Some(sigmas) = self.tensors.get("sigmas") {
             assert_close(&format!("{name}: sigmas"), &self.table.sigmas, sigmas, |sigma| 2e-6 * sigma);
@@ -495,7 +504,7 @@ fn swapping_the_solver_follows_from_config() {
             let swapped = source.swap_to(resulting.solver().unwrap()).unwrap();
             let table = swapped.table(n, &StepOptions::default()).unwrap();
             assert_eq!(table, expected);
-            let tolerance = timestep_tolerance(class, &row["resulting_config"], false);
+            let tolerance = timestep_tolerance(&swapped, &row["resulting_config"], false);
             assert_close("timesteps", &table.timesteps, &numbers(&row["timesteps"]), tolerance);
             let init_noise_sigma = row["init_noise_sigma"].as_f64().unwrap();
             let got = table.init_noise_sigma;
@@ -524,7 +533,7 @@ fn many_step_counts_visit_the_timesteps_that_diffusers_visits() {
             tally.run(class, &name, || {
                 let table = config.table(n.as_u64().unwrap() as usize, &StepOptions::default());
                 let table = table.unwrap_or_else(|error| panic!("{error}"));
-                let tolerance = timestep_tolerance(class, &row["config"], false);
+                let tolerance = timestep_tolerance(&config, &row["config"], false);
                 assert_close("timesteps", &table.timesteps, &tensors[&format!("{name}/timesteps")], tolerance);
                 if let Some(sigmas) = tensors.get(&format!("{name}/sigmas")) {
                     assert_close("sigmas", &table.sigmas, sigmas, |sigma| 2e-6 * sigma);
