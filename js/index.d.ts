@@ -170,6 +170,11 @@ export interface SampleOptions {
    * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
    */
   preview?: PreviewMode;
+  /**
+   * Whether pictures pass through the autoencoder in tiles even where the whole would fit the device: takes less memory
+   * and gives a slightly different picture. Default false.
+   */
+  vaeTiling?: boolean;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal;
 }

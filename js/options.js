@@ -39,6 +39,7 @@ const PICTURE = /** @type {Rules[string]} */ ([
   "a Blob, ImageData, ImageBitmap, an image, a canvas or a URL",
 ]);
 const NUMBER = /** @type {Rules[string]} */ ([Number.isFinite, "a finite number"]);
+const BOOLEAN = /** @type {Rules[string]} */ ([(value) => typeof value === "boolean", "true or false"]);
 const COUNT = /** @type {Rules[string]} */ ([isCount, "a positive integer"]);
 const PAIR = /** @type {Rules[string]} */ ([isPair, "two whole numbers, vertical before horizontal"]);
 const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a list of finite numbers"]);
@@ -63,7 +64,7 @@ const SAMPLE = {
   solver: [isString, "a solver's name"],
   scheduler: [isObject, "an object, the content of a scheduler_config.json"],
   eta: NUMBER,
-  useClippedModelOutput: [(value) => typeof value === "boolean", "true or false"],
+  useClippedModelOutput: BOOLEAN,
   width: COUNT,
   height: COUNT,
   image: PICTURE,
@@ -79,6 +80,7 @@ const SAMPLE = {
   negativeCropsCoordsTopLeft: PAIR,
   negativeTargetSize: PAIR,
   preview: oneOf("auto", "decode", "tiny", "linear", "none"),
+  vaeTiling: BOOLEAN,
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
 };
 

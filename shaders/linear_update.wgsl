@@ -6,7 +6,7 @@
 
 const WORKGROUP: u32 = 64u;
 // graph::update::HISTORY.
-override HISTORY: u32 = 4u;
+override HISTORY: u32 = 5u;
 const GUIDANCE: u32 = 0u;
 const X0_SAMPLE: u32 = 1u;
 const X0_OUTPUT: u32 = 2u;

@@ -387,15 +387,18 @@ fn forward_names_the_input_that_is_wrong() {
 #[test]
 fn a_schedule_is_readable_and_parses() {
     let config = emoji64().join("scheduler/scheduler_config.json");
-    for solver in ["ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m"] {
+    let once =
+        "ddpm ddim lms euler euler_ancestral dpmpp_2m dpmpp_2s unipc deis lcm tcd".split(' ').map(|name| (name, 7));
+    // Heun and DPM-Solver-2 call the network twice for all steps but the last, PNDM four times for each of its first three.
+    for (solver, calls) in once.chain([("heun", 13), ("dpm2", 13), ("pndm", 16)]) {
         let json = succeed(&[&"schedule", &config, &"--steps", &"7", &"--solver", &solver, &"--json"]);
         let table: Value = serde_json::from_str(&json).expect("JSON");
-        assert_eq!(table["steps"].as_array().map(Vec::len), Some(7), "{solver}");
+        assert_eq!(table["steps"].as_array().map(Vec::len), Some(calls), "{solver}");
         assert!(table["steps"][0]["prev_sample"]["sample"].is_f64(), "{solver}");
     }
     let from_file = succeed(&[&"schedule", &config, &"--steps", &"7"]);
     assert_eq!(from_file.lines().count(), 10, "{from_file}");
-    assert!(from_file.starts_with("DDIMScheduler, 7 steps\n"), "{from_file}");
+    assert!(from_file.starts_with("DDIMScheduler, 7 calls of the network\n"), "{from_file}");
     for folder in [emoji64(), emoji64().join("scheduler")] {
         assert_eq!(succeed(&[&"schedule", &folder, &"--steps", &"7"]), from_file);
     }

@@ -1,11 +1,12 @@
-//! The random streams against PyTorch's own draws: every tensor of `rng/torch_cpu.safetensors`, whatever it holds.
+//! The random streams against PyTorch's own draws: every tensor of `rng/torch_cpu.safetensors`, whatever it holds, and of
+//! `rng/torch_cuda_philox_algorithm.safetensors`.
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 use half::{bf16, f16};
 use safetensors::{SafeTensors, tensor::TensorView};
-use undiffuse::noise::TorchCpu;
+use undiffuse::noise::{Generator, Stream, TorchCpu, TorchCuda};
 
 fn reference() -> PathBuf {
     env::var_os("UNDIFFUSE_REFERENCE").map_or_else(|| "tests/reference".into(), PathBuf::from)
@@ -110,4 +111,42 @@ fn every_recorded_draw_is_reproduced() {
 #[test]
 fn only_the_low_32_bits_of_a_seed_count() {
     assert_eq!(TorchCpu::new((1 << 32) + 5).rand(9), TorchCpu::new(5).rand(9));
+}
+
+/// Consecutive draws from one stream, by the part of their keys that says which stream.
+#[test]
+fn every_draw_of_the_cuda_algorithm_is_reproduced() {
+    let path = reference().join("rng/torch_cuda_philox_algorithm.safetensors");
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut ran, mut furthest) = (0, 0.0f64);
+    let mut names = tensors.names();
+    names.sort();
+    let mut streams: BTreeMap<String, TorchCuda> = BTreeMap::new();
+    for key in names {
+        let (stream, new) = match key.split('/').collect::<Vec<_>>()[..] {
+            ["randn", seed_part, count, _draw] => (format!("{seed_part}/{count}"), TorchCuda::new(seed(seed_part))),
+            // A GPU that holds no more than these; the seed is 5.
+            ["small_gpu_512_threads", _draw] => ("small".to_owned(), TorchCuda::with_max_threads(5, 512)),
+            _ => panic!("{key}: no draw of this algorithm"),
+        };
+        let expected = tensors.tensor(key).unwrap();
+        let expected: Vec<f32> =
+            expected.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let got = streams.entry(stream).or_insert(new).randn(expected.len());
+        let off = |i: usize| f64::from((got[i] - expected[i]).abs());
+        let worst = (0..got.len()).max_by(|&a, &b| off(a).total_cmp(&off(b))).expect("a draw has elements");
+        assert!(off(worst) <= 5e-6, "{key}: element {worst} is {}, expected {}", got[worst], expected[worst]);
+        furthest = furthest.max(off(worst));
+        ran += 1;
+    }
+    println!("noise of the CUDA algorithm: {ran} draws ran, none skipped; off by {furthest:e} at most");
+    assert!(ran > 0, "{} holds no draws", path.display());
+}
+
+#[test]
+fn a_generator_is_the_stream_that_it_names() {
+    assert_eq!(Generator::new(Stream::default(), 7).randn(20), TorchCpu::new(7).randn(20));
+    assert_eq!(Generator::new(Stream::TorchCuda, 7).randn(20), TorchCuda::new(7).randn(20));
+    assert!(TorchCuda::new(7).randn(0).is_empty());
 }

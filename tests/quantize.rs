@@ -14,6 +14,9 @@ use safetensors::tensor::{TensorView, serialize};
 use tempfile::TempDir;
 use undiffuse::weights::{self, DirectorySource, Dtype, Gather, TensorFile, TensorInfo};
 
+/// Name, shape and values of a tensor to be stored.
+type Given<'a> = (&'a str, &'a [usize], &'a [f32]);
+
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<f32>)>;
 
 /// The tensors of a file, safetensors or GGUF.
@@ -30,7 +33,7 @@ fn tensors(file: &Path) -> Tensors {
 }
 
 /// Writes a safetensors file of f32 tensors.
-fn write(file: &Path, tensors: &[(&str, &[usize], &[f32])]) {
+fn write(file: &Path, tensors: &[Given]) {
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(.., data)| data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
@@ -40,7 +43,7 @@ fn write(file: &Path, tensors: &[(&str, &[usize], &[f32])]) {
 }
 
 /// A folder of one network with the given files beside its config.
-fn folder(files: &[(&str, &[(&str, &[usize], &[f32])])]) -> (TempDir, PathBuf) {
+fn folder(files: &[(&str, &[Given])]) -> (TempDir, PathBuf) {
     let temporary = TempDir::new().unwrap();
     let unet = temporary.path().join("unet");
     fs::create_dir(&unet).unwrap();
@@ -96,6 +99,49 @@ fn a_checkpoint_is_copied_with_its_linear_layers_in_blocks() {
         }
         // The VAE of emoji64 has one attention layer.
         assert!(in_blocks >= 4, "{file}: {in_blocks} tensors in blocks");
+    }
+}
+
+#[test]
+fn the_copy_draws_the_picture_of_the_original() {
+    let temporary = TempDir::new().unwrap();
+    let copy = |format: &str| {
+        let out = temporary.path().join(format);
+        succeed(&[&"quantize", &emoji64(), &"--to", &format, &"--out", &out]);
+        out
+    };
+    let draw = |model: &Path| {
+        let (out, trace) = (temporary.path().join("out.png"), temporary.path().join("run.safetensors"));
+        let options = [
+            "--prompt",
+            "fox, noto style",
+            "--seed",
+            "7",
+            "--steps",
+            "6",
+            "--solver",
+            "dpmpp_2m",
+            "--guidance-scale",
+            "4.5",
+        ];
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+            vec![&"sample", &model, &"--out", &out, &"--trace", &trace];
+        arguments.extend(options.iter().map(|option| option as &dyn AsRef<_>));
+        succeed(&arguments);
+        common::read_tensors(&trace).remove("image").unwrap().data
+    };
+    let expected = draw(&emoji64());
+    // emoji64 is stored as f16, so as f16 it is what it was.
+    assert!(draw(&copy("f16")) == expected, "nothing was rounded");
+    for (format, least) in [("q8_0", 50.0), ("q4_0", 30.0)] {
+        let picture = draw(&copy(format));
+        let squares = picture.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2));
+        let psnr = -10.0 * (squares.sum::<f64>() / expected.len() as f64).log10();
+        println!("{format}: {psnr:.1} dB");
+        assert!(
+            (least..80.0).contains(&psnr),
+            "{format}: {psnr:.1} dB, expected at least {least} and a trace of rounding"
+        );
     }
 }
 

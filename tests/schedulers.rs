@@ -73,15 +73,25 @@ fn assert_close<T: Copy + Into<f64>>(what: &str, got: &[T], expected: &[f64], to
     );
 }
 
-/// How far a timestep may be off. Exact, but for fractions that are looked up from σ: they inherit the square roots of
-/// the machine that recorded them, whose f32 `torch.sqrt` is one unit in the last place off in a tenth of all values.
-fn timestep_tolerance(class: &str, config: &Value, has_custom_sigmas: bool) -> impl Fn(f64) -> f64 {
-    let spaced =
-        ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"].iter().any(|key| config[key] == true);
-    // Half of KDPM2's timesteps belong to σ between those of the schedule.
-    let looked_up = spaced || has_custom_sigmas || class == "KDPM2DiscreteScheduler";
-    let from_sigmas = looked_up && class != "FlowMatchEulerDiscreteScheduler";
-    move |timestep| if from_sigmas && timestep.fract() != 0.0 { 1e-6 * timestep.abs() } else { 0.0 }
+/// How far a timestep may be off. Exact, but for fractions that are looked up from σ or are its logarithm: they inherit the
+/// square roots of the machine that recorded them, whose f32 `torch.sqrt` is one unit in the last place off in a sixth of
+/// all values, and its logarithms.
+fn timestep_tolerance(config: &SchedulerConfig, keys: &Value, has_custom_sigmas: bool) -> impl Fn(f64) -> f64 + use<> {
+    let solver = config.solver().unwrap();
+    let spaced = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"].iter().any(|key| keys[key] == true);
+    let looked_up = spaced || has_custom_sigmas || keys["timestep_type"] == "continuous";
+    let from_sigmas = looked_up && solver != Solver::FlowEuler;
+    // KDPM2 looks up σ between those of the schedule, all of it in f32, where log σ has this resolution.
+    let midpoints = (solver == Solver::Dpm2).then(|| config.noise_schedule().unwrap().sigmas());
+    move |timestep| match &midpoints {
+        _ if timestep.fract() == 0.0 => 0.0,
+        Some(sigmas) => {
+            let low = (timestep as usize).min(sigmas.len() - 2);
+            1e-6 * timestep + 4.8e-7 / f64::from(sigmas[low + 1] / sigmas[low]).ln()
+        }
+        None if from_sigmas => 1e-6 * timestep.abs(),
+        None => 0.0,
+    }
 }
 
 /// Runs one check after another, nothing skipped, and fails with the messages of all that failed.
@@ -209,6 +219,18 @@ impl Case {
         &self.tensor(name)[i * len..(i + 1) * len]
     }
 
+    /// The last ᾱ of the schedule that is rescaled to zero terminal SNR; zero where none is.
+    fn alpha_bar_before_rescaling(&self) -> f64 {
+        let mut config = self.json["constructor_arguments"].clone();
+        if config["rescale_betas_zero_snr"] != true {
+            return 0.0;
+        }
+        config["rescale_betas_zero_snr"] = false.into();
+        config["_class_name"] = self.config.class_name().into();
+        let config = SchedulerConfig::from_json(&config.to_string()).unwrap();
+        f64::from(*config.noise_schedule().unwrap().alphas_cumprod.last().unwrap())
+    }
+
     /// The step that diffusers finds when it is only told a timestep: where it repeats, the second that has it.
     fn index_for_timestep(&self, step: usize) -> usize {
         let timesteps = &self.whole_table.timesteps;
@@ -241,18 +263,21 @@ impl Case {
     fn check_schedule(&self) {
         let name = &self.name;
         let has_custom_sigmas = self.json["set_timesteps_arguments"].get("sigmas").is_some();
-        let class = self.config.class_name();
-        let tolerance = timestep_tolerance(class, &self.json["constructor_arguments"], has_custom_sigmas);
+        let tolerance = timestep_tolerance(&self.config, &self.json["constructor_arguments"], has_custom_sigmas);
         assert_close(&format!("{name}: timesteps"), &self.table.timesteps, self.tensor("timesteps"), tolerance);
         if let Some(sigmas) = self.tensors.get("sigmas") {
             assert_close(&format!("{name}: sigmas"), &self.table.sigmas, sigmas, |sigma| 2e-6 * sigma);
         }
         if let Some(expected) = self.tensors.get("alphas_cumprod") {
             let alphas_cumprod = self.config.noise_schedule().unwrap().alphas_cumprod;
-            // Rescaling to zero terminal SNR goes through the same square roots, and rounds every α that comes of them.
-            let rescales = self.json["constructor_arguments"]["rescale_betas_zero_snr"] == true;
-            let tolerance = if rescales { 5e-6 } else { 3e-7 };
-            assert_close(&format!("{name}: alphas_cumprod"), &alphas_cumprod, expected, |ab| tolerance * ab);
+            // Rescaling to zero terminal SNR takes the last √ᾱ from all others: what the recording machine's square roots
+            // are off, up to one unit in the last place each, grows where little is left.
+            let last = self.alpha_bar_before_rescaling().sqrt();
+            let tolerance = |alpha_bar: f64| match last {
+                0.0 => 3e-7 * alpha_bar,
+                _ => 1e-6 * alpha_bar + 4.0 * f64::from(f32::EPSILON) * (alpha_bar + last * alpha_bar.sqrt()),
+            };
+            assert_close(&format!("{name}: alphas_cumprod"), &alphas_cumprod, expected, tolerance);
         }
         // Classes of rectified flow have none, and start from the noise itself.
         let expected = self.json["init_noise_sigma"].as_f64().unwrap_or(1.0);
@@ -479,7 +504,7 @@ fn swapping_the_solver_follows_from_config() {
             let swapped = source.swap_to(resulting.solver().unwrap()).unwrap();
             let table = swapped.table(n, &StepOptions::default()).unwrap();
             assert_eq!(table, expected);
-            let tolerance = timestep_tolerance(class, &row["resulting_config"], false);
+            let tolerance = timestep_tolerance(&swapped, &row["resulting_config"], false);
             assert_close("timesteps", &table.timesteps, &numbers(&row["timesteps"]), tolerance);
             let init_noise_sigma = row["init_noise_sigma"].as_f64().unwrap();
             let got = table.init_noise_sigma;
@@ -508,7 +533,7 @@ fn many_step_counts_visit_the_timesteps_that_diffusers_visits() {
             tally.run(class, &name, || {
                 let table = config.table(n.as_u64().unwrap() as usize, &StepOptions::default());
                 let table = table.unwrap_or_else(|error| panic!("{error}"));
-                let tolerance = timestep_tolerance(class, &row["config"], false);
+                let tolerance = timestep_tolerance(&config, &row["config"], false);
                 assert_close("timesteps", &table.timesteps, &tensors[&format!("{name}/timesteps")], tolerance);
                 if let Some(sigmas) = tensors.get(&format!("{name}/sigmas")) {
                     assert_close("sigmas", &table.sigmas, sigmas, |sigma| 2e-6 * sigma);
@@ -541,6 +566,187 @@ fn a_value_that_is_not_supported_is_refused_with_its_key_and_the_alternatives() 
     }
     let error = ddpm(json!({"beta_start": "low"})).unwrap_err().to_string();
     assert!(error.contains("beta_start"), "{error}");
+}
+
+/// A class of diffusers with some keys.
+fn scheduler(class: &str, keys: Value) -> Result<SchedulerConfig, Error> {
+    let mut config = keys;
+    config["_class_name"] = format!("{class}Scheduler").into();
+    SchedulerConfig::from_json(&config.to_string())
+}
+
+#[test]
+fn keys_that_diffusers_does_not_combine_are_refused_by_name() {
+    for (class, keys, parts) in [
+        ("DPMSolverMultistep", json!({"algorithm_type": "dpmsolver"}), ["final_sigmas_type", "sigma_min"]),
+        (
+            "DPMSolverMultistep",
+            json!({"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3}),
+            ["solver_order", "1 and 2"],
+        ),
+        (
+            "DPMSolverSinglestep",
+            json!({"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "prediction_type": "flow_prediction"}),
+            ["prediction_type", "v_prediction"],
+        ),
+        ("DPMSolverSinglestep", json!({"solver_order": 4}), ["solver_order", "1 to 3"]),
+        (
+            "DPMSolverMultistep",
+            json!({"use_karras_sigmas": true, "use_lu_lambdas": true}),
+            ["use_lu_lambdas", "only one"],
+        ),
+        ("DPMSolverMultistep", json!({"variance_type": "guessed"}), ["variance_type", "learned_range"]),
+        ("LMSDiscrete", json!({"use_karras_sigmas": true, "use_beta_sigmas": true}), ["use_beta_sigmas", "only one"]),
+        ("EulerDiscrete", json!({"use_karras_sigmas": true, "sigma_min": 0.0}), ["sigma_min", "above 0"]),
+        ("UniPCMultistep", json!({"solver_p": {"_class_name": "DDIMScheduler"}}), ["solver_p", "null"]),
+        ("UniPCMultistep", json!({"solver_order": 5}), ["solver_order", "1 to 4"]),
+        (
+            "UniPCMultistep",
+            json!({"predict_x0": false, "prediction_type": "flow_prediction"}),
+            ["prediction_type", "predict_x0"],
+        ),
+        ("DEISMultistep", json!({"algorithm_type": "sde-dpmsolver++"}), ["algorithm_type", "deis"]),
+        ("PNDM", json!({"prediction_type": "sample"}), ["prediction_type", "v_prediction"]),
+        ("KDPM2Discrete", json!({"prediction_type": "sample"}), ["prediction_type", "epsilon"]),
+        ("EulerDiscrete", json!({"beta_schedule": "exp"}), ["beta_schedule", "squaredcos_cap_v2"]),
+        ("HeunDiscrete", json!({"clip_sample_range": -1}), ["clip_sample_range", "not negative"]),
+        ("LCM", json!({"original_inference_steps": null}), ["original_inference_steps", "50"]),
+        ("FlowMatchEulerDiscrete", json!({"time_shift_type": "cubic"}), ["time_shift_type", "exponential"]),
+        ("FlowMatchEulerDiscrete", json!({"shift": 0}), ["shift", "above 0"]),
+    ] {
+        let Err(error) = scheduler(class, keys.clone()) else { panic!("{class} takes {keys}") };
+        let error = error.to_string();
+        assert!(parts.into_iter().all(|part| error.contains(part)) && error.contains(class), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn options_that_a_class_does_not_take_are_refused_by_name() {
+    let default = StepOptions::default();
+    let some = |timesteps: &[f64]| Some(timesteps.to_vec());
+    for (class, keys, n, options, parts) in [
+        (
+            "DDIM",
+            json!({}),
+            4,
+            StepOptions { timesteps: some(&[900.0, 1.0]), ..default.clone() },
+            ["timesteps", "DDIM"],
+        ),
+        ("Heun", json!({}), 4, StepOptions { sigmas: some(&[9.0, 1.0]), ..default.clone() }, ["sigmas", "Heun"]),
+        ("UniPC", json!({}), 4, StepOptions { sigmas: some(&[0.9, 0.1]), ..default.clone() }, ["sigmas", "UniPC"]),
+        ("LMS", json!({}), 4, StepOptions { mu: Some(1.0), ..default.clone() }, ["mu", "LMS"]),
+        ("LMS", json!({}), 4, StepOptions { lms_order: 6, ..default.clone() }, ["lms_order", "1 to 5"]),
+        (
+            "DEIS",
+            json!({"use_flow_sigmas": true}),
+            4,
+            StepOptions { mu: Some(1.0), ..default.clone() },
+            ["mu", "use_dynamic_shifting"],
+        ),
+        ("FlowMatchEuler", json!({"use_dynamic_shifting": true}), 4, default.clone(), ["mu", "use_dynamic_shifting"]),
+        ("DDPM", json!({}), 4, StepOptions { strength: 0.5, ..default.clone() }, ["strength", "DDPM"]),
+        ("DDPM", json!({}), 4, StepOptions { begin_index: 4, ..default.clone() }, ["begin_index", "4 steps"]),
+        (
+            "DDPM",
+            json!({}),
+            4,
+            StepOptions { timesteps: some(&[1.0, 900.0]), ..default.clone() },
+            ["timesteps", "descend"],
+        ),
+        ("DDPM", json!({}), 4, StepOptions { timesteps: some(&[1000.0]), ..default.clone() }, ["timesteps", "below"]),
+        (
+            "Heun",
+            json!({"use_karras_sigmas": true}),
+            4,
+            StepOptions { timesteps: some(&[900.0]), ..default.clone() },
+            ["timesteps", "Heun"],
+        ),
+        ("LCM", json!({}), 51, default.clone(), ["num_inference_steps", "at most 50"]),
+        ("LCM", json!({}), 4, StepOptions { strength: 0.05, ..default.clone() }, ["num_inference_steps", "at most 2"]),
+        (
+            "LCM",
+            json!({}),
+            4,
+            StepOptions { strength: 0.1, timesteps: some(&[9.0]), ..default.clone() },
+            ["strength", "raise it"],
+        ),
+        (
+            "TCD",
+            json!({}),
+            4,
+            StepOptions { original_inference_steps: Some(2000), ..default.clone() },
+            ["original_inference_steps", "1000"],
+        ),
+        ("PNDM", json!({}), 3, default.clone(), ["num_inference_steps", "4 to 1000"]),
+        (
+            "Euler",
+            json!({}),
+            4,
+            StepOptions { sigmas: some(&[9.0]), ..default.clone() },
+            ["num_inference_steps is 0", "Euler"],
+        ),
+    ] {
+        let full = match class {
+            "UniPC" | "DEIS" => format!("{class}Multistep"),
+            "Heun" | "LMS" | "Euler" | "FlowMatchEuler" => format!("{class}Discrete"),
+            _ => class.to_owned(),
+        };
+        let Err(error) = scheduler(&full, keys).unwrap().table(n, &options) else {
+            panic!("{class} takes {options:?}")
+        };
+        let error = error.to_string();
+        assert!(parts.into_iter().all(|part| error.contains(part)), "{class}: {error}");
+    }
+}
+
+#[test]
+fn a_solver_for_rectified_flow_is_not_given_to_another_model_nor_taken_from_it() {
+    let error = ddpm(json!({})).unwrap().swap_to(Solver::FlowEuler).unwrap_err().to_string();
+    assert!(error.contains("flow_euler") && error.contains("not trained with rectified flow"), "{error}");
+    let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap();
+    let error = flow.swap_to(Solver::Ddim).unwrap_err().to_string();
+    assert!(error.contains("ddim") && error.contains("flow_euler"), "{error}");
+    // Other classes can be configured for it.
+    let keys = json!({"prediction_type": "flow_prediction", "use_flow_sigmas": true});
+    scheduler("UniPCMultistep", keys).unwrap().swap_to(Solver::FlowEuler).unwrap();
+}
+
+#[test]
+fn a_stable_diffusion_pipeline_rewrites_what_early_checkpoints_had_wrong() {
+    let table = |config: &SchedulerConfig| config.table(10, &StepOptions::default()).unwrap();
+    // The file says so: the change survives a change of solver.
+    let stored = scheduler("DDIM", json!({"steps_offset": 0, "clip_sample": true})).unwrap();
+    let rewritten = stored.for_stable_diffusion_pipeline().unwrap();
+    assert_eq!(table(&rewritten), table(&scheduler("DDIM", json!({"steps_offset": 1, "clip_sample": false})).unwrap()));
+    assert_eq!(table(&rewritten.swap_to(Solver::Ddpm).unwrap()).timesteps[9], 1.0);
+    // The class's defaults: those of another class take their place.
+    let rewritten = scheduler("DDIM", json!({})).unwrap().for_stable_diffusion_pipeline().unwrap();
+    assert_eq!(table(&rewritten).timesteps[9], 1.0);
+    assert_eq!(
+        rewritten.swap_to(Solver::Ddpm).unwrap(),
+        scheduler("DDIM", json!({})).unwrap().swap_to(Solver::Ddpm).unwrap()
+    );
+    // Inpainting has a rewrite of its own.
+    let inpainting = scheduler("PNDM", json!({})).unwrap().for_stable_diffusion_inpaint_pipeline().unwrap();
+    assert_eq!(
+        table(&inpainting),
+        table(&scheduler("PNDM", json!({"steps_offset": 1, "skip_prk_steps": true})).unwrap())
+    );
+}
+
+#[test]
+fn a_learned_variance_needs_twice_the_channels_and_others_pass_it_over() {
+    let learned = ddpm(json!({"variance_type": "learned"})).unwrap().table(2, &StepOptions::default()).unwrap();
+    let fixed = ddpm(json!({})).unwrap().table(2, &StepOptions::default()).unwrap();
+    let (x, noise) = ([0.25; 8], [1.0; 8]);
+    // Two images of one channel: the output of each, then its variance.
+    let doubled = [[0.5; 4], [0.04; 4], [0.5; 4], [0.09; 4]].concat();
+    let apply = |table: &Table, output: &[f32]| table.steps[0].apply(&x, output, Some(&noise), &mut zero_history(8), 4);
+    let error = apply(&learned, &[0.5; 8]).unwrap_err();
+    assert!(matches!(error, Error::Length { name: "model_output", found: 8, expected: 16 }), "{error}");
+    let got = apply(&learned, &doubled).unwrap().prev_sample;
+    assert!((got[4] - got[0] - (0.3 - 0.2)).abs() < 1e-6, "{got:?}: their deviations are 0.2 and 0.3");
+    assert_eq!(apply(&fixed, &doubled).unwrap(), apply(&fixed, &[0.5; 8]).unwrap());
 }
 
 #[test]
@@ -580,6 +786,11 @@ fn where_diffusers_returns_nan_an_error_says_so() {
     let error = config.table(10, &StepOptions::default()).unwrap_err();
     assert!(matches!(error, Error::NotFinite { index: 0, .. }), "{error}");
     assert!(error.to_string().contains("NaN"), "{error}");
+}
+
+#[test]
+fn the_step_graph_has_a_slot_for_everything_that_a_solver_keeps() {
+    assert_eq!(HISTORY, undiffuse::graph::update::HISTORY);
 }
 
 #[test]
@@ -638,6 +849,17 @@ fn any_config() -> impl Strategy<Value = Value> {
         "euler_at_final",
         "lambda_min_clipped",
         "flow_shift",
+        "skip_prk_steps",
+        "original_inference_steps",
+        "timestep_scaling",
+        "predict_x0",
+        "disable_corrector",
+        "use_dynamic_shifting",
+        "time_shift_type",
+        "shift",
+        "shift_terminal",
+        "invert_sigmas",
+        "stochastic_sampling",
     ]);
     let name = prop::sample::select(vec![
         "linear",
@@ -652,6 +874,10 @@ fn any_config() -> impl Strategy<Value = Value> {
         "leading",
         "trailing",
         "fixed_large",
+        "fixed_large_log",
+        "learned_range",
+        "exp",
+        "bh1",
         "log_linear",
         "continuous",
         "sigma_min",
@@ -693,8 +919,9 @@ proptest! {
         begin_index in 0usize..4,
         eta in 0.0..1.0,
         s_churn in 0.0..20.0,
+        mu in prop::option::of(-3.0..3.0),
     ) {
-        let options = StepOptions { begin_index, eta, s_churn, ..Default::default() };
+        let options = StepOptions { begin_index, eta, s_churn, mu, ..Default::default() };
         let Ok(config) = SchedulerConfig::from_json(&config.to_string()) else { return Ok(()) };
         let Ok(table) = config.table(n, &options) else { return Ok(()) };
         prop_assert!(!table.steps.is_empty());

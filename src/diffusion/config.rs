@@ -280,13 +280,19 @@ impl SchedulerConfig {
 
     /// The whole reverse process as a table: diffusers' `set_timesteps`, and every `step` after it.
     ///
-    /// With custom `timesteps` or `sigmas` in `options`, `num_inference_steps` must be their number of steps.
+    /// Custom `timesteps` or `sigmas` in `options` say how many steps there are; `num_inference_steps` is then not looked at.
     ///
     /// # Errors
     /// Refuses a class that has no solver here, a number of steps or an option that the class does not take, and a
     /// table that would hold anything but finite numbers (where diffusers would return NaN).
     pub fn table(&self, num_inference_steps: usize, options: &StepOptions) -> Result<Table, Error> {
         let Scheduler { solver, common, class } = self.scheduler()?;
+        let num_inference_steps = match (&options.timesteps, &options.sigmas) {
+            (Some(timesteps), _) => timesteps.len(),
+            // Euler takes the final σ with the others.
+            (None, Some(sigmas)) => sigmas.len().saturating_sub(usize::from(*solver == Solver::Euler)),
+            (None, None) => num_inference_steps,
+        };
         let most = match solver {
             Solver::Ddpm | Solver::Ddim | Solver::Pndm | Solver::Lcm | Solver::Tcd => common.num_train_timesteps,
             _ => MAX_INFERENCE_STEPS,
@@ -299,7 +305,7 @@ impl SchedulerConfig {
             let class = self.keys.class.clone();
             return Err(Error::NumInferenceSteps { num_inference_steps, class, least, most });
         }
-        options.check(num_inference_steps)?;
+        options.check()?;
         let noise_schedule = self.noise_schedule()?;
         let run = Run {
             class: &self.keys.class,

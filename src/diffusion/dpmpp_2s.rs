@@ -69,7 +69,7 @@ pub(super) fn table(config: &Config, run: &Run) -> Result<Table, Error> {
 fn orders(config: &Config, n: usize) -> Vec<usize> {
     let order = config.solver_order;
     let block = 1..=order;
-    if !(config.lower_order_final || n % order != 0 || config.final_sigma_is_zero) {
+    if !(config.lower_order_final || !n.is_multiple_of(order) || config.final_sigma_is_zero) {
         return block.cycle().take(n).collect();
     }
     let last: &[usize] = match (order, n % order) {

@@ -72,7 +72,7 @@ pub enum Error {
     NotFinite {
         /// The class of the config.
         class: String,
-        /// The step, counted from the first of the run.
+        /// The step, counted from the schedule's first.
         index: usize,
         /// Its timestep.
         timestep: f64,

@@ -64,9 +64,9 @@ impl Config {
     /// The timesteps, and σ for each of them with the final one.
     fn timesteps_and_sigmas(&self, run: &Run) -> Result<(Vec<f64>, Vec<f64>), Error> {
         let train_sigmas = run.noise_schedule.sigmas();
-        if let Some(custom) = run.custom_sigmas(1)? {
+        if let Some(custom) = &run.options.sigmas {
             let visited = &custom[..run.num_inference_steps];
-            return Ok((spacing::timesteps_of_sigmas(visited, &train_sigmas), custom.to_vec()));
+            return Ok((spacing::timesteps_of_sigmas(visited, &train_sigmas), custom.clone()));
         }
         run.refuse("timesteps", run.options.timesteps.is_some() && (self.log_linear || self.continuous))?;
         let (Some(&smallest), Some(&largest)) = (train_sigmas.first(), train_sigmas.last()) else {

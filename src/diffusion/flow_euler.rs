@@ -63,8 +63,8 @@ impl Config {
         let n = run.num_inference_steps;
         let train = run.common.num_train_timesteps as f64;
         let factor = self.shift.factor(run.options.mu)?;
-        let given = match (run.custom_sigmas(0)?, &run.options.timesteps) {
-            (Some(sigmas), _) => Some(sigmas.to_vec()),
+        let given = match (&run.options.sigmas, &run.options.timesteps) {
+            (Some(sigmas), _) => Some(sigmas.clone()),
             (None, Some(timesteps)) => Some(timesteps.iter().map(|&t| f64::from(t as f32 / train as f32)).collect()),
             (None, None) => None,
         };

@@ -64,6 +64,14 @@ impl Keys {
         }
     }
 
+    /// A key of which only `null` is supported.
+    pub(super) fn null(&self, key: &'static str) -> Result<(), Error> {
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(()),
+            Some(other) => Err(self.unsupported(key, other, "null")),
+        }
+    }
+
     /// A number above zero, and finite.
     pub(super) fn positive(&self, key: &'static str) -> Result<Option<f64>, Error> {
         match self.optional_f64(key)? {

@@ -326,10 +326,16 @@ pub struct Table {
 }
 
 impl Table {
+    /// Refuses a table with any number in it that is not finite, be it of a step that is left out.
     pub(super) fn check_finite(&self, class: &str) -> Result<(), Error> {
+        let refuse = |index, timestep| Err(Error::NotFinite { class: class.to_owned(), index, timestep });
+        let sigmas = self.sigmas.iter().zip(&self.timesteps).enumerate();
+        if let Some((index, (_, &timestep))) = sigmas.into_iter().find(|(_, (sigma, _))| !sigma.is_finite()) {
+            return refuse(index, timestep);
+        }
         match self.steps.iter().enumerate().find(|(_, step)| !step.is_finite()) {
             None => Ok(()),
-            Some((index, step)) => Err(Error::NotFinite { class: class.to_owned(), index, timestep: step.timestep }),
+            Some((index, step)) => refuse(index + self.timesteps.len() - self.steps.len(), step.timestep),
         }
     }
 }
@@ -351,9 +357,10 @@ impl fmt::Display for Table {
                 Clip::Range(range) => format!(" in ±{range}"),
                 Clip::Threshold { ratio, max_value } => format!(" threshold {ratio} ≤{max_value}"),
             };
+            let learned = if step.learned_variance.is_some() { " (z times the learned deviation)" } else { "" };
             writeln!(
                 f,
-                "{index:>4}  {:>9.3}  {:>11.6}  {:>11.6}  {:>11.6}  {:<38}  {}",
+                "{index:>4}  {:>9.3}  {:>11.6}  {:>11.6}  {:>11.6}  {:<38}  {}{learned}",
                 step.timestep,
                 step.forward.0,
                 step.forward.1,
@@ -454,7 +461,7 @@ impl StepOptions {
         .filter_map(|(option, given)| given.then_some(option))
     }
 
-    pub(super) fn check(&self, num_inference_steps: usize) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         let refuse =
             |option, value: String, expected: &str| Err(Error::Option { option, value, expected: expected.to_owned() });
         for (option, value) in [("eta", self.eta), ("strength", self.strength)] {
@@ -479,10 +486,6 @@ impl StepOptions {
         if let Some(timesteps) = &self.timesteps {
             if self.sigmas.is_some() {
                 return refuse("sigmas", "given".into(), "give timesteps or sigmas, not both");
-            }
-            if timesteps.len() != num_inference_steps {
-                let value = format!("a list of {}", timesteps.len());
-                return refuse("timesteps", value, "num_inference_steps must be its length");
             }
             if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) {
                 return refuse("timesteps", format!("{timesteps:?}"), "they must descend");
@@ -518,19 +521,6 @@ impl Run<'_> {
                 value: "given".into(),
                 expected: format!("{} does not take it in this configuration", self.class),
             }),
-        }
-    }
-
-    /// The σ that a user gives, of which there must be as many as steps and `more`.
-    pub(super) fn custom_sigmas(&self, more: usize) -> Result<Option<&[f64]>, Error> {
-        let expected = self.num_inference_steps + more;
-        match &self.options.sigmas {
-            Some(sigmas) if sigmas.len() != expected => Err(Error::Option {
-                option: "sigmas",
-                value: format!("a list of {}", sigmas.len()),
-                expected: format!("{} needs {expected} for {} steps", self.class, self.num_inference_steps),
-            }),
-            sigmas => Ok(sigmas.as_deref()),
         }
     }
 

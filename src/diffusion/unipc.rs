@@ -49,7 +49,7 @@ impl Config {
             let supported = "epsilon, sample and v_prediction where predict_x0 is false";
             return Err(keys.unsupported("prediction_type", "\"flow_prediction\"", supported));
         }
-        keys.choice("solver_p", (), &[("null", ())])?;
+        keys.null("solver_p")?;
         // The last three are what other multistep classes write.
         let solver_types = &[("bh2", false), ("bh1", true), ("midpoint", false), ("heun", false), ("logrho", false)];
         let steps = keys.optional_numbers("disable_corrector")?.unwrap_or_default();
@@ -106,11 +106,11 @@ impl Config {
         let train = run.common.num_train_timesteps;
         let factor = self.grid.flow_shift.factor(run.options.mu)?;
         let timesteps_of = |sigmas: &[f64]| sigmas.iter().map(|sigma| (sigma * train as f64).trunc()).collect();
-        let custom = run.custom_sigmas(0)?;
+        let custom = &run.options.sigmas;
         run.refuse("sigmas", custom.is_some() && self.grid.progression != Progression::Flow)?;
         if self.grid.progression == Progression::Flow {
             let mut sigmas = match custom {
-                Some(custom) => custom.to_vec(),
+                Some(custom) => custom.clone(),
                 None => spacing::linspace(1.0, 1.0 / train as f64, n + 1)[..n].to_vec(),
             };
             sigmas.iter_mut().for_each(|sigma| *sigma = spacing::flow_shift(*sigma, factor));

@@ -264,7 +264,7 @@ pub enum Op {
 /// The result stacks along the batch axis: the new sample, x0, and the new history, [`update::HISTORY`] slots of it.
 pub mod update {
     /// Number of history slots.
-    pub const HISTORY: usize = 4;
+    pub const HISTORY: usize = 5;
     /// Number of terms of a row.
     pub const TERMS: usize = 4 + HISTORY;
     /// Tensors stacked in the result: sample, x0, history.

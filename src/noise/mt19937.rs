@@ -6,16 +6,16 @@ const M: usize = 397;
 
 #[derive(Clone, Debug)]
 pub(super) struct Mt19937 {
-    state: [u32; N],
+    state: Box<[u32; N]>,
     /// The next word of `state` to hand out; `N` when all are spent.
     next: usize,
 }
 
 impl Mt19937 {
     pub(super) fn new(seed: u32) -> Self {
-        let mut state = [0; N];
+        let mut state = Box::new([0; N]);
         let mut word = seed;
-        for (i, slot) in (0u32..).zip(&mut state) {
+        for (i, slot) in (0u32..).zip(state.iter_mut()) {
             if i > 0 {
                 word = 1_812_433_253u32.wrapping_mul(word ^ (word >> 30)).wrapping_add(i);
             }

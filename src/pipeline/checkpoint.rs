@@ -362,7 +362,8 @@ fn check_fit(
                 return misfit(format!("`in_channels` is {input}, a pipeline of this class gives it {expected}"));
             }
         }
-        None if input != output => {
+        // Twice as many where the network has learned the variance too.
+        None if output != input && output != 2 * input => {
             return misfit(format!("`in_channels` is {input} and `out_channels` {output}, which is not supported"));
         }
         None if input != 1 && input != 3 => {

@@ -53,6 +53,9 @@ impl Family {
 /// If there is no such pipeline here.
 pub fn scheduler_of(class: &str, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error> {
     Ok(match (Family::of(class)?, class) {
+        (Family::StableDiffusion, "StableDiffusionInpaintPipeline") => {
+            scheduler.for_stable_diffusion_inpaint_pipeline()?
+        }
         (Family::StableDiffusion, _) => scheduler.for_stable_diffusion_pipeline()?,
         (_, "DDIMPipeline") => scheduler.swap_to(Solver::Ddim)?,
         _ => scheduler,

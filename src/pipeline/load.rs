@@ -77,7 +77,7 @@ pub(super) struct Parts {
     /// For [`Preview::Tiny`](super::Preview::Tiny).
     pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
     /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
-    pub linear_preview: OnceCell<LinearPreview>,
+    pub linear_preview: OnceCell<Rc<LinearPreview>>,
 }
 
 impl Parts {
@@ -86,19 +86,19 @@ impl Parts {
         self.model.vae.as_ref().zip(self.vae.as_ref())
     }
 
+    /// The weights of the networks that a LoRA can change, by the names of their components.
+    pub fn networks(&self) -> Vec<(&'static str, &Weights)> {
+        let texts =
+            ["text_encoder", "text_encoder_2"].into_iter().zip(self.texts.iter().map(TextEncoder::device_weights));
+        [("unet", &self.unet)].into_iter().chain(texts).collect()
+    }
+
     /// What the network gets as `class_labels` for a class, one row of it.
     pub fn class_label(&self, class: usize) -> Vec<f32> {
         let Some(table) = &self.class_embedding else { return vec![class as f32] };
         let mut row = vec![0.0; table.columns()];
         table.add_row(class, &mut row);
         row
-    }
-
-    /// The weights of the networks that a LoRA can change, by the names of their components.
-    pub fn networks(&self) -> Vec<(&'static str, &Weights)> {
-        let texts = ["text_encoder", "text_encoder_2"].into_iter().zip(&self.texts);
-        let texts = texts.map(|(name, encoder)| (name, encoder.device_weights()));
-        [("unet", &self.unet)].into_iter().chain(texts).collect()
     }
 }
 

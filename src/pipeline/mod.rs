@@ -24,6 +24,7 @@ mod sampler;
 mod start;
 mod step_graph;
 mod text_encoder;
+mod tiled;
 mod tiny_vae;
 mod weight_file;
 

@@ -7,7 +7,7 @@ use super::prompts::Prompts;
 use super::random::Streams;
 use super::step_graph::StepGraph;
 use super::{Error, Rgba, SampleOptions, Scheduler};
-use crate::diffusion::{Clip, StepOptions, Table};
+use crate::diffusion::{Clip, LearnedVariance, Solver, StepOptions, Table};
 use crate::graph::Graph;
 
 /// Most pictures of one run.
@@ -43,6 +43,8 @@ pub(super) struct Request {
     pub latents: [usize; 4],
     /// Whether every picture has an unconditional half.
     pub guided: bool,
+    /// How the deviation of the noise comes out of the network, where it has learned it.
+    pub learned: Option<LearnedVariance>,
     /// The texts, where the model has a text encoder.
     pub prompts: Option<Prompts>,
     pub streams: Streams,
@@ -60,13 +62,18 @@ impl Request {
         let batch = batch(&options)?;
         let (task, [height, width]) = task(model, &options)?;
         let table = table(model, &options, &task)?;
+        let learned = table.steps.iter().find_map(|step| step.learned_variance);
+        if learned.is_some() && model.unet.out_channels() != 2 * model.info.latent_channels {
+            let message = "the network has learned no variance; use a solver with another, such as `fixed_small`";
+            return Err(Error::option("variance_type", "learned", message));
+        }
         let guided = !model.texts.is_empty() && options.guidance_scale > 1.0 && model.time_cond_proj_dim().is_none();
         let prompts = match model.texts.is_empty() {
             true => None,
             false => Some(Prompts::new(model, &options, guided)?),
         };
         let latents = [batch, model.info.latent_channels, height, width];
-        Ok(Self { task, table, latents, guided, prompts, streams: Streams::new(&options), options })
+        Ok(Self { task, table, latents, guided, learned, prompts, streams: Streams::new(&options), options })
     }
 
     /// Rows of the network's batch.
@@ -91,6 +98,7 @@ impl Request {
             extra_channels: model.extra_channels(),
             keeps: matches!(self.task, Task::Inpaint { .. }) && model.extra_channels() == 0,
             threshold,
+            learned: self.learned,
         };
         let [_, _, height, width] = self.latents;
         step.build(&model.unet).map_err(|e| model.info.too_large(height, width, e))
@@ -285,18 +293,24 @@ fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, E
         use_clipped_model_output: options.use_clipped_model_output,
         timesteps: options.timesteps.clone(),
         sigmas: options.sigmas.clone(),
+        original_inference_steps: options.original_inference_steps,
         ..StepOptions::default()
     };
-    let whole = scheduler.table(options.steps, &step_options)?;
-    if matches!(task, Task::Generate | Task::Upscale { .. }) {
-        return Ok(whole);
+    if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
+        return Ok(scheduler.table(options.steps, &step_options)?);
     }
     let strength = strength(model, options);
+    // A latent consistency model spreads its few steps over what is left of the schedule; others leave steps out.
+    if model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm) {
+        step_options.strength = strength;
+        return Ok(scheduler.table(options.steps, &step_options)?);
+    }
     let walked = (options.steps as f64 * strength) as usize;
     if walked == 0 {
         let message = format!("that leaves none of {} steps; give more of either", options.steps);
         return Err(Error::option("strength", strength, message));
     }
-    step_options.begin_index = options.steps - walked;
-    Ok(scheduler.table(options.steps, &step_options)?)
+    let whole = scheduler.table(options.steps, &step_options)?;
+    step_options.begin_index = options.steps.saturating_sub(walked) * whole.order;
+    if step_options.begin_index == 0 { Ok(whole) } else { Ok(scheduler.table(options.steps, &step_options)?) }
 }

@@ -6,10 +6,10 @@ use super::preview::{Drawn, Previewer, Rgba};
 use super::random::Streams;
 use super::request::Request;
 use super::start::Start;
-use super::step_graph::coefficients;
+use super::step_graph::{coefficients, variance_line};
 use super::{Error, SampleOptions};
 use crate::device::Program;
-use crate::diffusion::Table;
+use crate::diffusion::{LearnedVariance, Table};
 use crate::graph::fuse;
 
 /// What one step made.
@@ -37,6 +37,7 @@ pub struct Sampler {
     initial_latents: Vec<f32>,
     /// Whether a part of a picture is kept.
     keeps: bool,
+    learned: Option<LearnedVariance>,
     step: Program,
     previewer: Previewer,
     next: usize,
@@ -54,7 +55,7 @@ impl Pipeline {
         let graph = request.step_graph(&parts.model)?;
         let conditioning = Conditioning::new(parts, &request).await?;
         let start = Start::new(parts, &mut request).await?;
-        let previewer = Previewer::compile(parts, request.options.preview, request.latents).await?;
+        let previewer = Previewer::compile(parts, &request.options, request.latents).await?;
         let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet).await?;
         conditioning.write(&mut step)?;
         step.write("sample", &start.latents)?;
@@ -73,6 +74,7 @@ impl Pipeline {
             streams: request.streams,
             initial_latents: start.latents,
             keeps: start.kept.is_some(),
+            learned: request.learned,
             step,
             previewer,
             next: 0,
@@ -122,6 +124,9 @@ impl Sampler {
         self.step.write("timestep", &vec![step.timestep as f32; rows])?;
         self.step.write("input_scale", &[step.input_scale as f32])?;
         self.step.write("coefficients", &coefficients(step, self.guidance_scale))?;
+        if let Some(kind) = self.learned {
+            self.step.write("variance_line", &variance_line(kind, step))?;
+        }
         if step.draws_noise {
             let [batch, channels, height, width] = self.shape;
             self.step.write("noise", &self.streams.randn(batch, channels * height * width))?;
@@ -153,6 +158,6 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::latents`].
     pub async fn image(&mut self) -> Result<Vec<f32>, Error> {
-        self.previewer.image(&self.step).await
+        self.previewer.image(&mut self.step).await
     }
 }

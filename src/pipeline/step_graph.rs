@@ -1,8 +1,8 @@
 //! One step as one graph: a call of the network, and the update after it.
 
 use super::checkpoint::Unet;
-use crate::diffusion::{Clip, Step, Terms};
-use crate::graph::{Builder, Graph, NodeId, Scope, update};
+use crate::diffusion::{Clip, LearnedVariance, Step, Terms};
+use crate::graph::{Activation, Builder, Graph, NodeId, Scope, update};
 use crate::models::Error;
 
 /// What a step is made of.
@@ -22,14 +22,20 @@ pub(super) struct StepGraph {
     pub keeps: bool,
     /// Ratio and largest value of dynamic thresholding.
     pub threshold: Option<(f32, f32)>,
+    /// How the network's second half of channels becomes the deviation of the noise.
+    pub learned: Option<LearnedVariance>,
 }
+
+/// The tables' history is the graph's.
+const _: () = assert!(crate::diffusion::HISTORY == update::HISTORY);
 
 impl StepGraph {
     /// The graph around `unet`.
     ///
     /// Inputs: `sample` x_t, `input_scale`, `noise`, `history`, `coefficients`, the network's own; where there are extra
     /// channels `extra` `[batch, channels, height, width]`; where a part is kept `kept` and `kept_noise` like the sample,
-    /// `forward` `[2]`, how much to take of each, and `mask` `[1, 1, height, width]`, 1 where it is drawn. Outputs: `frames` the
+    /// `forward` `[2]`, how much to take of each, and `mask` `[1, 1, height, width]`, 1 where it is drawn; where the variance is
+    /// learned `variance_line` `[2]`. Outputs: `frames` the
     /// new sample and x̂_0 one after the other, `prev_sample` the new sample, `history`, `model_output` before guidance.
     ///
     /// # Errors
@@ -61,6 +67,19 @@ impl StepGraph {
         };
 
         let scope = root.at("update");
+        let (mut noise, model_output) = (noise, output);
+        let mut output = output;
+        if root.shape(output)[1] == 2 * channels {
+            output = scope.slice(output, 1, 0, channels)?;
+            if let Some(learned) = self.learned {
+                let deviation = match learned {
+                    LearnedVariance::Learned => Activation::Sqrt,
+                    LearnedVariance::LearnedRange { .. } => Activation::Exp,
+                };
+                let variance = scope.slice(model_output, 1, channels, channels)?;
+                noise = scope.learned_noise(noise, variance, root.input("variance_line", &[2])?, deviation)?;
+            }
+        }
         // Guidance is part of the update, unless something comes in between.
         let alone = self.guidance_rescale > 0.0 || self.threshold.is_some();
         let guided = match self.guided && alone {
@@ -84,7 +103,7 @@ impl StepGraph {
         root.output("frames", frames);
         root.output("prev_sample", prev_sample);
         root.output("history", part(2, update::HISTORY)?);
-        root.output("model_output", output);
+        root.output("model_output", model_output);
         Ok(builder.finish())
     }
 
@@ -120,4 +139,17 @@ pub(super) fn coefficients(step: &Step, guidance_scale: f64) -> [f32; update::CO
             .for_each(|(out, value)| *out = value as f32);
     }
     all
+}
+
+/// `variance_line` of one step, for a graph that has learned the variance in this way; where no noise is drawn, a deviation of
+/// 1 whatever the network says.
+pub(super) fn variance_line(kind: LearnedVariance, step: &Step) -> [f32; 2] {
+    match (kind, step.learned_variance.filter(|_| step.draws_noise)) {
+        (_, Some(LearnedVariance::Learned)) => [1.0, 0.0],
+        (_, Some(LearnedVariance::LearnedRange { min_log, max_log })) => {
+            [((max_log - min_log) / 4.0) as f32, ((max_log + min_log) / 4.0) as f32]
+        }
+        (LearnedVariance::Learned, None) => [0.0, 1.0],
+        (LearnedVariance::LearnedRange { .. }, None) => [0.0, 0.0],
+    }
 }

@@ -319,6 +319,7 @@ struct Options {
     negative_crops_coords_top_left: Option<[usize; 2]>,
     negative_target_size: Option<[usize; 2]>,
     preview: Option<String>,
+    vae_tiling: Option<bool>,
 }
 
 /// A prompt, or a list of them.
@@ -385,6 +386,7 @@ impl Options {
                 Some("none") => Preview::None,
                 _ => Preview::Auto,
             },
+            vae_tiling: self.vae_tiling.unwrap_or(usual.vae_tiling),
             ..usual
         })
     }

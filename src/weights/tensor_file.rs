@@ -220,11 +220,6 @@ impl Cutter {
             self.rest.clear();
         }
     }
-
-    /// Whether the last chunk ended with an element.
-    pub fn is_done(&self) -> bool {
-        self.rest.is_empty()
-    }
 }
 
 /// A file whose header has been read and checked, and whose tensors are still to come.

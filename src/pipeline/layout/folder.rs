@@ -91,7 +91,7 @@ impl<'a> Finder<'a> {
             let opened = if forms[index].is_index() {
                 self.open_shards(folder, &path).await
             } else {
-                Ok(TensorFile::open(self.source, &path).await.map(|file| vec![Rc::new(file)])?)
+                TensorFile::open(self.source, &path).await.map(|file| vec![Rc::new(file)]).map_err(Error::from)
             };
             match opened {
                 Err(Error::Weights(weights::Error::NotFound { file, .. })) if file == path => {}
