@@ -14,8 +14,7 @@ use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::diffusion::SchedulerConfig;
 use undiffuse::pipeline::{
-    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text,
-    scheduler_of,
+    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text, scheduler_of,
 };
 use undiffuse::weights::DirectorySource;
 
@@ -121,9 +120,6 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
             "negative_crops_coords_top_left" => options.negative_crops_coords_top_left = pair(),
             _ => return Err(format!("`{key}` is not implemented")),
         }
-    }
-    if let Some(timesteps) = &options.timesteps {
-        options.steps = timesteps.len();
     }
     Ok(options)
 }
