@@ -160,7 +160,7 @@ export interface SampleOptions {
    * How the pictures of a step are made; those of the last are always decoded.
    * - `"decode"`: by the model's own decoder, which may take longer than the step;
    * - `"tiny"`: by {@link LoadOptions.tinyVae};
-   * - `"linear"`: a colour for each latent, which costs next to nothing; a picture of the latents' size;
+   * - `"linear"`: by a map from latents to colours, fitted to the decoder: soft, and next to free;
    * - `"none"`: not at all;
    * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
    */

@@ -5,10 +5,10 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::command::{command, emoji64, names, network, refuse, succeed, undiffuse};
+use common::command::{command, emoji64, names, network, refuse, repository, succeed, undiffuse};
 use common::{Tensor, read_tensors, worst_beyond};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -90,6 +90,185 @@ fn a_trace_holds_the_run() {
             "channel {channel}, pixel {pixel}: {v} in the trace, {level} in the PNG"
         );
     }
+}
+
+/// The texts of a PNG by keyword.
+fn texts(png: &[u8]) -> BTreeMap<String, String> {
+    let reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");
+    let info = reader.info();
+    let plain = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
+    let international = info.utf8_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.get_text().expect("UTF-8")));
+    plain.chain(international).collect()
+}
+
+#[test]
+fn a_picture_says_what_it_was_made_with() {
+    let folder = TempDir::new().unwrap();
+    let kept = fs::read(repository().join("tests/pictures/fox.png")).unwrap();
+    let out = folder.path().join("fox.png");
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"sample"];
+    let model = emoji64();
+    arguments.push(&model);
+    let given = [
+        ["--prompt", "fox, noto style"],
+        ["--negative-prompt", "Straße, 夜"],
+        ["--seed", "7"],
+        ["--steps", "4"],
+        ["--solver", "dpmpp_2m"],
+        ["--guidance-scale", "4.5"],
+        ["--height", "48"],
+    ];
+    arguments.extend(given.iter().flatten().map(|argument| argument as &dyn AsRef<_>));
+    arguments.extend([&"--out" as &dyn AsRef<_>, &out]);
+    succeed(&arguments);
+    let drawn = fs::read(&out).unwrap();
+    // The browser's tests drop the kept picture on the page, which restores from it what is said here.
+    assert_eq!(texts(&drawn), texts(&kept));
+    assert!(decode(&drawn) == decode(&kept), "the kept picture is another; draw it again");
+    assert_eq!(
+        texts(&drawn)["parameters"],
+        "fox, noto style\nNegative prompt: Straße, 夜\n\
+         Steps: 4, Sampler: dpmpp_2m, CFG scale: 4.5, Seed: 7, Size: 64x48, Model: emoji64, Version: undiffuse"
+    );
+    // What Latin-1 can write is in the plain chunks that every tool reads.
+    let plain = draw(&folder, "7", &["--negative-prompt", "Straße"]);
+    let reader = png::Decoder::new(std::io::Cursor::new(&plain)).read_info().unwrap();
+    assert_eq!(reader.info().uncompressed_latin1_text.len(), 2);
+    assert_eq!(texts(&plain)["parameters"].lines().nth(1), Some("Negative prompt: Straße"));
+}
+
+#[test]
+fn several_pictures_are_numbered_and_seeds_make_each_as_it_would_be_alone() {
+    let folder = TempDir::new().unwrap();
+    let (model, out) = (emoji64(), folder.path().join("fox.png"));
+    let drawn = |more: &[&str]| {
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"sample", &model, &"--steps", &"2", &"--out", &out];
+        arguments.extend(more.iter().map(|argument| argument as &dyn AsRef<_>));
+        succeed(&arguments).lines().map(|path| fs::read(path).expect("a picture")).collect::<Vec<_>>()
+    };
+    let together = drawn(&["--prompt", "fox", "--prompt", "panda", "--seeds", "5,6"]);
+    assert_eq!(names(folder.path()), ["fox-0.png", "fox-1.png"]);
+    for (picture, (prompt, seed)) in together.iter().zip([("fox", "5"), ("panda", "6")]) {
+        let [alone] = &drawn(&["--prompt", prompt, "--seed", seed])[..] else { panic!("one picture") };
+        assert!(decode(picture) == decode(alone), "{prompt}, seed {seed}");
+        assert_eq!(texts(picture), texts(alone));
+    }
+    // One seed for all: a picture of these is not to be had alone, and says so.
+    let shared = drawn(&["--prompt", "fox", "--num-images-per-prompt", "2", "--seed", "5"]);
+    assert!(decode(&shared[0]) != decode(&shared[1]));
+    assert!(texts(&shared[1])["undiffuse"].contains(r#""picture":"2 of 2""#), "{:?}", texts(&shared[1]));
+}
+
+/// The recorded runs of `pipeline_class`, with the folder of each.
+fn recorded(pipeline_class: &str) -> Vec<(PathBuf, Value)> {
+    let folders = common::folders(&common::reference("pipelines").join("runs")).into_iter();
+    let runs = folders.map(|folder| (folder.clone(), common::read_json(&folder.join("run.json"))));
+    let runs: Vec<_> = runs.filter(|(_, run)| run["pipeline_class"] == pipeline_class).collect();
+    assert!(!runs.is_empty(), "no run of {pipeline_class}");
+    runs
+}
+
+#[test]
+fn every_pipeline_is_run_by_its_command_line() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out.png");
+    for class in [
+        "DDPMPipeline",
+        "DDIMPipeline",
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionXLPipeline",
+        "LatentConsistencyModelPipeline",
+    ] {
+        let mut ran = 0;
+        for (run_folder, run) in recorded(class) {
+            let name = common::name_of(&run_folder);
+            let described = run["model"].as_str().expect("a model");
+            let model = described.split(' ').next().expect("its name");
+            let mut line: Vec<String> = vec!["sample".into()];
+            let path = |path: PathBuf| path.to_str().expect("a path of text").to_owned();
+            line.push(path(common::reference("pipelines").join("models").join(model)));
+            line.extend(["--scheduler".into(), path(run_folder.join("scheduler_config.json"))]);
+            line.extend(["--out".into(), path(out.clone())]);
+            if described.contains("variant fp16") {
+                line.extend(["--variant".into(), "fp16".into()]);
+            }
+            if let Some((_, lora)) = described.split_once(" + ") {
+                let weight = name.rsplit_once("scale").expect("its weight").1;
+                line.extend(["--lora".into(), format!("{}:{weight}", path(common::reference("pipelines").join(lora)))]);
+            }
+            match run["generator"].as_array() {
+                Some(generators) => {
+                    let seeds = (run["seed"].as_u64().expect("a seed")..).take(generators.len());
+                    line.extend(["--seeds".into(), seeds.map(|seed| seed.to_string()).collect::<Vec<_>>().join(",")]);
+                }
+                None => line.extend(["--seed".into(), run["seed"].to_string()]),
+            }
+            for (option, file) in [("--image", "init_image.png"), ("--mask", "mask.png")] {
+                if run_folder.join(file).exists() {
+                    line.extend([option.into(), path(run_folder.join(file))]);
+                }
+            }
+            for (argument, value) in run["call_arguments"].as_object().expect("arguments") {
+                let option = match argument.as_str() {
+                    "num_inference_steps" => "--steps".to_owned(),
+                    "batch_size" => "--num-images-per-prompt".to_owned(),
+                    argument => format!("--{}", argument.replace('_', "-")),
+                };
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                match value {
+                    Value::Null => {}
+                    Value::Bool(given) => line.extend(given.then_some(option)),
+                    Value::Array(values) if values.iter().all(Value::is_number) => {
+                        line.extend([option, values.iter().map(text).collect::<Vec<_>>().join(",")]);
+                    }
+                    Value::Array(values) => line.extend(values.iter().flat_map(|v| [option.clone(), text(v)])),
+                    value => line.extend([option, text(value)]),
+                }
+            }
+            let arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = line.iter().map(|argument| argument as _).collect();
+            for (index, drawn) in succeed(&arguments).lines().enumerate() {
+                let (actual, kept) =
+                    (fs::read(drawn).unwrap(), fs::read(run_folder.join(format!("image_{index}.png"))));
+                let ((width, height, actual), (_, _, expected)) = (decode(&actual), decode(&kept.unwrap()));
+                let off = actual.iter().zip(&expected).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+                // The tolerance of the reference: at most one level on 99.5 % of the values.
+                assert!(off <= width * height * 3 / 200, "{name}: {off} values of picture {index} are off\n{line:?}");
+                assert_eq!(actual.len(), expected.len(), "{name}");
+            }
+            ran += 1;
+        }
+        println!("{class}: {ran} ran, 0 skipped");
+    }
+}
+
+#[test]
+fn pictures_that_cannot_be_read_and_options_without_their_picture_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let (model, out) = (emoji64(), folder.path().join("out.png"));
+    let jpeg = folder.path().join("photo.jpg");
+    fs::write(&jpeg, b"\xff\xd8\xff\xe0 JFIF").unwrap();
+    let half = folder.path().join("half.png");
+    fs::write(&half, &fs::read(repository().join("tests/pictures/fox.png")).unwrap()[..600]).unwrap();
+    let call = |code: i32, words: &[&str], more: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"sample", &model, &"--prompt", &"a cat"];
+        arguments.extend([&"--out" as &dyn AsRef<_>, &out]);
+        arguments.extend(more);
+        refuse(code, words, &arguments);
+    };
+    call(1, &["photo.jpg", "not a PNG", "convert"], &[&"--image", &jpeg]);
+    call(1, &["half.png", "cannot be read"], &[&"--image", &half]);
+    call(1, &["none.png"], &[&"--image", &"none.png"]);
+    call(2, &["--image"], &[&"--mask", &half]);
+    call(2, &["--image"], &[&"--strength", &"0.5"]);
+    call(2, &["--original-size", "two whole numbers"], &[&"--original-size", &"512x512"]);
+    call(2, &["--seeds", "--seed"], &[&"--seeds", &"1,2", &"--seed", &"1"]);
+    call(1, &["seeds"], &[&"--seeds", &"1,2,3"]);
+    call(1, &["original_size"], &[&"--original-size", &"512,512"]);
+    call(1, &["noise_level"], &[&"--noise-level", &"20"]);
+    call(1, &["none.safetensors"], &[&"--lora", &"none.safetensors:0.5"]);
+    assert!(!out.exists());
 }
 
 #[test]
@@ -331,7 +510,7 @@ fn a_path_that_cannot_be_used_is_refused_before_anything_is_loaded() {
     let call: [&dyn AsRef<_>; 8] = [&"sample", &model, &"--prompt", &"a cat", &"--out", &out, &"--trace", &out];
     refuse(1, &["out.png", "the same file"], &call);
     let missing = folder.path().join("missing");
-    refuse(1, &["missing", "no such folder"], &[&"sample", &missing, &"--prompt", &"a cat", &"--out", &out]);
+    refuse(1, &["missing", "no such folder or file"], &[&"sample", &missing, &"--prompt", &"a cat", &"--out", &out]);
     refuse(1, &["missing"], &[&"schedule", &missing]);
     refuse(1, &["missing", "no such folder"], &[&"inspect", &missing]);
     refuse(1, &["model_index.json", "config.json"], &[&"inspect", &folder.path()]);
@@ -366,7 +545,10 @@ fn an_option_out_of_range_is_refused_by_name() {
 #[test]
 fn every_subcommand_explains_itself() {
     for (subcommand, words) in [
-        ("sample", &["--negative-prompt", "--guidance-scale", "dpmpp_2m", "latents_after_step", "[default: 7.5]"][..]),
+        (
+            "sample",
+            &["--negative-prompt", "--guidance-scale", "dpmpp_2m", "latents_after_step", "[default: 7.5]", "x-0.png"][..],
+        ),
         ("forward", &["encoder_hidden_states", "decode/in", "pooler_output", "--weights"]),
         ("schedule", &["--json", "x_{t-1}", "--eta"]),
         ("inspect", &["model_index.json"]),

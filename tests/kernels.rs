@@ -86,6 +86,7 @@ impl Pair {
             on_cpu.put(index, dtype, &bytes).unwrap();
             on_gpu.put(index, dtype, &bytes).unwrap();
         }
+        pollster::block_on(on_gpu.finish()).unwrap();
         let cpu = cpu::Program::new(graph, Rc::new(on_cpu)).unwrap();
         let gpu = pollster::block_on(gpu::Program::compile(device, graph, Rc::new(on_gpu))).unwrap();
         let mut pair = Self { cpu, gpu };
@@ -743,6 +744,7 @@ fn damaged(device: &gpu::Device, value: f32, pack: bool) -> gpu::Program {
         }
         weights.put(index, Dtype::F32, &encode(Dtype::F32, &values)).unwrap();
     }
+    pollster::block_on(weights.finish()).unwrap();
     let program = pollster::block_on(gpu::Program::compile(device, &graph, Rc::new(weights))).unwrap();
     program.write("x", &[1.0; 108]).unwrap();
     program

@@ -166,3 +166,65 @@ fn every_network_of_the_reference_agrees_on_the_cpu() {
 fn every_network_of_the_reference_agrees_on_the_gpu() {
     walk(&common::gpu(), "networks on the GPU");
 }
+
+/// A component of the reference on the CPU, with the inputs of its first call.
+fn first_call(folder: &str) -> (Component, BTreeMap<String, NamedTensor>) {
+    let folder = reference("models").join(folder);
+    let mut source = MemorySource::new();
+    for file in ["config.json", "diffusion_pytorch_model.safetensors", "model.safetensors"] {
+        if let Ok(bytes) = std::fs::read(folder.join(file)) {
+            source.insert(file, bytes);
+        }
+    }
+    let component = block_on(Component::load(&source, Device::Cpu, None)).expect("a component of the reference");
+    let (calls, _) = calls(&read_tensors(&folder.join("io.safetensors")));
+    (component, calls.into_iter().next().expect("a recorded call").inputs)
+}
+
+#[test]
+fn inputs_that_do_not_fit_a_network_are_refused_by_name() {
+    let tensor =
+        |shape: &[usize], value: f32| NamedTensor { shape: shape.to_vec(), data: vec![value; shape.iter().product()] };
+    for (folder, input, given, message) in [
+        ("unet_x4_upscaler_like", "class_labels", tensor(&[2], 20.0), "20 is none of the 20 classes"),
+        ("unet_x4_upscaler_like", "class_labels", tensor(&[2], 0.5), "0.5 is none of the 20 classes"),
+        ("unet_x4_upscaler_like", "class_labels", tensor(&[3], 1.0), "one class for each of 2 rows"),
+        ("unet2d_scale_shift_class", "class_labels", tensor(&[1, 2], 1.0), "one class for each of 2 rows"),
+        ("unet_sdxl_like", "added_cond_kwargs.text_embeds", tensor(&[2, 21], 1.0), "is not 21 numbers of pooled text"),
+        ("unet_sdxl_like", "added_cond_kwargs.time_ids", tensor(&[2, 5], 1.0), "expected [2, 6]"),
+        ("vae_sd_like", "encode/eps", tensor(&[1, 1, 1, 1], 1.0), "its shape is [1, 1, 1, 1], expected"),
+        ("vae_taesd_like", "encode/eps", tensor(&[1], 1.0), "an autoencoder takes `decode/in` or `encode/in`"),
+        ("clip_text_proj_sdxl2_like", "input_ids", tensor(&[1, 2], -1.0), "-1 is no token id"),
+        ("clip_text_proj_sdxl2_like", "attention_mask", tensor(&[1, 2], 1.0), "this network takes: input_ids"),
+    ] {
+        let (component, mut inputs) = first_call(folder);
+        if folder.starts_with("vae") {
+            inputs = BTreeMap::from([("encode/in".to_owned(), tensor(&[1, 3, 16, 16], 0.0))]);
+        }
+        inputs.insert(input.into(), given);
+        let error = block_on(component.run(&inputs)).expect_err(message).to_string();
+        assert!(error.contains(message), "{folder} {input}: {error}");
+    }
+    let (component, mut inputs) = first_call("unet_x4_upscaler_like");
+    inputs.remove("class_labels");
+    let error = block_on(component.run(&inputs)).expect_err("a class is needed").to_string();
+    assert_eq!(error, "input `class_labels`: it is missing");
+}
+
+#[test]
+fn one_class_serves_all_rows() {
+    let (component, mut inputs) = first_call("unet_x4_upscaler_like");
+    let run = |inputs: &BTreeMap<String, NamedTensor>| block_on(component.run(inputs)).expect("outputs")["out"].clone();
+    inputs.insert("class_labels".into(), NamedTensor { shape: vec![2], data: vec![7.0; 2] });
+    let each = run(&inputs);
+    inputs.insert("class_labels".into(), NamedTensor { shape: vec![1], data: vec![7.0] });
+    assert_eq!(run(&inputs), each);
+}
+
+#[test]
+fn a_class_that_is_not_known_is_refused_with_those_that_are() {
+    let mut source = MemorySource::new();
+    source.insert("config.json", br#"{"_class_name": "VQModel"}"#.to_vec());
+    let error = block_on(Component::load(&source, Device::Cpu, None)).expect_err("no such class").to_string();
+    assert!(error.contains("class \"VQModel\" is not supported") && error.contains("AutoencoderTiny"), "{error}");
+}

@@ -4,25 +4,49 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 
 use common::{Tally, Tensor, folders, max_abs, name_of, read_json, read_tensors, read_text, reference, worst_beyond};
 use pollster::block_on;
 use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::diffusion::SchedulerConfig;
-use undiffuse::pipeline::{Pipeline, Preview, SampleOptions, Scheduler};
+use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text};
 use undiffuse::weights::DirectorySource;
+
+/// An 8-bit PNG.
+fn read_png(path: &Path) -> Rgba {
+    let mut decoder = png::Decoder::new(BufReader::new(File::open(path).expect("a PNG")));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().expect("a PNG");
+    let mut data = vec![0; reader.output_buffer_size().expect("a size")];
+    let info = reader.next_frame(&mut data).expect("a picture");
+    let pixels = data.chunks_exact(info.color_type.samples()).flat_map(|pixel| match *pixel {
+        [grey] | [grey, _] => [grey, grey, grey, 255],
+        [r, g, b] | [r, g, b, _] => [r, g, b, 255],
+        _ => panic!("{}: pixels of {} values", path.display(), pixel.len()),
+    });
+    Rgba { width: info.width as usize, height: info.height as usize, pixels: pixels.collect() }
+}
+
+/// A text or a list of texts.
+fn text(value: &Value) -> Text {
+    match value.as_array() {
+        Some(texts) => texts.iter().map(|text| text.as_str().expect("a text").to_owned()).collect::<Vec<_>>().into(),
+        None => value.as_str().expect("a text").into(),
+    }
+}
+
+/// The seed in `manual_seed(7042)`.
+fn seed(generator: &Value) -> u64 {
+    let digits = generator.as_str().and_then(|text| text.strip_prefix("manual_seed(")?.strip_suffix(')'));
+    digits.and_then(|digits| digits.parse().ok()).expect("manual_seed(…)")
+}
 
 /// The options of a recorded call, or why it is not run.
 fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
-    let class = run["pipeline_class"].as_str().expect("a class");
-    if !["StableDiffusionPipeline", "DDPMPipeline", "DDIMPipeline"].contains(&class) {
-        return Err(format!("{class} is not implemented"));
-    }
-    if !run["generator"].is_string() {
-        return Err("several generators are not implemented".into());
-    }
     let scheduler = match SchedulerConfig::from_json(&read_text(&folder.join("scheduler_config.json"))) {
         Ok(scheduler) => scheduler,
         Err(error @ undiffuse::diffusion::Error::UnsupportedValue { .. }) => return Err(error.to_string()),
@@ -31,49 +55,103 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
     if scheduler.solver().is_none() {
         return Err(format!("{} is not implemented", scheduler.class_name()));
     }
+    // The defaults of diffusers' calls, where they are not this library's.
+    let class = run["pipeline_class"].as_str().expect("a class");
+    let (steps, guidance_scale) = match class {
+        "StableDiffusionXLPipeline" => (50, 5.0),
+        "LatentConsistencyModelPipeline" => (4, 8.5),
+        "StableDiffusionUpscalePipeline" => (75, 9.0),
+        "DDPMPipeline" => (1000, 0.0),
+        _ => (50, 7.5),
+    };
     let mut options = SampleOptions {
         seed: run["seed"].as_u64().expect("a seed"),
         scheduler: Scheduler::Config(Box::new(scheduler)),
+        steps,
+        guidance_scale,
         preview: Preview::None,
         ..SampleOptions::default()
     };
+    if let Some(generators) = run["generator"].as_array() {
+        options.seeds = generators.iter().map(seed).collect();
+    }
+    let picture = |name: &str| Some(folder.join(name)).filter(|path| path.is_file()).map(|path| read_png(&path));
+    (options.image, options.mask) = (picture("init_image.png"), picture("mask.png"));
     for (key, value) in run["call_arguments"].as_object().expect("arguments") {
-        let size = || value.as_u64().map(|n| n as usize);
+        let whole = || value.as_u64().expect("a whole number") as usize;
+        let number = || value.as_f64().expect("a number");
+        let pair = || [&value[0], &value[1]].map(|side| side.as_u64().expect("a side") as usize);
+        let numbers = || value.as_array().expect("a list").iter().map(|v| v.as_f64().expect("a number")).collect();
         match key.as_str() {
             _ if value.is_null() => {}
-            "prompt" if value.is_string() => options.prompt = value.as_str().unwrap_or_default().to_owned(),
-            "negative_prompt" if value.is_string() => {
-                options.negative_prompt = value.as_str().unwrap_or_default().to_owned();
-            }
-            "num_inference_steps" => options.steps = size().expect("steps"),
-            "guidance_scale" => options.guidance_scale = value.as_f64().expect("a number"),
-            "eta" => options.eta = value.as_f64().expect("a number"),
-            "height" => options.height = size(),
-            "width" => options.width = size(),
-            "batch_size" | "num_images_per_prompt" if value == 1 => {}
-            "prompt" | "negative_prompt" | "batch_size" | "num_images_per_prompt" => {
-                return Err("several images at once are not implemented".into());
-            }
+            "prompt" => options.prompt = text(value),
+            "prompt_2" => options.prompt_2 = Some(text(value)),
+            "negative_prompt" => options.negative_prompt = Some(text(value)),
+            "negative_prompt_2" => options.negative_prompt_2 = Some(text(value)),
+            "num_inference_steps" => options.steps = whole(),
+            "original_inference_steps" => options.original_inference_steps = Some(whole()),
+            "guidance_scale" => options.guidance_scale = number(),
+            "guidance_rescale" => options.guidance_rescale = number(),
+            "eta" => options.eta = number(),
+            "use_clipped_model_output" => options.use_clipped_model_output = value.as_bool().expect("true or false"),
+            "timesteps" => options.timesteps = Some(numbers()),
+            "sigmas" => options.sigmas = Some(numbers()),
+            "strength" => options.strength = Some(number()),
+            "noise_level" => options.noise_level = Some(whole()),
+            "clip_skip" => options.clip_skip = Some(whole()),
+            "height" => options.height = Some(whole()),
+            "width" => options.width = Some(whole()),
+            "batch_size" | "num_images_per_prompt" => options.num_images_per_prompt = whole(),
+            "original_size" => options.original_size = Some(pair()),
+            "target_size" => options.target_size = Some(pair()),
+            "crops_coords_top_left" => options.crops_coords_top_left = pair(),
+            "negative_original_size" => options.negative_original_size = Some(pair()),
+            "negative_target_size" => options.negative_target_size = Some(pair()),
+            "negative_crops_coords_top_left" => options.negative_crops_coords_top_left = pair(),
             _ => return Err(format!("`{key}` is not implemented")),
         }
+    }
+    if let Some(timesteps) = &options.timesteps {
+        options.steps = timesteps.len();
     }
     Ok(options)
 }
 
+/// A model of a run: its folder, and which of its files.
+fn open(run: &Value) -> Result<(PathBuf, OpenOptions<'static>), String> {
+    let name = run["model"].as_str().expect("a model");
+    let (folder, variant) = match name.split_once(" (variant ") {
+        Some((folder, rest)) => (folder, rest.split(' ').next().map(str::to_owned)),
+        None => (name, None),
+    };
+    let source = reference("pipelines").join("models").join(folder);
+    if !source.is_dir() {
+        return Err("LoRA is not implemented".into());
+    }
+    Ok((source, OpenOptions { variant, ..OpenOptions::default() }))
+}
+
 fn check(pipeline: &Pipeline, options: SampleOptions, expected: &BTreeMap<String, Tensor>) -> Result<f64, String> {
     if let Some(ids) = expected.get("tokenizer_ids") {
-        let actual: Vec<f32> =
-            pipeline.tokenize(&options.prompt).map_err(|e| e.to_string())?.iter().map(|&id| id as f32).collect();
+        let actual: Vec<f32> = options
+            .prompt
+            .all()
+            .iter()
+            .flat_map(|text| pipeline.tokenize(text).expect("room for a text"))
+            .map(|id| id as f32)
+            .collect();
         worst_beyond(&actual, ids, 0.0).map_err(|e| format!("token ids: {e}"))?;
     }
+    // Pure noise is as close as the stream; what began as a picture has been through the autoencoder.
+    let initial_tolerance = if options.image.is_some() { 1e-3 } else { 5e-6 };
     let mut sampler = block_on(pipeline.sampler(options)).map_err(|e| e.to_string())?;
     if let Some(initial) = expected.get("initial_latents") {
-        worst_beyond(sampler.initial_latents(), initial, 5e-6 * max_abs(initial))
+        worst_beyond(sampler.initial_latents(), initial, initial_tolerance * max_abs(initial))
             .map_err(|e| format!("initial latents: {e}"))?;
     }
     let mut index = 0;
     while let Some(step) = block_on(sampler.step()).map_err(|e| e.to_string())? {
-        let timestep = expected["timesteps"].data.get(index).copied();
+        let timestep = expected["unet_timesteps"].data.get(index).copied();
         if timestep != Some(step.timestep as f32) {
             return Err(format!("timestep {index} is {}, expected {timestep:?}", step.timestep));
         }
@@ -85,6 +163,9 @@ fn check(pipeline: &Pipeline, options: SampleOptions, expected: &BTreeMap<String
             worst_beyond(&actual, &wanted, 1e-3 * max_abs(&wanted)).map_err(|e| format!("after step {index}: {e}"))?;
         }
         index += 1;
+    }
+    if index != expected["unet_timesteps"].data.len() {
+        return Err(format!("{index} calls of the network, expected {}", expected["unet_timesteps"].data.len()));
     }
     let image = block_on(sampler.image()).map_err(|e| e.to_string())?;
     let wanted = match (expected.get("vae_decode_out"), expected.get("images")) {
@@ -111,15 +192,19 @@ fn walk(device: &Device, what: &str) {
                 continue;
             }
         };
-        let model = run["model"].as_str().expect("a model");
-        let source = reference("pipelines").join("models").join(model);
-        if !source.is_dir() {
-            tally.skip(name, "changed weights (LoRA, variants) are not implemented");
-            continue;
-        }
-        if !pipelines.contains_key(model) {
-            match block_on(Pipeline::load(&DirectorySource::new(source), device.clone(), &mut |_| {})) {
-                Ok(pipeline) => pipelines.insert(model.to_owned(), pipeline),
+        let (source, open) = match open(&run) {
+            Ok(model) => model,
+            Err(reason) => {
+                tally.skip(name, reason);
+                continue;
+            }
+        };
+        let key = run["model"].to_string();
+        if !pipelines.contains_key(&key) {
+            let source = DirectorySource::new(source);
+            let load = async { Checkpoint::open(&source, &open).await?.load(device.clone(), &mut |_| {}).await };
+            match block_on(load) {
+                Ok(pipeline) => pipelines.insert(key.clone(), pipeline),
                 Err(error) => {
                     tally.fail(format!("{name}: {error}"));
                     continue;
@@ -127,7 +212,7 @@ fn walk(device: &Device, what: &str) {
             };
         }
         let expected = read_tensors(&folder.join("tensors.safetensors"));
-        tally.check(&name, check(&pipelines[model], options, &expected));
+        tally.check(&name, check(&pipelines[&key], options, &expected));
     }
     tally.finish(what);
 }

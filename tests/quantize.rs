@@ -100,6 +100,49 @@ fn a_checkpoint_is_copied_with_its_linear_layers_in_blocks() {
 }
 
 #[test]
+fn the_copy_draws_the_picture_of_the_original() {
+    let temporary = TempDir::new().unwrap();
+    let copy = |format: &str| {
+        let out = temporary.path().join(format);
+        succeed(&[&"quantize", &emoji64(), &"--to", &format, &"--out", &out]);
+        out
+    };
+    let draw = |model: &Path| {
+        let (out, trace) = (temporary.path().join("out.png"), temporary.path().join("run.safetensors"));
+        let options = [
+            "--prompt",
+            "fox, noto style",
+            "--seed",
+            "7",
+            "--steps",
+            "6",
+            "--solver",
+            "dpmpp_2m",
+            "--guidance-scale",
+            "4.5",
+        ];
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+            vec![&"sample", &model, &"--out", &out, &"--trace", &trace];
+        arguments.extend(options.iter().map(|option| option as &dyn AsRef<_>));
+        succeed(&arguments);
+        common::read_tensors(&trace).remove("image").unwrap().data
+    };
+    let expected = draw(&emoji64());
+    // emoji64 is stored as f16, so as f16 it is what it was.
+    assert!(draw(&copy("f16")) == expected, "nothing was rounded");
+    for (format, least) in [("q8_0", 50.0), ("q4_0", 30.0)] {
+        let picture = draw(&copy(format));
+        let squares = picture.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2));
+        let psnr = -10.0 * (squares.sum::<f64>() / expected.len() as f64).log10();
+        println!("{format}: {psnr:.1} dB");
+        assert!(
+            (least..80.0).contains(&psnr),
+            "{format}: {psnr:.1} dB, expected at least {least} and a trace of rounding"
+        );
+    }
+}
+
+#[test]
 fn every_format_is_written_and_its_size_is_what_help_says() {
     let temporary = TempDir::new().unwrap();
     let unet = temporary.path().join("unet");

@@ -219,7 +219,7 @@ fn written(tensors: &[(Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
 fn tensors() -> impl Strategy<Value = Vec<(Dtype, Vec<usize>, Vec<u8>)>> {
     let dtype = prop::sample::select(vec![Dtype::F16, Dtype::F32, Dtype::I64]);
     let tensor = (dtype, prop::collection::vec(0usize..4, 0..4), any::<u8>()).prop_map(|(dtype, shape, seed)| {
-        let length = shape.iter().product::<usize>() * dtype.size();
+        let length = dtype.bytes_of(shape.iter().product()).unwrap();
         (dtype, shape, (0..length).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect())
     });
     prop::collection::vec(tensor, 0..6)

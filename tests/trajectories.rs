@@ -49,8 +49,8 @@ fn check(pipeline: &Pipeline, run: &Value, tally: &mut Tally) -> Result<(), Stri
         }
     }
     let options = SampleOptions {
-        prompt,
-        negative_prompt,
+        prompt: prompt.into(),
+        negative_prompt: Some(negative_prompt.into()),
         seed: run["seed"].as_u64().expect("a seed"),
         steps: run["steps"].as_u64().expect("steps") as usize,
         guidance_scale: run["guidance_scale"].as_f64().expect("a guidance scale"),

@@ -53,8 +53,7 @@ fn convolution(input: usize, output: usize, kernel: usize) -> Graph {
     let builder = Builder::new();
     let root = builder.root();
     let x = root.input("x", &[1, 6, 5, input]).unwrap();
-    let options = Conv2dOptions { kernel: [kernel, kernel], bias: false, ..Default::default() };
-    root.output("y", root.at("layer").conv2d(x, output, options).unwrap());
+    root.output("y", root.at("layer").conv2d(x, Conv2dOptions::same(output, kernel)).unwrap());
     builder.finish()
 }
 
@@ -169,11 +168,12 @@ fn bytes_that_are_not_the_weights_are_refused_with_its_name() {
         };
         let cases = [
             (refused(0, Dtype::I8, &[0; 96]), "layer.weight", "I8 holds no weights"),
-            (refused(0, Dtype::F16, &[0; 191]), "layer.weight", "as F16"),
+            (refused(0, Dtype::F16, &[0; 191]), "layer.weight", "1 bytes of it as F16 are missing"),
             (refused(0, Dtype::F16, &[0; 194]), "layer.weight", "more bytes came"),
             (refused(1, Dtype::F32, &[0; 9]), "layer.bias", "more bytes came"),
-            (refused(1, Dtype::F32, &[0; 7]), "layer.bias", "as F32"),
-            (refused(0, Dtype::Q4_0, &[0; 17]), "layer.weight", "as Q4_0"),
+            (refused(1, Dtype::F32, &[0; 7]), "layer.bias", "1 bytes of it as F32 are missing"),
+            (refused(0, Dtype::Q4_0, &[0; 17]), "layer.weight", "37 bytes of it as Q4_0 are missing"),
+            (refused(1, Dtype::Q4_0, &[0; 18]), "layer.bias", "2 elements are no whole blocks of Q4_0"),
         ];
         for (message, name, reason) in cases {
             assert!(message.contains(name) && message.contains(reason), "{message:?} should say {name}, {reason}");

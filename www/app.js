@@ -137,8 +137,11 @@ async function load() {
 
 async function run() {
   if (!pipeline) return;
-  const parameters = readParameters();
   const { info } = pipeline;
+  const image = info.takesImage ? easel.picture() : undefined;
+  const parameters = readParameters();
+  // It says something of a picture only.
+  if (!image) parameters.strength = "";
   const { signal } = (running = new AbortController());
   const overtaken = () => running?.signal !== signal;
   history.replaceState(null, "", linkTo(parameters, model.address));
@@ -153,7 +156,6 @@ async function run() {
   progress.value = 0;
   setState("sampling");
   say("Preparing", { aloud: true });
-  const image = info.takesImage ? easel.picture() : undefined;
   const given = Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== ""));
   made = { ...given, model: model.name };
   if (image) made.image = easel.pictureName();

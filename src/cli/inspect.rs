@@ -200,11 +200,12 @@ fn read_json(path: &Path) -> Result<Map<String, Value>, Error> {
     serde_json::from_str(&text).map_err(|e| Error::path(path, e))
 }
 
-/// The names of the safetensors files in `folder`, sorted.
+/// The names of the files of weights in `folder`, sorted.
 fn weight_files(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name.ends_with(".safetensors") || name.ends_with(".gguf")).collect();
     names.sort();
     names
 }
@@ -213,7 +214,7 @@ fn weight_files(folder: &Path) -> Vec<String> {
 fn describe(file: &TensorFile) -> String {
     let mut parameters: BTreeMap<&str, u64> = BTreeMap::new();
     for tensor in file.tensors() {
-        *parameters.entry(tensor.dtype.name()).or_default() += tensor.byte_length() / tensor.dtype.size() as u64;
+        *parameters.entry(tensor.dtype.name()).or_default() += tensor.shape.iter().product::<usize>() as u64;
     }
     let total = HumanCount(parameters.values().sum());
     let dtypes = match parameters.len() {

@@ -10,12 +10,14 @@
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
+//! | `metadata` | what a picture was made with, inside its PNG |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
 mod device;
 mod error;
 mod forward;
 mod inspect;
+mod metadata;
 mod output;
 mod picture;
 mod quantize;

@@ -3,14 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::ValueEnum;
 use indicatif::DecimalBytes;
+use serde_json::Value;
 use undiffuse::diffusion::Solver;
-use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler};
+use undiffuse::pipeline::{
+    Checkpoint, LongPrompts, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text,
+};
 use undiffuse::weights::DirectorySource;
 
+use super::metadata::Made;
 use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
-use super::{Error, device, scheduler};
+use super::{Error, device, picture, scheduler};
 
 /// Draws a picture
 ///
@@ -18,32 +23,69 @@ use super::{Error, device, scheduler};
 /// seed and options give the same picture, which is also the one that diffusers draws with
 /// `torch.Generator("cpu").manual_seed(seed)`.
 ///
-/// Prints the path of the picture. The device, the time and what else a person may want to know go to stderr.
+/// Which of diffusers' pipelines runs is decided by the model and by what is given: with --image a picture is changed,
+/// with --image and --mask a part of it is drawn anew, and a model that was made to enlarge takes an --image and
+/// enlarges it. An option that means nothing to the model is refused.
+///
+/// Prints the path of each picture. The device, the time and what else a person may want to know go to stderr. A picture
+/// says inside of its file what it was made with.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of the checkpoint, with a model_index.json
+    /// The checkpoint: a folder with a model_index.json, or a single .safetensors file
     model: PathBuf,
 
-    /// What to draw; required by models that take a prompt, refused by others
+    /// What to draw; required by models that take a prompt, refused by others. Given several times, each is drawn
     #[arg(long, value_name = "TEXT")]
-    prompt: Option<String>,
+    prompt: Vec<String>,
 
-    /// What to stay away from; without effect at a guidance scale of 1 or below
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    negative_prompt: String,
+    /// What to stay away from; without effect at a guidance scale of 1 or below. One for all prompts, or one for each
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Vec<String>,
+
+    /// SDXL: what the second text encoder reads; by default the same as the first
+    #[arg(long, value_name = "TEXT")]
+    prompt_2: Vec<String>,
+
+    /// SDXL: likewise, of the negative prompt
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt_2: Vec<String>,
 
     /// Seed of the noise
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     seed: u64,
 
+    /// A seed for each picture, in place of one for all: each is then the picture that it would be alone
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', value_parser = seed, conflicts_with = "seed")]
+    seeds: Vec<u64>,
+
+    /// How many pictures to draw of each prompt, all at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    num_images_per_prompt: usize,
+
     /// Number of steps, diffusers' `num_inference_steps`
     #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps, allow_negative_numbers = true)]
     steps: usize,
+
+    /// The timesteps themselves, in place of their number, for solvers that take them
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', conflicts_with = "steps")]
+    timesteps: Option<Vec<f64>>,
+
+    /// The noise levels σ themselves, likewise
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', conflicts_with_all = ["steps", "timesteps"])]
+    sigmas: Option<Vec<f64>>,
+
+    /// LCM: how many steps the model was distilled from; by default what its scheduler says
+    #[arg(long, value_name = "NUMBER")]
+    original_inference_steps: Option<usize>,
 
     /// How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and a step
     /// takes half the time
     #[arg(long, value_name = "NUMBER", default_value_t = 7.5, allow_negative_numbers = true)]
     guidance_scale: f64,
+
+    /// How far the guided prediction is brought back to the spread of the one that the prompt gives, from 0 to 1
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true)]
+    guidance_rescale: f64,
 
     /// The solver that walks from noise to picture, with the checkpoint's noise schedule; by default the one that the
     /// checkpoint was saved with
@@ -54,91 +96,292 @@ pub struct Args {
     #[arg(long, value_name = "CONFIG")]
     scheduler: Option<PathBuf>,
 
-    /// DDIM's η: the share of DDPM's noise that each step adds, from 0 to 1. Other solvers pay no heed to it
+    /// DDIM's and TCD's η: the share of DDPM's noise that each step adds, from 0 to 1. Other solvers pay no heed to it
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true)]
     eta: f64,
 
-    /// Height in pixels; by default what the model was trained at
+    /// DDIM: compute ε anew from the clipped x̂_0
+    #[arg(long)]
+    use_clipped_model_output: bool,
+
+    /// Height in pixels; by default that of --image, or what the model was trained at
     #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     height: Option<usize>,
 
-    /// Width in pixels; by default what the model was trained at
+    /// Width in pixels; likewise
     #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     width: Option<usize>,
+
+    /// A PNG to start from, to paint into or to enlarge
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+
+    /// A PNG that says where to paint into --image: white is drawn anew, black stays
+    #[arg(long, value_name = "FILE", requires = "image")]
+    mask: Option<PathBuf>,
+
+    /// How much of --image is given up to noise, from 0 to 1; by default what diffusers takes: 0.8, with a mask 1, and
+    /// for SDXL 0.3 and 0.9999
+    #[arg(long, value_name = "NUMBER", requires = "image", allow_negative_numbers = true)]
+    strength: Option<f64>,
+
+    /// How much noise is added to the --image that is to be enlarged; by default 20
+    #[arg(long, value_name = "NUMBER")]
+    noise_level: Option<usize>,
+
+    /// How many of the text encoder's last layers to leave out
+    #[arg(long, value_name = "NUMBER")]
+    clip_skip: Option<usize>,
+
+    /// What becomes of a prompt that is longer than the text encoder
+    #[arg(long, value_enum, default_value_t = Long::Cut)]
+    long_prompts: Long,
+
+    /// SDXL: height and width that the picture is said to have had; by default its own
+    #[arg(long, value_name = "H,W", value_parser = pair)]
+    original_size: Option<[usize; 2]>,
+
+    /// SDXL: how far from its top and left it is said to have been cropped; by default 0,0
+    #[arg(long, value_name = "TOP,LEFT", value_parser = pair)]
+    crops_coords_top_left: Option<[usize; 2]>,
+
+    /// SDXL: the size that it is said to have been made for; by default its own
+    #[arg(long, value_name = "H,W", value_parser = pair)]
+    target_size: Option<[usize; 2]>,
+
+    /// SDXL: --original-size of what to stay away from
+    #[arg(long, value_name = "H,W", value_parser = pair)]
+    negative_original_size: Option<[usize; 2]>,
+
+    /// SDXL: --crops-coords-top-left of what to stay away from
+    #[arg(long, value_name = "TOP,LEFT", value_parser = pair)]
+    negative_crops_coords_top_left: Option<[usize; 2]>,
+
+    /// SDXL: --target-size of what to stay away from
+    #[arg(long, value_name = "H,W", value_parser = pair)]
+    negative_target_size: Option<[usize; 2]>,
+
+    /// A LoRA to merge into the weights, with how much of it, 1 if it is not said; can be given several times
+    #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = lora)]
+    lora: Vec<(PathBuf, f64)>,
+
+    /// Which of several sets of weights: `fp16` reads diffusion_pytorch_model.fp16.safetensors and its like
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
 
     /// Where the networks run
     #[arg(long, value_enum, default_value_t = device::Choice::Auto)]
     device: device::Choice,
 
-    /// The picture to write, a PNG of 8-bit RGB; an existing file is replaced
+    /// The picture to write, a PNG of 8-bit RGB; an existing file is replaced. Of several pictures, x.png becomes
+    /// x-0.png, x-1.png and so on
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
     /// A safetensors file to write the run to, as f32: `timesteps` [steps], `initial_latents` [B, C, H, W],
     /// `latents_after_step` [steps, B, C, H, W], `image` [B, 3, H, W] in 0..1, of 1 channel where the model is grey; and as i64 `token_ids` and
-    /// `negative_token_ids` [B, tokens] where the model takes a prompt
+    /// `negative_token_ids` [prompts, tokens] where the model takes a prompt
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+}
+
+/// What becomes of a prompt that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Long {
+    /// What is too much is dropped, and named in a warning
+    Cut,
+    /// It is encoded in several parts
+    Chunks,
 }
 
 fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
 }
 
-/// Draws the picture.
+fn pair(text: &str) -> Result<[usize; 2], String> {
+    let numbers =
+        text.split_once(',').and_then(|(one, other)| Some([one.trim().parse().ok()?, other.trim().parse().ok()?]));
+    numbers.ok_or_else(|| "expected two whole numbers with a comma between them, such as 512,768".into())
+}
+
+fn lora(text: &str) -> Result<(PathBuf, f64), String> {
+    // A colon may be part of the path.
+    let weighted = text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f64>().ok()?)));
+    let (file, weight) = weighted.unwrap_or((text, 1.0));
+    match weight.is_finite() {
+        true => Ok((file.into(), weight)),
+        false => Err("expected a finite weight after the colon".into()),
+    }
+}
+
+/// Draws the pictures.
 pub async fn run(args: Args) -> Result<(), Error> {
     // Everything that can be wrong with the arguments alone, before the weights are read.
-    let out = Output::new(&args.out)?;
+    let outs = outputs(&args)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
-    if trace.as_ref().is_some_and(|trace| trace.is_same_file(&out)) {
+    if trace.as_ref().is_some_and(|trace| outs.iter().any(|out| trace.is_same_file(out))) {
         return Err(Error::path(&args.out, "--out and --trace name the same file; give each its own"));
     }
-    let scheduler = match (&args.scheduler, args.solver) {
-        (Some(path), _) => Scheduler::Config(Box::new(scheduler::Scheduler::read(path)?.config)),
-        (None, Some(solver)) => Scheduler::Solver(solver),
-        (None, None) => Scheduler::Checkpoint,
-    };
-    if !args.model.is_dir() {
-        return Err(Error::path(&args.model, "there is no such folder; give the folder of a checkpoint"));
+    let options = options(&args)?;
+    if !args.model.exists() {
+        let message = "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
+        return Err(Error::path(&args.model, message));
     }
-    let checkpoint = Checkpoint::open(&DirectorySource::new(&args.model), &OpenOptions::default()).await;
+    let source = DirectorySource::new(&args.model);
+    let checkpoint =
+        Checkpoint::open(&source, &OpenOptions { variant: args.variant.clone(), ..Default::default() }).await;
     let checkpoint = checkpoint.map_err(|error| Error::checkpoint(&args.model, error))?;
-    if checkpoint.info().takes_prompt && args.prompt.is_none() {
+    if checkpoint.info().takes_prompt && args.prompt.is_empty() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
     }
-    let prompt = args.prompt.unwrap_or_default();
-    let options = SampleOptions {
-        prompt: prompt.clone(),
-        negative_prompt: args.negative_prompt.clone(),
-        seed: args.seed,
-        steps: args.steps,
-        guidance_scale: args.guidance_scale,
-        scheduler,
-        eta: args.eta,
-        height: args.height,
-        width: args.width,
-        preview: Preview::None,
-    };
+    checkpoint.check(&options)?;
+    let loras = loras(&args.lora).await?;
     let pipeline = load(checkpoint, &args.model, args.device).await?;
+    if !loras.is_empty() {
+        let weighted: Vec<_> = loras.iter().zip(&args.lora).map(|(file, (_, weight))| (file, *weight)).collect();
+        pipeline.set_loras(&weighted).await?;
+    }
     let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
         note(format_args!("warning: {warning}"));
     }
     let mut recorded = trace.as_ref().map(|_| Trace::default());
-    let picture = walk(&mut sampler, recorded.as_mut()).await?;
-    let png = encode_png(&picture).map_err(|e| Error::path(&args.out, e))?;
-    if let (Some(trace), Some(recorded), Some(path)) = (&trace, &recorded, &args.trace) {
-        let mut tensors = recorded.tensors(&mut sampler, &picture).await?;
+    let pictures = walk(&mut sampler, recorded.as_mut()).await?;
+    if let (Some(trace), Some(recorded), Some(path), Some(first)) = (&trace, &recorded, &args.trace, pictures.first()) {
+        let mut tensors = recorded.tensors(&mut sampler, first).await?;
         if pipeline.info().takes_prompt {
-            for (name, text) in [("token_ids", &prompt), ("negative_token_ids", &args.negative_prompt)] {
-                let ids = pipeline.tokenize(text)?;
-                tensors.push((name, Stored::i64(&[1, ids.len()], ids.into_iter().map(i64::from))));
+            let negative = if args.negative_prompt.is_empty() { &[String::new()][..] } else { &args.negative_prompt };
+            for (name, texts) in [("token_ids", &args.prompt[..]), ("negative_token_ids", negative)] {
+                let ids = texts.iter().map(|text| pipeline.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
+                let shape = [ids.len(), ids.first().map_or(0, Vec::len)];
+                tensors.push((name, Stored::i64(&shape, ids.into_iter().flatten().map(i64::from))));
             }
         }
         trace.write(&tensors::to_bytes(path, tensors)?)?;
     }
-    out.write(&png)?;
-    result(format_args!("{}", out.path()))
+    for (index, (out, drawn)) in outs.iter().zip(&pictures).enumerate() {
+        let texts = made(&args, index).texts(drawn.width, drawn.height, &pipeline.info().scheduler);
+        out.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&args.out, e))?)?;
+        result(format_args!("{}", out.path()))?;
+    }
+    Ok(())
+}
+
+/// A file for each picture.
+fn outputs(args: &Args) -> Result<Vec<Output>, Error> {
+    let count = args.prompt.len().max(1).saturating_mul(args.num_images_per_prompt);
+    if count <= 1 {
+        return Ok(vec![Output::new(&args.out)?]);
+    }
+    let stem = args.out.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = args.out.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    // How many at most is for the checkpoint to say, and soon: so many names are enough.
+    (0..count.min(1024)).map(|i| Output::new(&args.out.with_file_name(format!("{stem}-{i}{extension}")))).collect()
+}
+
+fn options(args: &Args) -> Result<SampleOptions, Error> {
+    let text = |texts: &[String]| (!texts.is_empty()).then(|| Text::from(texts.to_vec()));
+    let picture = |path: &Option<PathBuf>| path.as_deref().map(picture::read).transpose();
+    Ok(SampleOptions {
+        prompt: text(&args.prompt).unwrap_or_default(),
+        prompt_2: text(&args.prompt_2),
+        negative_prompt: text(&args.negative_prompt),
+        negative_prompt_2: text(&args.negative_prompt_2),
+        num_images_per_prompt: args.num_images_per_prompt,
+        seed: args.seed,
+        seeds: args.seeds.clone(),
+        steps: args.steps,
+        timesteps: args.timesteps.clone(),
+        sigmas: args.sigmas.clone(),
+        original_inference_steps: args.original_inference_steps,
+        guidance_scale: args.guidance_scale,
+        guidance_rescale: args.guidance_rescale,
+        scheduler: match (&args.scheduler, args.solver) {
+            (Some(path), _) => Scheduler::Config(Box::new(scheduler::Scheduler::read(path)?.config)),
+            (None, Some(solver)) => Scheduler::Solver(solver),
+            (None, None) => Scheduler::Checkpoint,
+        },
+        eta: args.eta,
+        use_clipped_model_output: args.use_clipped_model_output,
+        height: args.height,
+        width: args.width,
+        image: picture(&args.image)?,
+        mask: picture(&args.mask)?,
+        strength: args.strength,
+        noise_level: args.noise_level,
+        clip_skip: args.clip_skip,
+        long_prompts: match args.long_prompts {
+            Long::Cut => LongPrompts::Cut,
+            Long::Chunks => LongPrompts::Chunks,
+        },
+        original_size: args.original_size,
+        crops_coords_top_left: args.crops_coords_top_left.unwrap_or_default(),
+        target_size: args.target_size,
+        negative_original_size: args.negative_original_size,
+        negative_crops_coords_top_left: args.negative_crops_coords_top_left.unwrap_or_default(),
+        negative_target_size: args.negative_target_size,
+        preview: Preview::None,
+    })
+}
+
+/// What picture `index` was made with. One with a seed of its own is drawn again by that alone.
+fn made(args: &Args, index: usize) -> Made {
+    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let file = |path: &Option<PathBuf>| path.as_deref().map(name);
+    // `.` has no name of its own.
+    let model = args.model.canonicalize().unwrap_or_else(|_| args.model.clone());
+    let text = |texts: &[String]| texts.get(index / args.num_images_per_prompt.max(1)).or(texts.first()).cloned();
+    let alone = !args.seeds.is_empty();
+    let together = !alone && args.prompt.len().max(1) * args.num_images_per_prompt > 1;
+    let loras = args.lora.iter().map(|(path, weight)| serde_json::json!({ "name": name(path), "weight": weight }));
+    Made::new(name(&model))
+        .with("prompt", text(&args.prompt))
+        .with("prompt2", text(&args.prompt_2))
+        .with("negativePrompt", text(&args.negative_prompt))
+        .with("negativePrompt2", text(&args.negative_prompt_2))
+        .with("seed", args.seeds.get(index).unwrap_or(&args.seed).to_string())
+        .with(
+            "picture",
+            together.then(|| format!("{} of {}", index + 1, args.prompt.len().max(1) * args.num_images_per_prompt)),
+        )
+        .with("steps", args.steps)
+        .with("timesteps", args.timesteps.clone())
+        .with("sigmas", args.sigmas.clone())
+        .with("originalInferenceSteps", args.original_inference_steps)
+        .with("guidanceScale", args.guidance_scale)
+        .with("guidanceRescale", (args.guidance_rescale != 0.0).then_some(args.guidance_rescale))
+        .with("solver", args.solver.map(Solver::name))
+        .with("scheduler", file(&args.scheduler))
+        .with("eta", (args.eta != 0.0).then_some(args.eta))
+        .with("useClippedModelOutput", args.use_clipped_model_output.then_some(true))
+        .with("height", args.height)
+        .with("width", args.width)
+        .with("image", file(&args.image))
+        .with("mask", file(&args.mask))
+        .with("strength", args.strength)
+        .with("noiseLevel", args.noise_level)
+        .with("clipSkip", args.clip_skip)
+        .with("longPrompts", (args.long_prompts == Long::Chunks).then_some("chunks"))
+        .with("originalSize", args.original_size.map(Vec::from))
+        .with("cropsCoordsTopLeft", args.crops_coords_top_left.map(Vec::from))
+        .with("targetSize", args.target_size.map(Vec::from))
+        .with("negativeOriginalSize", args.negative_original_size.map(Vec::from))
+        .with("negativeCropsCoordsTopLeft", args.negative_crops_coords_top_left.map(Vec::from))
+        .with("negativeTargetSize", args.negative_target_size.map(Vec::from))
+        .with("loras", loras.collect::<Vec<Value>>())
+}
+
+/// The headers and the matrices of the LoRAs.
+async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
+    let mut files = Vec::new();
+    for (path, _) in given {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push(
+            LoraFile::open(&DirectorySource::new(folder), &name).await.map_err(|e| Error::checkpoint(folder, e))?,
+        );
+    }
+    Ok(files)
 }
 
 async fn load(checkpoint: Checkpoint, model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
@@ -162,27 +405,26 @@ async fn load(checkpoint: Checkpoint, model: &Path, choice: device::Choice) -> R
     Ok(pipeline)
 }
 
-/// Makes all steps; the picture of x_0.
-async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Rgba, Error> {
+/// Makes all steps; the pictures of x_0.
+async fn walk(sampler: &mut Sampler, mut trace: Option<&mut Trace>) -> Result<Vec<Rgba>, Error> {
     let total = sampler.total();
     let bar = bar("sampling {bar:30} {pos}/{len}  {per_sec}, {eta} left");
     bar.set_length(total as u64);
     let start = Instant::now();
-    let mut picture = None;
+    let mut pictures = Vec::new();
     while let Some(step) = sampler.step().await? {
         if let Some(trace) = trace.as_deref_mut() {
             trace.timesteps.push(step.timestep as f32);
             trace.latents.extend(sampler.latents().await?);
         }
-        picture = step.images.into_iter().next();
+        pictures = step.images;
         bar.inc(1);
     }
     bar.finish_and_clear();
     let milliseconds = start.elapsed().as_secs_f64() * 1e3 / total.max(1) as f64;
     let s = if total == 1 { "" } else { "s" };
     note(format_args!("{total} step{s}, {milliseconds:.1} ms per step"));
-    // A table has at least one step, and the last one is decoded.
-    Ok(picture.unwrap_or(Rgba { width: 0, height: 0, pixels: Vec::new() }))
+    Ok(pictures)
 }
 
 /// What a run went through.
@@ -206,17 +448,4 @@ impl Trace {
             ("image", Stored::f32(&[shape[0], channels, picture.height, picture.width], &image)),
         ])
     }
-}
-
-/// The picture as a PNG; its alpha, which is opaque everywhere, is left out.
-fn encode_png(picture: &Rgba) -> Result<Vec<u8>, png::EncodingError> {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, picture.width as u32, picture.height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header()?;
-    let rgb: Vec<u8> = picture.pixels.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect();
-    writer.write_image_data(&rgb)?;
-    writer.finish()?;
-    Ok(file)
 }

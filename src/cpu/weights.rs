@@ -26,7 +26,11 @@ pub struct Weights {
 struct Arriving {
     index: usize,
     dtype: Dtype,
+    /// Bytes of the tensor still to come.
+    missing: usize,
+    /// Cuts what arrives where it can be converted.
     cutter: Cutter,
+    elements: usize,
     values: Vec<f32>,
 }
 
@@ -75,7 +79,12 @@ impl Weights {
         if !dtype.is_weight() {
             return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
         }
-        self.arriving = Some(Arriving { index, dtype, cutter: Cutter::new(dtype.block().bytes), values: Vec::new() });
+        let elements = self.specs.get(index).map_or(0, |spec| spec.shape.iter().product());
+        let Some(missing) = dtype.bytes_of(elements) else {
+            return Err(self.error(index, format!("{elements} elements are no whole blocks of {dtype}")));
+        };
+        let (cutter, values) = (Cutter::new(dtype.block().bytes), Vec::new());
+        self.arriving = Some(Arriving { index, dtype, missing, cutter, elements, values });
         Ok(())
     }
 
@@ -84,24 +93,20 @@ impl Weights {
     /// # Errors
     /// If they are more than the weight's shape has.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let Some(Arriving { index, dtype, cutter, values }) = &mut self.arriving else { return Ok(()) };
-        let (index, dtype) = (*index, *dtype);
-        let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        let elements = spec.shape.iter().product::<usize>();
-        let mut fits = true;
+        let Some(arriving) = &mut self.arriving else { return Ok(()) };
+        let Arriving { index, dtype, missing, cutter, elements, values } = arriving;
+        let Some(still_missing) = missing.checked_sub(bytes.len()) else {
+            let (index, message) = (*index, format!("more bytes came than its shape takes as {dtype}"));
+            self.arriving = None;
+            return Err(self.error(index, message));
+        };
+        *missing = still_missing;
         cutter.push(bytes, |bytes| {
             let new = dtype.to_f32(bytes).unwrap_or_default();
-            fits &= new.len() <= elements - values.len();
-            if fits {
-                grow(values, new.len(), elements);
-                values.extend(new);
-            }
+            grow(values, new.len(), *elements);
+            values.extend(new);
         });
-        if fits {
-            return Ok(());
-        }
-        self.arriving = None;
-        Err(self.error(index, format!("more bytes came than its shape takes as {dtype}")))
+        Ok(())
     }
 
     /// All bytes of the weight have come.
@@ -109,12 +114,11 @@ impl Weights {
     /// # Errors
     /// If they are fewer than the weight's shape has.
     pub fn end(&mut self) -> Result<(), Error> {
-        let Some(Arriving { index, dtype, cutter, values }) = self.arriving.take() else { return Ok(()) };
-        let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        if values.len() != spec.shape.iter().product::<usize>() || !cutter.is_done() {
-            let message = format!("{} elements came for the shape {:?} of {dtype}", values.len(), spec.shape);
-            return Err(self.error(index, message));
+        let Some(Arriving { index, dtype, missing, values, .. }) = self.arriving.take() else { return Ok(()) };
+        if missing > 0 {
+            return Err(self.error(index, format!("{missing} bytes of it as {dtype} are missing")));
         }
+        let Some(spec) = self.specs.get(index) else { return Ok(()) };
         let as_half = dtype == Dtype::F16 || dtype.is_quantised();
         self.stored[index] = Some(match spec.matrix() {
             Some([out, input, taps]) => {

@@ -21,7 +21,7 @@ const PARAMETER_STRIDE: usize = 256;
 /// GPU memory of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryReport {
-    /// Activations, which is also the peak: all of it is allocated when the program is compiled.
+    /// Activations as planned, which is also the peak: all of it is allocated when the program is compiled.
     pub activation_bytes: u64,
     /// What the activations would take without reuse.
     pub unplanned_bytes: u64,
@@ -134,7 +134,7 @@ impl Program {
     /// GPU memory that the program uses.
     pub fn memory(&self) -> MemoryReport {
         MemoryReport {
-            activation_bytes: self.slots.iter().map(|slot| slot.size()).sum(),
+            activation_bytes: self.layout.plan.total(),
             unplanned_bytes: self.layout.unplanned_bytes,
             parameter_bytes: self.parameters.size() + self.constants.iter().map(|buffer| buffer.size()).sum::<u64>(),
             weight_bytes: self.weights.bytes(),

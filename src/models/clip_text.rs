@@ -18,7 +18,8 @@ pub struct ClipTextConfig {
     /// Width of `text_embeds`; `None` in a `CLIPTextModel`, which has none.
     pub projection_dim: Option<usize>,
     intermediate_size: usize,
-    num_hidden_layers: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
     num_attention_heads: usize,
     hidden_act: Activation,
     layer_norm_eps: f32,

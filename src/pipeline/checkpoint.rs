@@ -1,19 +1,41 @@
-//! A checkpoint opened: `model_index.json`, the configs, the tokenizer, and the headers of all weights, read and checked.
+//! A checkpoint opened: `model_index.json`, the configs, the tokenizers, and the headers of all weights, read and checked.
 
-use super::Error;
+use serde_json::Value;
+
+use super::family::{Family, scheduler_of};
 use super::layout::{Layout, OpenOptions};
+use super::request::Request;
 use super::text_encoder::TextEncoder;
-use super::weight_file::WeightFile;
-use crate::diffusion::{SchedulerConfig, Solver};
-use crate::graph::WeightSpec;
+use super::weight_file::{HostTable, WeightFile, bytes_of};
+use super::{Error, SampleOptions};
+use crate::diffusion::{NoiseSchedule, SchedulerConfig};
+use crate::graph::{Graph, WeightSpec};
 use crate::models::{
-    self, AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
+    self, AutoencoderKlConfig, CLASS_EMBEDDING, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs,
+    Unet2dConfig,
 };
 use crate::text::Tokenizer;
 use crate::weights::Source;
 
 /// Longest side of a picture, in pixels.
 pub(super) const MAX_SIDE: usize = 1 << 13;
+
+/// Numbers of SDXL's `time_ids`: original size, crop, target size.
+const TIME_IDS: usize = 6;
+
+/// `scaling_factor` of the upscaler's autoencoder, whatever its config says.
+const UPSCALER_SCALING_FACTOR: f64 = 0.08333;
+
+/// Whether a checkpoint takes an input picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// It is refused.
+    Never,
+    /// It may be given.
+    Optional,
+    /// It must be given.
+    Required,
+}
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +44,14 @@ pub struct ModelInfo {
     pub class: String,
     /// Whether there is a text encoder: whether a prompt says anything.
     pub takes_prompt: bool,
+    /// Whether there are two text encoders, each of which may get a prompt of its own, and sizes to be told.
+    pub takes_second_prompt: bool,
+    /// Whether it takes a picture to begin with, to fill or to enlarge.
+    pub takes_image: Takes,
+    /// Whether it takes a mask of what to draw anew.
+    pub takes_mask: Takes,
+    /// Whether it enlarges a picture, and takes a `noise_level`.
+    pub enlarges: bool,
     /// Most tokens of a prompt, with the two that open and close it.
     pub max_tokens: usize,
     /// Height in pixels that it was trained at.
@@ -47,20 +77,60 @@ impl ModelInfo {
 }
 
 /// The noise predictor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Unet {
     Unconditional(Unet2dConfig),
     Conditional(Unet2dConditionConfig),
 }
 
+/// All of a checkpoint but its weights.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub family: Family,
+    pub unet: Unet,
+    pub vae: Option<AutoencoderKlConfig>,
+    /// The text encoders in diffusers' order, each with its tokenizer.
+    pub texts: Vec<(Tokenizer, ClipTextConfig)>,
+    pub scheduler: SchedulerConfig,
+    /// SDXL: an absent negative prompt is a zero embedding rather than that of the empty text.
+    pub force_zeros_for_empty_prompt: bool,
+    /// Upscaler: the forward process of its input picture, and the furthest that it may go.
+    pub low_res: Option<(NoiseSchedule, usize)>,
+    pub info: ModelInfo,
+}
+
+impl Model {
+    /// Channels of the network's input beside those of x_t: a mask and the masked picture, or a small picture.
+    pub fn extra_channels(&self) -> usize {
+        self.unet.in_channels().saturating_sub(self.info.latent_channels)
+    }
+
+    /// Whether the network is told the sizes of the picture and the pooled text.
+    pub fn takes_sizes(&self) -> bool {
+        self.family == Family::StableDiffusionXl
+    }
+
+    /// Whether an absent negative prompt is an embedding of zeros.
+    pub fn zero_negative(&self) -> bool {
+        self.takes_sizes() && self.force_zeros_for_empty_prompt
+    }
+
+    /// Length of the embedding of the guidance scale, for networks that are told of it.
+    pub fn time_cond_proj_dim(&self) -> Option<usize> {
+        match &self.unet {
+            Unet::Conditional(config) => config.time_cond_proj_dim,
+            Unet::Unconditional(_) => None,
+        }
+    }
+}
+
 /// A checkpoint of which everything but the weights has been read: what is wrong with it is known by now.
 #[derive(Debug)]
 pub struct Checkpoint {
-    pub(super) unet: (Unet, WeightFile),
-    pub(super) vae: Option<(AutoencoderKlConfig, WeightFile)>,
-    pub(super) text: Option<(Tokenizer, ClipTextConfig, WeightFile)>,
-    pub(super) scheduler: SchedulerConfig,
-    pub(super) info: ModelInfo,
+    pub(super) model: Model,
+    pub(super) unet: WeightFile,
+    pub(super) vae: Option<WeightFile>,
+    pub(super) texts: Vec<WeightFile>,
 }
 
 impl Checkpoint {
@@ -68,103 +138,150 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing, damaged or unsupported file, by name.
-    pub async fn open(source: &dyn Source, options: &OpenOptions) -> Result<Self, Error> {
+    pub async fn open(source: &dyn Source, options: &OpenOptions<'_>) -> Result<Self, Error> {
         let layout = Layout::open(source, options).await?;
         let class = layout.class().to_owned();
-        let scheduler = scheduler_of(&class, layout.scheduler().await?)?;
+        let family = Family::of(&class)?;
+        let scheduler = scheduler_of(&class, layout.scheduler("scheduler").await?)?;
         let unet_json = layout.config("unet").await?;
-        let (unet, vae, text) = if class == "StableDiffusionPipeline" {
-            let unet = Unet2dConditionConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
-            let vae = AutoencoderKlConfig::from_json(&layout.config("vae").await?)
-                .map_err(|e| Error::model("vae/config.json", e))?;
-            let text = ClipTextConfig::from_json(&layout.config("text_encoder").await?)
-                .map_err(|e| Error::model("text_encoder/config.json", e))?;
-            (Unet::Conditional(unet), Some(vae), Some((layout.tokenizer("tokenizer").await?, text)))
+        let unet_error = |e| Error::model("unet/config.json", e);
+        let (mut unet, vae) = if family == Family::Unconditional {
+            (Unet::Unconditional(Unet2dConfig::from_json(&unet_json).map_err(unet_error)?), None)
         } else {
-            let unet = Unet2dConfig::from_json(&unet_json).map_err(|e| Error::model("unet/config.json", e))?;
-            (Unet::Unconditional(unet), None, None)
-        };
-        check_fit(&unet, vae.as_ref(), text.as_ref())?;
-
-        let text = match text {
-            Some((tokenizer, config)) => {
-                let (specs, tables) = TextEncoder::weights(&config)?;
-                let file = layout.weights("text_encoder", specs, tables).await?;
-                Some((tokenizer, config, file))
+            let vae = AutoencoderKlConfig::from_json(&layout.config("vae").await?);
+            let mut vae = vae.map_err(|e| Error::model("vae/config.json", e))?;
+            if family == Family::Upscale {
+                vae.scaling_factor = UPSCALER_SCALING_FACTOR;
             }
+            (Unet::Conditional(Unet2dConditionConfig::from_json(&unet_json).map_err(unet_error)?), Some(vae))
+        };
+        let components: &[(&str, &str)] = match family {
+            Family::Unconditional => &[],
+            Family::StableDiffusionXl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
+            _ => &[("tokenizer", "text_encoder")],
+        };
+        let mut texts = Vec::new();
+        for (tokenizer, encoder) in components {
+            if !layout.has(encoder) {
+                let message = format!("there is no `{encoder}`, without which a {class} is not supported");
+                return Err(Error::Json { file: "model_index.json".into(), message });
+            }
+            let config = ClipTextConfig::from_json(&layout.config(encoder).await?);
+            let config = config.map_err(|e| Error::model(&layout.path(encoder, "config.json"), e))?;
+            texts.push((layout.tokenizer(tokenizer).await?, config));
+        }
+        let low_res = match family {
+            Family::Upscale => {
+                let schedule = layout.scheduler("low_res_scheduler").await?.noise_schedule()?;
+                let levels = unet.tables().iter().map(HostTable::rows).fold(schedule.alphas_cumprod.len(), usize::min);
+                let furthest = layout.index("max_noise_level").and_then(Value::as_u64).unwrap_or(350) as usize;
+                Some((schedule, furthest.min(levels.saturating_sub(1))))
+            }
+            _ => None,
+        };
+        if let (Unet::Conditional(unet), Some(length)) =
+            (&mut unet, texts.last().and_then(|(_, text)| text.projection_dim))
+        {
+            unet.set_text_embeds(length).map_err(unet_error)?;
+            if unet.time_ids() != TIME_IDS {
+                let message = format!("this network takes {} `time_ids`, which only a refiner does", unet.time_ids());
+                return Err(Error::Json { file: "unet/config.json".into(), message });
+            }
+        }
+        check_fit(family, &unet, vae.as_ref(), &texts)?;
+
+        let mut text_files = Vec::new();
+        for ((_, encoder), (_, config)) in components.iter().zip(&texts) {
+            let (specs, tables) = TextEncoder::weights(config)?;
+            text_files.push(layout.weights(encoder, specs, tables).await?);
+        }
+        let unet_file = layout.weights("unet", unet.weights(family)?, unet.tables()).await?;
+        let vae_file = match &vae {
+            Some(config) => Some(layout.weights("vae", autoencoder_weights(config)?, vec![]).await?),
             None => None,
         };
-        let specs = unet.weights()?;
-        let unet_file = layout.weights("unet", specs, vec![]).await?;
-        let vae = match vae {
-            Some(config) => {
-                let graph = config.decoder(1, 1, 1).map_err(|e| Error::model("vae/config.json", e))?;
-                let file = layout.weights("vae", graph.weights().to_vec(), vec![]).await?;
-                Some((config, file))
-            }
-            None => None,
-        };
 
-        let (sample_size, latent_channels) = match &unet {
-            Unet::Unconditional(config) => (config.sample_size, config.in_channels),
-            Unet::Conditional(config) => (config.sample_size, config.in_channels),
+        let sample_size = match &unet {
+            Unet::Unconditional(config) => config.sample_size,
+            Unet::Conditional(config) => config.sample_size,
         };
-        let scale_factor = vae.as_ref().map_or(1, |(config, _)| config.scale_factor());
+        let scale_factor = vae.as_ref().map_or(1, AutoencoderKlConfig::scale_factor);
         let [height, width] = sample_size.unwrap_or(if vae.is_some() { [64, 64] } else { [32, 32] });
         let pixels = |side: usize| {
             let message = || format!("`sample_size` {side} is too large for a vae that enlarges {scale_factor} times");
             let error = || Error::Json { file: "unet/config.json".into(), message: message() };
             side.checked_mul(scale_factor).filter(|&pixels| pixels <= MAX_SIDE).ok_or_else(error)
         };
-        let files = [Some(&unet_file), vae.as_ref().map(|(_, file)| file), text.as_ref().map(|(_, _, file)| file)];
+        let latent_channels = vae.as_ref().map_or(unet.in_channels(), |vae| vae.latent_channels);
+        let fills = unet.in_channels() == 2 * latent_channels + 1;
+        let (takes_image, takes_mask) = match family {
+            Family::Unconditional => (Takes::Never, Takes::Never),
+            Family::Upscale => (Takes::Required, Takes::Never),
+            _ if fills => (Takes::Required, Takes::Required),
+            _ if vae.as_ref().is_none_or(|vae| vae.in_channels != 3) => (Takes::Never, Takes::Never),
+            _ => (Takes::Optional, Takes::Optional),
+        };
         let info = ModelInfo {
             class,
-            takes_prompt: text.is_some(),
-            max_tokens: text.as_ref().map_or(0, |(_, config, _)| config.max_position_embeddings),
+            takes_prompt: !texts.is_empty(),
+            takes_second_prompt: texts.len() > 1,
+            takes_image,
+            takes_mask,
+            enlarges: family == Family::Upscale,
+            max_tokens: texts.first().map_or(0, |(_, config)| config.max_position_embeddings),
             height: pixels(height)?,
             width: pixels(width)?,
             scale_factor,
             latent_channels,
             scheduler: scheduler.class_name().to_owned(),
-            bytes: files.into_iter().flatten().map(WeightFile::bytes).sum(),
+            bytes: bytes_of(text_files.iter().chain([&unet_file]).chain(&vae_file)),
         };
-        Ok(Self { unet: (unet, unet_file), vae, text, scheduler, info })
+        let force_zeros_for_empty_prompt = match layout.index("force_zeros_for_empty_prompt") {
+            Some(value) => value.as_bool().unwrap_or(true),
+            None => true,
+        };
+        let model = Model { family, unet, vae, texts, scheduler, force_zeros_for_empty_prompt, low_res, info };
+        Ok(Self { model, unet: unet_file, vae: vae_file, texts: text_files })
     }
 
     /// What it is.
     pub fn info(&self) -> &ModelInfo {
-        &self.info
+        &self.model.info
     }
 
     /// The scheduler that it was saved with, as its pipeline class uses it.
     pub fn scheduler(&self) -> &SchedulerConfig {
-        &self.scheduler
+        &self.model.scheduler
     }
-}
 
-/// The scheduler's config as a pipeline of `class` changes it when it is built.
-///
-/// # Errors
-/// If there is no such pipeline here.
-pub fn scheduler_of(class: &str, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error> {
-    match class {
-        "StableDiffusionPipeline" => Ok(scheduler.for_stable_diffusion_pipeline()?),
-        "DDPMPipeline" => Ok(scheduler),
-        "DDIMPipeline" => Ok(scheduler.swap_to(Solver::Ddim)?),
-        _ => {
-            let supported = "StableDiffusionPipeline, DDPMPipeline and DDIMPipeline";
-            Err(Error::UnsupportedPipeline { class: class.to_owned(), supported })
-        }
+    /// Whether a run with these options is possible, as far as it can be told without the weights.
+    ///
+    /// # Errors
+    /// An option that the model or the scheduler does not take.
+    pub fn check(&self, options: &SampleOptions) -> Result<(), Error> {
+        Request::new(&self.model, options.clone())?.step_graph(&self.model).map(drop)
     }
 }
 
 impl Unet {
-    /// The weights that it needs, which do not depend on the size of its inputs.
-    ///
-    /// # Errors
-    /// If the config's numbers do not fit each other, or if the network wants to be told what no pipeline here tells it.
-    fn weights(&self) -> Result<Vec<WeightSpec>, Error> {
-        // Large enough for every down block.
+    /// Channels of its input.
+    pub fn in_channels(&self) -> usize {
+        match self {
+            Unet::Unconditional(config) => config.in_channels,
+            Unet::Conditional(config) => config.in_channels,
+        }
+    }
+
+    /// Channels of its output.
+    pub fn out_channels(&self) -> usize {
+        match self {
+            Unet::Unconditional(config) => config.out_channels,
+            Unet::Conditional(config) => config.out_channels,
+        }
+    }
+
+    /// The network at a size that is large enough for every down block; its weights do not depend on it.
+    fn graph(&self) -> Result<Graph, Error> {
         const SIDE: usize = 64;
         let graph = match self {
             Unet::Unconditional(config) => config.graph(1, SIDE, SIDE),
@@ -173,55 +290,98 @@ impl Unet {
                 config.graph(Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond })
             }
         };
-        let graph = graph.map_err(|e| Error::model("unet/config.json", e))?;
-        let given = |name: &str| matches!(name, "sample" | "timestep" | "encoder_hidden_states");
-        match graph.inputs().iter().find(|(name, _)| !given(name)) {
-            Some((name, _)) => {
-                let message = format!("this network wants `{name}`, which no supported pipeline gives");
-                Err(Error::Json { file: "unet/config.json".into(), message })
-            }
-            None => Ok(graph.weights().to_vec()),
+        graph.map_err(|e| Error::model("unet/config.json", e))
+    }
+
+    /// What it looks up on the host: the embeddings of classes.
+    fn tables(&self) -> Vec<HostTable> {
+        let table = match self {
+            Unet::Unconditional(config) => config.class_embedding(),
+            Unet::Conditional(config) => config.class_embedding(),
+        };
+        table.map(|[rows, columns]| HostTable::new(CLASS_EMBEDDING, rows, columns)).into_iter().collect()
+    }
+
+    /// The weights that it needs.
+    ///
+    /// # Errors
+    /// If the config's numbers do not fit each other, or if the network wants to be told what no pipeline of `family` tells it.
+    fn weights(&self, family: Family) -> Result<Vec<WeightSpec>, Error> {
+        let graph = self.graph()?;
+        let given = |name: &str| match name {
+            "sample" | "timestep" | "encoder_hidden_states" | "timestep_cond" => true,
+            "added_cond_kwargs.text_embeds" | "added_cond_kwargs.time_ids" => family == Family::StableDiffusionXl,
+            "class_labels" => family == Family::Upscale,
+            _ => false,
+        };
+        let misfit = |message: String| Err(Error::Json { file: "unet/config.json".into(), message });
+        if let Some((name, _)) = graph.inputs().iter().find(|(name, _)| !given(name)) {
+            return misfit(format!("this network wants `{name}`, which its pipeline does not give"));
         }
+        for name in ["added_cond_kwargs.text_embeds", "class_labels"].into_iter().filter(|name| given(name)) {
+            if graph.input(name).is_err() {
+                return misfit(format!("this network does not take `{name}`, which its pipeline gives"));
+            }
+        }
+        Ok(graph.weights().to_vec())
     }
 }
 
-/// Whether the three parts speak of the same latents and the same text.
+/// The weights of both halves of an autoencoder.
+fn autoencoder_weights(config: &AutoencoderKlConfig) -> Result<Vec<WeightSpec>, Error> {
+    let side = config.scale_factor();
+    let graphs = [config.encoder(1, side, side), config.decoder(1, 1, 1)];
+    let mut specs = Vec::new();
+    for graph in graphs {
+        specs.extend_from_slice(graph.map_err(|e| Error::model("vae/config.json", e))?.weights());
+    }
+    Ok(specs)
+}
+
+/// Whether the parts speak of the same latents and the same text.
 fn check_fit(
+    family: Family,
     unet: &Unet,
     vae: Option<&AutoencoderKlConfig>,
-    text: Option<&(Tokenizer, ClipTextConfig)>,
+    texts: &[(Tokenizer, ClipTextConfig)],
 ) -> Result<(), Error> {
     let misfit = |message: String| Err(Error::Json { file: "unet/config.json".into(), message });
-    let (input, output) = match unet {
-        Unet::Unconditional(config) => (config.in_channels, config.out_channels),
-        Unet::Conditional(config) => (config.in_channels, config.out_channels),
-    };
-    if input != output {
-        let what = match input {
-            9 => "an inpainting model",
-            7 => "an upscaling model",
-            _ => "another kind of model",
-        };
-        return misfit(format!("`in_channels` is {input} and `out_channels` {output}: {what}, which is not supported"));
-    }
+    let (input, output) = (unet.in_channels(), unet.out_channels());
     match vae {
-        Some(vae) if vae.latent_channels != input => {
-            return misfit(format!("`in_channels` is {input}, the vae's `latent_channels` {}", vae.latent_channels));
+        Some(vae) => {
+            let latents = vae.latent_channels;
+            if output != latents {
+                return misfit(format!("`out_channels` is {output}, the vae's `latent_channels` {latents}"));
+            }
+            let expected = match family {
+                Family::Upscale => vec![latents + 3],
+                _ => vec![latents, 2 * latents + 1],
+            };
+            if !expected.contains(&input) {
+                let expected = expected.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
+                return misfit(format!("`in_channels` is {input}, a pipeline of this class gives it {expected}"));
+            }
+        }
+        // Twice as many where the network has learned the variance too.
+        None if output != input && output != 2 * input => {
+            return misfit(format!("`in_channels` is {input} and `out_channels` {output}, which is not supported"));
         }
         None if input != 1 && input != 3 => {
             return misfit(format!("`in_channels` is {input}: without a vae, a picture has 1 or 3 channels"));
         }
-        _ => {}
+        None => {}
     }
-    if let (Unet::Conditional(unet), Some((tokenizer, text))) = (unet, text) {
-        if unet.cross_attention_dim() != text.hidden_size {
-            let (wants, gets) = (unet.cross_attention_dim(), text.hidden_size);
-            return misfit(format!("`cross_attention_dim` is {wants}, the text encoder's `hidden_size` {gets}"));
-        }
+    let Unet::Conditional(unet) = unet else { return Ok(()) };
+    let (wants, gets) = (unet.cross_attention_dim(), texts.iter().map(|(_, text)| text.hidden_size).sum::<usize>());
+    if wants != gets {
+        let encoders = if texts.len() > 1 { "the text encoders' widths sum to" } else { "the text encoder's is" };
+        return misfit(format!("`cross_attention_dim` is {wants}, {encoders} {gets}"));
+    }
+    for ((tokenizer, text), folder) in texts.iter().zip(["tokenizer", "tokenizer_2"]) {
         if tokenizer.vocab_size() > text.vocab_size {
             let message =
                 format!("{} tokens, the text encoder's `vocab_size` is {}", tokenizer.vocab_size(), text.vocab_size);
-            return Err(Error::Json { file: "tokenizer/vocab.json".into(), message });
+            return Err(Error::Json { file: format!("{folder}/vocab.json"), message });
         }
     }
     Ok(())

@@ -44,7 +44,17 @@ pub enum Error {
         /// The class.
         class: String,
         /// Those that are.
-        supported: &'static str,
+        supported: String,
+    },
+    /// A file that is no whole checkpoint of a known kind.
+    #[error(
+        "{file}: this is {found}; one file can be opened where it is a whole checkpoint of Stable Diffusion 1.x, 2.x or XL"
+    )]
+    SingleFile {
+        /// The file.
+        file: String,
+        /// What it is.
+        found: String,
     },
     /// A tensor whose shape is not what the config calls for.
     #[error("{file}: tensor `{tensor}` is {found:?}, but config.json calls for {expected:?}{hint}")]

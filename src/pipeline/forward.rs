@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Error;
-use super::layout::{read_json, read_text};
+use super::layout::{network_weights, read_json, read_text};
 use super::text_encoder::{TextEmbeddings, TextEncoder, floats};
 use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights};
@@ -117,11 +117,11 @@ impl OpenComponent {
                 return Err(Error::Json { file: "config.json".into(), message });
             }
         };
-        let path = file.unwrap_or(match config {
-            Config::Text(_) => "model.safetensors",
-            _ => "diffusion_pytorch_model.safetensors",
-        });
-        Ok(Self { config, file: WeightFile::open(source, path, specs, tables).await? })
+        let file = match file {
+            Some(path) => WeightFile::open(source, path, specs, tables).await?,
+            None => network_weights(source, matches!(config, Config::Text(_)), specs, tables).await?,
+        };
+        Ok(Self { config, file })
     }
 
     /// Loads the weights onto `device`.

@@ -4,16 +4,15 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use super::Error;
-use super::checkpoint::{Checkpoint, ModelInfo, Unet};
+use super::checkpoint::{Checkpoint, Model, ModelInfo};
 use super::layout::OpenOptions;
 use super::linear_preview::LinearPreview;
 use super::text_encoder::TextEncoder;
 use super::tiny_vae::TinyVae;
-use super::weight_file::WeightFile;
+use super::weight_file::{self, HostTable, WeightFile};
 use crate::device::{Device, Weights};
 use crate::diffusion::SchedulerConfig;
 use crate::models::AutoencoderKlConfig;
-use crate::text::Tokenizer;
 use crate::weights::Source;
 
 /// How far loading has come.
@@ -33,55 +32,28 @@ impl Checkpoint {
     /// # Errors
     /// A file that ends early, by name; or the device's refusal.
     pub async fn load(self, device: Device, on_progress: &mut dyn FnMut(LoadProgress)) -> Result<Pipeline, Error> {
-        let Self { unet: (unet, unet_file), vae, text, scheduler, info } = self;
-        let mut progress = Progress { before: 0, total: info.bytes, listener: on_progress };
-        let text = match text {
-            Some((tokenizer, config, file)) => {
-                let mut on_bytes = progress.of(&file);
-                Some((tokenizer, TextEncoder::load(config, file, &device, &mut on_bytes).await?))
-            }
-            None => None,
+        let Self { model, unet, vae, texts } = self;
+        let files: Vec<WeightFile> = [unet].into_iter().chain(texts).chain(vae).collect();
+        let mut loaded = weight_file::load(files, &device, on_progress).await?;
+        // As many as there were files, in their order.
+        let (unet, tables) = loaded.remove(0);
+        let mut loaded = loaded.into_iter();
+        let texts = model.texts.iter().zip(loaded.by_ref());
+        let texts = texts.map(|((_, config), (weights, tables))| TextEncoder::new(config.clone(), weights, tables));
+        let texts = texts.collect::<Result<_, _>>()?;
+        let vae = loaded.next().map(|(weights, _)| weights);
+        let class_embedding = tables.into_iter().next();
+        let parts = Parts {
+            device,
+            model,
+            unet,
+            class_embedding,
+            vae,
+            texts,
+            tiny_vae: RefCell::default(),
+            linear_preview: OnceCell::new(),
         };
-        let (unet_weights, _) = {
-            let mut on_bytes = progress.of(&unet_file);
-            unet_file.load(&device, &mut on_bytes).await?
-        };
-        let vae = match vae {
-            Some((config, file)) => {
-                let mut on_bytes = progress.of(&file);
-                Some((config, file.load(&device, &mut on_bytes).await?.0))
-            }
-            None => None,
-        };
-        Ok(Pipeline {
-            parts: Rc::new(Parts {
-                device,
-                unet,
-                unet_weights,
-                vae,
-                text,
-                scheduler,
-                info,
-                tiny_vae: RefCell::default(),
-                linear_preview: OnceCell::new(),
-            }),
-        })
-    }
-}
-
-/// Bytes over all files.
-struct Progress<'a> {
-    before: u64,
-    total: u64,
-    listener: &'a mut dyn FnMut(LoadProgress),
-}
-
-impl<'a> Progress<'a> {
-    /// What tells the listener of the next file's bytes.
-    fn of<'p>(&'p mut self, file: &WeightFile) -> impl FnMut(u64) + use<'p, 'a> {
-        let (before, path) = (self.before, file.path().to_owned());
-        self.before += file.bytes();
-        move |loaded| (self.listener)(LoadProgress { loaded: before + loaded, total: self.total, file: path.clone() })
+        Ok(Pipeline { parts: Rc::new(parts) })
     }
 }
 
@@ -91,19 +63,36 @@ pub struct Pipeline {
     pub(super) parts: Rc<Parts>,
 }
 
+/// A checkpoint's parts on a device.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub device: Device,
-    pub unet: Unet,
-    pub unet_weights: Weights,
-    pub vae: Option<(AutoencoderKlConfig, Weights)>,
-    pub text: Option<(Tokenizer, TextEncoder)>,
-    pub scheduler: SchedulerConfig,
-    pub info: ModelInfo,
+    pub model: Model,
+    pub unet: Weights,
+    /// The upscaler's table of noise levels.
+    pub class_embedding: Option<HostTable>,
+    pub vae: Option<Weights>,
+    /// One for each of the model's text encoders.
+    pub texts: Vec<TextEncoder>,
     /// For [`Preview::Tiny`](super::Preview::Tiny).
     pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
     /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
     pub linear_preview: OnceCell<LinearPreview>,
+}
+
+impl Parts {
+    /// The autoencoder, where there is one.
+    pub fn vae(&self) -> Option<(&AutoencoderKlConfig, &Weights)> {
+        self.model.vae.as_ref().zip(self.vae.as_ref())
+    }
+
+    /// What the network gets as `class_labels` for a class, one row of it.
+    pub fn class_label(&self, class: usize) -> Vec<f32> {
+        let Some(table) = &self.class_embedding else { return vec![class as f32] };
+        let mut row = vec![0.0; table.columns()];
+        table.add_row(class, &mut row);
+        row
+    }
 }
 
 impl Pipeline {
@@ -121,23 +110,21 @@ impl Pipeline {
 
     /// What the checkpoint is.
     pub fn info(&self) -> &ModelInfo {
-        &self.parts.info
+        &self.parts.model.info
     }
 
     /// The scheduler that the checkpoint was saved with, as its pipeline class uses it.
     pub fn scheduler(&self) -> &SchedulerConfig {
-        &self.parts.scheduler
+        &self.parts.model.scheduler
     }
 
-    /// The token ids of a prompt, as the text encoder gets them; empty for models without one.
+    /// The token ids of a prompt, as the first text encoder gets them; empty for models without one.
     ///
     /// # Errors
     /// If the text encoder has no room for a text at all.
     pub fn tokenize(&self, prompt: &str) -> Result<Vec<u32>, Error> {
-        match &self.parts.text {
-            Some((tokenizer, encoder)) => {
-                Ok(tokenizer.encode_padded(prompt, encoder.config().max_position_embeddings)?.ids)
-            }
+        match self.parts.model.texts.first() {
+            Some((tokenizer, config)) => Ok(tokenizer.encode_padded(prompt, config.max_position_embeddings)?.ids),
             None => Ok(Vec::new()),
         }
     }

@@ -4,8 +4,11 @@
 //! [`Sampler::step`] each makes the next x_t and a picture of it.
 
 mod checkpoint;
+mod conditioning;
 mod error;
+mod family;
 mod forward;
+mod image;
 mod layout;
 mod linear_preview;
 mod load;
@@ -14,17 +17,23 @@ mod lora_modules;
 mod options;
 mod painter;
 mod preview;
+mod prompts;
+mod random;
+mod request;
 mod sampler;
+mod start;
+mod step_graph;
 mod text_encoder;
 mod tiny_vae;
 mod weight_file;
 
-pub use checkpoint::{Checkpoint, ModelInfo, scheduler_of};
+pub use checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use error::Error;
+pub use family::scheduler_of;
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
 pub use lora::{LoraFile, LoraModule, LowRank};
-pub use options::{SampleOptions, Scheduler};
+pub use options::{LongPrompts, SampleOptions, Scheduler, Text};
 pub use preview::{Preview, Rgba};
 pub use sampler::{Sampler, StepOutput};

@@ -1,6 +1,6 @@
 //! The options of a run, under diffusers' names.
 
-use super::Preview;
+use super::{Preview, Rgba};
 use crate::diffusion::{SchedulerConfig, Solver};
 
 /// Which solver walks from x_T to x_0.
@@ -15,27 +15,115 @@ pub enum Scheduler {
     Config(Box<SchedulerConfig>),
 }
 
-/// What to draw and how.
+/// One text for all pictures, or one for each prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(Vec<String>);
+
+impl Text {
+    /// The texts in order.
+    pub fn all(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        String::new().into()
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(vec![text])
+    }
+}
+
+impl From<Vec<String>> for Text {
+    fn from(texts: Vec<String>) -> Self {
+        Self(texts)
+    }
+}
+
+/// What becomes of a prompt that is longer than the text encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LongPrompts {
+    /// What is too much is cut, with a warning that names it; as diffusers does.
+    #[default]
+    Cut,
+    /// It is encoded in chunks, each between a BOS and an EOS of its own, which the network then sees one after the other.
+    Chunks,
+}
+
+/// What to draw and how. Sizes are `[height, width]`, corners `[top, left]`, in pixels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleOptions {
-    /// What to draw; models without a text encoder take the empty one only.
-    pub prompt: String,
-    /// What to stay away from.
-    pub negative_prompt: String,
-    /// Seed of the random stream; the stream is torch's CPU generator's.
+    /// What to draw; several prompts are drawn at once. Models without a text encoder take the empty one only.
+    pub prompt: Text,
+    /// SDXL: what the second text encoder is told; the same as the first if absent.
+    pub prompt_2: Option<Text>,
+    /// What to stay away from. Absent is not empty to SDXL, which then takes an embedding of zeros.
+    pub negative_prompt: Option<Text>,
+    /// SDXL: what the second text encoder is told to stay away from; the same as the first if absent.
+    pub negative_prompt_2: Option<Text>,
+    /// How many pictures to draw of each prompt.
+    pub num_images_per_prompt: usize,
+    /// Seed of the one random stream that all pictures of the run share.
     pub seed: u64,
+    /// Instead, a seed for each picture, which draws from a stream of its own; empty for none.
+    pub seeds: Vec<u64>,
     /// `num_inference_steps`.
     pub steps: usize,
     /// g in ε_u + g·(ε_c − ε_u); at 1 or below, the unconditional half is not computed.
     pub guidance_scale: f64,
+    /// How much of the guided output is brought back to the spread of ε_c, from 0 to 1 (Lin et al. 2023, arXiv 2305.08891).
+    pub guidance_rescale: f64,
     /// Which solver.
     pub scheduler: Scheduler,
     /// DDIM's η, from 0 (deterministic) to 1 (ancestral).
     pub eta: f64,
-    /// Height in pixels; the model's own if absent.
+    /// DDIM: derive ε̂ again from the clipped x̂_0.
+    pub use_clipped_model_output: bool,
+    /// Timesteps to visit, for solvers that take them; `steps` is then their number.
+    pub timesteps: Option<Vec<f64>>,
+    /// σ to visit, for solvers that take them; `steps` is then their number less one, for the final σ.
+    pub sigmas: Option<Vec<f64>>,
+    /// LCM: steps of the schedule that the model was distilled from.
+    pub original_inference_steps: Option<usize>,
+    /// Height in pixels; that of `image`, or the model's own, if absent.
     pub height: Option<usize>,
-    /// Width in pixels; the model's own if absent.
+    /// Width in pixels; likewise.
     pub width: Option<usize>,
+    /// A picture to begin with, to fill or to enlarge.
+    pub image: Option<Rgba>,
+    /// What of `image` to draw anew: where it is white. As large as `image`, or brought to its size.
+    pub mask: Option<Rgba>,
+    /// How much of the schedule to walk, from a little above 0 to 1, which forgets `image`. If absent 0.8, with a mask 1, and
+    /// for SDXL 0.3, with a mask 0.9999.
+    pub strength: Option<f64>,
+    /// Upscaler: how much noise is added to `image` before it is enlarged; 20 if absent.
+    pub noise_level: Option<usize>,
+    /// How many of the text encoder's last layers to leave out.
+    pub clip_skip: Option<usize>,
+    /// What becomes of a prompt that is longer than the text encoder.
+    pub long_prompts: LongPrompts,
+    /// SDXL: how large the picture is said to have been before it was scaled; the run's size if absent.
+    pub original_size: Option<[usize; 2]>,
+    /// SDXL: where the picture is said to have been cropped.
+    pub crops_coords_top_left: [usize; 2],
+    /// SDXL: how large the picture is said to be; the run's size if absent.
+    pub target_size: Option<[usize; 2]>,
+    /// SDXL: `original_size` for the negative prompt, together with `negative_target_size`.
+    pub negative_original_size: Option<[usize; 2]>,
+    /// SDXL: `crops_coords_top_left` for the negative prompt.
+    pub negative_crops_coords_top_left: [usize; 2],
+    /// SDXL: `target_size` for the negative prompt, together with `negative_original_size`.
+    pub negative_target_size: Option<[usize; 2]>,
     /// Which pictures are shown on the way.
     pub preview: Preview,
 }
@@ -43,15 +131,36 @@ pub struct SampleOptions {
 impl Default for SampleOptions {
     fn default() -> Self {
         Self {
-            prompt: String::new(),
-            negative_prompt: String::new(),
+            prompt: Text::default(),
+            prompt_2: None,
+            negative_prompt: None,
+            negative_prompt_2: None,
+            num_images_per_prompt: 1,
             seed: 0,
+            seeds: Vec::new(),
             steps: 25,
             guidance_scale: 7.5,
+            guidance_rescale: 0.0,
             scheduler: Scheduler::Checkpoint,
             eta: 0.0,
+            use_clipped_model_output: false,
+            timesteps: None,
+            sigmas: None,
+            original_inference_steps: None,
             height: None,
             width: None,
+            image: None,
+            mask: None,
+            strength: None,
+            noise_level: None,
+            clip_skip: None,
+            long_prompts: LongPrompts::Cut,
+            original_size: None,
+            crops_coords_top_left: [0, 0],
+            target_size: None,
+            negative_original_size: None,
+            negative_crops_coords_top_left: [0, 0],
+            negative_target_size: None,
             preview: Preview::default(),
         }
     }

@@ -42,7 +42,7 @@ impl Painter {
             root.output("pixels", root.pack_rgba8(image)?);
             Ok::<_, models::Error>(root.shape(image))
         };
-        let shape = paint().map_err(|e| parts.info.too_large(height, width, e))?;
+        let shape = paint().map_err(|e| parts.model.info.too_large(height, width, e))?;
         let program = Program::compile(&parts.device, &fuse(&builder.finish()), weights).await?;
         Ok(Self { program, batch, frames, size: [shape[2], shape[3]] })
     }

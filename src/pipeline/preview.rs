@@ -68,21 +68,21 @@ impl Previewer {
         let tiny = parts.tiny_vae.borrow().clone();
         let (preview, tiny) = match (preview, tiny) {
             (Preview::Auto, tiny) => (if tiny.is_some() { Preview::Tiny } else { Preview::Linear }, tiny),
-            (Preview::Tiny, None) if parts.vae.is_some() => {
+            (Preview::Tiny, None) if parts.vae().is_some() => {
                 let message = "the pipeline was given no tiny autoencoder; `linear` needs none";
                 return Err(Error::option("preview", "tiny", message));
             }
             other => other,
         };
-        let decodes_all = preview == Preview::Decode || (parts.vae.is_none() && preview != Preview::None);
-        let decoder = match &parts.vae {
+        let decodes_all = preview == Preview::Decode || (parts.vae().is_none() && preview != Preview::None);
+        let decoder = match parts.vae() {
             Some((vae, weights)) => {
                 Painter::compile(parts, weights, latents, decodes_all, |root, x| vae.add_to(root, x)).await?
             }
             // No weights are needed; the noise predictor's say which device this is.
-            None => Painter::compile(parts, &parts.unet_weights, latents, decodes_all, |_, x| Ok(x)).await?,
+            None => Painter::compile(parts, &parts.unet, latents, decodes_all, |_, x| Ok(x)).await?,
         };
-        let painter = match (preview, tiny, &parts.vae) {
+        let painter = match (preview, tiny, parts.vae()) {
             (Preview::Tiny, Some(tiny), Some(_)) => Some(
                 Painter::compile(parts, &tiny.weights, latents, true, |root, x| tiny.config.add_to(root, x)).await?,
             ),
@@ -100,7 +100,7 @@ impl Previewer {
             }
             _ => None,
         };
-        let size = [height, width].map(|side| side * parts.info.scale_factor);
+        let size = [height, width].map(|side| side * parts.model.info.scale_factor);
         Ok(Self { batch, painter, decoder, decodes_all, size })
     }
 

@@ -1,13 +1,16 @@
 //! One reverse process: x_T from the seed, then step by step to x_0.
 
-use super::checkpoint::{MAX_SIDE, Unet};
+use super::conditioning::Conditioning;
 use super::load::Pipeline;
 use super::preview::{Drawn, Previewer, Rgba};
-use super::{Error, SampleOptions, Scheduler};
+use super::random::Streams;
+use super::request::Request;
+use super::start::Start;
+use super::step_graph::{coefficients, variance_line};
+use super::{Error, SampleOptions};
 use crate::device::Program;
-use crate::diffusion::{Clip, Step, StepOptions, Table, Terms};
-use crate::graph::{Builder, Graph, NodeId, Scope, fuse, update};
-use crate::noise::TorchCpu;
+use crate::diffusion::{LearnedVariance, Table};
+use crate::graph::fuse;
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +33,11 @@ pub struct Sampler {
     table: Table,
     guidance_scale: f64,
     shape: [usize; 4],
-    random: TorchCpu,
+    streams: Streams,
     initial_latents: Vec<f32>,
+    /// Whether a part of a picture is kept.
+    keeps: bool,
+    learned: Option<LearnedVariance>,
     step: Program,
     previewer: Previewer,
     next: usize,
@@ -39,144 +45,42 @@ pub struct Sampler {
 }
 
 impl Pipeline {
-    /// Encodes the prompts, draws x_T and compiles the networks; no step is made yet.
+    /// Encodes the prompts and the picture, draws x_T and compiles the networks; no step is made yet.
     ///
     /// # Errors
     /// An option that the model or the scheduler does not take, or the device's refusal.
     pub async fn sampler(&self, options: SampleOptions) -> Result<Sampler, Error> {
-        let parts = self.parts.clone();
-        let info = &parts.info;
-        let side = |option, value: Option<usize>, default: usize| {
-            let pixels = value.unwrap_or(default);
-            let multiple = info.scale_factor;
-            if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
-                let message = format!("expected a multiple of {multiple} up to {MAX_SIDE}");
-                return Err(Error::option(option, pixels, message));
-            }
-            Ok(pixels / multiple)
-        };
-        let shape = [
-            1,
-            info.latent_channels,
-            side("height", options.height, info.height)?,
-            side("width", options.width, info.width)?,
-        ];
-        if !options.guidance_scale.is_finite() || options.guidance_scale.abs() > 1e4 {
-            return Err(Error::option(
-                "guidance_scale",
-                options.guidance_scale,
-                "expected a number from -10000 to 10000, such as 7.5",
-            ));
+        let parts = &*self.parts;
+        let mut request = Request::new(&parts.model, options)?;
+        let graph = request.step_graph(&parts.model)?;
+        let conditioning = Conditioning::new(parts, &request).await?;
+        let start = Start::new(parts, &mut request).await?;
+        let previewer = Previewer::compile(parts, request.options.preview, request.latents).await?;
+        let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet).await?;
+        conditioning.write(&mut step)?;
+        step.write("sample", &start.latents)?;
+        if let Some(extra) = &start.extra {
+            step.write("extra", extra)?;
         }
-        let texts = [("prompt", &options.prompt), ("negative_prompt", &options.negative_prompt)];
-        if let Some((option, text)) = texts.into_iter().find(|(_, text)| parts.text.is_none() && !text.is_empty()) {
-            return Err(Error::option(option, format!("{text:?}"), format!("a {} takes no prompt", info.class)));
+        if let Some(kept) = &start.kept {
+            step.write("kept", &kept.latents)?;
+            step.write("kept_noise", &kept.noise)?;
+            step.write("mask", &kept.mask)?;
         }
-        let scheduler = match &options.scheduler {
-            Scheduler::Checkpoint => parts.scheduler.clone(),
-            Scheduler::Solver(solver) => parts.scheduler.swap_to(*solver)?,
-            Scheduler::Config(config) => (**config).clone(),
-        };
-        let table = scheduler.table(options.steps, &StepOptions { eta: options.eta, ..StepOptions::default() })?;
-        if table.steps.iter().any(|step| matches!(step.clip, Clip::Threshold { .. })) {
-            return Err(Error::option("thresholding", true, "dynamic thresholding is not supported"));
-        }
-
-        let guided = parts.text.is_some() && options.guidance_scale > 1.0;
-        let rows = if guided { 2 } else { 1 };
-        let mut warning = None;
-        let embeddings = match &parts.text {
-            None => None,
-            Some((tokenizer, encoder)) => {
-                let longest = encoder.config().max_position_embeddings;
-                let prompt = tokenizer.encode_padded(&options.prompt, longest)?;
-                let negative = tokenizer.encode_padded(&options.negative_prompt, longest)?;
-                let lost = |what: &str, text: &Option<String>| {
-                    text.as_ref().map(|t| format!("the {what} is too long for this model; it does not see: {t}"))
-                };
-                warning = lost("prompt", &prompt.truncated).or(lost("negative prompt", &negative.truncated));
-                let texts: &[&[u32]] = if guided { &[&negative.ids, &prompt.ids] } else { &[&prompt.ids] };
-                let embeddings = encoder.encode(&parts.device, texts).await?;
-                Some((prompt.ids.len(), embeddings.last_hidden_state))
-            }
-        };
-
-        let tokens = embeddings.as_ref().map_or(0, |(tokens, _)| *tokens);
-        // The config was proven when the checkpoint was opened: what does not fit now is the size.
-        let graph = step_graph(&parts.unet, shape, rows, tokens).map_err(|e| info.too_large(shape[2], shape[3], e))?;
-        let previewer = Previewer::compile(&parts, options.preview, shape).await?;
-
-        let mut random = TorchCpu::new(options.seed);
-        let scale = table.init_noise_sigma as f32;
-        let initial_latents: Vec<f32> = random.randn(shape.iter().product()).into_iter().map(|z| z * scale).collect();
-        let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet_weights).await?;
-        if let Some((_, embeddings)) = &embeddings {
-            step.write("encoder_hidden_states", embeddings)?;
-        }
-        step.write("sample", &initial_latents)?;
         Ok(Sampler {
-            table,
-            guidance_scale: options.guidance_scale,
-            shape,
-            random,
-            initial_latents,
+            table: request.table,
+            guidance_scale: request.options.guidance_scale,
+            shape: request.latents,
+            streams: request.streams,
+            initial_latents: start.latents,
+            keeps: start.kept.is_some(),
+            learned: request.learned,
             step,
             previewer,
             next: 0,
-            warning,
+            warning: request.prompts.and_then(|prompts| prompts.warning),
         })
     }
-}
-
-/// One call of the network and the update after it, as one graph.
-///
-/// Inputs: `sample` x_t, `input_scale`, `noise`, `history`, `coefficients`, and the network's own. Outputs: `frames` the new
-/// sample and x̂_0 one after the other, `prev_sample` the new sample, `history`, `model_output` before guidance.
-fn step_graph(unet: &Unet, shape: [usize; 4], rows: usize, tokens: usize) -> Result<Graph, crate::models::Error> {
-    let builder = Builder::new();
-    let root = builder.root();
-    let sample = root.input("sample", &shape)?;
-    let input_scale = root.input("input_scale", &[1, 1, 1, 1])?;
-    let noise = root.input("noise", &shape)?;
-    let [batch, channels, height, width] = shape;
-    let history = root.input("history", &[update::HISTORY * batch, channels, height, width])?;
-    let coefficients = root.input("coefficients", &[update::COEFFICIENTS])?;
-    let scaled = root.mul(sample, input_scale)?;
-    let input = if rows == 2 { root.concat(&[scaled, scaled], 0)? } else { scaled };
-    let output = match unet {
-        Unet::Unconditional(config) => config.add_to(&root, input)?,
-        Unet::Conditional(config) => config.add_to(&root, input, rows * batch, tokens, false)?,
-    };
-    let scope: Scope = root.at("update");
-    let updated = scope.linear_update(sample, output, noise, history, coefficients, None)?;
-    let part = |first: usize, count: usize| -> Result<NodeId, crate::graph::Error> {
-        scope.slice(updated, 0, first * batch, count * batch)
-    };
-    root.output("frames", part(0, 2)?);
-    root.output("prev_sample", part(0, 1)?);
-    root.output("history", part(2, update::HISTORY)?);
-    root.output("model_output", output);
-    Ok(builder.finish())
-}
-
-/// The coefficients of one step, rounded once from f64.
-fn coefficients(step: &Step, guidance_scale: f64) -> [f32; update::COEFFICIENTS] {
-    let mut all = [0.0; update::COEFFICIENTS];
-    all[update::GUIDANCE] = guidance_scale as f32;
-    all[update::X0_SAMPLE] = step.x0.0 as f32;
-    all[update::X0_OUTPUT] = step.x0.1 as f32;
-    all[update::CLIP] = match step.clip {
-        Clip::Range(range) => range as f32,
-        Clip::None | Clip::Threshold { .. } => f32::MAX,
-    };
-    let rows = std::iter::once(&step.prev_sample).chain(&step.history);
-    for (row, terms) in all[update::ROWS..].chunks_exact_mut(update::TERMS).zip(rows) {
-        let Terms { sample, model_output, x0, noise, history } = *terms;
-        row.iter_mut()
-            .zip([sample, model_output, x0, noise].into_iter().chain(history))
-            .for_each(|(out, value)| *out = value as f32);
-    }
-    all
 }
 
 impl Sampler {
@@ -200,7 +104,7 @@ impl Sampler {
         self.shape
     }
 
-    /// x_T, `[batch, channels, height, width]`.
+    /// x_T, or the x_t that the run begins at, `[batch, channels, height, width]`.
     pub fn initial_latents(&self) -> &[f32] {
         &self.initial_latents
     }
@@ -220,8 +124,17 @@ impl Sampler {
         self.step.write("timestep", &vec![step.timestep as f32; rows])?;
         self.step.write("input_scale", &[step.input_scale as f32])?;
         self.step.write("coefficients", &coefficients(step, self.guidance_scale))?;
+        if let Some(kind) = self.learned {
+            self.step.write("variance_line", &variance_line(kind, step))?;
+        }
         if step.draws_noise {
-            self.step.write("noise", &self.random.randn(self.shape.iter().product()))?;
+            let [batch, channels, height, width] = self.shape;
+            self.step.write("noise", &self.streams.randn(batch, channels * height * width))?;
+        }
+        if self.keeps {
+            // What is kept goes to the level of noise where the next step begins; the last step leaves it clean.
+            let (signal, noise) = self.table.steps.get(self.next + 1).map_or((1.0, 0.0), |next| next.forward);
+            self.step.write("forward", &[signal as f32, noise as f32])?;
         }
         self.step.run()?;
         let (index, total, timestep) = (self.next, self.total(), step.timestep);

@@ -54,6 +54,14 @@ impl TextEncoder {
         on_bytes: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
         let (weights, tables) = file.load(device, on_bytes).await?;
+        Self::new(config, weights, tables)
+    }
+
+    /// The encoder of what was loaded for [`TextEncoder::weights`].
+    ///
+    /// # Errors
+    /// If the tables are not those.
+    pub fn new(config: ClipTextConfig, weights: Weights, tables: Vec<HostTable>) -> Result<Self, Error> {
         let mut tables = tables.into_iter();
         let (Some(token_embedding), Some(position_embedding)) = (tables.next(), tables.next()) else {
             return Err(Error::Input { name: "input_ids".into(), message: "the embeddings were not opened".into() });

@@ -31,7 +31,7 @@ impl Pipeline {
     pub async fn set_tiny_vae(&self, source: &dyn Source, on_bytes: &mut dyn FnMut(u64, u64)) -> Result<(), Error> {
         let error = |e| Error::model(CONFIG, e);
         let config = AutoencoderTinyConfig::from_json(&read_text(source, CONFIG).await?).map_err(error)?;
-        check_fit(&config, self.parts.vae.as_ref().map(|(vae, _)| vae))?;
+        check_fit(&config, self.parts.model.vae.as_ref())?;
         let graph = config.decoder(1, 1, 1).map_err(error)?;
         let file = WeightFile::open(source, WEIGHTS, graph.weights().to_vec(), vec![]).await?;
         let total = file.bytes();

@@ -51,24 +51,43 @@ impl Tokenizer {
     ) -> Result<Self, Error> {
         let vocab: Vocab = parse("vocab.json", vocab_json)?;
         let vocab = vocab.check("vocab.json")?;
-        let text = std::str::from_utf8(merges_txt).map_err(|error| {
-            let line = 1 + merges_txt[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
-            Error::Merge { line, reason: "it is not UTF-8".to_owned() }
-        })?;
-        let lines = text.lines().enumerate().filter(|&(index, line)| {
-            let version = index == 0 && line.starts_with("#version");
-            !version && !line.is_empty()
-        });
-        let merges = lines.map(|(index, line)| {
-            let failed = |reason: String| Error::Merge { line: index + 1, reason };
-            let (left, right) = line
-                .split_once(' ')
-                .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '))
-                .ok_or_else(|| failed(format!("{line:?} is not two tokens with one space between them")))?;
-            merge_ids(&vocab, left, right).map_err(failed)
-        });
+        let special = SpecialTokens::read(tokenizer_config, special_tokens_map)?;
+        Self::build_from_lines(vocab, &merge_lines(merges_txt)?, special)
+    }
+
+    /// Makes the tokenizer whose vocabulary was trained into `merges_txt`, without a `vocab.json`: the ids are those that
+    /// CLIP gives, first the 256 bytes, then the same at a word's end, then what each merge makes, then the start and the
+    /// end of a text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_files`].
+    pub fn from_merges(merges_txt: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, Error> {
+        let lines = merge_lines(merges_txt)?;
+        let mut bytes: Vec<char> = (0..=u8::MAX).map(byte_to_char).collect();
+        bytes.sort_unstable();
+        let bytes = ["", END_OF_WORD].into_iter().flat_map(|end| bytes.iter().map(move |byte| format!("{byte}{end}")));
+        let merged = lines.iter().map(|(_, left, right)| format!("{left}{right}"));
+        let tokens = bytes.chain(merged).chain(SPELLED.map(str::to_owned));
+        let mut vocab = HashMap::new();
+        for (id, token) in (0..).zip(tokens) {
+            if vocab.insert(token.clone(), id).is_some() {
+                let reason = format!("{token:?} comes about in two ways");
+                return Err(Error::File { file: "merges.txt", reason });
+            }
+        }
+        Self::build_from_lines(vocab, &lines, SpecialTokens::read(tokenizer_config, None)?)
+    }
+
+    fn build_from_lines(
+        vocab: HashMap<String, u32>,
+        lines: &[(usize, &str, &str)],
+        special: SpecialTokens,
+    ) -> Result<Self, Error> {
+        let merges = lines
+            .iter()
+            .map(|&(line, left, right)| merge_ids(&vocab, left, right).map_err(|reason| Error::Merge { line, reason }));
         let merges = merges.collect::<Result<Vec<_>, _>>()?;
-        Self::build(vocab, merges, SpecialTokens::read(tokenizer_config, special_tokens_map)?)
+        Self::build(vocab, merges, special)
     }
 
     /// Reads a tokenizer from a `tokenizer.json`, the one file that transformers 5 writes instead of the vocabulary and
@@ -289,6 +308,26 @@ fn word_length(text: &str) -> Option<usize> {
     } else {
         end_of(|c| !c.is_whitespace() && !c.is_numeric() && !is_letter(c))
     })
+}
+
+/// The merges of a merges.txt: number of the line, left and right token.
+fn merge_lines(merges_txt: &[u8]) -> Result<Vec<(usize, &str, &str)>, Error> {
+    let text = std::str::from_utf8(merges_txt).map_err(|error| {
+        let line = 1 + merges_txt[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        Error::Merge { line, reason: "it is not UTF-8".to_owned() }
+    })?;
+    let lines = text.lines().enumerate().filter(|&(index, line)| {
+        let version = index == 0 && line.starts_with("#version");
+        !version && !line.is_empty()
+    });
+    let merges = lines.map(|(index, line)| {
+        let two =
+            line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
+        let reason = || format!("{line:?} is not two tokens with one space between them");
+        let (left, right) = two.ok_or_else(|| Error::Merge { line: index + 1, reason: reason() })?;
+        Ok((index + 1, left, right))
+    });
+    merges.collect()
 }
 
 fn merge_ids(vocab: &HashMap<String, u32>, left: &str, right: &str) -> Result<((u32, u32), u32), String> {

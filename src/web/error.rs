@@ -95,6 +95,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Diffusion(error) => of_diffusion(error),
         Model { file, source } => of_model(source).file(file),
         Json { file, .. } => Facts::new("file-corrupt").file(file),
+        SingleFile { file, .. } => Facts::new("unsupported").file(file),
         UnsupportedPipeline { .. } => Facts::new("unsupported").file("model_index.json"),
         Shape { file, tensor, .. } | MissingTensor { file, tensor } => {
             Facts::new("shape-mismatch").file(file).tensor(tensor)
@@ -111,6 +112,7 @@ fn of_weights(error: &weights::Error) -> Facts {
     match error {
         NotFound { file, .. } => Facts::new("file-missing").file(file),
         Read { file, .. } => Facts::new("file-unreadable").file(file),
+        Pickle { file } => Facts::new("unsupported").file(file),
         Path { path } => Facts::new("file-corrupt").file(path),
         TooLarge { file, .. } | TrailingBytes { file, .. } | Header { file, .. } => {
             Facts::new("file-corrupt").file(file)

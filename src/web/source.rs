@@ -19,6 +19,9 @@ extern "C" {
     #[wasm_bindgen(method, getter)]
     fn name(this: &OpenSource) -> String;
 
+    #[wasm_bindgen(method, getter)]
+    fn files(this: &OpenSource) -> Option<Vec<String>>;
+
     #[wasm_bindgen(method, catch)]
     async fn open(this: &OpenSource, path: &str) -> Result<JsValue, JsValue>;
 
@@ -42,9 +45,14 @@ pub struct Failure(Rc<RefCell<Option<(String, JsValue)>>>);
 
 impl Failure {
     /// JavaScript's error behind `error`, if there is one.
-    pub fn behind(&self, error: &pipeline::Error) -> Option<JsValue> {
+    fn behind(&self, error: &pipeline::Error) -> Option<JsValue> {
         let pipeline::Error::Weights(NotFound { file, .. } | Read { file, .. }) = error else { return None };
         self.0.borrow().as_ref().filter(|(failed, _)| failed == file).map(|(_, error)| error.clone())
+    }
+
+    /// `error` for JavaScript: as it came from there, or in its own words.
+    pub fn unwrap(&self, error: pipeline::Error) -> JsValue {
+        self.behind(&error).unwrap_or_else(|| super::Error::from(error).into_js())
     }
 
     fn record(&self, file: &str, origin: &str, error: JsValue) -> Error {
@@ -64,13 +72,24 @@ impl Failure {
 pub struct JsSource {
     source: OpenSource,
     name: String,
+    files: Option<Vec<String>>,
     failure: Failure,
 }
 
 impl JsSource {
     /// Reads from `source`; `failure` learns what goes wrong.
     pub fn new(source: OpenSource, failure: Failure) -> Self {
-        Self { name: source.name(), source, failure }
+        Self { name: source.name(), files: source.files(), source, failure }
+    }
+}
+
+impl JsSource {
+    /// The path of the one file that there is; empty, which no source opens, where there are others.
+    pub fn only_file(&self) -> &str {
+        match self.files.as_deref() {
+            Some([file]) => file,
+            _ => "",
+        }
     }
 }
 

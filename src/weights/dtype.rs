@@ -155,11 +155,6 @@ impl Dtype {
         elements.is_multiple_of(block.elements).then(|| (elements / block.elements).checked_mul(block.bytes))?
     }
 
-    /// Bytes per element of a dtype that is not quantised.
-    pub fn size(self) -> usize {
-        self.block().bytes
-    }
-
     /// The elements as f32: exact for F32, F16 and BF16, rounded to nearest for F64, and computed in f32 as ggml does
     /// for its blocks.
     ///

@@ -75,6 +75,13 @@ pub enum Error {
         /// How many bytes its own header calls for.
         expected: u64,
     },
+    /// A file of Python's pickle format, which is a program rather than data.
+    #[error("{file}: this is a PyTorch pickle, which can run any code when it is opened, and is not opened here; where \
+        you trust its origin, convert it once with Python's diffusers: {}", conversion(.file))]
+    Pickle {
+        /// Path inside the checkpoint.
+        file: String,
+    },
     /// The file's header is none of its format.
     #[error("{file}: not a valid {format} file: {reason}")]
     Header {
@@ -95,6 +102,15 @@ pub enum Error {
         /// The rule that it breaks.
         reason: String,
     },
+}
+
+/// What makes safetensors of a pickle: of a component's weights in a folder, or of a whole checkpoint.
+fn conversion(file: &str) -> &'static str {
+    if file.ends_with(".bin") {
+        "DiffusionPipeline.from_pretrained(\"FOLDER\").save_pretrained(\"NEW\")"
+    } else {
+        "StableDiffusionPipeline.from_single_file(\"FILE\").save_pretrained(\"NEW\")"
+    }
 }
 
 fn within(tensor: &Option<String>) -> String {

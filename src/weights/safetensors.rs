@@ -130,7 +130,7 @@ fn check_tensor(file: &Rc<str>, name: String, raw: RawTensor, data_start: u64) -
     let described = raw
         .shape
         .iter()
-        .try_fold(dtype.size() as u64, |bytes, &side| bytes.checked_mul(side))
+        .try_fold(dtype.block().bytes as u64, |bytes, &side| bytes.checked_mul(side))
         .ok_or_else(|| invalid(format!("shape {:?} has more elements than any file can hold", raw.shape)))?;
     if end.checked_sub(begin) != Some(described) {
         return Err(invalid(format!(

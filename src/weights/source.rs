@@ -9,10 +9,15 @@ use super::Error;
 /// A future that may borrow and need not be `Send`: a checkpoint is opened by the one thread that runs it.
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// A checkpoint folder, wherever it lies: a directory, memory, a URL, files that a user picked.
+/// A checkpoint, wherever it lies: a directory, memory, a URL, files that a user picked.
 pub trait Source {
     /// What a person would call it: the directory or the URL. For messages only.
     fn name(&self) -> &str;
+
+    /// The path of the one file that the checkpoint consists of; `None` where it is a folder.
+    fn single_file(&self) -> Option<&str> {
+        None
+    }
 
     /// Opens the file at `path` (`"unet/config.json"`) from its first byte.
     ///
@@ -135,18 +140,26 @@ mod directory {
     /// Large enough that a system call is not felt, small beside any weight.
     const CHUNK_BYTES: u64 = 1 << 20;
 
-    /// A checkpoint in a directory of this machine.
+    /// A checkpoint in a directory of this machine, or in one file.
     #[derive(Debug, Clone)]
     pub struct DirectorySource {
         root: PathBuf,
         name: String,
+        single_file: Option<String>,
     }
 
     impl DirectorySource {
-        /// The checkpoint in `root`. Nothing is opened yet.
-        pub fn new(root: impl AsRef<Path>) -> Self {
-            let root = root.as_ref().to_owned();
-            Self { name: root.display().to_string(), root }
+        /// The checkpoint at `path`: a directory, or a file that holds all of it. Nothing is opened yet.
+        pub fn new(path: impl AsRef<Path>) -> Self {
+            let path = path.as_ref();
+            let name = path.display().to_string();
+            match (path.is_file(), path.parent(), path.file_name()) {
+                (true, Some(folder), Some(file)) => {
+                    let single_file = Some(file.to_string_lossy().into_owned());
+                    Self { root: folder.to_owned(), name, single_file }
+                }
+                _ => Self { root: path.to_owned(), name, single_file: None },
+            }
         }
 
         fn open_file(&self, path: &str) -> Result<FileStream, Error> {
@@ -169,6 +182,10 @@ mod directory {
     impl Source for DirectorySource {
         fn name(&self) -> &str {
             &self.name
+        }
+
+        fn single_file(&self) -> Option<&str> {
+            self.single_file.as_deref()
         }
 
         fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {

@@ -220,11 +220,6 @@ impl Cutter {
             self.rest.clear();
         }
     }
-
-    /// Whether the last chunk ended with an element.
-    pub fn is_done(&self) -> bool {
-        self.rest.is_empty()
-    }
 }
 
 /// A file whose header has been read and checked, and whose tensors are still to come.
@@ -252,14 +247,19 @@ impl TensorFile {
     /// Opens `path` and reads its header. The first bytes tell the format, not the name.
     ///
     /// # Errors
-    /// Whatever the source reports; [`Error::Header`] and [`Error::Tensor`] for a header that breaks the format's
-    /// rules; [`Error::Truncated`] and [`Error::TrailingBytes`] where the file's length is known and is not what the
+    /// Whatever the source reports; [`Error::Pickle`]; [`Error::Header`] and [`Error::Tensor`] for a header that breaks the
+    /// format's rules; [`Error::Truncated`] and [`Error::TrailingBytes`] where the file's length is known and is not what the
     /// header calls for.
     pub async fn open(source: &dyn Source, path: &str) -> Result<Self, Error> {
         let mut stream = source.open(path).await?;
         let length = stream.length();
         let mut beginning = Beginning { file: Rc::from(path), stream: &mut *stream, bytes: Vec::new() };
-        let header = match beginning.first(gguf::MAGIC.len()).await? == gguf::MAGIC {
+        let magic = beginning.first(gguf::MAGIC.len()).await?;
+        // torch.save writes a zip archive around a pickle; in its first versions it wrote the pickle of a magic number.
+        if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"\x80\x02\x8A\x0A") {
+            return Err(Error::Pickle { file: path.to_owned() });
+        }
+        let header = match magic == gguf::MAGIC {
             true => gguf::read_header(&mut beginning).await?,
             false => safetensors::read_header(&mut beginning).await?,
         };

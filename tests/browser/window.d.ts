@@ -37,6 +37,8 @@ declare global {
     model: string;
     /** `pipelines.test.js`: the pipeline that is open, and what for. */
     opened?: { wanted: string; pipeline: undiffuse.Pipeline };
+    /** `size.test.js`: the module's own memory. */
+    heap?: WebAssembly.Memory;
     core: Core;
     /** `webgpu/index.html` */
     probePage(): Promise<{ state: string }>;

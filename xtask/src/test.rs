@@ -36,6 +36,8 @@ pub enum Stage {
     Browser,
     /// The packed npm package in a project built with Vite, and on a page without a bundler
     Npm,
+    /// A checkpoint of 1.7 GB, natively and in the browser: minutes and as much disk, so only if asked for
+    Size,
 }
 
 impl fmt::Display for Stage {
@@ -47,7 +49,7 @@ impl fmt::Display for Stage {
 impl Stage {
     /// Whether the stage looks at what the build makes.
     fn needs_build(self) -> bool {
-        matches!(self, Self::Types | Self::Browser | Self::Npm)
+        matches!(self, Self::Types | Self::Browser | Self::Npm | Self::Size)
     }
 
     /// Runs the stage; what its test runner counted, if it has one.
@@ -92,15 +94,22 @@ impl Stage {
             }
             Self::Browser => return count(&mut node_tests("tests/browser")?, node),
             Self::Npm => return count(&mut node_tests("tests/npm")?, node),
+            Self::Size => {
+                tools::vulkan()?;
+                // The native half first: it leaves the files that the browser then loads. One test at a time, each for its peak.
+                let ignored = ["--", "--ignored", "--nocapture", "--test-threads", "1"];
+                let native = count(tools::cargo().args(["test", "--test", "size"]).args(ignored), libtest)?;
+                return Ok(native.plus(count(&mut node_tests("tests/size")?, node)?));
+            }
         }
         Ok(Counts::default())
     }
 }
 
-/// Runs the stages asked for, all of them if none is; fails if any of them does.
+/// Runs the stages asked for, all but the size test if none is; fails if any of them does.
 pub fn test(only: &[Stage]) -> Result<()> {
     let is_wanted = |stage: Stage| {
-        only.is_empty()
+        (only.is_empty() && stage != Stage::Size)
             || only.contains(&stage)
             || (stage == Stage::Build && only.iter().any(|stage| stage.needs_build()))
     };

@@ -2,9 +2,14 @@
  * A static host in this process, as plain as the plainest: no special headers, the site on a path of its own. It can misbehave, file by file.
  */
 import { createServer } from "node:http";
-import { readFile } from "node:fs/promises";
+import { createReadStream } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
 import { extname, join, normalize, resolve, sep } from "node:path";
+import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+
+/** A longer file is streamed from disk: a whole checkpoint would not fit. It takes no fault and no range. */
+const LONGEST_IN_MEMORY = 100e6;
 
 /** @type {Record<string, string>} */
 const TYPES = {
@@ -119,6 +124,11 @@ export class Site {
     this.requests.push({ method, path, ...(headers.range && { range: headers.range }) });
 
     const file = this.#file(path);
+    const size = file === undefined ? 0 : await stat(file).then(({ size }) => size, () => 0);
+    if (file !== undefined && size > LONGEST_IN_MEMORY) {
+      response.writeHead(200, { "Content-Type": "application/octet-stream", "Content-Length": size });
+      return pipeline(createReadStream(file), response);
+    }
     const content = file === undefined ? undefined : await readFile(file).catch(() => undefined);
     /** @type {Reply} */
     let reply = content === undefined ? { status: 404 } : {};

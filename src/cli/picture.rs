@@ -1,0 +1,121 @@
+//! Pictures as PNG files: a user's own are read, drawn ones are written with what they were made with.
+
+use std::fs;
+use std::path::Path;
+
+use png::{BitDepth, ColorType, Decoder, Encoder, EncodingError, Limits, Transformations};
+use undiffuse::pipeline::Rgba;
+
+use super::Error;
+
+/// A byte of a compressed picture stands for at most this many: deflate's best.
+const MOST_FROM_A_BYTE: usize = 1032;
+
+/// The pixels of a PNG of any kind, 8 bits a channel.
+pub fn read(path: &Path) -> Result<Rgba, Error> {
+    let file = fs::read(path).map_err(|e| Error::path(path, e))?;
+    if !file.starts_with(b"\x89PNG") {
+        return Err(Error::path(path, "this is not a PNG, the one format that is read; convert the picture first"));
+    }
+    decode(&file).map_err(|message| Error::path(path, format!("this PNG cannot be read: {message}")))
+}
+
+fn decode(file: &[u8]) -> Result<Rgba, String> {
+    let mut decoder = Decoder::new_with_limits(std::io::Cursor::new(file), Limits { bytes: 1 << 28 });
+    // Palettes become colours, few bits become 8, and so do 16.
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    let bytes = reader.output_buffer_size().ok_or("it is too large")?;
+    if bytes / MOST_FROM_A_BYTE > file.len() {
+        return Err(format!("it says that it has {width}×{height} pixels, which is more than it can hold"));
+    }
+    let mut pixels = vec![0; bytes];
+    let frame = reader.next_frame(&mut pixels).map_err(|e| e.to_string())?;
+    pixels.truncate(frame.buffer_size());
+    let pixels = match frame.color_type {
+        ColorType::Rgba => pixels,
+        ColorType::Rgb => pixels.as_chunks::<3>().0.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect(),
+        ColorType::GrayscaleAlpha => pixels.as_chunks::<2>().0.iter().flat_map(|&[v, a]| [v, v, v, a]).collect(),
+        ColorType::Grayscale => pixels.iter().flat_map(|&v| [v, v, v, 255]).collect(),
+        ColorType::Indexed => return Err("its palette is missing".into()),
+    };
+    Ok(Rgba { width, height, pixels })
+}
+
+/// The picture as a PNG with `texts` by keyword; its alpha, which is opaque everywhere, is left out.
+pub fn encode(picture: &Rgba, texts: &[(&str, String)]) -> Result<Vec<u8>, EncodingError> {
+    let mut file = Vec::new();
+    let mut encoder = Encoder::new(&mut file, picture.width as u32, picture.height as u32);
+    encoder.set_color(ColorType::Rgb);
+    encoder.set_depth(BitDepth::Eight);
+    for (keyword, text) in texts {
+        // Plain text chunks know Latin-1 only.
+        match text.chars().all(|c| matches!(c, '\n' | ' '..='~' | '\u{a0}'..='\u{ff}')) {
+            true => encoder.add_text_chunk((*keyword).to_owned(), text.clone())?,
+            false => encoder.add_itxt_chunk((*keyword).to_owned(), text.clone())?,
+        }
+    }
+    let mut writer = encoder.write_header()?;
+    let rgb: Vec<u8> = picture.pixels.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect();
+    writer.write_image_data(&rgb)?;
+    writer.finish()?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PNG of the kind, with `bytes` as they are stored.
+    fn png(color: ColorType, depth: BitDepth, [width, height]: [u32; 2], bytes: &[u8]) -> Vec<u8> {
+        let mut file = Vec::new();
+        let mut encoder = Encoder::new(&mut file, width, height);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        if color == ColorType::Indexed {
+            encoder.set_palette(vec![1, 2, 3, 40, 50, 60]);
+            encoder.set_trns(vec![255, 7]);
+        }
+        encoder.write_header().unwrap().write_image_data(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn every_kind_of_png_is_read() {
+        use BitDepth::{Eight, One, Sixteen};
+        use ColorType::{Grayscale, GrayscaleAlpha, Indexed};
+        for (color, depth, stored, expected) in [
+            (Grayscale, One, vec![0b0100_0000], [0, 0, 0, 255, 255, 255, 255, 255]),
+            (Grayscale, Eight, vec![9, 200], [9, 9, 9, 255, 200, 200, 200, 255]),
+            (Grayscale, Sixteen, vec![9, 255, 200, 0], [9, 9, 9, 255, 200, 200, 200, 255]),
+            (GrayscaleAlpha, Eight, vec![9, 8, 7, 6], [9, 9, 9, 8, 7, 7, 7, 6]),
+            (ColorType::Rgb, Eight, vec![1, 2, 3, 4, 5, 6], [1, 2, 3, 255, 4, 5, 6, 255]),
+            (ColorType::Rgba, Eight, vec![1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]),
+            (Indexed, Eight, vec![1, 0], [40, 50, 60, 7, 1, 2, 3, 255]),
+            (Indexed, One, vec![0b1000_0000], [40, 50, 60, 7, 1, 2, 3, 255]),
+        ] {
+            let picture = decode(&png(color, depth, [2, 1], &stored)).unwrap();
+            assert_eq!((picture.width, picture.height, picture.pixels), (2, 1, expected.into()), "{color:?} {depth:?}");
+        }
+    }
+
+    #[test]
+    fn no_damage_makes_it_panic_or_hold_more_than_arrived() {
+        let whole = png(ColorType::Rgb, BitDepth::Eight, [16, 16], &[77; 768]);
+        for length in 0..whole.len() - 12 {
+            assert!(decode(&whole[..length]).is_err(), "cut after {length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            let _ = decode(&damaged);
+        }
+        // A header that claims 30000×30000 pixels, with the checksum that it has to have.
+        let mut large = png(ColorType::Rgba, BitDepth::Eight, [1, 1], &[0; 4]);
+        let mut encoded = Vec::new();
+        Encoder::new(&mut encoded, 30_000, 30_000).write_header().map(|_| ()).unwrap();
+        large[8..33].copy_from_slice(&encoded[8..33]);
+        assert!(decode(&large).unwrap_err().contains("30000×30000 pixels"));
+    }
+}

@@ -1,0 +1,138 @@
+//! What the network is told beside x_t and the timestep: texts, sizes, guidance scale, noise level.
+
+use super::Error;
+use super::load::Parts;
+use super::prompts::Texts;
+use super::request::{Request, Task};
+use super::text_encoder::TextEncoder;
+use crate::device::Program;
+use crate::models::guidance_scale_embedding;
+
+/// The network's inputs that stay the same over a run.
+#[derive(Debug, Default)]
+pub(super) struct Conditioning(Vec<(&'static str, Vec<f32>)>);
+
+impl Conditioning {
+    /// Encodes the texts of `request`, and works out the rest.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub async fn new(parts: &Parts, request: &Request) -> Result<Self, Error> {
+        let mut inputs = Vec::new();
+        if let Some(prompts) = &request.prompts {
+            let (mut states, mut pooled) = (Vec::new(), Vec::new());
+            for (encoder, texts) in parts.texts.iter().zip(&prompts.encoders) {
+                let (encoded, text_embeds) = encode(parts, request, encoder, texts).await?;
+                states.push((encoded, encoder.config().hidden_size));
+                // Those of the last encoder, which is the one that projects.
+                pooled = text_embeds;
+            }
+            inputs.push(("encoder_hidden_states", side_by_side(&states)));
+            if parts.model.takes_sizes() {
+                inputs.push(("added_cond_kwargs.text_embeds", pooled));
+                inputs.push(("added_cond_kwargs.time_ids", time_ids(parts, request)));
+            }
+        }
+        if let Some(dim) = parts.model.time_cond_proj_dim() {
+            let embedding = guidance_scale_embedding(request.options.guidance_scale as f32, dim);
+            inputs.push(("timestep_cond", embedding.repeat(request.rows())));
+        }
+        if let Task::Upscale { noise_level, .. } = request.task {
+            inputs.push(("class_labels", parts.class_label(noise_level).repeat(request.rows())));
+        }
+        Ok(Self(inputs))
+    }
+
+    /// Fills the inputs of a step's program.
+    ///
+    /// # Errors
+    /// If it has no such input, or one of another length.
+    pub fn write(&self, step: &mut Program) -> Result<(), Error> {
+        Ok(self.0.iter().try_for_each(|(name, data)| step.write(name, data))?)
+    }
+}
+
+/// The texts for one encoder as rows of the batch, negative ones first: hidden states `[rows, tokens, hidden_size]`, and
+/// pooled `[rows, projection_dim]` where the encoder projects.
+async fn encode(
+    parts: &Parts,
+    request: &Request,
+    encoder: &TextEncoder,
+    texts: &Texts,
+) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    let rows: Vec<&[u32]> = texts.negatives.iter().chain(&texts.prompts).flatten().map(Vec::as_slice).collect();
+    let negatives = texts.negatives.iter().flatten().count();
+    let encoded = encoder.encode(&parts.device, &rows).await?;
+    // The negative prompt is not shortened by `clip_skip`.
+    let mut halves = Vec::new();
+    for (clip_skip, part) in [(None, 0..negatives), (request.options.clip_skip, negatives..rows.len())] {
+        let back = clip_skip.unwrap_or(0) + usize::from(parts.model.takes_sizes());
+        let state = encoded.hidden_states.iter().rev().nth(back);
+        let state = state.map_or(&[][..], |state| rows_of(state, rows.len(), &part));
+        let state = match (parts.model.takes_sizes(), back) {
+            // SDXL was trained on what comes out of the last layer but one, as it is.
+            (true, _) => state.to_vec(),
+            (false, 0) => rows_of(&encoded.last_hidden_state, rows.len(), &part).to_vec(),
+            (false, _) => encoder.final_layer_norm(&parts.device, part.len(), state).await?,
+        };
+        halves.push((state, rows_of(&encoded.text_embeds, rows.len(), &part)));
+    }
+    let (mut states, mut pooled) = (Vec::new(), Vec::new());
+    let (count, each) = (texts.prompts.len(), request.options.num_images_per_prompt);
+    let chunks = rows.len() / (count + texts.negatives.len()).max(1);
+    if request.guided && negatives == 0 {
+        // An absent negative prompt of SDXL.
+        let rows = count * each;
+        let [_, (state, embeds)] = &halves[..] else { return Ok((states, pooled)) };
+        states = vec![0.0; state.len() / count * rows];
+        pooled = vec![0.0; embeds.len() / (count * chunks) * rows];
+    }
+    for (state, embeds) in &halves {
+        repeat(&mut states, state, count, each);
+        // The pooled text is that of the first chunk.
+        let width = embeds.len() / (count * chunks);
+        let firsts: Vec<f32> =
+            embeds.chunks_exact((width * chunks).max(1)).flat_map(|text| &text[..width]).copied().collect();
+        repeat(&mut pooled, &firsts, count, each);
+    }
+    Ok((states, pooled))
+}
+
+/// Rows `part` of `data`, which has `rows` of them.
+fn rows_of<'a>(data: &'a [f32], rows: usize, part: &std::ops::Range<usize>) -> &'a [f32] {
+    let width = data.len() / rows.max(1);
+    &data[part.start * width..part.end * width]
+}
+
+/// Adds each of the `rows` of `data` `each` times.
+fn repeat(out: &mut Vec<f32>, data: &[f32], rows: usize, each: usize) {
+    data.chunks_exact((data.len() / rows).max(1)).for_each(|row| (0..each).for_each(|_| out.extend(row)));
+}
+
+/// The states of several encoders `[rows, tokens, width]` as one, `[rows, tokens, sum of widths]`.
+fn side_by_side(states: &[(Vec<f32>, usize)]) -> Vec<f32> {
+    let rows = states.first().map_or(0, |(data, width)| data.len() / (*width).max(1));
+    let row = |index: usize| states.iter().flat_map(move |(data, width)| &data[index * width..][..*width]);
+    (0..rows).flat_map(row).copied().collect()
+}
+
+/// SDXL's `add_time_ids` for each row: original size, crop and target size, those of the negative prompt first.
+fn time_ids(parts: &Parts, request: &Request) -> Vec<f32> {
+    let options = &request.options;
+    let [batch, _, height, width] = request.latents;
+    let size = [height, width].map(|side| side * parts.model.info.scale_factor);
+    let (original, target) = (options.original_size.unwrap_or(size), options.target_size.unwrap_or(size));
+    let positive = [original, options.crops_coords_top_left, target];
+    let negative = match (&request.task, options.negative_original_size, options.negative_target_size) {
+        (_, Some(original), Some(target)) => [original, options.negative_crops_coords_top_left, target],
+        // diffusers' text-to-image takes both sizes or neither; its other pipelines fill in the one that is missing.
+        (Task::Generate, ..) => positive,
+        (_, original_size, target_size) => {
+            let (original, target) = (original_size.unwrap_or(original), target_size.unwrap_or(target));
+            [original, options.negative_crops_coords_top_left, target]
+        }
+    };
+    let row = |ids: [[usize; 2]; 3]| ids.as_flattened().iter().map(|&side| side as f32).collect::<Vec<_>>();
+    let positive = row(positive).repeat(batch);
+    if request.guided { [row(negative).repeat(batch), positive].concat() } else { positive }
+}

@@ -1,0 +1,116 @@
+//! Prompts as token ids, as the text encoders of a checkpoint get them.
+
+use super::checkpoint::Model;
+use super::{Error, LongPrompts, SampleOptions, Text};
+use crate::models::ClipTextConfig;
+use crate::text::Tokenizer;
+
+/// A text as rows of token ids for one encoder: one row, or as many as there are chunks.
+pub(super) type Chunks = Vec<Vec<u32>>;
+
+/// All texts of a run for one text encoder.
+#[derive(Debug)]
+pub(super) struct Texts {
+    /// One for each prompt.
+    pub prompts: Vec<Chunks>,
+    /// One for each prompt, or none where there is no guidance or a zero embedding takes their place.
+    pub negatives: Vec<Chunks>,
+}
+
+/// The texts of a run.
+#[derive(Debug)]
+pub(super) struct Prompts {
+    /// For each text encoder of the model.
+    pub encoders: Vec<Texts>,
+    /// Tokens of a text, the same for all texts and encoders.
+    pub tokens: usize,
+    /// Words that the model cannot see, in a sentence.
+    pub warning: Option<String>,
+}
+
+impl Prompts {
+    /// Tokenizes the prompts of `options`, and where there is guidance the negative ones.
+    ///
+    /// # Errors
+    /// Lists of texts that do not fit each other, or a text that no text encoder of this length can take.
+    pub fn new(model: &Model, options: &SampleOptions, guided: bool) -> Result<Self, Error> {
+        let count = options.prompt.all().len();
+        let fallback = |second: &Option<Text>, first: &Text| match second {
+            // As in diffusers, an empty text for the second encoder is none.
+            Some(text) if text.all().iter().any(|text| !text.is_empty()) => text.clone(),
+            _ => first.clone(),
+        };
+        let zeros = options.negative_prompt.is_none() && model.zero_negative();
+        let negative = options.negative_prompt.clone().unwrap_or_default();
+        let second = fallback(&options.prompt_2, &options.prompt);
+        let second_negative = fallback(&options.negative_prompt_2, &negative);
+        let texts = [
+            [("prompt", &options.prompt), ("negative_prompt", &negative)],
+            [("prompt_2", &second), ("negative_prompt_2", &second_negative)],
+        ];
+
+        let mut warning = None;
+        let mut encoders = Vec::new();
+        for ((tokenizer, config), [prompt, negative]) in model.texts.iter().zip(texts) {
+            let mut chunks = |(option, text): (&'static str, &Text)| -> Result<Vec<Chunks>, Error> {
+                let texts = text.all();
+                if texts.len() != count && texts.len() != 1 {
+                    let message = format!("expected one text, or one for each of the {count} prompts");
+                    return Err(Error::option(option, format!("a list of {}", texts.len()), message));
+                }
+                let encode = |text: &String| match options.long_prompts {
+                    LongPrompts::Chunks => in_chunks(tokenizer, config, text),
+                    LongPrompts::Cut => {
+                        let encoding = tokenizer.encode_padded(text, config.max_position_embeddings)?;
+                        if let (Some(lost), None) = (&encoding.truncated, &warning) {
+                            let what = option.replace('_', " ");
+                            warning = Some(format!("the {what} is too long for this model; it does not see: {lost}"));
+                        }
+                        Ok(vec![encoding.ids])
+                    }
+                };
+                let encoded = texts.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
+                Ok(encoded.into_iter().cycle().take(count).collect())
+            };
+            let negatives = if guided && !zeros { chunks(negative)? } else { Vec::new() };
+            encoders.push(Texts { prompts: chunks(prompt)?, negatives });
+        }
+        let tokens = pad(model, &mut encoders)?;
+        Ok(Self { encoders, tokens, warning })
+    }
+}
+
+/// The ids of `text` in chunks that each have a BOS, an EOS and padding of their own.
+fn in_chunks(tokenizer: &Tokenizer, config: &ClipTextConfig, text: &str) -> Result<Chunks, Error> {
+    let empty = tokenizer.encode_padded("", config.max_position_embeddings)?.ids;
+    let ids = tokenizer.encode(text);
+    let [bos, words @ .., eos] = &ids[..] else { return Ok(vec![empty]) };
+    let chunk = |words: &[u32]| {
+        let mut ids = empty.clone();
+        let filled = [&[*bos], words, &[*eos]].concat();
+        ids[..filled.len()].copy_from_slice(&filled);
+        ids
+    };
+    let chunks: Chunks = words.chunks(empty.len().saturating_sub(2).max(1)).map(chunk).collect();
+    Ok(if chunks.is_empty() { vec![empty] } else { chunks })
+}
+
+/// Gives all texts as many chunks as the longest has; the number of their tokens.
+fn pad(model: &Model, encoders: &mut [Texts]) -> Result<usize, Error> {
+    let all = |texts: &Texts| texts.prompts.iter().chain(&texts.negatives).map(Vec::len).max();
+    let chunks = encoders.iter().filter_map(all).max().unwrap_or(0);
+    let mut lengths = Vec::new();
+    for (texts, (tokenizer, config)) in encoders.iter_mut().zip(&model.texts) {
+        let empty = tokenizer.encode_padded("", config.max_position_embeddings)?.ids;
+        lengths.push(empty.len());
+        texts.prompts.iter_mut().chain(&mut texts.negatives).for_each(|text| text.resize(chunks, empty.clone()));
+    }
+    match lengths[..] {
+        [first, second] if first != second => {
+            let message = format!("the text encoders take {first} and {second} tokens, which cannot lie side by side");
+            Err(Error::Json { file: "text_encoder_2/config.json".into(), message })
+        }
+        [length, ..] => Ok(length * chunks),
+        [] => Ok(0),
+    }
+}

@@ -1,0 +1,31 @@
+//! The random streams of a run: one for all pictures, or one for each.
+
+use super::SampleOptions;
+use crate::noise::TorchCpu;
+
+/// diffusers' `generator` argument: a generator, or a list of them.
+#[derive(Debug)]
+pub(super) struct Streams(Vec<TorchCpu>);
+
+impl Streams {
+    pub fn new(options: &SampleOptions) -> Self {
+        match &options.seeds[..] {
+            [] => Self(vec![TorchCpu::new(options.seed)]),
+            seeds => Self(seeds.iter().map(|&seed| TorchCpu::new(seed)).collect()),
+        }
+    }
+
+    /// Whether each picture draws from a stream of its own.
+    pub fn are_several(&self) -> bool {
+        self.0.len() > 1
+    }
+
+    /// `randn_tensor` of `[rows, length]`: one draw of it all, or a row from each stream in turn. A tensor of fewer rows
+    /// than there are streams takes the first of them.
+    pub fn randn(&mut self, rows: usize, length: usize) -> Vec<f32> {
+        match &mut self.0[..] {
+            [stream] => stream.randn(rows * length),
+            streams => streams.iter_mut().take(rows).flat_map(|stream| stream.randn(length)).collect(),
+        }
+    }
+}

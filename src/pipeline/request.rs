@@ -1,0 +1,316 @@
+//! The options of a run, resolved against a checkpoint: what is not possible is found here, before a weight is needed.
+
+use super::checkpoint::{MAX_SIDE, Model, Takes};
+use super::family::Family;
+use super::image::{Filter, Rgb};
+use super::prompts::Prompts;
+use super::random::Streams;
+use super::step_graph::StepGraph;
+use super::{Error, Rgba, SampleOptions, Scheduler};
+use crate::diffusion::{Clip, LearnedVariance, Solver, StepOptions, Table};
+use crate::graph::Graph;
+
+/// Most pictures of one run.
+const MAX_PICTURES: usize = 64;
+
+/// Most noise that the upscaler adds unless told otherwise.
+const NOISE_LEVEL: usize = 20;
+
+/// Where x_T comes from.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// From noise alone.
+    Generate,
+    /// From a picture, with noise.
+    ImageToImage(Rgb),
+    /// From a picture, of which only what `mask` `[height, width]` covers is drawn anew.
+    Inpaint {
+        image: Rgb,
+        mask: Vec<f32>,
+        /// Whether the picture is forgotten where it is drawn anew: `strength` is 1.
+        from_noise: bool,
+    },
+    /// From noise, beside a small picture.
+    Upscale { image: Rgb, noise_level: usize },
+}
+
+/// A run that is possible.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub task: Task,
+    pub table: Table,
+    /// `[batch, channels, height, width]` of x_t.
+    pub latents: [usize; 4],
+    /// Whether every picture has an unconditional half.
+    pub guided: bool,
+    /// How the deviation of the noise comes out of the network, where it has learned it.
+    pub learned: Option<LearnedVariance>,
+    /// The texts, where the model has a text encoder.
+    pub prompts: Option<Prompts>,
+    pub streams: Streams,
+    pub options: SampleOptions,
+}
+
+impl Request {
+    /// What `options` ask of `model`.
+    ///
+    /// # Errors
+    /// An option that the model or the scheduler does not take.
+    pub fn new(model: &Model, options: SampleOptions) -> Result<Self, Error> {
+        check_numbers(&options)?;
+        check_taken(model, &options)?;
+        let batch = batch(&options)?;
+        let (task, [height, width]) = task(model, &options)?;
+        let table = table(model, &options, &task)?;
+        let learned = table.steps.iter().find_map(|step| step.learned_variance);
+        if learned.is_some() && model.unet.out_channels() != 2 * model.info.latent_channels {
+            let message = "the network has learned no variance; use a solver with another, such as `fixed_small`";
+            return Err(Error::option("variance_type", "learned", message));
+        }
+        let guided = !model.texts.is_empty() && options.guidance_scale > 1.0 && model.time_cond_proj_dim().is_none();
+        let prompts = match model.texts.is_empty() {
+            true => None,
+            false => Some(Prompts::new(model, &options, guided)?),
+        };
+        let latents = [batch, model.info.latent_channels, height, width];
+        Ok(Self { task, table, latents, guided, learned, prompts, streams: Streams::new(&options), options })
+    }
+
+    /// Rows of the network's batch.
+    pub fn rows(&self) -> usize {
+        if self.guided { 2 * self.latents[0] } else { self.latents[0] }
+    }
+
+    /// The network and the update after it, as one graph.
+    ///
+    /// # Errors
+    /// If the network cannot be built at this size: its config was proven when the checkpoint was opened.
+    pub fn step_graph(&self, model: &Model) -> Result<Graph, Error> {
+        let threshold = self.table.steps.iter().find_map(|step| match step.clip {
+            Clip::Threshold { ratio, max_value } => Some((ratio as f32, max_value as f32)),
+            _ => None,
+        });
+        let step = StepGraph {
+            latents: self.latents,
+            guided: self.guided,
+            guidance_rescale: if self.guided { self.options.guidance_rescale as f32 } else { 0.0 },
+            tokens: self.prompts.as_ref().map_or(0, |prompts| prompts.tokens),
+            extra_channels: model.extra_channels(),
+            keeps: matches!(self.task, Task::Inpaint { .. }) && model.extra_channels() == 0,
+            threshold,
+            learned: self.learned,
+        };
+        let [_, _, height, width] = self.latents;
+        step.build(&model.unet).map_err(|e| model.info.too_large(height, width, e))
+    }
+}
+
+/// Numbers that are out of range whatever the model.
+fn check_numbers(options: &SampleOptions) -> Result<(), Error> {
+    let number = |option, value: f64, range: std::ops::RangeInclusive<f64>, message: &str| match range.contains(&value)
+    {
+        true => Ok(()),
+        false => Err(Error::option(option, value, message)),
+    };
+    number(
+        "guidance_scale",
+        options.guidance_scale,
+        -1e4..=1e4,
+        "expected a number from -10000 to 10000, such as 7.5",
+    )?;
+    number("guidance_rescale", options.guidance_rescale, 0.0..=1.0, "expected a number from 0 to 1, such as 0.7")?;
+    let strength = options.strength.unwrap_or(1.0);
+    number("strength", strength, 0.0..=1.0, "expected a number from 0 to 1, such as 0.8")
+}
+
+/// Refuses what the model has no use for, and misses what it needs.
+fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
+    let class = &model.info.class;
+    let refuse = |option, given: bool, what: &str| match given {
+        true => Err(Error::option(option, "given", format!("a {class} takes no {what}"))),
+        false => Ok(()),
+    };
+    let text = |text: &Option<super::Text>| text.is_some();
+    if !model.info.takes_prompt {
+        let given = options.prompt.all().iter().any(|text| !text.is_empty());
+        refuse("prompt", given, "prompt")?;
+        let given = options.negative_prompt.iter().flat_map(|text| text.all()).any(|text| !text.is_empty());
+        refuse("negative_prompt", given, "prompt")?;
+        refuse("clip_skip", options.clip_skip.is_some(), "prompt")?;
+    }
+    if !model.info.takes_second_prompt {
+        refuse("prompt_2", text(&options.prompt_2), "second prompt")?;
+        refuse("negative_prompt_2", text(&options.negative_prompt_2), "second prompt")?;
+        refuse("original_size", options.original_size.is_some(), "original size")?;
+        refuse("target_size", options.target_size.is_some(), "target size")?;
+        refuse("negative_original_size", options.negative_original_size.is_some(), "original size")?;
+        refuse("negative_target_size", options.negative_target_size.is_some(), "target size")?;
+        refuse("crops_coords_top_left", options.crops_coords_top_left != [0, 0], "crop")?;
+        refuse("negative_crops_coords_top_left", options.negative_crops_coords_top_left != [0, 0], "crop")?;
+    }
+    if !model.info.enlarges {
+        refuse("noise_level", options.noise_level.is_some(), "noise level")?;
+    }
+    for (option, what, takes, given) in [
+        ("image", "picture", model.info.takes_image, options.image.is_some()),
+        ("mask", "mask", model.info.takes_mask, options.mask.is_some()),
+    ] {
+        refuse(option, given && takes == Takes::Never, what)?;
+        if !given && takes == Takes::Required {
+            let message = match model.info.takes_mask {
+                Takes::Required => "this model fills a part of a picture: give a picture and a mask",
+                _ => "this model enlarges a picture: give one",
+            };
+            return Err(Error::option(option, "absent", message));
+        }
+    }
+    if options.mask.is_some() && options.image.is_none() {
+        return Err(Error::option("mask", "given", "it belongs to a picture: give `image` too"));
+    }
+    if options.strength.is_some() && (options.image.is_none() || model.info.enlarges) {
+        return Err(Error::option("strength", "given", "it is for image-to-image and inpainting: give `image` too"));
+    }
+    if let Some(skip) = options.clip_skip {
+        // SDXL never uses the last layer, so that one less is left to skip.
+        let spared = usize::from(model.family == Family::StableDiffusionXl);
+        let layers = model.texts.iter().map(|(_, config)| config.num_hidden_layers).min().unwrap_or(0);
+        let most = layers.saturating_sub(spared);
+        if skip > most {
+            return Err(Error::option(
+                "clip_skip",
+                skip,
+                format!("this model's text encoder has {most} layers to skip"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The number of pictures.
+fn batch(options: &SampleOptions) -> Result<usize, Error> {
+    let prompts = options.prompt.all().len();
+    if prompts == 0 {
+        return Err(Error::option("prompt", "a list of none", "give at least one prompt"));
+    }
+    let batch = prompts.saturating_mul(options.num_images_per_prompt);
+    if !(1..=MAX_PICTURES).contains(&batch) {
+        let message = format!("that makes {batch} pictures; a run draws 1 to {MAX_PICTURES}");
+        return Err(Error::option("num_images_per_prompt", options.num_images_per_prompt, message));
+    }
+    let seeds = options.seeds.len();
+    if seeds != 0 && seeds != batch {
+        return Err(Error::option(
+            "seeds",
+            format!("a list of {seeds}"),
+            format!("{batch} pictures need {batch} seeds"),
+        ));
+    }
+    Ok(batch)
+}
+
+/// What is to be done, and `[height, width]` of its latents.
+fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Error> {
+    let info = &model.info;
+    let multiple = info.scale_factor;
+    let side = |option, value: Option<usize>, default: usize| {
+        let pixels = value.unwrap_or(default);
+        if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
+            return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
+        }
+        Ok(pixels)
+    };
+    let sides =
+        |height, width| Ok::<_, Error>([side("height", options.height, height)?, side("width", options.width, width)?]);
+    // diffusers rounds the sides of a picture down.
+    let rounded = |image: &Rgba| [image.height, image.width].map(|side| side - side % multiple);
+    let Some(image) = &options.image else {
+        let [height, width] = sides(info.height, info.width)?;
+        return Ok((Task::Generate, [height / multiple, width / multiple]));
+    };
+    let rgb = Rgb::new("image", image)?;
+    if info.enlarges {
+        for (option, value) in [("height", options.height), ("width", options.width)] {
+            if let Some(value) = value {
+                return Err(Error::option(
+                    option,
+                    value,
+                    format!("the result is {multiple} times as large as `image`"),
+                ));
+            }
+        }
+        let [height, width] = rounded(image);
+        if height == 0 || width == 0 || height.max(width) > MAX_SIDE / multiple {
+            let size = format!("{}×{}", image.width, image.height);
+            let message = format!("expected sides from {multiple} to {}", MAX_SIDE / multiple);
+            return Err(Error::option("image", size, message));
+        }
+        let noise_level = options.noise_level.unwrap_or(NOISE_LEVEL);
+        let furthest = model.low_res.as_ref().map_or(0, |(_, furthest)| *furthest);
+        if noise_level > furthest {
+            return Err(Error::option("noise_level", noise_level, format!("expected at most {furthest}")));
+        }
+        let image = rgb.resized(width, height, Filter::Bicubic);
+        return Ok((Task::Upscale { image, noise_level }, [height, width]));
+    }
+    let [height, width] = match &options.mask {
+        Some(_) => sides(info.height, info.width)?,
+        None => {
+            let [height, width] = rounded(image);
+            sides(height, width)?
+        }
+    };
+    let image = rgb.resized(width, height, Filter::Lanczos);
+    let task = match &options.mask {
+        Some(mask) => {
+            let mask = Rgb::new("mask", mask)?.resized(width, height, Filter::Lanczos).to_mask();
+            Task::Inpaint { image, mask, from_noise: strength(model, options) == 1.0 }
+        }
+        None => Task::ImageToImage(image),
+    };
+    Ok((task, [height / multiple, width / multiple]))
+}
+
+/// How much of the schedule a run from a picture walks.
+fn strength(model: &Model, options: &SampleOptions) -> f64 {
+    let usual = match (model.family, &options.mask) {
+        (Family::StableDiffusionXl, None) => 0.3,
+        (Family::StableDiffusionXl, Some(_)) => 0.9999,
+        (_, None) => 0.8,
+        (_, Some(_)) => 1.0,
+    };
+    options.strength.unwrap_or(usual)
+}
+
+/// The steps to make.
+fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
+    let scheduler = match &options.scheduler {
+        Scheduler::Checkpoint => &model.scheduler,
+        Scheduler::Solver(solver) => &model.scheduler.swap_to(*solver)?,
+        Scheduler::Config(config) => &**config,
+    };
+    let mut step_options = StepOptions {
+        eta: options.eta,
+        use_clipped_model_output: options.use_clipped_model_output,
+        timesteps: options.timesteps.clone(),
+        sigmas: options.sigmas.clone(),
+        original_inference_steps: options.original_inference_steps,
+        ..StepOptions::default()
+    };
+    if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
+        return Ok(scheduler.table(options.steps, &step_options)?);
+    }
+    let strength = strength(model, options);
+    // A latent consistency model spreads its few steps over what is left of the schedule; others leave steps out.
+    if model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm) {
+        step_options.strength = strength;
+        return Ok(scheduler.table(options.steps, &step_options)?);
+    }
+    let walked = (options.steps as f64 * strength) as usize;
+    if walked == 0 {
+        let message = format!("that leaves none of {} steps; give more of either", options.steps);
+        return Err(Error::option("strength", strength, message));
+    }
+    let whole = scheduler.table(options.steps, &step_options)?;
+    step_options.begin_index = options.steps.saturating_sub(walked) * whole.order;
+    if step_options.begin_index == 0 { Ok(whole) } else { Ok(scheduler.table(options.steps, &step_options)?) }
+}

@@ -1,0 +1,155 @@
+//! Where a run begins: x_T, and what of a given picture goes with it.
+
+use super::Error;
+use super::image::nearest;
+use super::load::Parts;
+use super::request::{Request, Task};
+use crate::device::Program;
+use crate::graph::fuse;
+use crate::models::AutoencoderKlConfig;
+
+/// The beginning of a run. All are `[batch, channels, height, width]` but for the mask.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// x_T, or x_t where image-to-image enters the schedule.
+    pub latents: Vec<f32>,
+    /// What the network sees beside x_t.
+    pub extra: Option<Vec<f32>>,
+    /// What is kept of a picture.
+    pub kept: Option<Kept>,
+}
+
+/// A picture of which a part is kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The picture.
+    pub latents: Vec<f32>,
+    /// The noise that it gets at each step.
+    pub noise: Vec<f32>,
+    /// `[1, 1, height, width]`, 1 where it is drawn anew.
+    pub mask: Vec<f32>,
+}
+
+impl Start {
+    /// Encodes the picture of `request` and draws the noise, in the order in which diffusers draws.
+    ///
+    /// # Errors
+    /// If the encoder cannot be built at this size, or the device's refusal.
+    pub async fn new(parts: &Parts, request: &mut Request) -> Result<Self, Error> {
+        let [batch, channels, height, width] = request.latents;
+        let length = channels * height * width;
+        let sigma = request.table.init_noise_sigma;
+        let pure = |noise: &[f32]| -> Vec<f32> { noise.iter().map(|z| z * sigma as f32).collect() };
+        let first = request.table.steps.first().map_or((1.0, 0.0), |step| step.forward);
+        let streams = &mut request.streams;
+        match &request.task {
+            Task::Generate => {
+                let latents = pure(&streams.randn(batch, length));
+                Ok(Self { latents, extra: None, kept: None })
+            }
+            Task::ImageToImage(image) => {
+                let mut encoder = Encoder::compile(parts, request.latents).await?;
+                let posterior = encoder.encode(&image.to_tensor()).await?;
+                let rows = if streams.are_several() { batch } else { 1 };
+                let latents = posterior.sample(rows, &streams.randn(rows, length), batch);
+                let latents = noised(&latents, &streams.randn(batch, length), first);
+                Ok(Self { latents, extra: None, kept: None })
+            }
+            Task::Inpaint { image, mask, from_noise } => {
+                let mut encoder = Encoder::compile(parts, request.latents).await?;
+                let fills = parts.model.extra_channels() > 0;
+                let picture = image.to_tensor();
+                // One posterior for all pictures, whatever the number of streams.
+                let known = match fills && *from_noise {
+                    true => None,
+                    false => {
+                        let posterior = encoder.encode(&picture).await?;
+                        Some(posterior.sample(1, &streams.randn(1, length), batch))
+                    }
+                };
+                let noise = streams.randn(batch, length);
+                let latents = match &known {
+                    Some(known) if !from_noise => noised(known, &noise, first),
+                    _ => pure(&noise),
+                };
+                let posterior_noise = streams.randn(1, length);
+                let small = nearest(mask, [image.height, image.width], [height, width]);
+                let mut extra = None;
+                if fills {
+                    // 1 in the mask is unknown, and the grey of 0 in the picture.
+                    let masked: Vec<f32> =
+                        picture.iter().zip(mask.iter().cycle()).map(|(v, m)| if *m < 0.5 { *v } else { 0.0 }).collect();
+                    let masked = encoder.encode(&masked).await?.sample(1, &posterior_noise, 1);
+                    extra = Some([&small[..], &masked].concat().repeat(batch));
+                }
+                let kept = match known {
+                    Some(latents) if !fills => Some(Kept { latents, noise, mask: small }),
+                    _ => None,
+                };
+                Ok(Self { latents, extra, kept })
+            }
+            Task::Upscale { image, noise_level } => {
+                let picture = image.to_tensor();
+                let noise = streams.randn(1, picture.len());
+                let schedule = parts.model.low_res.as_ref().map(|(schedule, _)| schedule);
+                let level = schedule.and_then(|schedule| schedule.alphas_cumprod.get(*noise_level));
+                let level = level.map_or(1.0, |&level| f64::from(level));
+                let picture = noised(&picture, &noise, (level.sqrt(), (1.0 - level).sqrt()));
+                let latents = pure(&streams.randn(batch, length));
+                Ok(Self { latents, extra: Some(picture.repeat(batch)), kept: None })
+            }
+        }
+    }
+}
+
+/// The forward process (`add_noise`): `signal`·x_0 + `level`·ε.
+fn noised(x0: &[f32], noise: &[f32], (signal, level): (f64, f64)) -> Vec<f32> {
+    x0.iter().zip(noise).map(|(&x, &z)| signal as f32 * x + level as f32 * z).collect()
+}
+
+/// The first half of the autoencoder, for one picture.
+struct Encoder<'a> {
+    config: &'a AutoencoderKlConfig,
+    program: Program,
+}
+
+impl<'a> Encoder<'a> {
+    async fn compile(parts: &'a Parts, [_, _, height, width]: [usize; 4]) -> Result<Self, Error> {
+        let Some((config, weights)) = parts.vae() else {
+            let message = "this model has no autoencoder that would take a picture";
+            return Err(Error::option("image", "given", message));
+        };
+        let scale = config.scale_factor();
+        let graph = config.encoder(1, height * scale, width * scale);
+        let graph = graph.map_err(|e| parts.model.info.too_large(height, width, e))?;
+        Ok(Self { config, program: Program::compile(&parts.device, &fuse(&graph), weights).await? })
+    }
+
+    /// Encodes `[1, 3, height, width]` in −1..1.
+    async fn encode(&mut self, picture: &[f32]) -> Result<Posterior<'a>, Error> {
+        self.program.write("sample", picture)?;
+        self.program.run()?;
+        Ok(Posterior { config: self.config, moments: self.program.read_f32("moments").await? })
+    }
+}
+
+/// What an autoencoder makes of a picture: a distribution of latents, `DiagonalGaussianDistribution`.
+struct Posterior<'a> {
+    config: &'a AutoencoderKlConfig,
+    moments: Vec<f32>,
+}
+
+impl Posterior<'_> {
+    /// `rows` samples by as many rows of noise, repeated to make a batch, and scaled for the generation model.
+    fn sample(&self, rows: usize, noise: &[f32], batch: usize) -> Vec<f32> {
+        let (mean, logvar) = self.moments.split_at(self.moments.len() / 2);
+        let (scale, shift) = (self.config.scaling_factor as f32, self.config.shift_factor as f32);
+        let latent = |((&mean, &logvar), &z): ((&f32, &f32), &f32)| {
+            let std = libm::expf(0.5 * logvar.clamp(-30.0, 20.0));
+            (mean + std * z - shift) * scale
+        };
+        let moments = mean.iter().zip(logvar).cycle();
+        let samples: Vec<f32> = moments.zip(noise).map(latent).collect();
+        samples.repeat(batch / rows.max(1))
+    }
+}
