@@ -3,7 +3,7 @@
 
 import { chooseDevice, cpu } from "./device.js";
 import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
-import { openSource } from "./source.js";
+import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
@@ -107,7 +107,11 @@ class Host {
   async #load(request, id, signal) {
     const { Pipeline } = await startCore(request.wasm, signal);
     const source = openSource(request.source, signal);
-    const options = { variant: request.variant, tinyVae: request.tinyVae && openSource(request.tinyVae, signal) };
+    const files = {
+      variant: request.variant,
+      tinyVae: request.tinyVae && openSource(request.tinyVae, signal),
+      vocabulary: openVocabulary(request.vocabulary, signal),
+    };
     let posted = -Infinity;
     const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
       const now = performance.now();
@@ -119,13 +123,13 @@ class Host {
     throwIfAborted(signal);
     let pipeline;
     try {
-      pipeline = await Pipeline.load(source, device.kind, options, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, files, onProgress);
     } catch (error) {
       // An adapter may be offered and still refuse to open a device.
       const { code, message } = toPlain(error);
       if (request.device !== "auto" || code !== "no-gpu") throw error;
       device = cpu(message);
-      pipeline = await Pipeline.load(source, device.kind, options, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, files, onProgress);
     }
     if (signal.aborted) pipeline.free();
     throwIfAborted(signal);

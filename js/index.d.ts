@@ -46,6 +46,11 @@ export interface LoadOptions {
    */
   wasm?: string | URL | BufferSource | WebAssembly.Module;
   /**
+   * The URL of CLIP's `merges.txt`, if not of `internal/merges.txt` beside this package. It is fetched for checkpoints
+   * in one file only, which bring no tokenizer.
+   */
+  vocabulary?: string | URL;
+  /**
    * Which of several sets of weights: with `"fp16"`, `diffusion_pytorch_model.fp16.safetensors` is read in place of
    * `diffusion_pytorch_model.safetensors`. Default: the plain ones, or the only ones that are there.
    */
@@ -165,6 +170,11 @@ export interface SampleOptions {
    * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
    */
   preview?: PreviewMode;
+  /**
+   * Whether pictures pass through the autoencoder in tiles even where the whole would fit the device: takes less memory
+   * and gives a slightly different picture. Default false.
+   */
+  vaeTiling?: boolean;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal;
 }

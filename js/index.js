@@ -6,7 +6,7 @@ import { chooseDevice } from "./device.js";
 import { AbortError, OptionError, StateError, throwIfAborted } from "./errors.js";
 import { checkLoadOptions, checkLoras, checkSampleOptions } from "./options.js";
 import { pixelsOf } from "./picture.js";
-import { describeSource } from "./source.js";
+import { describeFile, describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
 /** @import { Begun, Loaded, Pixels, PlainStep } from "./protocol.js" */
@@ -29,12 +29,13 @@ export class Pipeline {
    * @param {Public.LoadOptions} [options]
    */
   static async load(source, options = {}) {
-    const { device, onProgress, signal, worker, wasm, variant, tinyVae, loras } = checkLoadOptions(options);
+    const { device, onProgress, signal, worker, wasm, vocabulary, variant, tinyVae, loras } = checkLoadOptions(options);
     const request = {
       type: /** @type {const} */ ("load"),
       source: describeSource(source),
       device,
       wasm,
+      vocabulary,
       variant,
       tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),
     };
@@ -113,7 +114,7 @@ export class Pipeline {
       const known = this.#loras.get(key) ?? inUse.get(key);
       const id = known ?? ++this.#lastLora;
       inUse.set(key, id);
-      return { id, source: known === undefined ? describeSource(source) : undefined, weight };
+      return { id, source: known === undefined ? describeFile(source, "loras") : undefined, weight };
     });
     await this.#connection.request({ type: "loras", loras: weighted }, { signal });
     this.#loras = inUse;

@@ -23,6 +23,7 @@ const LOAD = {
   wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
   variant: [isString, 'the variant\'s name, such as "fp16"'],
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
+  vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
   loras: [Array.isArray, "a list of { source, weight }"],
 };
 
@@ -38,6 +39,7 @@ const PICTURE = /** @type {Rules[string]} */ ([
   "a Blob, ImageData, ImageBitmap, an image, a canvas or a URL",
 ]);
 const NUMBER = /** @type {Rules[string]} */ ([Number.isFinite, "a finite number"]);
+const BOOLEAN = /** @type {Rules[string]} */ ([(value) => typeof value === "boolean", "true or false"]);
 const COUNT = /** @type {Rules[string]} */ ([isCount, "a positive integer"]);
 const PAIR = /** @type {Rules[string]} */ ([isPair, "two whole numbers, vertical before horizontal"]);
 const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a list of finite numbers"]);
@@ -62,7 +64,7 @@ const SAMPLE = {
   solver: [isString, "a solver's name"],
   scheduler: [isObject, "an object, the content of a scheduler_config.json"],
   eta: NUMBER,
-  useClippedModelOutput: [(value) => typeof value === "boolean", "true or false"],
+  useClippedModelOutput: BOOLEAN,
   width: COUNT,
   height: COUNT,
   image: PICTURE,
@@ -78,6 +80,7 @@ const SAMPLE = {
   negativeCropsCoordsTopLeft: PAIR,
   negativeTargetSize: PAIR,
   preview: oneOf("auto", "decode", "tiny", "linear", "none"),
+  vaeTiling: BOOLEAN,
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
 };
 
@@ -86,7 +89,8 @@ const SAMPLE = {
  */
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
-  const { device = "auto", onProgress, signal, worker = true, wasm, variant, tinyVae, loras = [] } = options;
+  const { device = "auto", onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
+  const { variant, tinyVae, loras = [] } = rest;
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
@@ -95,6 +99,7 @@ export function checkLoadOptions(options) {
     signal,
     worker,
     wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm,
+    vocabulary: vocabulary && absoluteUrl(vocabulary, "vocabulary"),
     variant,
     tinyVae,
     loras,

@@ -62,6 +62,23 @@ export function describeSource(source) {
 }
 
 /**
+ * Checks a source that has to be a single file.
+ * @param {Source} source
+ * @param {string} option
+ * @returns {SourceDescription}
+ */
+export function describeFile(source, option) {
+  const description = describeSource(source);
+  const isFile =
+    description.kind === "handle" ||
+    (description.kind === "url" && description.file !== undefined) ||
+    (description.kind === "files" && description.files.size === 1);
+  if (isFile) return description;
+  const message = `${option}: the source of each has to be one file, a .safetensors by its URL, as a File or its handle.`;
+  throw new OptionError("invalid-option", message, { option });
+}
+
+/**
  * The folder and, where the address is that of one weight file, its name. The address of a hub's page about a model, or
  * about a file of it, stands for what the page is about.
  * @param {string} address
@@ -152,6 +169,17 @@ export function openSource(description, signal) {
       return { name: handle.name, files: [handle.name], open };
     }
   }
+}
+
+/**
+ * CLIP's `merges.txt`, of which its vocabulary is made: checkpoints in one file bring none. Fetched only if it is read.
+ * @param {string | undefined} address where it is, if not beside the module
+ * @param {AbortSignal} signal
+ * @returns {OpenSource}
+ */
+export function openVocabulary(address, signal) {
+  const url = address ?? new URL("./internal/merges.txt", import.meta.url).href;
+  return { name: url, files: ["merges.txt"], open: (path) => HttpFile.open(url, path, signal) };
 }
 
 /**

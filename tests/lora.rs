@@ -9,9 +9,10 @@ use std::path::Path;
 use common::{Tally, Tensor, max_abs, read_json, read_tensors, read_text, reference, worst_beyond};
 use pollster::block_on;
 use safetensors::tensor::{Dtype, TensorView, serialize};
+use undiffuse::device::Device;
 use undiffuse::graph::WeightSpec;
 use undiffuse::models::{ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs};
-use undiffuse::pipeline::{Error, LoraFile};
+use undiffuse::pipeline::{Component, Error, LoraFile, NamedTensor, Pipeline};
 use undiffuse::weights::{DirectorySource, MemorySource};
 
 fn lora() -> std::path::PathBuf {
@@ -80,6 +81,132 @@ fn every_module_of_a_file_finds_its_weight() {
         tally.check(run, result);
     }
     tally.finish("modules of LoRA files");
+}
+
+/// What the networks make of the inputs of the reference, with LoRAs merged: the UNet's output and the text encoder's.
+struct Networks {
+    unet: Component,
+    text: Component,
+    inputs: [BTreeMap<String, NamedTensor>; 2],
+}
+
+impl Networks {
+    fn load(device: &Device, expected: &BTreeMap<String, Tensor>) -> Self {
+        let facts = read_json(&lora().join("lora.json"));
+        let model = reference("pipelines").join("models").join(facts["model"].as_str().unwrap());
+        let load = |name: &str| {
+            block_on(Component::load(&DirectorySource::new(model.join(name)), device.clone(), None)).unwrap()
+        };
+        // The prompt is in the file's own words.
+        let words = facts["expected"].as_str().unwrap();
+        let prompt = words.split_once("(prompt: '").unwrap().1.split_once("')").unwrap().0;
+        let pipeline = block_on(Pipeline::load(&DirectorySource::new(&model), Device::Cpu, &mut |_| {})).unwrap();
+        let ids: Vec<f32> = pipeline.tokenize(prompt).unwrap().into_iter().map(|id| id as f32).collect();
+        let input = |name: &str| {
+            let Tensor { shape, data } = expected[&format!("unet_in/{name}")].clone();
+            (name.to_owned(), NamedTensor { shape: if shape.is_empty() { vec![1] } else { shape }, data })
+        };
+        let unet_inputs = ["sample", "timestep", "encoder_hidden_states"].map(input).into();
+        let text_inputs = [("input_ids".to_owned(), NamedTensor { shape: vec![1, ids.len()], data: ids })].into();
+        Self { unet: load("unet"), text: load("text_encoder"), inputs: [unet_inputs, text_inputs] }
+    }
+
+    fn unet(&self) -> Vec<f32> {
+        block_on(self.unet.run(&self.inputs[0])).unwrap().remove("out").unwrap().data
+    }
+
+    fn text(&self) -> Vec<f32> {
+        block_on(self.text.run(&self.inputs[1])).unwrap().remove("last_hidden_state").unwrap().data
+    }
+}
+
+fn walk(device: &Device, what: &str) {
+    let expected = read_tensors(&lora().join("expected.safetensors"));
+    let networks = Networks::load(device, &expected);
+    let mut tally = Tally::default();
+    tally.check("base", worst_beyond(&networks.unet(), &expected["unet_out/base"], 1e-4));
+    let originals = (networks.unet(), networks.text());
+    for (key, expected) in &expected {
+        let Some((output, run)) = key.split_once('/').filter(|(_, run)| run.contains('@') && !run.contains('/')) else {
+            continue;
+        };
+        let (file, weight) = run.split_once('@').unwrap();
+        let file = block_on(LoraFile::open(&DirectorySource::new(lora()), &format!("{file}.safetensors"))).unwrap();
+        let loras = [(&file, weight.parse().unwrap())];
+        let actual = match output {
+            "unet_out" => {
+                block_on(networks.unet.set_loras(&loras)).unwrap();
+                networks.unet()
+            }
+            "text_last_hidden_state" => {
+                block_on(networks.text.set_loras(&loras)).unwrap();
+                networks.text()
+            }
+            _ => {
+                tally.skip(key, "no network's output");
+                continue;
+            }
+        };
+        tally.check(key, worst_beyond(&actual, expected, 1e-4));
+    }
+    block_on(networks.unet.set_loras(&[])).unwrap();
+    block_on(networks.text.set_loras(&[])).unwrap();
+    assert!((networks.unet(), networks.text()) == originals, "the weights are not what they were");
+    tally.finish(what);
+}
+
+#[test]
+fn every_network_with_a_lora_gives_what_the_reference_gives_and_is_restored_on_the_cpu() {
+    walk(&Device::Cpu, "networks with LoRAs on the CPU");
+}
+
+#[test]
+fn every_network_with_a_lora_gives_what_the_reference_gives_and_is_restored_on_the_gpu() {
+    walk(&common::gpu(), "networks with LoRAs on the GPU");
+}
+
+#[test]
+fn loras_add_up_and_replace_those_that_were_merged_before() {
+    let expected = read_tensors(&lora().join("expected.safetensors"));
+    let networks = Networks::load(&Device::Cpu, &expected);
+    let open = |name: &str| block_on(LoraFile::open(&DirectorySource::new(lora()), name)).unwrap();
+    let (peft, old) = (open("peft_unet_attn.safetensors"), open("old_diffusers_attn_procs.safetensors"));
+    let with = |loras: &[(&LoraFile, f64)]| {
+        block_on(networks.unet.set_loras(loras)).unwrap();
+        networks.unet()
+    };
+    let original = networks.unet();
+    let once = with(&[(&peft, 1.0)]);
+    let halves = Tensor { shape: vec![once.len()], data: with(&[(&peft, 0.5), (&peft, 0.5)]) };
+    worst_beyond(&once, &halves, 1e-5).unwrap();
+    let both = with(&[(&peft, 1.0), (&old, -0.5)]);
+    assert!(both != once && both != original);
+    assert!(with(&[(&peft, 1.0)]) == once, "something was left of the others");
+    assert!(with(&[(&peft, 0.0)]) == original && with(&[]) == original);
+}
+
+#[test]
+fn a_refused_lora_changes_nothing() {
+    let model = reference("pipelines").join("models/sd");
+    let pipeline = block_on(Pipeline::load(&DirectorySource::new(model), Device::Cpu, &mut |_| {})).unwrap();
+    let pair = |module: &str| {
+        let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
+        file(&[(&down, &[2, 24]), (&up, &[24, 2])], &[]).unwrap()
+    };
+    let refusal = |lora: &LoraFile, weight| block_on(pipeline.set_loras(&[(lora, weight)])).unwrap_err().to_string();
+    let attention = "encoder_layers_0_self_attn_q_proj";
+    assert_eq!(
+        refusal(&pair(&format!("lora_te2_text_model_{attention}")), 1.0),
+        "`lora` is l.safetensors: it changes a text_encoder_2, and this StableDiffusionPipeline has none"
+    );
+    let fits = pair(&format!("lora_te_text_model_{attention}"));
+    assert_eq!(refusal(&fits, f64::NAN), "`weight` is NaN: expected a number, such as 0.8");
+    block_on(pipeline.set_loras(&[(&fits, 1.0)])).unwrap();
+
+    let unet = reference("pipelines").join("models/sd/unet");
+    let unet = block_on(Component::load(&DirectorySource::new(unet), Device::Cpu, None)).unwrap();
+    let message = block_on(unet.set_loras(&[(&fits, 1.0)])).unwrap_err().to_string();
+    assert_eq!(message, "`lora` is l.safetensors: it changes no unet");
 }
 
 /// A LoRA of rank 2 in memory, all of whose numbers are 1, but for a module's alpha, which is given.
@@ -285,9 +412,7 @@ fn what_is_no_lora_is_refused_by_name() {
     );
     assert_eq!(
         refusal(&[(&down, &[2, 24])], &[]),
-        format!(
-            "l.safetensors: not a valid safetensors file: the LoRA's module {module:?} lacks a down or an up matrix"
-        )
+        format!("l.safetensors: not a valid LoRA file: module {module:?} lacks a down or an up matrix")
     );
     assert_eq!(
         refusal(&[(&down, &[2, 24]), (&up, &[24, 2]), (&alpha, &[2])], &[]),
@@ -297,12 +422,12 @@ fn what_is_no_lora_is_refused_by_name() {
         refusal(&[(&down, &[0, 24]), (&up, &[24, 0])], &[]),
         format!("l.safetensors: tensor {down:?}: its shape [0, 24] has no rank")
     );
-    assert_eq!(refusal(&[], &[]), "l.safetensors: not a valid safetensors file: it holds no tensors");
+    assert_eq!(refusal(&[], &[]), "l.safetensors: not a valid LoRA file: it holds no tensors");
     let pair: [(&str, &[usize]); 2] = [(&down, &[2, 24]), (&up, &[24, 2])];
     let message = refusal(&pair, &[("lora_adapter_metadata", "{")]);
     assert!(message.contains("its metadata `lora_adapter_metadata` cannot be read"), "{message}");
     let message = refusal(&pair, &[("lora_adapter_metadata", r#"{"unet.use_dora": true}"#)]);
-    assert_eq!(message, "l.safetensors: not a valid safetensors file: `unet.use_dora`: DoRA is not supported");
+    assert_eq!(message, "l.safetensors: not a valid LoRA file: `unet.use_dora`: DoRA is not supported");
 }
 
 #[test]

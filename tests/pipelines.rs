@@ -6,14 +6,16 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{Tally, Tensor, folders, max_abs, name_of, read_json, read_tensors, read_text, reference, worst_beyond};
 use pollster::block_on;
 use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::diffusion::SchedulerConfig;
-use undiffuse::pipeline::{Checkpoint, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text};
+use undiffuse::pipeline::{
+    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text,
+};
 use undiffuse::weights::DirectorySource;
 
 /// An 8-bit PNG.
@@ -117,18 +119,41 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
     Ok(options)
 }
 
-/// A model of a run: its folder, and which of its files.
-fn open(run: &Value) -> Result<(PathBuf, OpenOptions<'static>), String> {
-    let name = run["model"].as_str().expect("a model");
-    let (folder, variant) = match name.split_once(" (variant ") {
-        Some((folder, rest)) => (folder, rest.split(' ').next().map(str::to_owned)),
-        None => (name, None),
-    };
-    let source = reference("pipelines").join("models").join(folder);
-    if !source.is_dir() {
-        return Err("LoRA is not implemented".into());
+/// A model of a run: its folder, which of its files, and what is merged into it.
+struct Model {
+    folder: String,
+    variant: Option<String>,
+    lora: Option<(String, f64)>,
+}
+
+impl Model {
+    fn of(run: &Value) -> Self {
+        let name = run["model"].as_str().expect("a model");
+        if let Some((folder, lora)) = name.split_once(" + lora/") {
+            // The weight is in the note's own words.
+            let note = run["note"].as_str().and_then(|note| note.split_once("with scale "));
+            let weight = note.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).expect("the LoRA's weight");
+            return Self { folder: folder.to_owned(), variant: None, lora: Some((lora.to_owned(), weight)) };
+        }
+        let (folder, variant) = match name.split_once(" (variant ") {
+            Some((folder, rest)) => (folder, rest.split(' ').next().map(str::to_owned)),
+            None => (name, None),
+        };
+        Self { folder: folder.to_owned(), variant, lora: None }
     }
-    Ok((source, OpenOptions { variant, ..OpenOptions::default() }))
+
+    async fn load(&self, device: &Device) -> Result<Pipeline, Error> {
+        let source = DirectorySource::new(reference("pipelines").join("models").join(&self.folder));
+        let options = OpenOptions { variant: self.variant.clone(), ..OpenOptions::default() };
+        Checkpoint::open(&source, &options).await?.load(device.clone(), &mut |_| {}).await
+    }
+
+    /// Merges the LoRA into a pipeline of this model, or takes back what another run has merged.
+    async fn merge(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        let Some((lora, weight)) = &self.lora else { return pipeline.set_loras(&[]).await };
+        let lora = LoraFile::open(&DirectorySource::new(reference("pipelines").join("lora")), lora).await?;
+        pipeline.set_loras(&[(&lora, *weight)]).await
+    }
 }
 
 fn check(pipeline: &Pipeline, options: SampleOptions, expected: &BTreeMap<String, Tensor>) -> Result<f64, String> {
@@ -180,7 +205,7 @@ fn check(pipeline: &Pipeline, options: SampleOptions, expected: &BTreeMap<String
 }
 
 fn walk(device: &Device, what: &str) {
-    let mut pipelines: BTreeMap<String, Pipeline> = BTreeMap::new();
+    let mut pipelines: BTreeMap<(String, Option<String>), Pipeline> = BTreeMap::new();
     let mut tally = Tally::default();
     for folder in folders(&reference("pipelines").join("runs")) {
         let name = name_of(&folder);
@@ -192,24 +217,20 @@ fn walk(device: &Device, what: &str) {
                 continue;
             }
         };
-        let (source, open) = match open(&run) {
-            Ok(model) => model,
-            Err(reason) => {
-                tally.skip(name, reason);
-                continue;
-            }
-        };
-        let key = run["model"].to_string();
+        let model = Model::of(&run);
+        let key = (model.folder.clone(), model.variant.clone());
         if !pipelines.contains_key(&key) {
-            let source = DirectorySource::new(source);
-            let load = async { Checkpoint::open(&source, &open).await?.load(device.clone(), &mut |_| {}).await };
-            match block_on(load) {
+            match block_on(model.load(device)) {
                 Ok(pipeline) => pipelines.insert(key.clone(), pipeline),
                 Err(error) => {
                     tally.fail(format!("{name}: {error}"));
                     continue;
                 }
             };
+        }
+        if let Err(error) = block_on(model.merge(&pipelines[&key])) {
+            tally.fail(format!("{name}: {error}"));
+            continue;
         }
         let expected = read_tensors(&folder.join("tensors.safetensors"));
         tally.check(&name, check(&pipelines[&key], options, &expected));

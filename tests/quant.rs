@@ -118,11 +118,12 @@ fn check_network(file: &Path, device: &Device, tally: &mut Tally) {
         let input = NamedTensor { shape: tensor.shape.clone(), data: tensor.data.clone() };
         Some((key.strip_prefix("in/")?.to_owned(), input))
     });
-    let component = block_on(Component::load(&source, device.clone(), Some(&name)));
-    let outputs = component.and_then(|component| block_on(component.run(&inputs.collect())));
-    let expected = &io["out/from_dequantised_weights_f32"];
-    let result = outputs.map_err(|e| e.to_string()).and_then(|out| worst_beyond(&out["out"].data, expected, TOLERANCE));
-    tally.check(&format!("{name} run"), result);
+    let run = || -> Result<f64, String> {
+        let component = block_on(Component::load(&source, device.clone(), Some(&name))).map_err(|e| e.to_string())?;
+        let outputs = block_on(component.run(&inputs.collect())).map_err(|e| e.to_string())?;
+        worst_beyond(&outputs["out"].data, &io["out/from_dequantised_weights_f32"], TOLERANCE)
+    };
+    tally.check(&format!("{name} run"), run());
 }
 
 fn walk(device: &Device, what: &str) {

@@ -14,6 +14,9 @@ use safetensors::tensor::{TensorView, serialize};
 use tempfile::TempDir;
 use undiffuse::weights::{self, DirectorySource, Dtype, Gather, TensorFile, TensorInfo};
 
+/// Name, shape and values of a tensor to be stored.
+type Given<'a> = (&'a str, &'a [usize], &'a [f32]);
+
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<f32>)>;
 
 /// The tensors of a file, safetensors or GGUF.
@@ -30,7 +33,7 @@ fn tensors(file: &Path) -> Tensors {
 }
 
 /// Writes a safetensors file of f32 tensors.
-fn write(file: &Path, tensors: &[(&str, &[usize], &[f32])]) {
+fn write(file: &Path, tensors: &[Given]) {
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(.., data)| data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
@@ -40,7 +43,7 @@ fn write(file: &Path, tensors: &[(&str, &[usize], &[f32])]) {
 }
 
 /// A folder of one network with the given files beside its config.
-fn folder(files: &[(&str, &[(&str, &[usize], &[f32])])]) -> (TempDir, PathBuf) {
+fn folder(files: &[(&str, &[Given])]) -> (TempDir, PathBuf) {
     let temporary = TempDir::new().unwrap();
     let unet = temporary.path().join("unet");
     fs::create_dir(&unet).unwrap();

@@ -150,7 +150,7 @@ fn stable_diffusion_1_5_loads_and_makes_a_step_natively() {
     let weights = device.allocated_bytes();
 
     let options = SampleOptions {
-        prompt: "a fox".to_owned(),
+        prompt: "a fox".into(),
         steps: 1,
         width: Some(SIDE),
         height: Some(SIDE),

@@ -129,6 +129,11 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER")]
     noise_level: Option<usize>,
 
+    /// Decode and encode pictures in tiles even where the whole would fit: takes less memory and gives a slightly
+    /// different picture
+    #[arg(long)]
+    vae_tiling: bool,
+
     /// How many of the text encoder's last layers to leave out
     #[arg(long, value_name = "NUMBER")]
     clip_skip: Option<usize>,
@@ -321,6 +326,7 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
         negative_crops_coords_top_left: args.negative_crops_coords_top_left.unwrap_or_default(),
         negative_target_size: args.negative_target_size,
         preview: Preview::None,
+        vae_tiling: args.vae_tiling,
     })
 }
 

@@ -14,11 +14,13 @@ use super::{Error, Limits};
 /// Attention scores are made in blocks of this size.
 const SCORE_BYTES: u64 = 16 << 20;
 
-/// Which adapter to ask for.
+/// Which adapter to ask for, and what of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DeviceOptions {
     /// Ask for a software adapter even where there is a GPU; browsers decide for themselves.
     pub force_fallback_adapter: bool,
+    /// Ask for no larger buffers than every adapter has.
+    pub default_limits: bool,
 }
 
 /// What is known of an adapter.
@@ -113,7 +115,10 @@ impl Device {
             })
             .await
             .map_err(|error| Error::NoAdapter(error.to_string()))?;
-        let available = adapter.limits();
+        let available = match options.default_limits {
+            true => wgpu::Limits::defaults().or_worse_values_from(&adapter.limits()),
+            false => adapter.limits(),
+        };
         let limits = wgpu::Limits {
             max_buffer_size: available.max_buffer_size,
             max_storage_buffer_binding_size: available.max_storage_buffer_binding_size,

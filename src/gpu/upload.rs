@@ -319,3 +319,45 @@ fn convert(from: Dtype, to: Dtype, bytes: &[u8]) -> Option<Vec<u8>> {
     }
     Some(from.to_f32(bytes)?.into_iter().flat_map(f32::to_le_bytes).collect())
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use pollster::block_on;
+
+    use super::super::DeviceOptions;
+    use super::super::faults::Fault;
+    use super::*;
+
+    /// An answer of the device that is there the second time someone asks.
+    fn late(result: Result<(), Error>) -> Outcome {
+        let mut result = Some(result);
+        let mut asked = false;
+        Box::pin(std::future::poll_fn(move |context| {
+            context.waker().wake_by_ref();
+            match std::mem::replace(&mut asked, true) {
+                true => Poll::Ready(result.take().unwrap_or(Ok(()))),
+                false => Poll::Pending,
+            }
+        }))
+    }
+
+    #[test]
+    fn memory_that_ran_out_ends_the_loading_at_the_next_weight_or_at_its_end() {
+        let device = block_on(Device::request(DeviceOptions::default())).unwrap();
+        let no_memory = || Fault::OutOfMemory.of_buffer("large.weight".to_owned(), 1 << 30);
+        let mut upload = Upload::new(&device);
+        upload.queue.outcomes.extend([late(Ok(())), late(Err(no_memory()))]);
+        // The first answer is not there yet, then it is and the second is not.
+        for _ in 0..2 {
+            upload.begin("small.bias", Shape::Vector, 4, Dtype::F32).unwrap();
+            upload.chunk(&[0; 16]).unwrap();
+            upload.end().unwrap();
+        }
+        assert_eq!(upload.begin("next.bias", Shape::Vector, 4, Dtype::F32), Err(no_memory()));
+
+        let mut upload = Upload::new(&device);
+        upload.queue.outcomes.push_back(late(Err(no_memory())));
+        let message = block_on(upload.finish()).unwrap_err().to_string();
+        assert!(message.contains("out of GPU memory: large.weight needs 1073741824 bytes"), "{message}");
+    }
+}

@@ -10,6 +10,7 @@ mod clip_text;
 mod config;
 mod embeddings;
 mod resnet;
+mod tiling;
 mod unet_2d;
 mod unet_2d_blocks;
 mod unet_2d_condition;
@@ -18,6 +19,7 @@ pub use autoencoder_kl::AutoencoderKlConfig;
 pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use clip_text::ClipTextConfig;
 pub use embeddings::{CLASS_EMBEDDING, guidance_scale_embedding};
+pub use tiling::Tiling;
 pub use unet_2d::Unet2dConfig;
 pub use unet_2d_condition::{Unet2dConditionConfig, Unet2dConditionInputs};
 

@@ -169,6 +169,18 @@ impl Component {
         OpenComponent::open(source, file).await?.load(device).await
     }
 
+    /// The name of the component that this network is in a checkpoint, and its weights on the device.
+    pub(super) fn network_weights(&self) -> (&'static str, &Weights) {
+        match &self.network {
+            Network::Unet(_, weights, _) => ("unet", weights),
+            Network::Autoencoder(_, weights) => ("vae", weights),
+            Network::Text(encoder) => match encoder.config().projection_dim {
+                None => ("text_encoder", encoder.device_weights()),
+                Some(_) => ("text_encoder_2", encoder.device_weights()),
+            },
+        }
+    }
+
     /// Runs the network.
     ///
     /// A UNet takes `sample`, `timestep` (one for all or one a row), and where it is conditional `encoder_hidden_states` and

@@ -3,7 +3,10 @@
 //! A latent pixel says mostly which colour its f×f pixels have. The map is the least-squares fit of the mean colours that
 //! the decoder gives to random latents on those latents.
 
+use std::rc::Rc;
+
 use super::Error;
+use super::load::Parts;
 use crate::device::{Device, Program, WeightLoader, Weights};
 use crate::graph::{Builder, Graph, NodeId, Scope, WeightSpec, fuse};
 use crate::models::{self, AutoencoderKlConfig};
@@ -28,12 +31,30 @@ pub(super) struct LinearPreview {
     pub weights: Weights,
 }
 
+impl Parts {
+    /// The map for the model's autoencoder, fitted when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`LinearPreview::fit`].
+    pub async fn fitted_preview(
+        &self,
+        vae: &AutoencoderKlConfig,
+        weights: &Weights,
+    ) -> Result<Rc<LinearPreview>, Error> {
+        if let Some(fitted) = self.linear_preview.get() {
+            return Ok(fitted.clone());
+        }
+        let fitted = Rc::new(LinearPreview::fit(&self.device, vae, weights).await?);
+        Ok(self.linear_preview.get_or_init(|| fitted).clone())
+    }
+}
+
 impl LinearPreview {
     /// Fits the map to the decoder of `vae`.
     ///
     /// # Errors
     /// The device's refusal.
-    pub async fn fit(device: &Device, vae: &AutoencoderKlConfig, vae_weights: &Weights) -> Result<Self, Error> {
+    async fn fit(device: &Device, vae: &AutoencoderKlConfig, vae_weights: &Weights) -> Result<Self, Error> {
         let (channels, colours) = (vae.latent_channels, vae.out_channels);
         let latents = random_latents(channels);
         let graph = mean_colours(vae).map_err(|e| Error::model("vae/config.json", e))?;

@@ -77,13 +77,20 @@ pub(super) struct Parts {
     /// For [`Preview::Tiny`](super::Preview::Tiny).
     pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
     /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
-    pub linear_preview: OnceCell<LinearPreview>,
+    pub linear_preview: OnceCell<Rc<LinearPreview>>,
 }
 
 impl Parts {
     /// The autoencoder, where there is one.
     pub fn vae(&self) -> Option<(&AutoencoderKlConfig, &Weights)> {
         self.model.vae.as_ref().zip(self.vae.as_ref())
+    }
+
+    /// The weights of the networks that a LoRA can change, by the names of their components.
+    pub fn networks(&self) -> Vec<(&'static str, &Weights)> {
+        let texts =
+            ["text_encoder", "text_encoder_2"].into_iter().zip(self.texts.iter().map(TextEncoder::device_weights));
+        [("unet", &self.unet)].into_iter().chain(texts).collect()
     }
 
     /// What the network gets as `class_labels` for a class, one row of it.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::Error;
 use super::lora_modules::ModuleTable;
+use super::{Component, Error, Pipeline};
+use crate::device::Weights;
 use crate::graph::WeightSpec;
-use crate::weights::{self, Gather, Source, TensorFile, TensorInfo};
+use crate::weights::{self, Gather, LowRank, Source, TensorFile, TensorInfo};
 
 /// What a tensor of a LoRA is to its module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,16 +61,6 @@ const OTHER_METHODS: [(&str, &str); 6] = [
     ("lora_mid", "a Tucker decomposition (LoCon with `use_tucker`)"),
     ("oft_", "OFT"),
 ];
-
-/// tmp
-pub struct LowRank {
-    /// up
-    pub up: Vec<f32>,
-    /// down
-    pub down: Vec<f32>,
-    /// scale
-    pub scale: f32,
-}
 
 /// A LoRA file, read and checked as far as that goes without the model that it is for.
 ///
@@ -146,10 +137,10 @@ impl LoraFile {
             modules.entry(stem.to_owned()).or_default().put(tensor, part, bytes)
         });
         file.stream(&mut |_| {}, &|_| true, &mut gather).await?;
-        let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), format: "safetensors", reason };
+        let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), format: "LoRA", reason };
         let module = |(stem, parts): (String, Parts)| match parts {
             Parts { down: Some(down), up: Some(up), alpha } => LoraModule::new(&stem, down, up, alpha, &settings),
-            _ => Err(invalid(format!("the LoRA's module {stem:?} lacks a down or an up matrix")).into()),
+            _ => Err(invalid(format!("module {stem:?} lacks a down or an up matrix")).into()),
         };
         let modules = modules.into_iter().map(module).collect::<Result<Vec<_>, _>>()?;
         match modules.is_empty() {
@@ -261,8 +252,7 @@ struct AdapterSettings(Map<String, Value>);
 impl AdapterSettings {
     fn of(file: &TensorFile) -> Result<Self, Error> {
         let Some(json) = file.metadata().get("lora_adapter_metadata") else { return Ok(Self(Map::new())) };
-        let invalid =
-            |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "safetensors", reason };
+        let invalid = |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "LoRA", reason };
         let settings: Map<String, Value> = serde_json::from_str(json)
             .map_err(|error| invalid(format!("its metadata `lora_adapter_metadata` cannot be read: {error}")))?;
         match settings.iter().find(|(key, value)| key.ends_with("use_dora") && **value == Value::Bool(true)) {
@@ -282,4 +272,77 @@ impl AdapterSettings {
         let stabilised = get("use_rslora").and_then(Value::as_bool) == Some(true);
         alpha.map_or(1.0, |alpha| alpha / if stabilised { rank.sqrt() } else { rank })
     }
+}
+
+/// What is added to each matrix of a network, by its index, for all LoRAs.
+type Additions<'a> = BTreeMap<usize, Vec<(&'a LoraModule, f64)>>;
+
+impl Pipeline {
+    /// Merges LoRAs into the networks, each times a weight, in place of those that were merged before; none restores the
+    /// checkpoint's own weights, bit by bit, without reading it again. Runs that start from now on see the change.
+    ///
+    /// # Errors
+    /// A LoRA for another model, by the tensor that does not fit, or a weight that is no number, before anything is changed;
+    /// or the device's refusal, after which the checkpoint's own weights are restored.
+    pub async fn set_loras(&self, loras: &[(&LoraFile, f64)]) -> Result<(), Error> {
+        let networks = self.parts.networks();
+        for (lora, _) in loras {
+            if let Some(component) = lora.components().into_iter().find(|name| !networks.iter().any(|(n, _)| n == name))
+            {
+                let message = format!("it changes a {component}, and this {} has none", self.parts.model.info.class);
+                return Err(Error::option("lora", &lora.file, message));
+            }
+        }
+        set(&networks, loras).await
+    }
+}
+
+impl Component {
+    /// Merges what LoRAs have for this network into its weights, as [`Pipeline::set_loras`] does.
+    ///
+    /// # Errors
+    /// As there, and if a LoRA has nothing for this network.
+    pub async fn set_loras(&self, loras: &[(&LoraFile, f64)]) -> Result<(), Error> {
+        let (name, weights) = self.network_weights();
+        if let Some((lora, _)) = loras.iter().find(|(lora, _)| !lora.components().contains(&name)) {
+            return Err(Error::option("lora", &lora.file, format!("it changes no {name}")));
+        }
+        set(&[(name, weights)], loras).await
+    }
+}
+
+async fn set(networks: &[(&str, &Weights)], loras: &[(&LoraFile, f64)]) -> Result<(), Error> {
+    if let Some((_, weight)) = loras.iter().find(|(_, weight)| !weight.is_finite()) {
+        return Err(Error::option("weight", weight, "expected a number, such as 0.8"));
+    }
+    let mut changes = Vec::new();
+    for &(name, weights) in networks {
+        let mut additions = Additions::new();
+        for &(lora, weight) in loras {
+            for (index, module) in lora.updates(name, weights.specs())? {
+                additions.entry(index).or_default().push((module, weight));
+            }
+        }
+        changes.push((weights, additions));
+    }
+    let result = merge(&changes).await;
+    if result.is_err() {
+        changes.iter().for_each(|(weights, _)| (0..weights.specs().len()).for_each(|index| weights.restore(index)));
+    }
+    result
+}
+
+async fn merge(changes: &[(&Weights, Additions<'_>)]) -> Result<(), Error> {
+    for (weights, additions) in changes {
+        for index in 0..weights.specs().len() {
+            match additions.get(&index) {
+                Some(modules) => {
+                    let factors: Vec<_> = modules.iter().map(|(module, weight)| module.low_rank(*weight)).collect();
+                    weights.merge(index, &factors).await?;
+                }
+                None => weights.restore(index),
+            }
+        }
+    }
+    Ok(())
 }

@@ -24,6 +24,7 @@ mod sampler;
 mod start;
 mod step_graph;
 mod text_encoder;
+mod tiled;
 mod tiny_vae;
 mod weight_file;
 
@@ -33,7 +34,7 @@ pub use family::scheduler_of;
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
-pub use lora::{LoraFile, LoraModule, LowRank};
+pub use lora::{LoraFile, LoraModule};
 pub use options::{LongPrompts, SampleOptions, Scheduler, Text};
 pub use preview::{Preview, Rgba};
 pub use sampler::{Sampler, StepOutput};

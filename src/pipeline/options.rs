@@ -126,6 +126,8 @@ pub struct SampleOptions {
     pub negative_target_size: Option<[usize; 2]>,
     /// Which pictures are shown on the way.
     pub preview: Preview,
+    /// Decodes in tiles even where the whole picture would fit: needs less memory and gives a slightly different picture.
+    pub vae_tiling: bool,
 }
 
 impl Default for SampleOptions {
@@ -162,6 +164,7 @@ impl Default for SampleOptions {
             negative_crops_coords_top_left: [0, 0],
             negative_target_size: None,
             preview: Preview::default(),
+            vae_tiling: false,
         }
     }
 }

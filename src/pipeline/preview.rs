@@ -1,9 +1,10 @@
 //! Pictures of x_t and x̂_0, after every step and at the end.
 
-use super::Error;
-use super::linear_preview::LinearPreview;
 use super::load::Parts;
-use super::painter::Painter;
+use super::painter::{Canvas, Painter};
+use super::tiled::longest_tile;
+use super::tiny_vae::TinyVae;
+use super::{Error, SampleOptions};
 use crate::device::Program;
 
 /// Which pictures a run shows on its way; the last x_t is always decoded.
@@ -58,15 +59,16 @@ pub(super) struct Previewer {
 }
 
 impl Previewer {
-    /// Prepares pictures of latents `[batch, channels, height, width]`. Without an autoencoder the latents are the pictures.
+    /// Prepares pictures of latents `[batch, channels, height, width]`, decoded in tiles where the whole is too large for the
+    /// device or [`SampleOptions::vae_tiling`] asks for it. Without an autoencoder the latents are the pictures.
     ///
     /// # Errors
     /// If the decoder cannot be built at that size, the device refuses it, or a tiny autoencoder is asked for and there is
     /// none.
-    pub async fn compile(parts: &Parts, preview: Preview, latents: [usize; 4]) -> Result<Self, Error> {
+    pub async fn compile(parts: &Parts, options: &SampleOptions, latents: [usize; 4]) -> Result<Self, Error> {
         let [batch, _, height, width] = latents;
         let tiny = parts.tiny_vae.borrow().clone();
-        let (preview, tiny) = match (preview, tiny) {
+        let (preview, tiny) = match (options.preview, tiny) {
             (Preview::Auto, tiny) => (if tiny.is_some() { Preview::Tiny } else { Preview::Linear }, tiny),
             (Preview::Tiny, None) if parts.vae().is_some() => {
                 let message = "the pipeline was given no tiny autoencoder; `linear` needs none";
@@ -75,32 +77,28 @@ impl Previewer {
             other => other,
         };
         let decodes_all = preview == Preview::Decode || (parts.vae().is_none() && preview != Preview::None);
+        let scale_factor = parts.vae().map_or(1, |(vae, _)| vae.scale_factor());
+        let longest_tile = longest_tile(options);
+        let decoded = Canvas { latents, with_denoised: decodes_all, scale_factor, longest_tile };
         let decoder = match parts.vae() {
-            Some((vae, weights)) => {
-                Painter::compile(parts, weights, latents, decodes_all, |root, x| vae.add_to(root, x)).await?
-            }
+            Some((vae, weights)) => Painter::compile(parts, weights, decoded, &|root, x| vae.add_to(root, x)).await?,
             // No weights are needed; the noise predictor's say which device this is.
-            None => Painter::compile(parts, &parts.unet, latents, decodes_all, |_, x| Ok(x)).await?,
+            None => Painter::compile(parts, &parts.unet, decoded, &|_, x| Ok(x)).await?,
         };
+        let painted = Canvas { with_denoised: true, ..decoded };
         let painter = match (preview, tiny, parts.vae()) {
-            (Preview::Tiny, Some(tiny), Some(_)) => Some(
-                Painter::compile(parts, &tiny.weights, latents, true, |root, x| tiny.config.add_to(root, x)).await?,
-            ),
+            (Preview::Tiny, Some(tiny), Some(_)) => {
+                let TinyVae { config, weights } = &*tiny;
+                Some(Painter::compile(parts, weights, painted, &|root, x| config.add_to(root, x)).await?)
+            }
             (Preview::Linear, _, Some((vae, weights))) => {
-                if parts.linear_preview.get().is_none() {
-                    let fitted = LinearPreview::fit(&parts.device, vae, weights).await?;
-                    parts.linear_preview.get_or_init(|| fitted);
-                }
-                match parts.linear_preview.get() {
-                    Some(map) => {
-                        Some(Painter::compile(parts, &map.weights, latents, true, |root, x| map.add_to(root, x)).await?)
-                    }
-                    None => None,
-                }
+                let map = parts.fitted_preview(vae, weights).await?;
+                let painted = Canvas { scale_factor: 1, longest_tile: usize::MAX, ..painted };
+                Some(Painter::compile(parts, &map.weights, painted, &|root, x| map.add_to(root, x)).await?)
             }
             _ => None,
         };
-        let size = [height, width].map(|side| side * parts.model.info.scale_factor);
+        let size = [height, width].map(|side| side * scale_factor);
         Ok(Self { batch, painter, decoder, decodes_all, size })
     }
 
@@ -116,7 +114,7 @@ impl Previewer {
             None if !is_last && !self.decodes_all => return Ok(Drawn::default()),
             _ => &mut self.decoder,
         };
-        let pictures = match painter.paint(step, scale) {
+        let pictures = match painter.paint(step, scale).await {
             Ok(()) => painter.pictures().await,
             Err(error) => Err(error),
         };
@@ -137,8 +135,8 @@ impl Previewer {
     ///
     /// # Errors
     /// As [`Previewer::draw`].
-    pub async fn image(&mut self, step: &Program) -> Result<Vec<f32>, Error> {
-        self.decoder.paint(step, 1.0)?;
+    pub async fn image(&mut self, step: &mut Program) -> Result<Vec<f32>, Error> {
+        self.decoder.paint(step, 1.0).await?;
         let mut image = self.decoder.image().await?;
         image.iter_mut().for_each(|v| *v = (*v * 0.5 + 0.5).clamp(0.0, 1.0));
         Ok(image)

@@ -55,7 +55,7 @@ impl Pipeline {
         let graph = request.step_graph(&parts.model)?;
         let conditioning = Conditioning::new(parts, &request).await?;
         let start = Start::new(parts, &mut request).await?;
-        let previewer = Previewer::compile(parts, request.options.preview, request.latents).await?;
+        let previewer = Previewer::compile(parts, &request.options, request.latents).await?;
         let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet).await?;
         conditioning.write(&mut step)?;
         step.write("sample", &start.latents)?;
@@ -158,6 +158,6 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::latents`].
     pub async fn image(&mut self) -> Result<Vec<f32>, Error> {
-        self.previewer.image(&self.step).await
+        self.previewer.image(&mut self.step).await
     }
 }

@@ -4,8 +4,7 @@ use super::Error;
 use super::image::nearest;
 use super::load::Parts;
 use super::request::{Request, Task};
-use crate::device::Program;
-use crate::graph::fuse;
+use super::tiled::{Direction, Tiled, longest_tile};
 use crate::models::AutoencoderKlConfig;
 
 /// The beginning of a run. All are `[batch, channels, height, width]` but for the mask.
@@ -48,7 +47,7 @@ impl Start {
                 Ok(Self { latents, extra: None, kept: None })
             }
             Task::ImageToImage(image) => {
-                let mut encoder = Encoder::compile(parts, request.latents).await?;
+                let mut encoder = Encoder::compile(parts, request.latents, longest_tile(&request.options)).await?;
                 let posterior = encoder.encode(&image.to_tensor()).await?;
                 let rows = if streams.are_several() { batch } else { 1 };
                 let latents = posterior.sample(rows, &streams.randn(rows, length), batch);
@@ -56,7 +55,7 @@ impl Start {
                 Ok(Self { latents, extra: None, kept: None })
             }
             Task::Inpaint { image, mask, from_noise } => {
-                let mut encoder = Encoder::compile(parts, request.latents).await?;
+                let mut encoder = Encoder::compile(parts, request.latents, longest_tile(&request.options)).await?;
                 let fills = parts.model.extra_channels() > 0;
                 let picture = image.to_tensor();
                 // One posterior for all pictures, whatever the number of streams.
@@ -110,26 +109,28 @@ fn noised(x0: &[f32], noise: &[f32], (signal, level): (f64, f64)) -> Vec<f32> {
 /// The first half of the autoencoder, for one picture.
 struct Encoder<'a> {
     config: &'a AutoencoderKlConfig,
-    program: Program,
+    network: Tiled,
 }
 
 impl<'a> Encoder<'a> {
-    async fn compile(parts: &'a Parts, [_, _, height, width]: [usize; 4]) -> Result<Self, Error> {
+    async fn compile(parts: &'a Parts, [_, _, height, width]: [usize; 4], longest: usize) -> Result<Self, Error> {
         let Some((config, weights)) = parts.vae() else {
             let message = "this model has no autoencoder that would take a picture";
             return Err(Error::option("image", "given", message));
         };
         let scale = config.scale_factor();
-        let graph = config.encoder(1, height * scale, width * scale);
-        let graph = graph.map_err(|e| parts.model.info.too_large(height, width, e))?;
-        Ok(Self { config, program: Program::compile(&parts.device, &fuse(&graph), weights).await? })
+        let graph = |[rows, columns]: [usize; 2]| {
+            let graph = config.encoder(1, rows * scale, columns * scale);
+            graph.map_err(|e| parts.model.info.too_large(height, width, e))
+        };
+        let (size, direction) = ([height, width], Direction::Encode(scale));
+        let network = Tiled::compile(&parts.device, weights, size, longest, direction, &graph).await?;
+        Ok(Self { config, network })
     }
 
     /// Encodes `[1, 3, height, width]` in −1..1.
     async fn encode(&mut self, picture: &[f32]) -> Result<Posterior<'a>, Error> {
-        self.program.write("sample", picture)?;
-        self.program.run()?;
-        Ok(Posterior { config: self.config, moments: self.program.read_f32("moments").await? })
+        Ok(Posterior { config: self.config, moments: self.network.run(picture).await? })
     }
 }
 

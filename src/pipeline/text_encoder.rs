@@ -74,6 +74,11 @@ impl TextEncoder {
         &self.config
     }
 
+    /// The weights that lie on the device: all but the embeddings.
+    pub(super) fn device_weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Encodes `texts` of equally many token ids.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::layout::read_text;
 use super::weight_file::WeightFile;
 use super::{Error, Pipeline};
 use crate::device::Weights;
-use crate::models::{AutoencoderKlConfig, AutoencoderKlConfig as AutoencoderTinyConfig};
+use crate::models::{AutoencoderKlConfig, AutoencoderTinyConfig};
 use crate::weights::Source;
 
 /// Where it is inside its source.

@@ -22,6 +22,7 @@ use crate::pipeline::{
     self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
     StepOutput, Takes, Text,
 };
+use crate::weights::Source;
 use error::Error;
 use slot::Slot;
 pub use source::OpenSource;
@@ -40,7 +41,8 @@ pub fn start(on_panic: Function) {
 
 #[wasm_bindgen]
 extern "C" {
-    /// Of `LoadOptions` of index.d.ts, what says which files are read: `variant`, and `tinyVae` as an `OpenSource`.
+    /// Of `LoadOptions` of index.d.ts, what says which files are read: `variant`, and as `OpenSource`s `tinyVae` and
+    /// `vocabulary`, which has CLIP's `merges.txt`.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -49,6 +51,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter, js_name = tinyVae)]
     fn tiny_vae(this: &Files) -> Option<OpenSource>;
+
+    #[wasm_bindgen(method, getter)]
+    fn vocabulary(this: &Files) -> OpenSource;
 
     /// `Pixels` of protocol.js.
     #[wasm_bindgen(typescript_type = "object")]
@@ -83,13 +88,13 @@ impl Pipeline {
     ) -> Result<Pipeline, JsValue> {
         let failure = Failure::default();
         let read = |source| JsSource::new(source, failure.clone());
-        let (source, tiny_vae) = (read(source), files.tiny_vae().map(read));
+        let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
         let device = open_device(&device).await.map_err(|error| Error::from(error).into_js())?;
         let mut on_progress = |LoadProgress { file, loaded, total }| {
             // A listener that throws cannot stop the load: that is what the source's signal is for.
             let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
         };
-        let options = OpenOptions { variant: files.variant(), ..OpenOptions::default() };
+        let options = OpenOptions { variant: files.variant(), vocabulary: Some(&vocabulary), ..OpenOptions::default() };
         let load = async {
             let pipeline = Checkpoint::open(&source, &options).await?.load(device, &mut on_progress).await?;
             if let Some(tiny_vae) = tiny_vae {
@@ -183,7 +188,7 @@ impl Lora {
     pub async fn open(source: OpenSource) -> Result<Lora, JsValue> {
         let failure = Failure::default();
         let source = JsSource::new(source, failure.clone());
-        match LoraFile::open(&source, source.only_file()).await {
+        match LoraFile::open(&source, source.single_file().unwrap_or_default()).await {
             Ok(file) => Ok(Self(Rc::new(file))),
             Err(error) => Err(failure.unwrap(error)),
         }
@@ -314,6 +319,7 @@ struct Options {
     negative_crops_coords_top_left: Option<[usize; 2]>,
     negative_target_size: Option<[usize; 2]>,
     preview: Option<String>,
+    vae_tiling: Option<bool>,
 }
 
 /// A prompt, or a list of them.
@@ -380,6 +386,7 @@ impl Options {
                 Some("none") => Preview::None,
                 _ => Preview::Auto,
             },
+            vae_tiling: self.vae_tiling.unwrap_or(usual.vae_tiling),
             ..usual
         })
     }

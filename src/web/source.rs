@@ -83,19 +83,16 @@ impl JsSource {
     }
 }
 
-impl JsSource {
-    /// The path of the one file that there is; empty, which no source opens, where there are others.
-    pub fn only_file(&self) -> &str {
-        match self.files.as_deref() {
-            Some([file]) => file,
-            _ => "",
-        }
-    }
-}
-
 impl Source for JsSource {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn single_file(&self) -> Option<&str> {
+        match self.files.as_deref() {
+            Some([file]) => Some(file),
+            _ => None,
+        }
     }
 
     fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {

@@ -244,6 +244,41 @@ describe("GPU memory", () => {
     });
     assert.deepEqual([failed, live], ["file-truncated", 0]);
   });
+
+  test("that runs out while loading is reported with the weight for which there was none", async ({ page, site }) => {
+    const [error, live] = await onPage(page, site, async () => {
+      const { Pipeline, memory, settle, model } = window;
+      // The tenth buffer with room for a matrix is refused, as a GPU would.
+      let buffers = 0;
+      /** @type {{ filter: string, failed: boolean }[]} */
+      const scopes = [];
+      const { createBuffer, pushErrorScope, popErrorScope } = GPUDevice.prototype;
+      Object.assign(GPUDevice.prototype, {
+        /** @this {GPUDevice} @param {GPUBufferDescriptor} descriptor */
+        createBuffer(descriptor) {
+          if (descriptor.size > 10_000 && ++buffers === 10) scopes.forEach((scope) => (scope.failed = true));
+          return createBuffer.call(this, descriptor);
+        },
+        /** @this {GPUDevice} @param {GPUErrorFilter} filter */
+        pushErrorScope(filter) {
+          scopes.push({ filter, failed: false });
+          return pushErrorScope.call(this, filter);
+        },
+        /** @this {GPUDevice} */
+        async popErrorScope() {
+          const scope = scopes.pop();
+          const error = await popErrorScope.call(this);
+          return scope?.failed && scope.filter === "out-of-memory" ? new GPUOutOfMemoryError("no memory") : error;
+        },
+      });
+      const { error } = await settle(Pipeline.load(model, { device: "webgpu", worker: false }));
+      return [error, memory.live];
+    });
+    assert.equal(error.code, "out-of-memory");
+    assert.match(error.tensor, /\.weight$/);
+    assert.match(error.message, /out of GPU memory/);
+    assert.equal(live, 0);
+  });
 });
 
 describe("loading", () => {

@@ -46,6 +46,7 @@ describe("the tarball", () => {
       "worker.js",
       "internal/undiffuse.js",
       "internal/undiffuse_bg.wasm",
+      "internal/merges.txt",
       "README.md",
       "LICENSE-MIT",
       "LICENSE-APACHE",
@@ -55,7 +56,9 @@ describe("the tarball", () => {
     }
     const strangers = paths.filter(
       (/** @type {string} */ path) =>
-        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE-/.test(path),
+        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^internal\/merges\.txt$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE-/.test(
+          path,
+        ),
     );
     assert.deepEqual(strangers, []);
   });

@@ -47,6 +47,8 @@ pub fn build() -> Result<()> {
     for (path, content) in read(&internal)? {
         package.insert(Path::new("internal").join(path), content);
     }
+    let merges = root.join("assets/clip/merges.txt");
+    package.insert("internal/merges.txt".into(), fs::read(&merges).with_context(|| merges.display().to_string())?);
     package.insert("package.json".into(), manifest(&cargo.version)?);
     for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         let path = root.join(name);
@@ -55,7 +57,7 @@ pub fn build() -> Result<()> {
 
     let mut site = read(&root.join("www"))?;
     for (path, content) in &package {
-        if path.extension().is_some_and(|extension| extension == "js" || extension == "wasm") {
+        if path.extension().is_some_and(|extension| extension == "js" || extension == "wasm" || extension == "txt") {
             site.insert(Path::new("pkg").join(path), content.clone());
         }
     }

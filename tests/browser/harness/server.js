@@ -124,7 +124,13 @@ export class Site {
     this.requests.push({ method, path, ...(headers.range && { range: headers.range }) });
 
     const file = this.#file(path);
-    const size = file === undefined ? 0 : await stat(file).then(({ size }) => size, () => 0);
+    const size =
+      file === undefined
+        ? 0
+        : await stat(file).then(
+            ({ size }) => size,
+            () => 0,
+          );
     if (file !== undefined && size > LONGEST_IN_MEMORY) {
       response.writeHead(200, { "Content-Type": "application/octet-stream", "Content-Length": size });
       return pipeline(createReadStream(file), response);

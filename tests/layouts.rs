@@ -1,0 +1,925 @@
+//! Checkpoints in every form that they come in: variants, shards, flat folders, single files under LDM's names, GGUF. Each
+//! draws the picture that the same numbers draw from a plain folder, bit for bit.
+#![cfg(not(target_arch = "wasm32"))]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::{folders, name_of, reference};
+use pollster::block_on;
+use serde_json::{Value, json};
+use undiffuse::device::Device;
+use undiffuse::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs};
+use undiffuse::pipeline::{Checkpoint, Error, ModelInfo, OpenOptions, SampleOptions, Text};
+use undiffuse::text::Tokenizer;
+use undiffuse::weights::gguf;
+use undiffuse::weights::{ByteStream, DirectorySource, Dtype, LocalBoxFuture, MemorySource, Source};
+
+/// A tensor: shape and numbers, which are absent where only the header of a file is looked at.
+#[derive(Clone)]
+struct Stored {
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+type File = BTreeMap<String, Stored>;
+
+/// How numbers are stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Precision {
+    F32,
+    F16,
+    Bf16,
+    /// The header only: shapes without numbers.
+    None,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 | Self::None => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
+    fn bytes(self, data: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::F16 => data.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            Self::Bf16 => data.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            Self::None => Vec::new(),
+        }
+    }
+}
+
+/// A safetensors file.
+fn safetensors(file: &File, metadata: &Value, precision: Precision) -> Vec<u8> {
+    let size = if matches!(precision, Precision::F16 | Precision::Bf16) { 2 } else { 4 };
+    let mut header = serde_json::Map::new();
+    if !metadata.is_null() {
+        header.insert("__metadata__".into(), metadata.clone());
+    }
+    let mut end = 0;
+    let mut bytes = Vec::new();
+    for (name, Stored { shape, data }) in file {
+        let start = end;
+        end += shape.iter().product::<usize>() * size;
+        header.insert(name.clone(), json!({ "dtype": precision.name(), "shape": shape, "data_offsets": [start, end] }));
+        bytes.extend(precision.bytes(data));
+    }
+    let header = Value::Object(header).to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes].concat()
+}
+
+/// One file that is a whole checkpoint; its length is not told, so that a header alone will do.
+struct SingleFile(Vec<u8>);
+
+impl Source for SingleFile {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    fn single_file(&self) -> Option<&str> {
+        Some("model.safetensors")
+    }
+
+    fn open<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, undiffuse::weights::Error>> {
+        struct Stream(Option<Vec<u8>>);
+        impl ByteStream for Stream {
+            fn length(&self) -> Option<u64> {
+                None
+            }
+
+            fn next_chunk<'a>(&'a mut self) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>, undiffuse::weights::Error>> {
+                Box::pin(std::future::ready(Ok(self.0.take())))
+            }
+        }
+        Box::pin(std::future::ready(Ok(Box::new(Stream(Some(self.0.clone()))) as Box<dyn ByteStream>)))
+    }
+}
+
+/// A checkpoint as diffusers has it: configs by path, and the tensors of each network.
+struct Folder {
+    configs: BTreeMap<String, Value>,
+    networks: BTreeMap<&'static str, File>,
+}
+
+/// Shapes of real checkpoints, or small ones of the same structure.
+#[derive(Clone, Copy, PartialEq)]
+enum Size {
+    Real,
+    Small,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Kind {
+    Sd1,
+    Sd1Inpaint,
+    Sd2,
+    Sdxl,
+}
+
+impl Folder {
+    fn new(kind: Kind, size: Size) -> Self {
+        let small = size == Size::Small;
+        let (cross, plain) = ("CrossAttnDownBlock2D", "DownBlock2D");
+        let (cross_up, plain_up) = ("CrossAttnUpBlock2D", "UpBlock2D");
+        let four = |channels: [usize; 4]| if small { vec![64, 64, 128] } else { channels.to_vec() };
+        let mut unet = json!({
+            "_class_name": "UNet2DConditionModel",
+            "in_channels": if kind == Kind::Sd1Inpaint { 9 } else { 4 },
+            "out_channels": 4,
+            "layers_per_block": 2,
+        });
+        let own = match kind {
+            Kind::Sd1 | Kind::Sd1Inpaint | Kind::Sd2 => {
+                let channels = four([320, 640, 1280, 1280]);
+                let v = kind == Kind::Sd2;
+                let levels = channels.len();
+                let heads: Vec<usize> = channels.iter().map(|c| if v { c / 64 } else { 8 }).collect();
+                json!({
+                    "sample_size": if v { 96 } else { 64 },
+                    "block_out_channels": channels,
+                    "down_block_types": [vec![cross; levels - 1], vec![plain]].concat(),
+                    "up_block_types": [vec![plain_up], vec![cross_up; levels - 1]].concat(),
+                    "attention_head_dim": heads,
+                    "cross_attention_dim": match (small, v) { (true, _) => 64, (_, true) => 1024, _ => 768 },
+                    "use_linear_projection": v,
+                })
+            }
+            Kind::Sdxl => json!({
+                "sample_size": 128,
+                "block_out_channels": if small { [64, 64, 128] } else { [320, 640, 1280] },
+                "down_block_types": [plain, cross, cross],
+                "up_block_types": [cross_up, cross_up, plain_up],
+                "attention_head_dim": if small { [1, 1, 2] } else { [5, 10, 20] },
+                "transformer_layers_per_block": if small { [1, 1, 2] } else { [1, 2, 10] },
+                "cross_attention_dim": if small { 64 + 128 } else { 2048 },
+                "use_linear_projection": true,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": if small { 32 } else { 256 },
+                "projection_class_embeddings_input_dim": if small { 96 + 6 * 32 } else { 2816 },
+            }),
+        };
+        unet.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        let channels = if small { vec![32, 64] } else { vec![128, 256, 512, 512] };
+        let levels = channels.len();
+        let vae = json!({
+            "_class_name": "AutoencoderKL",
+            "block_out_channels": channels,
+            "layers_per_block": 2,
+            "down_block_types": vec!["DownEncoderBlock2D"; levels],
+            "up_block_types": vec!["UpDecoderBlock2D"; levels],
+            "scaling_factor": if kind == Kind::Sdxl { 0.13025 } else { 0.18215 },
+        });
+        let text = |class: &str, small_width, width: usize, layers: usize, act: &str, projection: usize| {
+            let width = if small { small_width } else { width };
+            json!({
+                "architectures": [class],
+                "vocab_size": 49408,
+                "hidden_size": width,
+                "intermediate_size": 4 * width,
+                "num_hidden_layers": if small { 2 } else { layers },
+                "num_attention_heads": width / 64,
+                "max_position_embeddings": 77,
+                "hidden_act": act,
+                "projection_dim": projection,
+                "eos_token_id": 2,
+            })
+        };
+        let clip_l = || text("CLIPTextModel", 64, 768, 12, "quick_gelu", 768);
+        let mut configs = BTreeMap::from([("unet/config.json", unet), ("vae/config.json", vae)]);
+        let tokenizer = |pad: &str| json!({ "model_max_length": 77, "pad_token": pad });
+        let scheduler = |class: &str, own: Value| {
+            let mut config = json!({
+                "_class_name": class,
+                "num_train_timesteps": 1000,
+                "beta_start": 0.00085,
+                "beta_end": 0.012,
+                "beta_schedule": "scaled_linear",
+                "steps_offset": 1,
+            });
+            config.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            config
+        };
+        let ddim = |prediction: &str| {
+            let own = json!({ "clip_sample": false, "set_alpha_to_one": false, "prediction_type": prediction });
+            scheduler("DDIMScheduler", own)
+        };
+        configs.insert(
+            "tokenizer/tokenizer_config.json",
+            tokenizer(if kind == Kind::Sd2 { "!" } else { "<|endoftext|>" }),
+        );
+        let (class, encoder, scheduler) = match kind {
+            Kind::Sd1 => {
+                let pndm = scheduler("PNDMScheduler", json!({ "skip_prk_steps": true, "set_alpha_to_one": false }));
+                ("StableDiffusionPipeline", clip_l(), pndm)
+            }
+            Kind::Sd1Inpaint => ("StableDiffusionInpaintPipeline", clip_l(), ddim("epsilon")),
+            Kind::Sd2 => {
+                ("StableDiffusionPipeline", text("CLIPTextModel", 64, 1024, 23, "gelu", 512), ddim("v_prediction"))
+            }
+            Kind::Sdxl => {
+                let projection = if small { 96 } else { 1280 };
+                let second = text("CLIPTextModelWithProjection", 128, 1280, 32, "gelu", projection);
+                configs.insert("text_encoder_2/config.json", second);
+                configs.insert("tokenizer_2/tokenizer_config.json", tokenizer("!"));
+                let euler = scheduler("EulerDiscreteScheduler", json!({ "timestep_spacing": "leading" }));
+                ("StableDiffusionXLPipeline", clip_l(), euler)
+            }
+        };
+        configs.insert("text_encoder/config.json", encoder);
+        configs.insert("scheduler/scheduler_config.json", scheduler);
+        let mut index = json!({
+            "_class_name": class,
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+        });
+        if kind == Kind::Sdxl {
+            index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
+            index["force_zeros_for_empty_prompt"] = json!(true);
+        }
+        configs.insert("model_index.json", index);
+
+        let mut networks = BTreeMap::new();
+        for network in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+            if let Some(config) = configs.get(format!("{network}/config.json").as_str()) {
+                let shapes = shapes(network, &config.to_string());
+                networks.insert(network, numbers(network, shapes, size));
+            }
+        }
+        Self { configs: configs.into_iter().map(|(path, json)| (path.to_owned(), json)).collect(), networks }
+    }
+
+    /// As `save_pretrained` writes it, with CLIP's own tokenizer.
+    fn source(&self, precision: Precision) -> MemorySource {
+        let mut source = MemorySource::new();
+        for (path, config) in &self.configs {
+            source.insert(path, config.to_string());
+            if let Some(folder) = path.strip_suffix("tokenizer_config.json") {
+                for file in ["vocab.json", "merges.txt"] {
+                    let clip = reference("tokenizers").join("clip_real").join(file);
+                    source.insert(format!("{folder}{file}"), fs::read(clip).unwrap());
+                }
+            }
+        }
+        for (network, file) in &self.networks {
+            source.insert(weights_path(network), safetensors(file, &Value::Null, precision));
+        }
+        source
+    }
+}
+
+fn weights_path(network: &str) -> String {
+    let stem = if network.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
+    format!("{network}/{stem}.safetensors")
+}
+
+/// Names and shapes of a network's weights.
+fn shapes(network: &str, config: &str) -> Vec<(String, Vec<usize>)> {
+    let of = |graph: &undiffuse::graph::Graph| -> Vec<(String, Vec<usize>)> {
+        graph.weights().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
+    };
+    match network {
+        "unet" => {
+            let inputs = Unet2dConditionInputs { batch: 1, height: 64, width: 64, tokens: 1, timestep_cond: false };
+            of(&Unet2dConditionConfig::from_json(config).unwrap().graph(inputs).unwrap())
+        }
+        "vae" => {
+            let config = AutoencoderKlConfig::from_json(config).unwrap();
+            let side = config.scale_factor();
+            [of(&config.encoder(1, side, side).unwrap()), of(&config.decoder(1, 1, 1).unwrap())].concat()
+        }
+        _ => {
+            let config = ClipTextConfig::from_json(config).unwrap();
+            let width = config.hidden_size;
+            let tables = [
+                ("embeddings.token_embedding.weight".to_owned(), vec![config.vocab_size, width]),
+                ("embeddings.position_embedding.weight".to_owned(), vec![config.max_position_embeddings, width]),
+            ];
+            [of(&config.graph(1, 1).unwrap()), tables.to_vec()].concat()
+        }
+    }
+}
+
+/// Numbers for the weights, of the size that keeps what flows through a network near 1: the same for the same names.
+fn numbers(network: &str, shapes: Vec<(String, Vec<usize>)>, size: Size) -> File {
+    let mut file = File::new();
+    for (name, shape) in shapes {
+        let mut state = name
+            .bytes()
+            .chain(network.bytes())
+            .fold(0x9E37_79B9_7F4A_7C15_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let inputs: usize = shape.iter().skip(1).product();
+        let (centre, spread) = match &shape[..] {
+            [_] if name.ends_with("weight") => (1.0, 0.2),
+            [_] => (0.0, 0.1),
+            _ if name.contains("embedding.weight") => (0.0, 1.0),
+            _ => (0.0, 1.7 / (inputs as f32).sqrt()),
+        };
+        let length = if size == Size::Small { shape.iter().product() } else { 0 };
+        let data = (0..length).map(|_| centre + spread * uniform()).collect();
+        file.insert(name, Stored { shape, data });
+    }
+    file
+}
+
+// What LDM calls the weights, from how it builds its networks: `openaimodel.UNetModel` appends to one list of input blocks,
+// two residual blocks a level and a downsampler between levels, and mirrors them; `autoencoder` counts levels from the
+// finest. Small and real networks have two residual blocks a level.
+const LAYERS: usize = 2;
+
+fn number(text: &str) -> usize {
+    text.parse().unwrap()
+}
+
+fn ldm_unet(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let residual = |rest: &[&str]| match rest {
+        ["norm1", w] => format!("in_layers.0.{w}"),
+        ["conv1", w] => format!("in_layers.2.{w}"),
+        ["time_emb_proj", w] => format!("emb_layers.1.{w}"),
+        ["norm2", w] => format!("out_layers.0.{w}"),
+        ["conv2", w] => format!("out_layers.3.{w}"),
+        ["conv_shortcut", w] => format!("skip_connection.{w}"),
+        other => panic!("{other:?}"),
+    };
+    match &parts[..] {
+        ["conv_in", w] => format!("input_blocks.0.0.{w}"),
+        ["time_embedding", "linear_1", w] => format!("time_embed.0.{w}"),
+        ["time_embedding", "linear_2", w] => format!("time_embed.2.{w}"),
+        ["add_embedding", "linear_1", w] => format!("label_emb.0.0.{w}"),
+        ["add_embedding", "linear_2", w] => format!("label_emb.0.2.{w}"),
+        ["conv_norm_out", w] => format!("out.0.{w}"),
+        ["conv_out", w] => format!("out.2.{w}"),
+        ["down_blocks", level, "downsamplers", "0", "conv", w] => {
+            format!("input_blocks.{}.0.op.{w}", (number(level) + 1) * (LAYERS + 1))
+        }
+        ["down_blocks", level, kind, layer, rest @ ..] => {
+            let block = 1 + number(level) * (LAYERS + 1) + number(layer);
+            match *kind {
+                "resnets" => format!("input_blocks.{block}.0.{}", residual(rest)),
+                _ => format!("input_blocks.{block}.1.{}", rest.join(".")),
+            }
+        }
+        ["mid_block", "resnets", layer, rest @ ..] => format!("middle_block.{}.{}", 2 * number(layer), residual(rest)),
+        ["mid_block", "attentions", "0", rest @ ..] => format!("middle_block.1.{}", rest.join(".")),
+        // Behind the transformer where the level has one; `ldm` puts it there.
+        ["up_blocks", level, "upsamplers", "0", "conv", w] => {
+            format!("output_blocks.{}.UP.conv.{w}", number(level) * (LAYERS + 1) + LAYERS)
+        }
+        ["up_blocks", level, kind, layer, rest @ ..] => {
+            let block = number(level) * (LAYERS + 1) + number(layer);
+            match *kind {
+                "resnets" => format!("output_blocks.{block}.0.{}", residual(rest)),
+                _ => format!("output_blocks.{block}.1.{}", rest.join(".")),
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ldm_vae(name: &str, levels: usize) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let residual = |rest: &[&str]| rest.join(".").replace("conv_shortcut", "nin_shortcut");
+    match &parts[..] {
+        ["quant_conv" | "post_quant_conv", _] => name.to_owned(),
+        [half, "mid_block", "resnets", layer, rest @ ..] => {
+            format!("{half}.mid.block_{}.{}", number(layer) + 1, residual(rest))
+        }
+        [half, "mid_block", "attentions", "0", rest @ ..] => {
+            let layer = match rest {
+                ["group_norm", w] => format!("norm.{w}"),
+                ["to_out", "0", w] => format!("proj_out.{w}"),
+                [projection, w] => format!("{}.{w}", &projection[3..]),
+                other => panic!("{other:?}"),
+            };
+            format!("{half}.mid.attn_1.{layer}")
+        }
+        ["encoder", "down_blocks", level, "downsamplers", "0", "conv", w] => {
+            format!("encoder.down.{level}.downsample.conv.{w}")
+        }
+        ["encoder", "down_blocks", level, "resnets", layer, rest @ ..] => {
+            format!("encoder.down.{level}.block.{layer}.{}", residual(rest))
+        }
+        ["decoder", "up_blocks", level, "upsamplers", "0", "conv", w] => {
+            format!("decoder.up.{}.upsample.conv.{w}", levels - 1 - number(level))
+        }
+        ["decoder", "up_blocks", level, "resnets", layer, rest @ ..] => {
+            format!("decoder.up.{}.block.{layer}.{}", levels - 1 - number(level), residual(rest))
+        }
+        [half, "conv_norm_out", w] => format!("{half}.norm_out.{w}"),
+        [half, conv @ ("conv_in" | "conv_out"), w] => format!("{half}.{conv}.{w}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// OpenCLIP's text transformer: `nn.MultiheadAttention` keeps Q, K and V in one matrix, and the projection is a parameter
+/// that the text is multiplied by from the left.
+fn open_clip(file: &File) -> File {
+    let mut out = File::new();
+    for (name, stored) in file {
+        let parts: Vec<&str> = name.split('.').collect();
+        let renamed = match &parts[..] {
+            ["embeddings", "token_embedding", "weight"] => "token_embedding.weight".to_owned(),
+            ["embeddings", "position_embedding", "weight"] => "positional_embedding".to_owned(),
+            ["final_layer_norm", w] => format!("ln_final.{w}"),
+            ["text_projection", "weight"] => {
+                let &[rows, columns] = &stored.shape[..] else { panic!("{:?}", stored.shape) };
+                let at = |i: usize| stored.data.get(i % rows * columns + i / rows).copied();
+                let data = (0..stored.data.len()).filter_map(at).collect();
+                out.insert("text_projection".into(), Stored { shape: vec![columns, rows], data });
+                continue;
+            }
+            ["encoder", "layers", layer, "self_attn", projection, w] if *projection != "out_proj" => {
+                if *projection == "q_proj" {
+                    let all = ["q_proj", "k_proj", "v_proj"]
+                        .map(|p| &file[&format!("encoder.layers.{layer}.self_attn.{p}.{w}")]);
+                    let data = all.iter().flat_map(|stored| stored.data.clone()).collect();
+                    let mut shape = stored.shape.clone();
+                    shape[0] *= 3;
+                    out.insert(format!("transformer.resblocks.{layer}.attn.in_proj_{w}"), Stored { shape, data });
+                }
+                continue;
+            }
+            ["encoder", "layers", layer, rest @ ..] => {
+                let rest = match rest {
+                    ["self_attn", "out_proj", w] => format!("attn.out_proj.{w}"),
+                    ["layer_norm1", w] => format!("ln_1.{w}"),
+                    ["layer_norm2", w] => format!("ln_2.{w}"),
+                    ["mlp", "fc1", w] => format!("mlp.c_fc.{w}"),
+                    ["mlp", "fc2", w] => format!("mlp.c_proj.{w}"),
+                    other => panic!("{other:?}"),
+                };
+                format!("transformer.resblocks.{layer}.{rest}")
+            }
+            other => panic!("{other:?}"),
+        };
+        out.insert(renamed, stored.clone());
+    }
+    out
+}
+
+/// The UNet's tensors under LDM's names.
+fn ldm_unet_file(folder: &Folder) -> File {
+    let linear = folder.configs["unet/config.json"]["use_linear_projection"] == true;
+    let mut file = File::new();
+    for (name, stored) in &folder.networks["unet"] {
+        let mut stored = stored.clone();
+        let projects = name.contains("attentions") && (name.contains("proj_in.w") || name.contains("proj_out.w"));
+        if stored.shape.len() == 2 && (name.contains("conv_shortcut") || (projects && !linear)) {
+            stored.shape.extend([1, 1]);
+        }
+        file.insert(ldm_unet(name), stored);
+    }
+    let crossed: Vec<String> = file.keys().filter(|name| name.starts_with("output_blocks")).cloned().collect();
+    for name in crossed.iter().filter(|name| name.contains(".UP.")) {
+        let block = name.split(".UP.").next().unwrap();
+        let place = if crossed.iter().any(|other| other.starts_with(&format!("{block}.1."))) { "2" } else { "1" };
+        let stored = file.remove(name).unwrap();
+        file.insert(name.replace("UP", place), stored);
+    }
+    file
+}
+
+/// All of a checkpoint in one file, with what real ones hold beside the networks.
+fn single(kind: Kind, folder: &Folder) -> File {
+    let mut file = File::new();
+    for (name, stored) in ldm_unet_file(folder) {
+        file.insert(
+            format!("model_ema.diffusion_model{}", name.replace('.', "")),
+            Stored { shape: vec![0], data: vec![] },
+        );
+        file.insert(format!("model.diffusion_model.{name}"), stored);
+    }
+    let levels = folder.configs["vae/config.json"]["block_out_channels"].as_array().unwrap().len();
+    for (name, stored) in &folder.networks["vae"] {
+        let mut stored = stored.clone();
+        if stored.shape.len() == 2 {
+            stored.shape.extend([1, 1]);
+        }
+        file.insert(format!("first_stage_model.{}", ldm_vae(name, levels)), stored);
+    }
+    let first = match kind {
+        Kind::Sdxl => "conditioner.embedders.0.transformer.text_model.",
+        Kind::Sd2 => "cond_stage_model.model.",
+        _ => "cond_stage_model.transformer.text_model.",
+    };
+    let text = &folder.networks["text_encoder"];
+    let text = if kind == Kind::Sd2 { open_clip(text) } else { text.clone() };
+    for (name, stored) in &text {
+        file.insert(format!("{first}{name}"), stored.clone());
+        if kind == Kind::Sd2 {
+            // One layer more than is run, and a projection that is not asked for.
+            let count = folder.configs["text_encoder/config.json"]["num_hidden_layers"].as_u64().unwrap();
+            if let Some(rest) = name.strip_prefix("transformer.resblocks.0.") {
+                file.insert(format!("{first}transformer.resblocks.{count}.{rest}"), stored.clone());
+            }
+        }
+    }
+    if let Some(second) = folder.networks.get("text_encoder_2") {
+        for (name, stored) in open_clip(second) {
+            file.insert(format!("conditioner.embedders.1.model.{name}"), stored);
+        }
+    }
+    let scalar = |shape: Vec<usize>| Stored { data: vec![0.5; shape.iter().product()], shape };
+    if !folder.networks["unet"]["conv_in.bias"].data.is_empty() {
+        file.insert("alphas_cumprod".into(), scalar(vec![1000]));
+        file.insert("cond_stage_model.logit_scale".into(), scalar(vec![]));
+        file.insert(format!("{first}embeddings.position_ids"), scalar(vec![1, 77]));
+    }
+    file
+}
+
+fn open(source: &dyn Source, options: &OpenOptions) -> Result<Checkpoint, Error> {
+    block_on(Checkpoint::open(source, options))
+}
+
+fn info(source: &dyn Source, options: &OpenOptions) -> ModelInfo {
+    open(source, options).unwrap_or_else(|error| panic!("{error}")).info().clone()
+}
+
+fn refusal(source: &dyn Source) -> String {
+    match open(source, &OpenOptions::default()) {
+        Ok(checkpoint) => panic!("{:?} was opened", checkpoint.info()),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// x_0 after two steps, and its picture.
+fn draw(source: &dyn Source, options: &OpenOptions) -> (Vec<f32>, Vec<f32>) {
+    let checkpoint = open(source, options).unwrap_or_else(|error| panic!("{error}"));
+    let takes_prompt = checkpoint.info().takes_prompt;
+    let mut loaded = 0;
+    let mut on_progress = |progress: undiffuse::pipeline::LoadProgress| {
+        assert!(progress.loaded >= loaded && progress.loaded <= progress.total, "{progress:?} after {loaded}");
+        loaded = progress.loaded;
+    };
+    let pipeline = block_on(checkpoint.load(Device::Cpu, &mut on_progress)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded, pipeline.info().bytes);
+    let side = takes_prompt.then_some(16);
+    let sample = SampleOptions {
+        prompt: Text::from(if takes_prompt { "a red fox, noto style" } else { "" }),
+        negative_prompt: takes_prompt.then(|| Text::from("blurry")),
+        seed: 7,
+        steps: 2,
+        height: side,
+        width: side,
+        ..SampleOptions::default()
+    };
+    let mut sampler = block_on(pipeline.sampler(sample)).unwrap_or_else(|error| panic!("{error}"));
+    while block_on(sampler.step()).unwrap_or_else(|error| panic!("{error}")).is_some() {}
+    (block_on(sampler.latents()).unwrap(), block_on(sampler.image()).unwrap())
+}
+
+#[track_caller]
+fn assert_same(actual: (Vec<f32>, Vec<f32>), expected: &(Vec<f32>, Vec<f32>)) {
+    assert!(expected.0.iter().any(|v| *v != expected.0[0]), "a constant picture tells nothing");
+    let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert_eq!((actual.0.len(), differ(&actual.0, &expected.0)), (expected.0.len(), None), "latents");
+    assert_eq!((actual.1.len(), differ(&actual.1, &expected.1)), (expected.1.len(), None), "pictures");
+}
+
+fn draws_the_same(kind: Kind, precision: Precision) {
+    let folder = Folder::new(kind, Size::Small);
+    let expected = draw(&folder.source(precision), &OpenOptions::default());
+    let file = SingleFile(safetensors(&single(kind, &folder), &Value::Null, precision));
+    assert_same(draw(&file, &OpenOptions::default()), &expected);
+}
+
+#[test]
+fn a_single_file_of_stable_diffusion_1_draws_what_its_folder_draws() {
+    draws_the_same(Kind::Sd1, Precision::F32);
+}
+
+#[test]
+fn a_single_file_of_stable_diffusion_2_draws_what_its_folder_draws() {
+    draws_the_same(Kind::Sd2, Precision::F16);
+}
+
+#[test]
+fn a_single_file_of_sdxl_draws_what_its_folder_draws() {
+    draws_the_same(Kind::Sdxl, Precision::Bf16);
+}
+
+#[test]
+fn published_single_files_are_recognised_from_their_headers() {
+    for (kind, layout, class, side, scheduler) in [
+        (Kind::Sd1, "Stable Diffusion 1.x", "StableDiffusionPipeline", 512, "PNDMScheduler"),
+        (Kind::Sd1Inpaint, "Stable Diffusion 1.x", "StableDiffusionInpaintPipeline", 512, "DDIMScheduler"),
+        (Kind::Sd2, "Stable Diffusion 2.x", "StableDiffusionPipeline", 768, "DDIMScheduler"),
+        (Kind::Sdxl, "Stable Diffusion XL", "StableDiffusionXLPipeline", 1024, "EulerDiscreteScheduler"),
+    ] {
+        let folder = Folder::new(kind, Size::Real);
+        let file = SingleFile(safetensors(&single(kind, &folder), &Value::Null, Precision::None));
+        let info = info(&file, &OpenOptions::default());
+        assert_eq!(info.layout, format!("a single file, {layout}"));
+        assert_eq!((info.class.as_str(), info.width, info.height), (class, side, side), "{kind:?}");
+        assert_eq!((info.scheduler.as_str(), info.scale_factor), (scheduler, 8), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_a_file_or_its_reader_says_of_its_prediction_decides() {
+    let folder = Folder::new(Kind::Sd2, Size::Real);
+    let file = |metadata: Value| SingleFile(safetensors(&single(Kind::Sd2, &folder), &metadata, Precision::None));
+    let said =
+        |prediction_type: &str| OpenOptions { prediction_type: Some(prediction_type.into()), ..Default::default() };
+    let epsilon = json!({ "modelspec.prediction_type": "epsilon" });
+    let v = json!({ "modelspec.prediction_type": "v" });
+    // Models that predict ε were trained at 512 pixels.
+    assert_eq!(info(&file(epsilon.clone()), &OpenOptions::default()).width, 512);
+    assert_eq!(info(&file(v), &said("epsilon")).width, 512);
+    assert_eq!(info(&file(epsilon), &said("v_prediction")).width, 768);
+    let error = open(&file(Value::Null), &said("v")).unwrap_err().to_string();
+    assert_eq!(error, "`prediction_type` is v: expected epsilon or v_prediction");
+}
+
+#[test]
+fn clips_vocabulary_follows_from_its_merges() {
+    let clip = reference("tokenizers").join("clip_real");
+    let read = |file: &str| fs::read(clip.join(file)).unwrap();
+    let asset = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/clip/merges.txt")).unwrap();
+    assert!(asset == read("merges.txt"), "the asset is CLIP's");
+    let config = json!({ "model_max_length": 77, "pad_token": "<|endoftext|>" }).to_string();
+    let made = Tokenizer::from_merges(&asset, Some(config.as_bytes())).unwrap();
+    let (config, special) = (read("tokenizer_config.json"), read("special_tokens_map.json"));
+    let stored = Tokenizer::from_files(&read("vocab.json"), &asset, Some(&config), Some(&special)).unwrap();
+    assert_eq!(made.vocab_size(), stored.vocab_size());
+    let cases = common::read_json(&reference("tokenizers").join("cases_clip_real.json"));
+    let cases = cases.as_array().or(cases["cases"].as_array()).expect("a list of cases");
+    assert!(!cases.is_empty());
+    for text in cases.iter().map(|case| case["text"].as_str().expect("a text")) {
+        assert_eq!(made.encode_padded(text, 77).unwrap(), stored.encode_padded(text, 77).unwrap(), "{text:?}");
+    }
+    // Every token, so that no two have changed places.
+    let ids: Vec<u32> = (0..stored.vocab_size() as u32).collect();
+    for id in ids {
+        assert_eq!(made.decode(&[id]), stored.decode(&[id]), "token {id}");
+    }
+    let error = Tokenizer::from_merges(b"a b\na b\n", None).unwrap_err().to_string();
+    assert_eq!(error, "merges.txt: \"ab\" comes about in two ways");
+}
+
+#[test]
+fn other_single_files_are_refused_with_what_they_are() {
+    let tensors = |names: &[&str]| {
+        let tensor = |name: &&str| ((*name).to_owned(), Stored { shape: vec![1], data: vec![0.0] });
+        SingleFile(safetensors(&names.iter().map(tensor).collect(), &Value::Null, Precision::F32))
+    };
+    for (name, what) in [
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "a checkpoint of Stable Diffusion 3"),
+        ("double_blocks.0.img_attn.qkv.weight", "a checkpoint of the Flux family"),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "a LoRA"),
+        ("control_model.input_blocks.0.0.weight", "a ControlNet"),
+        ("conditioner.embedders.0.model.positional_embedding", "the refiner of Stable Diffusion XL"),
+        ("down_blocks.0.resnets.0.conv1.weight", "a network alone"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a checkpoint without its VAE or text encoder"),
+        ("decoder.conv_in.weight", "a VAE alone"),
+        ("speech.encoder.weight", "an unknown model of 1 tensors, such as `speech.encoder.weight`"),
+    ] {
+        let message = refusal(&tensors(&[name]));
+        assert!(message.starts_with(&format!("model.safetensors: this is {what}")), "{name}: {message}");
+        assert!(message.ends_with("a whole checkpoint of Stable Diffusion 1.x, 2.x or XL"), "{name}: {message}");
+    }
+    assert!(refusal(&tensors(&[])).contains("a file without a tensor"));
+
+    let folder = Folder::new(Kind::Sd1, Size::Real);
+    let mut file = single(Kind::Sd1, &folder);
+    let conv_in = "model.diffusion_model.input_blocks.0.0.weight";
+    for (channels, what) in [(5, "depth-to-image"), (7, "an upscaler"), (8, "InstructPix2Pix"), (6, "another kind")] {
+        file.insert(conv_in.into(), Stored { shape: vec![320, channels, 3, 3], data: vec![] });
+        let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
+        assert!(message.contains(&format!("takes {channels} channels")) && message.contains(what), "{message}");
+    }
+    file.insert(conv_in.into(), Stored { shape: vec![320, 4, 3, 3], data: vec![] });
+    file.remove("model.diffusion_model.output_blocks.11.0.out_layers.3.weight");
+    let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
+    assert_eq!(
+        message,
+        "model.safetensors: there is no tensor `up_blocks.3.resnets.2.conv2.weight`, which config.json calls for"
+    );
+    file.retain(|name, _| !name.starts_with("model.diffusion_model.output_blocks.11."));
+    let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
+    assert!(message.contains("its input and output blocks do not mirror each other"), "{message}");
+}
+
+#[test]
+fn a_pickle_is_refused_with_the_reason_and_the_way_out() {
+    for start in [&b"PK\x03\x04 archive/data.pkl"[..], b"\x80\x02\x8A\x0A\x6C\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19."] {
+        let message = refusal(&SingleFile(start.to_vec()));
+        assert!(message.contains("pickle, which can run any code when it is opened"), "{message}");
+        assert!(message.contains("StableDiffusionPipeline.from_single_file(\"FILE\").save_pretrained"), "{message}");
+    }
+    let mut source = Reference::new("sd").source;
+    remove(&mut source, "unet/diffusion_pytorch_model.safetensors");
+    remove(&mut source, "unet/diffusion_pytorch_model.fp16.safetensors");
+    source.insert("unet/diffusion_pytorch_model.bin", *b"PK\x03\x04");
+    let message = refusal(&source);
+    assert!(message.starts_with("unet/diffusion_pytorch_model.bin: this is a PyTorch pickle"), "{message}");
+    assert!(message.contains("DiffusionPipeline.from_pretrained(\"FOLDER\").save_pretrained"), "{message}");
+}
+
+/// A folder of the reference in memory, to be changed.
+struct Reference {
+    source: MemorySource,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Reference {
+    fn new(model: &str) -> Self {
+        let root = reference("pipelines").join("models").join(model);
+        let mut source = MemorySource::new();
+        let mut files = BTreeMap::new();
+        for folder in [vec![root.clone()], folders(&root)].concat() {
+            for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+                let name = entry.file_name().into_string().unwrap();
+                let path = if folder == root { name } else { format!("{}/{name}", name_of(&folder)) };
+                let bytes = fs::read(entry.path()).unwrap();
+                source.insert(path.clone(), bytes.clone());
+                files.insert(path, bytes);
+            }
+        }
+        Self { source, files }
+    }
+
+    /// The same files, each under the path that `to` gives it; `None` leaves it out.
+    fn moved(&self, to: impl Fn(&str) -> Option<String>) -> MemorySource {
+        let mut source = MemorySource::new();
+        for (path, bytes) in &self.files {
+            if let Some(path) = to(path) {
+                source.insert(path, bytes.clone());
+            }
+        }
+        source
+    }
+}
+
+fn remove(source: &mut MemorySource, path: &str) {
+    source.remove(path);
+}
+
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+/// The UNet of `files` in two shards with their index: paths and bytes.
+fn shards(files: &BTreeMap<String, Vec<u8>>, variant: &str) -> (Value, [(String, Vec<u8>); 2]) {
+    let whole = ::safetensors::SafeTensors::deserialize(&files[WEIGHTS]).unwrap();
+    let mut index = json!({ "metadata": { "total_size": 0 }, "weight_map": {} });
+    let shard = |number: usize| format!("diffusion_pytorch_model{variant}-0000{number}-of-00002.safetensors");
+    let mut parts = [Vec::new(), Vec::new()];
+    for (number, (name, view)) in whole.tensors().into_iter().enumerate() {
+        index["weight_map"][&name] = json!(shard(number % 2 + 1));
+        parts[number % 2].push((name, view));
+    }
+    let mut number = 0;
+    let files = parts.map(|part| {
+        number += 1;
+        (format!("unet/{}", shard(number)), ::safetensors::serialize(part, None).unwrap())
+    });
+    (index, files)
+}
+
+#[test]
+fn variants_and_shards_draw_what_the_whole_file_draws() {
+    let reference = Reference::new("sd");
+    let plain = draw(&reference.source, &OpenOptions::default());
+    let variant = OpenOptions { variant: Some("fp16".into()), ..OpenOptions::default() };
+    let half = draw(&reference.source, &variant);
+    assert_ne!(plain.0, half.0, "f16 weights are others");
+
+    // Only the variant is there.
+    let only = reference.moved(|path| {
+        let has_variant = reference.files.contains_key(&path.replace(".safetensors", ".fp16.safetensors"));
+        (path.contains("fp16") || !has_variant).then(|| path.to_owned())
+    });
+    assert_same(draw(&only, &OpenOptions::default()), &half);
+
+    // A component without the variant has plain files.
+    let some =
+        reference.moved(|path| (path != "vae/diffusion_pytorch_model.fp16.safetensors").then(|| path.to_owned()));
+    assert_eq!(info(&some, &variant).class, "StableDiffusionPipeline");
+    let none = reference.moved(|path| (!path.contains("unet/diffusion_pytorch_model.fp16")).then(|| path.to_owned()));
+    let message = open(&none, &variant).unwrap_err().to_string();
+    assert!(message.starts_with("unet/diffusion_pytorch_model.fp16.safetensors: there is no such file"), "{message}");
+
+    for (variant, index_name, options) in [
+        ("", "diffusion_pytorch_model.safetensors.index.json", OpenOptions::default()),
+        (".fp16", "diffusion_pytorch_model.safetensors.index.fp16.json", variant.clone()),
+        (".fp16", "diffusion_pytorch_model.fp16.safetensors.index.json", variant.clone()),
+    ] {
+        let mut source = reference
+            .moved(|path| (!path.starts_with("unet/diffusion") && !path.contains("fp16")).then(|| path.to_owned()));
+        let (index, files) = shards(&reference.files, variant);
+        source.insert(format!("unet/{index_name}"), index.to_string());
+        files.into_iter().for_each(|(path, bytes)| source.insert(path, bytes));
+        assert_same(draw(&source, &options), &plain);
+    }
+}
+
+#[test]
+fn an_index_and_shards_that_do_not_fit_are_refused_by_name() {
+    let reference = Reference::new("sd");
+    let (index, files) = shards(&reference.files, "");
+    let build = |index: &Value, files: &[(String, Vec<u8>)]| {
+        let mut source = reference.moved(|path| (!path.starts_with("unet/diffusion")).then(|| path.to_owned()));
+        source.insert("unet/diffusion_pytorch_model.safetensors.index.json", index.to_string());
+        files.iter().for_each(|(path, bytes)| source.insert(path, bytes.clone()));
+        refusal(&source)
+    };
+    let tensor = index["weight_map"].as_object().unwrap().keys().next().unwrap().clone();
+    let with = |shard: &str| {
+        let mut index = index.clone();
+        index["weight_map"][&tensor] = json!(shard);
+        index
+    };
+    let name = "unet/diffusion_pytorch_model.safetensors.index.json: ";
+    for outside in ["../../secret.safetensors", "/etc/passwd", "other/model.safetensors"] {
+        let message = build(&with(outside), &files);
+        assert_eq!(message, format!("{name}it names {outside:?}; a shard lies beside its index"));
+    }
+    assert!(build(&with(".."), &files).contains("is not a path inside a checkpoint"));
+    let message = build(&index, &files[..1]);
+    assert!(message.starts_with(&format!("{}: there is no such file", files[1].0)), "{message}");
+    let first = index["weight_map"][&tensor].as_str().unwrap();
+    let other = files.iter().map(|(path, _)| path.trim_start_matches("unet/")).find(|path| *path != first).unwrap();
+    let message = build(&with(other), &files);
+    let expected = format!("{name}tensor `{tensor}` is said to be in {other}, and is not; download both again");
+    assert_eq!(message, expected);
+    let twice = [files[0].clone(), (files[1].0.clone(), reference.files[WEIGHTS].clone())];
+    let message = build(&index, &twice);
+    assert!(message.contains("is the same weight of the network"), "{message}");
+    let message = build(&json!({ "weight_map": {} }), &files);
+    assert_eq!(message, format!("{name}it names 0 shards, expected 1 to 256"));
+    let many: BTreeMap<String, String> = (0..300).map(|i| (format!("t{i}"), format!("s{i}.safetensors"))).collect();
+    assert_eq!(build(&json!({ "weight_map": many }), &files), format!("{name}it names 300 shards, expected 1 to 256"));
+    assert!(build(&json!([]), &files).starts_with(name));
+}
+
+#[test]
+fn files_side_by_side_are_a_model_of_one_network() {
+    let reference = Reference::new("ddpm_uncond");
+    let expected = draw(&reference.source, &OpenOptions::default());
+    let at_root = |path: &str| Some(path.rsplit('/').next().unwrap_or(path).to_owned());
+    assert_same(draw(&reference.moved(at_root), &OpenOptions::default()), &expected);
+    let bare = reference.moved(|path| at_root(path).filter(|file| file != "model_index.json"));
+    assert_eq!(info(&bare, &OpenOptions::default()).class, "DDPMPipeline");
+
+    let no_scheduler = reference.moved(|path| at_root(path).filter(|_| path.starts_with("unet/")));
+    let message = refusal(&no_scheduler);
+    assert!(message.starts_with("scheduler_config.json: there is no such file"), "{message}");
+    // Any other network by itself is no checkpoint.
+    let vae = Reference::new("sd").moved(|path| path.strip_prefix("vae/").map(str::to_owned));
+    assert!(refusal(&vae).starts_with("model_index.json: there is no such file"));
+}
+
+#[test]
+fn a_unet_of_its_own_takes_the_place_of_the_checkpoints() {
+    let folder = Folder::new(Kind::Sd1, Size::Small);
+    let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
+    let mut source = folder.source(Precision::F16);
+    remove(&mut source, WEIGHTS);
+    let bare = ldm_unet_file(&folder);
+    let prefixed =
+        bare.iter().map(|(name, stored)| (format!("model.diffusion_model.{name}"), stored.clone())).collect();
+    source.insert("ldm.safetensors", safetensors(&bare, &Value::Null, Precision::F16));
+    source.insert("unet/whole.safetensors", safetensors(&prefixed, &Value::Null, Precision::F16));
+    let tensors = bare.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect();
+    let metadata = vec![("general.architecture".to_owned(), gguf::Entry::from("sd1"))];
+    let mut writer = gguf::Writer::new(std::io::Cursor::new(Vec::new()), metadata, tensors).unwrap();
+    for stored in bare.values() {
+        writer.tensor(Dtype::F16, &Precision::F16.bytes(&stored.data)).unwrap();
+    }
+    source.insert("sd1.gguf", writer.finish().unwrap().0.into_inner());
+    for file in ["ldm.safetensors", "unet/whole.safetensors", "sd1.gguf"] {
+        let options = OpenOptions { unet: Some(file.into()), ..OpenOptions::default() };
+        assert_same(draw(&source, &options), &expected);
+    }
+    let options = OpenOptions { unet: Some("../sd1.gguf".into()), ..OpenOptions::default() };
+    let message = open(&source, &options).unwrap_err().to_string();
+    assert!(message.contains("is not a path inside a checkpoint"), "{message}");
+}
+
+#[test]
+fn a_path_to_a_file_is_a_source_of_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("v1-5.safetensors");
+    let folder = Folder::new(Kind::Sd1, Size::Small);
+    fs::write(&path, safetensors(&single(Kind::Sd1, &folder), &Value::Null, Precision::F16)).unwrap();
+    let source = DirectorySource::new(&path);
+    assert_eq!(source.single_file(), Some("v1-5.safetensors"));
+    assert_eq!(info(&source, &OpenOptions::default()).layout, "a single file, Stable Diffusion 1.x");
+    assert_eq!(DirectorySource::new(directory.path()).single_file(), None);
+    let given = MemorySource::new();
+    let options = OpenOptions { vocabulary: Some(&given), ..OpenOptions::default() };
+    let message = open(&source, &options).unwrap_err().to_string();
+    assert!(message.starts_with("merges.txt: there is no such file in memory"), "{message}");
+}
