@@ -399,7 +399,7 @@ describe("the page", () => {
     await open(page, site);
     await drop(page, "old.ckpt", Buffer.from("PK\x03\x04"), "");
     await reach(page, "error");
-    assert.match(await page.getByRole("alert").innerText(), /old\.ckpt.*pickle.*safetensors/is);
+    assert.match(await page.getByRole("alert").innerText(), /old\.ckpt.*pickle.*convert it/s);
   });
 
   test("the dice chooses another seed", async ({ page, site }) => {
