@@ -10,7 +10,7 @@ use common::{Tensor, max_abs, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
 use undiffuse::diffusion::{HISTORY, SchedulerConfig, StepOptions, Table};
-use undiffuse::noise::TorchCpu;
+use undiffuse::noise::{Stream, TorchCpu, TorchCuda};
 use undiffuse::pipeline::{
     Checkpoint, Component, LongPrompts, NamedTensor, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler,
 };
@@ -329,4 +329,12 @@ fn a_latent_consistency_model_spreads_its_steps_over_what_a_picture_leaves() {
     }
     // Each sixth of the 25 lowest of the 50 timesteps 999, 979, … 19 that the model was distilled on.
     assert_eq!(timesteps, [499.0, 379.0, 259.0, 139.0]);
+}
+
+#[test]
+fn the_cuda_stream_gives_other_noise_from_the_same_seed() {
+    let pipeline = load(&models().join("ddpm_uncond"));
+    let options = SampleOptions { seed: 5, generator: Stream::TorchCuda, steps: 2, ..SampleOptions::default() };
+    let sampler = block_on(pipeline.sampler(options)).expect("a run");
+    assert_eq!(sampler.initial_latents(), TorchCuda::new(5).randn(3 * 16 * 16));
 }
