@@ -8,7 +8,6 @@ use indicatif::DecimalBytes;
 use serde_json::Value;
 use undiffuse::diffusion::Solver;
 use undiffuse::noise::Stream;
-use undiffuse::noise::Stream;
 use undiffuse::pipeline::{
     Checkpoint, LongPrompts, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text,
 };
@@ -61,10 +60,6 @@ pub struct Args {
     seeds: Vec<u64>,
 
     /// Which of torch's random streams the seeds are for
-    #[arg(long, value_enum, default_value_t = Generator::Cpu)]
-    generator: Generator,
-
-    /// Whose random stream the seed begins
     #[arg(long, value_enum, default_value_t = Generator::Cpu)]
     generator: Generator,
 
@@ -209,15 +204,6 @@ enum Generator {
     Cuda,
 }
 
-/// Whose random stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Generator {
-    /// torch's on the CPU
-    Cpu,
-    /// torch's on an NVIDIA GPU
-    Cuda,
-}
-
 /// What becomes of a prompt that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Long {
@@ -327,10 +313,6 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
             Generator::Cpu => Stream::TorchCpu,
             Generator::Cuda => Stream::TorchCuda,
         },
-        generator: match args.generator {
-            Generator::Cpu => Stream::TorchCpu,
-            Generator::Cuda => Stream::TorchCuda,
-        },
         steps: args.steps,
         timesteps: args.timesteps.clone(),
         sigmas: args.sigmas.clone(),
@@ -387,7 +369,6 @@ fn made(args: &Args, index: usize) -> Made {
             "picture",
             together.then(|| format!("{} of {}", index + 1, args.prompt.len().max(1) * args.num_images_per_prompt)),
         )
-        .with("generator", (args.generator == Generator::Cuda).then_some("cuda"))
         .with("steps", args.steps)
         .with("timesteps", args.timesteps.clone())
         .with("sigmas", args.sigmas.clone())

@@ -19,7 +19,6 @@ use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu;
 use crate::noise::Stream;
-use crate::noise::Stream;
 use crate::pipeline::{
     self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
     StepOutput, Takes, Text,
@@ -296,7 +295,6 @@ struct Options {
     prompt2: Option<Texts>,
     negative_prompt: Option<Texts>,
     negative_prompt2: Option<Texts>,
-    generator: Option<String>,
     num_images_per_prompt: Option<usize>,
     steps: Option<usize>,
     timesteps: Option<Vec<f64>>,
@@ -352,10 +350,6 @@ impl Options {
             prompt_2: self.prompt2.map(Text::from),
             negative_prompt: self.negative_prompt.map(Text::from),
             negative_prompt_2: self.negative_prompt2.map(Text::from),
-            generator: match self.generator.as_deref() {
-                Some("cuda") => Stream::TorchCuda,
-                _ => Stream::TorchCpu,
-            },
             num_images_per_prompt: self.num_images_per_prompt.unwrap_or(usual.num_images_per_prompt),
             generator: match self.generator.as_deref() {
                 Some("cuda") => Stream::TorchCuda,
