@@ -14,8 +14,7 @@ use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::diffusion::SchedulerConfig;
 use undiffuse::pipeline::{
-    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text,
-    scheduler_of,
+    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text, scheduler_of,
 };
 use undiffuse::weights::DirectorySource;
 
