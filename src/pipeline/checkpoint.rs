@@ -247,6 +247,11 @@ impl Checkpoint {
         Ok(Self { model, unet: unet_file, vae: vae_file, texts: text_files })
     }
 
+    /// The paths of the weight files that [`Checkpoint::load`] will read.
+    pub fn files(&self) -> Vec<&str> {
+        self.texts.iter().chain([&self.unet]).chain(&self.vae).flat_map(WeightFile::paths).collect()
+    }
+
     /// What it is.
     pub fn info(&self) -> &ModelInfo {
         &self.model.info
