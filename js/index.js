@@ -110,11 +110,12 @@ export class Pipeline {
     /** @type {Map<unknown, number>} */
     const inUse = new Map();
     const weighted = loras.map(({ source, weight = 1 }) => {
-      const key = source instanceof URL ? source.href : source;
+      const description = describeFile(source, "loras");
+      const key = description.kind === "url" ? description.base + description.file : source;
       const known = this.#loras.get(key) ?? inUse.get(key);
       const id = known ?? ++this.#lastLora;
       inUse.set(key, id);
-      return { id, source: known === undefined ? describeFile(source, "loras") : undefined, weight };
+      return { id, source: known === undefined ? description : undefined, weight };
     });
     await this.#connection.request({ type: "loras", loras: weighted }, { signal });
     this.#loras = inUse;

@@ -443,10 +443,10 @@ fn inspect_says_why_a_checkpoint_cannot_be_run() {
     let folder = copy_of_emoji64();
     let index = folder.path().join("model_index.json");
     let text = fs::read_to_string(&index).unwrap();
-    fs::write(&index, text.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline")).unwrap();
+    fs::write(&index, text.replace("StableDiffusionPipeline", "FluxPipeline")).unwrap();
     truncate(&folder.path().join("vae/diffusion_pytorch_model.safetensors"));
     let report = succeed(&[&"inspect", &folder.path()]);
-    for word in ["no: model_index.json: `_class_name` is \"StableDiffusionXLPipeline\"", "the file ends after"] {
+    for word in ["no: model_index.json: `_class_name` is \"FluxPipeline\"", "the file ends after"] {
         assert!(report.contains(word), "no {word:?}\n{report}");
     }
     fs::write(&index, &text).unwrap();

@@ -125,73 +125,7 @@ enum Kind {
 
 impl Folder {
     fn new(kind: Kind, size: Size) -> Self {
-        let small = size == Size::Small;
-        let (cross, plain) = ("CrossAttnDownBlock2D", "DownBlock2D");
-        let (cross_up, plain_up) = ("CrossAttnUpBlock2D", "UpBlock2D");
-        let four = |channels: [usize; 4]| if small { vec![64, 64, 128] } else { channels.to_vec() };
-        let mut unet = json!({
-            "_class_name": "UNet2DConditionModel",
-            "in_channels": if kind == Kind::Sd1Inpaint { 9 } else { 4 },
-            "out_channels": 4,
-            "layers_per_block": 2,
-        });
-        let own = match kind {
-            Kind::Sd1 | Kind::Sd1Inpaint | Kind::Sd2 => {
-                let channels = four([320, 640, 1280, 1280]);
-                let v = kind == Kind::Sd2;
-                let levels = channels.len();
-                let heads: Vec<usize> = channels.iter().map(|c| if v { c / 64 } else { 8 }).collect();
-                json!({
-                    "sample_size": if v { 96 } else { 64 },
-                    "block_out_channels": channels,
-                    "down_block_types": [vec![cross; levels - 1], vec![plain]].concat(),
-                    "up_block_types": [vec![plain_up], vec![cross_up; levels - 1]].concat(),
-                    "attention_head_dim": heads,
-                    "cross_attention_dim": match (small, v) { (true, _) => 64, (_, true) => 1024, _ => 768 },
-                    "use_linear_projection": v,
-                })
-            }
-            Kind::Sdxl => json!({
-                "sample_size": 128,
-                "block_out_channels": if small { [64, 64, 128] } else { [320, 640, 1280] },
-                "down_block_types": [plain, cross, cross],
-                "up_block_types": [cross_up, cross_up, plain_up],
-                "attention_head_dim": if small { [1, 1, 2] } else { [5, 10, 20] },
-                "transformer_layers_per_block": if small { [1, 1, 2] } else { [1, 2, 10] },
-                "cross_attention_dim": if small { 64 + 128 } else { 2048 },
-                "use_linear_projection": true,
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": if small { 32 } else { 256 },
-                "projection_class_embeddings_input_dim": if small { 96 + 6 * 32 } else { 2816 },
-            }),
-        };
-        unet.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
-        let channels = if small { vec![32, 64] } else { vec![128, 256, 512, 512] };
-        let levels = channels.len();
-        let vae = json!({
-            "_class_name": "AutoencoderKL",
-            "block_out_channels": channels,
-            "layers_per_block": 2,
-            "down_block_types": vec!["DownEncoderBlock2D"; levels],
-            "up_block_types": vec!["UpDecoderBlock2D"; levels],
-            "scaling_factor": if kind == Kind::Sdxl { 0.13025 } else { 0.18215 },
-        });
-        let text = |class: &str, small_width, width: usize, layers: usize, act: &str, projection: usize| {
-            let width = if small { small_width } else { width };
-            json!({
-                "architectures": [class],
-                "vocab_size": 49408,
-                "hidden_size": width,
-                "intermediate_size": 4 * width,
-                "num_hidden_layers": if small { 2 } else { layers },
-                "num_attention_heads": width / 64,
-                "max_position_embeddings": 77,
-                "hidden_act": act,
-                "projection_dim": projection,
-                "eos_token_id": 2,
-            })
-        };
-        let clip_l = || text("CLIPTextModel", 64, 768, 12, "quick_gelu", 768);
+        let (unet, vae, first, second) = if size == Size::Small { small(kind) } else { published(kind) };
         let mut configs = BTreeMap::from([("unet/config.json", unet), ("vae/config.json", vae)]);
         let tokenizer = |pad: &str| json!({ "model_max_length": 77, "pad_token": pad });
         let scheduler = |class: &str, own: Value| {
@@ -214,25 +148,23 @@ impl Folder {
             "tokenizer/tokenizer_config.json",
             tokenizer(if kind == Kind::Sd2 { "!" } else { "<|endoftext|>" }),
         );
-        let (class, encoder, scheduler) = match kind {
+        let (class, scheduler) = match kind {
             Kind::Sd1 => {
-                let pndm = scheduler("PNDMScheduler", json!({ "skip_prk_steps": true, "set_alpha_to_one": false }));
-                ("StableDiffusionPipeline", clip_l(), pndm)
+                let own = json!({ "skip_prk_steps": true, "set_alpha_to_one": false });
+                ("StableDiffusionPipeline", scheduler("PNDMScheduler", own))
             }
-            Kind::Sd1Inpaint => ("StableDiffusionInpaintPipeline", clip_l(), ddim("epsilon")),
-            Kind::Sd2 => {
-                ("StableDiffusionPipeline", text("CLIPTextModel", 64, 1024, 23, "gelu", 512), ddim("v_prediction"))
-            }
+            Kind::Sd1Inpaint => ("StableDiffusionInpaintPipeline", ddim("epsilon")),
+            Kind::Sd2 => ("StableDiffusionPipeline", ddim("v_prediction")),
             Kind::Sdxl => {
-                let projection = if small { 96 } else { 1280 };
-                let second = text("CLIPTextModelWithProjection", 128, 1280, 32, "gelu", projection);
-                configs.insert("text_encoder_2/config.json", second);
-                configs.insert("tokenizer_2/tokenizer_config.json", tokenizer("!"));
                 let euler = scheduler("EulerDiscreteScheduler", json!({ "timestep_spacing": "leading" }));
-                ("StableDiffusionXLPipeline", clip_l(), euler)
+                ("StableDiffusionXLPipeline", euler)
             }
         };
-        configs.insert("text_encoder/config.json", encoder);
+        if let Some(second) = second {
+            configs.insert("text_encoder_2/config.json", second);
+            configs.insert("tokenizer_2/tokenizer_config.json", tokenizer("!"));
+        }
+        configs.insert("text_encoder/config.json", first);
         configs.insert("scheduler/scheduler_config.json", scheduler);
         let mut index = json!({
             "_class_name": class,
@@ -273,6 +205,87 @@ impl Folder {
         }
         source
     }
+}
+
+/// Configs of UNet, VAE and text encoders.
+type Configs = (Value, Value, Value, Option<Value>);
+
+/// Those of the published models.
+fn published(kind: Kind) -> Configs {
+    let read = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/published");
+        common::read_json(&folder.join(format!("{name}.json")))
+    };
+    let first = || read("stable-diffusion-v1-5.text_encoder");
+    let vae = || read("stable-diffusion-v1-5-resaved.vae");
+    match kind {
+        Kind::Sd1 => (read("stable-diffusion-v1-5.unet"), vae(), first(), None),
+        Kind::Sd1Inpaint => (read("stable-diffusion-inpainting.unet"), vae(), first(), None),
+        Kind::Sd2 => (read("stable-diffusion-2-1.unet"), vae(), read("stable-diffusion-2-1.text_encoder"), None),
+        Kind::Sdxl => {
+            let second = read("stable-diffusion-xl-base-1.0.text_encoder_2");
+            (read("stable-diffusion-xl-base-1.0.unet"), read("sdxl-vae.vae"), first(), Some(second))
+        }
+    }
+}
+
+/// Those of small models of the same structure: as many channels as their groups and heads need.
+fn small(kind: Kind) -> Configs {
+    let (cross, plain) = ("CrossAttnDownBlock2D", "DownBlock2D");
+    let (cross_up, plain_up) = ("CrossAttnUpBlock2D", "UpBlock2D");
+    let mut unet = json!({
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": if kind == Kind::Sd1Inpaint { 9 } else { 4 },
+        "out_channels": 4,
+        "layers_per_block": 2,
+        "block_out_channels": [64, 64, 128],
+    });
+    let own = match kind {
+        Kind::Sdxl => json!({
+            "down_block_types": [plain, cross, cross],
+            "up_block_types": [cross_up, cross_up, plain_up],
+            "attention_head_dim": [1, 1, 2],
+            "transformer_layers_per_block": [1, 1, 2],
+            "cross_attention_dim": 64 + 128,
+            "use_linear_projection": true,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 32,
+            "projection_class_embeddings_input_dim": 96 + 6 * 32,
+        }),
+        _ => json!({
+            "down_block_types": [cross, cross, plain],
+            "up_block_types": [plain_up, cross_up, cross_up],
+            "attention_head_dim": if kind == Kind::Sd2 { [1, 1, 2] } else { [8, 8, 8] },
+            "cross_attention_dim": 64,
+            "use_linear_projection": kind == Kind::Sd2,
+        }),
+    };
+    unet.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+    let vae = json!({
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [32, 64],
+        "layers_per_block": 2,
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+        "scaling_factor": if kind == Kind::Sdxl { 0.13025 } else { 0.18215 },
+    });
+    let text = |class: &str, width: usize, act: &str, projection: usize| {
+        json!({
+            "architectures": [class],
+            "vocab_size": 49408,
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": width / 64,
+            "max_position_embeddings": 77,
+            "hidden_act": act,
+            "projection_dim": projection,
+            "eos_token_id": 2,
+        })
+    };
+    let first = text("CLIPTextModel", 64, if kind == Kind::Sd2 { "gelu" } else { "quick_gelu" }, 64);
+    let second = (kind == Kind::Sdxl).then(|| text("CLIPTextModelWithProjection", 128, "gelu", 96));
+    (unet, vae, first, second)
 }
 
 fn weights_path(network: &str) -> String {
@@ -656,7 +669,7 @@ fn clips_vocabulary_follows_from_its_merges() {
     let stored = Tokenizer::from_files(&read("vocab.json"), &asset, Some(&config), Some(&special)).unwrap();
     assert_eq!(made.vocab_size(), stored.vocab_size());
     let cases = common::read_json(&reference("tokenizers").join("cases_clip_real.json"));
-    let cases = cases.as_array().or(cases["cases"].as_array()).expect("a list of cases");
+    let cases = cases["cases"].as_array().expect("a list of cases");
     assert!(!cases.is_empty());
     for text in cases.iter().map(|case| case["text"].as_str().expect("a text")) {
         assert_eq!(made.encode_padded(text, 77).unwrap(), stored.encode_padded(text, 77).unwrap(), "{text:?}");
@@ -720,9 +733,7 @@ fn a_pickle_is_refused_with_the_reason_and_the_way_out() {
         assert!(message.contains("pickle, which can run any code when it is opened"), "{message}");
         assert!(message.contains("StableDiffusionPipeline.from_single_file(\"FILE\").save_pretrained"), "{message}");
     }
-    let mut source = Reference::new("sd").source;
-    remove(&mut source, "unet/diffusion_pytorch_model.safetensors");
-    remove(&mut source, "unet/diffusion_pytorch_model.fp16.safetensors");
+    let mut source = Reference::new("sd").moved(|path| (!path.starts_with("unet/diffusion")).then(|| path.to_owned()));
     source.insert("unet/diffusion_pytorch_model.bin", *b"PK\x03\x04");
     let message = refusal(&source);
     assert!(message.starts_with("unet/diffusion_pytorch_model.bin: this is a PyTorch pickle"), "{message}");
@@ -764,10 +775,6 @@ impl Reference {
     }
 }
 
-fn remove(source: &mut MemorySource, path: &str) {
-    source.remove(path);
-}
-
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// The UNet of `files` in two shards with their index: paths and bytes.
@@ -798,8 +805,9 @@ fn variants_and_shards_draw_what_the_whole_file_draws() {
 
     // Only the variant is there.
     let only = reference.moved(|path| {
-        let has_variant = reference.files.contains_key(&path.replace(".safetensors", ".fp16.safetensors"));
-        (path.contains("fp16") || !has_variant).then(|| path.to_owned())
+        let stem = path.strip_suffix(".safetensors").filter(|stem| !stem.ends_with(".fp16"));
+        let replaced = stem.is_some_and(|stem| reference.files.contains_key(&format!("{stem}.fp16.safetensors")));
+        (!replaced).then(|| path.to_owned())
     });
     assert_same(draw(&only, &OpenOptions::default()), &half);
 
@@ -884,16 +892,16 @@ fn files_side_by_side_are_a_model_of_one_network() {
 #[test]
 fn a_unet_of_its_own_takes_the_place_of_the_checkpoints() {
     let folder = Folder::new(Kind::Sd1, Size::Small);
-    let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
     let mut source = folder.source(Precision::F16);
-    remove(&mut source, WEIGHTS);
+    let expected = draw(&source, &OpenOptions::default());
+    source.insert(WEIGHTS, *b"never looked at");
     let bare = ldm_unet_file(&folder);
     let prefixed =
         bare.iter().map(|(name, stored)| (format!("model.diffusion_model.{name}"), stored.clone())).collect();
     source.insert("ldm.safetensors", safetensors(&bare, &Value::Null, Precision::F16));
     source.insert("unet/whole.safetensors", safetensors(&prefixed, &Value::Null, Precision::F16));
     let tensors = bare.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect();
-    let metadata = vec![("general.architecture".to_owned(), gguf::Entry::from("sd1"))];
+    let metadata = vec![("general.architecture".to_owned(), gguf::Entry::Text("sd1".into()))];
     let mut writer = gguf::Writer::new(std::io::Cursor::new(Vec::new()), metadata, tensors).unwrap();
     for stored in bare.values() {
         writer.tensor(Dtype::F16, &Precision::F16.bytes(&stored.data)).unwrap();
@@ -922,4 +930,39 @@ fn a_path_to_a_file_is_a_source_of_one_file() {
     let options = OpenOptions { vocabulary: Some(&given), ..OpenOptions::default() };
     let message = open(&source, &options).unwrap_err().to_string();
     assert!(message.starts_with("merges.txt: there is no such file in memory"), "{message}");
+}
+
+fn inspect(arguments: &[&std::ffi::OsStr]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_undiffuse"));
+    let output = command.arg("inspect").args(arguments).output().expect("the command starts");
+    String::from_utf8(output.stdout).expect("stdout is text")
+}
+
+#[test]
+fn inspect_shows_the_layout_and_which_files_are_read() {
+    let sd = reference("pipelines").join("models/sd");
+    let report = inspect(&[sd.as_ref()]);
+    assert!(report.contains("layout") && report.contains("a folder as diffusers writes it"), "{report}");
+    let line = |report: &str, start: &str| {
+        let found = report.lines().map(str::trim).find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start} in {report}")).to_owned()
+    };
+    let (plain, half) = ("diffusion_pytorch_model.safetensors:", "diffusion_pytorch_model.fp16.safetensors:");
+    assert!(
+        !line(&report, plain).ends_with(", not read") && line(&report, half).ends_with("F16, not read"),
+        "{report}"
+    );
+    let report = inspect(&[sd.as_ref(), "--variant".as_ref(), "fp16".as_ref()]);
+    assert!(line(&report, plain).ends_with(", not read") && line(&report, half).ends_with("F16"), "{report}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("xl.safetensors");
+    let folder = Folder::new(Kind::Sdxl, Size::Small);
+    fs::write(&path, safetensors(&single(Kind::Sdxl, &folder), &Value::Null, Precision::F16)).unwrap();
+    let report = inspect(&[path.as_ref()]);
+    assert!(line(&report, "pipeline").ends_with("StableDiffusionXLPipeline"), "{report}");
+    assert!(line(&report, "layout").ends_with("a single file, Stable Diffusion XL"), "{report}");
+    assert!(line(&report, "supported").ends_with("yes"), "{report}");
+    fs::write(&path, b"PK\x03\x04").unwrap();
+    assert!(line(&inspect(&[path.as_ref()]), "supported").contains("pickle, which can run any code"));
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::diffusion::SchedulerConfig;
 use undiffuse::pipeline::{
-    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text,
+    Checkpoint, Error, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Scheduler, Text, scheduler_of,
 };
 use undiffuse::weights::DirectorySource;
 
@@ -57,6 +57,14 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
     if scheduler.solver().is_none() {
         return Err(format!("{} is not implemented", scheduler.class_name()));
     }
+    // One that its pipeline has changed is to be changed here as well.
+    let scheduler = match run.get("scheduler_config_on_disk") {
+        Some(stored) => {
+            let stored = SchedulerConfig::from_json(&stored.to_string()).expect("a scheduler");
+            scheduler_of(run["pipeline_class"].as_str().expect("a class"), stored).map_err(|e| e.to_string())?
+        }
+        None => scheduler,
+    };
     // The defaults of diffusers' calls, where they are not this library's.
     let class = run["pipeline_class"].as_str().expect("a class");
     let (steps, guidance_scale) = match class {

@@ -66,6 +66,10 @@ fn a_checkpoint_is_copied_with_its_linear_layers_in_blocks() {
     assert_eq!(names(&out.join("unet")), ["config.json", "diffusion_pytorch_model.gguf"]);
     assert_eq!(names(&out.join("tokenizer")), names(&emoji64().join("tokenizer")));
 
+    let inspected = succeed(&[&"inspect", &out]);
+    for words in ["2,250,752 Q8_0", "supported     yes"] {
+        assert!(inspected.contains(words), "no {words:?} in\n{inspected}");
+    }
     for file in ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"] {
         let before = tensors(&emoji64().join(format!("{file}.safetensors")));
         let after = tensors(&out.join(format!("{file}.gguf")));

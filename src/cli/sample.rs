@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use indicatif::DecimalBytes;
 use serde_json::Value;
 use undiffuse::diffusion::Solver;
+use undiffuse::noise::Stream;
 use undiffuse::pipeline::{
     Checkpoint, LongPrompts, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text,
 };
@@ -57,6 +58,10 @@ pub struct Args {
     /// A seed for each picture, in place of one for all: each is then the picture that it would be alone
     #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', value_parser = seed, conflicts_with = "seed")]
     seeds: Vec<u64>,
+
+    /// Which of torch's random streams the seeds are for
+    #[arg(long, value_enum, default_value_t = Generator::Cpu)]
+    generator: Generator,
 
     /// How many pictures to draw of each prompt, all at once
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
@@ -190,6 +195,15 @@ pub struct Args {
     trace: Option<PathBuf>,
 }
 
+/// One of torch's random streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Generator {
+    /// `torch.Generator("cpu")`
+    Cpu,
+    /// `torch.Generator("cuda")`
+    Cuda,
+}
+
 /// What becomes of a prompt that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Long {
@@ -295,6 +309,10 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
         num_images_per_prompt: args.num_images_per_prompt,
         seed: args.seed,
         seeds: args.seeds.clone(),
+        generator: match args.generator {
+            Generator::Cpu => Stream::TorchCpu,
+            Generator::Cuda => Stream::TorchCuda,
+        },
         steps: args.steps,
         timesteps: args.timesteps.clone(),
         sigmas: args.sigmas.clone(),
@@ -346,6 +364,7 @@ fn made(args: &Args, index: usize) -> Made {
         .with("negativePrompt", text(&args.negative_prompt))
         .with("negativePrompt2", text(&args.negative_prompt_2))
         .with("seed", args.seeds.get(index).unwrap_or(&args.seed).to_string())
+        .with("generator", (args.generator == Generator::Cuda).then_some("cuda"))
         .with(
             "picture",
             together.then(|| format!("{} of {}", index + 1, args.prompt.len().max(1) * args.num_images_per_prompt)),

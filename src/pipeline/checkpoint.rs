@@ -40,6 +40,8 @@ pub enum Takes {
 /// What a checkpoint is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
+    /// What its files are: a folder as diffusers writes it, or a single file and what that was recognised as.
+    pub layout: String,
     /// `_class_name` of the pipeline, such as `StableDiffusionPipeline`.
     pub class: String,
     /// Whether there is a text encoder: whether a prompt says anything.
@@ -222,6 +224,7 @@ impl Checkpoint {
             _ => (Takes::Optional, Takes::Optional),
         };
         let info = ModelInfo {
+            layout: layout.kind(),
             class,
             takes_prompt: !texts.is_empty(),
             takes_second_prompt: texts.len() > 1,
@@ -242,6 +245,11 @@ impl Checkpoint {
         };
         let model = Model { family, unet, vae, texts, scheduler, force_zeros_for_empty_prompt, low_res, info };
         Ok(Self { model, unet: unet_file, vae: vae_file, texts: text_files })
+    }
+
+    /// The paths of the weight files that [`Checkpoint::load`] will read.
+    pub fn files(&self) -> Vec<&str> {
+        self.texts.iter().chain([&self.unet]).chain(&self.vae).flat_map(WeightFile::paths).collect()
     }
 
     /// What it is.

@@ -2,6 +2,7 @@
 
 use super::{Preview, Rgba};
 use crate::diffusion::{SchedulerConfig, Solver};
+use crate::noise::Stream;
 
 /// Which solver walks from x_T to x_0.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -77,6 +78,8 @@ pub struct SampleOptions {
     pub seed: u64,
     /// Instead, a seed for each picture, which draws from a stream of its own; empty for none.
     pub seeds: Vec<u64>,
+    /// Which of torch's random streams the seeds are for.
+    pub generator: Stream,
     /// `num_inference_steps`.
     pub steps: usize,
     /// g in ε_u + g·(ε_c − ε_u); at 1 or below, the unconditional half is not computed.
@@ -140,6 +143,7 @@ impl Default for SampleOptions {
             num_images_per_prompt: 1,
             seed: 0,
             seeds: Vec::new(),
+            generator: Stream::TorchCpu,
             steps: 25,
             guidance_scale: 7.5,
             guidance_rescale: 0.0,

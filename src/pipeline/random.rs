@@ -1,18 +1,16 @@
 //! The random streams of a run: one for all pictures, or one for each.
 
 use super::SampleOptions;
-use crate::noise::TorchCpu;
+use crate::noise::Generator;
 
 /// diffusers' `generator` argument: a generator, or a list of them.
 #[derive(Debug)]
-pub(super) struct Streams(Vec<TorchCpu>);
+pub(super) struct Streams(Vec<Generator>);
 
 impl Streams {
     pub fn new(options: &SampleOptions) -> Self {
-        match &options.seeds[..] {
-            [] => Self(vec![TorchCpu::new(options.seed)]),
-            seeds => Self(seeds.iter().map(|&seed| TorchCpu::new(seed)).collect()),
-        }
+        let seeds = if options.seeds.is_empty() { std::slice::from_ref(&options.seed) } else { &options.seeds };
+        Self(seeds.iter().map(|&seed| Generator::new(options.generator, seed)).collect())
     }
 
     /// Whether each picture draws from a stream of its own.

@@ -256,6 +256,10 @@ fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Er
         Some(_) => sides(info.height, info.width)?,
         None => {
             let [height, width] = rounded(image);
+            if height == 0 || width == 0 {
+                let size = format!("{}×{}", image.width, image.height);
+                return Err(Error::option("image", size, format!("expected sides of at least {multiple}")));
+            }
             sides(height, width)?
         }
     };

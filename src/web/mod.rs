@@ -18,6 +18,7 @@ use wasm_bindgen_futures::future_to_promise;
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu;
+use crate::noise::Stream;
 use crate::pipeline::{
     self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
     StepOutput, Takes, Text,
@@ -312,6 +313,7 @@ struct Options {
     noise_level: Option<usize>,
     clip_skip: Option<usize>,
     long_prompts: Option<String>,
+    generator: Option<String>,
     original_size: Option<[usize; 2]>,
     crops_coords_top_left: Option<[usize; 2]>,
     target_size: Option<[usize; 2]>,
@@ -349,6 +351,10 @@ impl Options {
             negative_prompt: self.negative_prompt.map(Text::from),
             negative_prompt_2: self.negative_prompt2.map(Text::from),
             num_images_per_prompt: self.num_images_per_prompt.unwrap_or(usual.num_images_per_prompt),
+            generator: match self.generator.as_deref() {
+                Some("cuda") => Stream::TorchCuda,
+                _ => Stream::TorchCpu,
+            },
             steps: self.steps.unwrap_or(usual.steps),
             timesteps: self.timesteps,
             sigmas: self.sigmas,

@@ -68,17 +68,14 @@ const TYPES: [Result<Dtype, &str>; 31] = [
     Ok(Dtype::BF16),
 ];
 
-/// Reads and checks the header of the GGUF file that begins with `beginning`.
+/// Reads and checks the header of the file that begins with `beginning`, and that with [`MAGIC`].
 ///
 /// # Errors
 /// [`Error::Header`] and [`Error::Tensor`] for a header that breaks the format's rules or describes what is not read,
 /// [`Error::Truncated`] for one that ends early, and whatever the stream reports.
 pub(super) async fn read_header(beginning: &mut Beginning<'_>) -> Result<Header, Error> {
     let file = beginning.file().clone();
-    let mut bytes = Cursor { beginning, at: 0 };
-    if bytes.uint(4).await? != u64::from(u32::from_le_bytes(MAGIC)) {
-        return Err(bytes.error("it does not begin with \"GGUF\""));
-    }
+    let mut bytes = Cursor { beginning, at: MAGIC.len() };
     match bytes.uint(4).await? {
         2 | 3 => {}
         version @ (0x0200_0000 | 0x0300_0000) => {

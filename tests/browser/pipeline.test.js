@@ -164,6 +164,30 @@ for (const load of [
         { prompt: 7 },
         { negativePrompt: {} },
         { guidance: 5 },
+        { prompt: ["a", 7] },
+        { prompt: ["a", "b"], negativePrompt: ["c", "d", "e"] },
+        { seeds: [1, -1] },
+        { seeds: [1, 2, 3] },
+        { seeds: 7 },
+        { generator: "mps" },
+        { numImagesPerPrompt: 0 },
+        { numImagesPerPrompt: 1e9 },
+        { timesteps: [1, "2"] },
+        { timesteps: [] },
+        { sigmas: [0] },
+        { guidanceRescale: 2 },
+        { strength: 0.5 },
+        { noiseLevel: 20 },
+        { clipSkip: -1 },
+        { clipSkip: 99 },
+        { longPrompts: "wrap" },
+        { originalSize: [64, 64] },
+        { originalSize: [64] },
+        { preview: "some" },
+        { preview: "tiny" },
+        { image: 7 },
+        { image: {} },
+        { mask: true },
       ];
       const codes = await onPage(
         page,
@@ -466,6 +490,155 @@ describe("loading", () => {
       ["file-missing", "invalid-option", "invalid-option", "invalid-option", "file-missing", "file-missing"],
       "function",
     ]);
+  });
+});
+
+describe("pictures that are passed in", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("are taken in every form, and change the run alike", async ({ page, site, expectError }) => {
+    expectError(/404/);
+    const report = await onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const pipeline = await Pipeline.load(model, { device: "cpu" });
+      const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 48 });
+      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+      context.fillStyle = "rgb(200 40 90)";
+      context.fillRect(0, 0, 64, 48);
+      context.fillStyle = "rgb(10 200 90)";
+      context.fillRect(8, 8, 30, 20);
+      /** @type {Blob} */
+      const blob = await new Promise((resolve) => canvas.toBlob((blob) => resolve(/** @type {Blob} */ (blob))));
+      const url = URL.createObjectURL(blob);
+      const element = Object.assign(new Image(), { src: url });
+      await element.decode();
+      const offscreen = new OffscreenCanvas(64, 48);
+      offscreen.getContext("2d")?.drawImage(canvas, 0, 0);
+      const data = context.getImageData(0, 0, 64, 48);
+      /** @type {string[]} */
+      const pictures = [];
+      const draw = async (/** @type {object} */ options) => {
+        const picture = await pipeline.sample({ prompt: "fox", steps: 3, strength: 0.7, ...options });
+        pictures.push(`${picture.width}×${picture.height} ${picture.data}`);
+      };
+      for (const image of [blob, url, new URL(url), element, canvas, offscreen, data, await createImageBitmap(blob)]) {
+        await draw({ image });
+      }
+      const mask = new ImageData(64, 48);
+      mask.data.fill(255, 0, 64 * 24 * 4);
+      await draw({ image: data, mask });
+      const errors = [];
+      for (const image of [new Blob(["x"]), "nowhere.png", new Image(), new OffscreenCanvas(0, 4)]) {
+        errors.push((await settle(pipeline.sample({ image, steps: 1 }))).error?.code);
+      }
+      await pipeline.dispose();
+      return { size: pictures[0].split(" ")[0], same: pictures.map((picture) => pictures.indexOf(picture)), errors };
+    });
+    assert.deepEqual(report, {
+      size: "64×48",
+      same: [0, 0, 0, 0, 0, 0, 0, 0, 8],
+      errors: ["invalid-option", "file-missing", "invalid-option", "invalid-option"],
+    });
+  });
+});
+
+describe("several pictures", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("come together, as often as asked of each prompt, and their seeds make them what they are alone", async ({
+    page,
+    site,
+  }) => {
+    const report = await onPage(page, site, async () => {
+      const { Pipeline, model } = window;
+      const pipeline = await Pipeline.load(model, { device: "cpu" });
+      const options = { prompt: ["fox", "panda"], numImagesPerPrompt: 2, seeds: [1, 2n, 3, 4], steps: 2 };
+      const counts = [];
+      const run = pipeline.sample({ ...options, preview: "linear" });
+      for await (const { images, denoisedImages, image } of run) {
+        counts.push([images.length, denoisedImages.length, images[0] === image]);
+      }
+      const together = (await run.images()).map(({ data }) => String(data));
+      /** @type {string[]} */
+      const alone = [];
+      for (const [index, seed] of options.seeds.entries()) {
+        const { data } = await pipeline.sample({ prompt: options.prompt[index >> 1], seed, steps: 2 });
+        alone.push(String(data));
+      }
+      /** @type {(number | undefined)[][]} */
+      const bare = [];
+      for await (const { images, image } of pipeline.sample({ steps: 3, preview: "none" })) {
+        bare.push([images.length, image?.width]);
+      }
+      await pipeline.dispose();
+      return { counts, same: together.map((picture, index) => picture === alone[index]), bare };
+    });
+    assert.deepEqual(report, {
+      counts: Array(2).fill([4, 4, true]),
+      same: [true, true, true, true],
+      bare: [
+        [0, undefined],
+        [0, undefined],
+        [1, 64],
+      ],
+    });
+  });
+});
+
+describe("LoRAs", () => {
+  const reference = join(root, "tests/reference/pipelines");
+  const test = browserTests({
+    graphics: "webgpu",
+    mounts: {
+      ...mounts,
+      "/api/models/sd/": join(reference, "models/sd"),
+      "/api/lora/": join(reference, "lora"),
+    },
+  });
+
+  test("are read once, weighed, taken out, and refused without a trace", async ({ page, site, expectError }) => {
+    expectError(/404/);
+    const report = await onPage(page, site, async () => {
+      const { Pipeline, settle } = window;
+      const source = "lora/kohya_unet_te.safetensors";
+      const pipeline = await Pipeline.load("models/sd/", { device: "cpu", loras: [{ source, weight: 0.5 }] });
+      /** @type {string[]} */
+      const pictures = [];
+      const draw = async () => pictures.push(String((await pipeline.sample({ prompt: "a cat", steps: 1 })).data));
+      await draw();
+      await pipeline.setLoras([]);
+      await draw();
+      await pipeline.setLoras([{ source }, { source: new URL(source, location.href), weight: -0.5 }]);
+      await draw();
+      const file = new File([await (await fetch(source)).blob()], "mine.safetensors");
+      await pipeline.setLoras([{ source: file, weight: 0.5 }]);
+      await draw();
+      const errors = [];
+      for (const loras of /** @type {any[]} */ ([
+        [{ source: "lora/none.safetensors" }],
+        [{ source: "models/sd/unet/diffusion_pytorch_model.safetensors" }],
+        [{ source: "models/sd/" }],
+        [{ source: file, weight: NaN }],
+        [{ file }],
+        7,
+      ])) {
+        errors.push((await settle(pipeline.setLoras(loras))).error?.code);
+      }
+      await draw();
+      const run = pipeline.sample({ steps: 2 })[Symbol.asyncIterator]();
+      await run.next();
+      errors.push((await settle(pipeline.setLoras([]))).error?.code);
+      await pipeline.dispose();
+      return { same: pictures.map((picture) => pictures.indexOf(picture)), errors };
+    });
+    assert.deepEqual(report.same, [0, 1, 0, 0, 0]);
+    const [missing, other, ...rest] = report.errors;
+    assert.equal(missing, "file-missing");
+    assert.ok(["file-corrupt", "unsupported", "shape-mismatch"].includes(other), other);
+    assert.deepEqual(rest, [...Array(4).fill("invalid-option"), "busy"]);
+    const reads = site.requests.filter(({ path }) => path.endsWith("kohya_unet_te.safetensors"));
+    // At load; again after it had been taken out, where both entries are one address; for the test's own file.
+    assert.equal(reads.length, 3, JSON.stringify(reads));
   });
 });
 

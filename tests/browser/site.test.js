@@ -1,7 +1,8 @@
 /** The site as a visitor meets it: from a path of some host, with a GPU and without. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, faults, root, SITE } from "./harness/index.js";
@@ -395,11 +396,55 @@ describe("the page", () => {
     assert.equal(await shown(page), without);
   });
 
+  test("a model that enlarges takes a small picture, and says so where it has none", async ({ page, site }) => {
+    const reference = join(root, "tests/reference");
+    const folder = await mkdtemp(join(tmpdir(), "upscaler-"));
+    await cp(join(reference, "models/unet_x4_upscaler_like"), join(folder, "unet"), { recursive: true });
+    for (const [part, from] of [
+      ["vae", "sdxl/vae"],
+      ["text_encoder", "sdxl/text_encoder"],
+      ["tokenizer", "sdxl/tokenizer"],
+      ["scheduler", "sd2_v/scheduler"],
+      ["low_res_scheduler", "ddpm_uncond/scheduler"],
+    ]) {
+      await cp(join(reference, "pipelines/models", from), join(folder, part), { recursive: true });
+    }
+    const index = {
+      _class_name: "StableDiffusionUpscalePipeline",
+      max_noise_level: 350,
+      text_encoder: ["transformers", "CLIPTextModel"],
+      tokenizer: ["transformers", "CLIPTokenizer"],
+      unet: ["diffusers", "UNet2DConditionModel"],
+      vae: ["diffusers", "AutoencoderKL"],
+      scheduler: ["diffusers", "DDIMScheduler"],
+      low_res_scheduler: ["diffusers", "DDPMScheduler"],
+    };
+    await writeFile(join(folder, "model_index.json"), JSON.stringify(index));
+    await open(page, site, "?device=cpu");
+    await page.locator("input[webkitdirectory]").setInputFiles(folder);
+    await page.getByLabel("Noise level").waitFor();
+    await reach(page, "ready");
+    assert.ok(!(await page.locator("#strength, #mask").first().isVisible()));
+    await page.getByLabel("Noise level").fill("7");
+    await start(page, { steps: 2 });
+    await reach(page, "error");
+    assert.match(await page.getByRole("alert").innerText(), /`image`/);
+    await page.getByLabel("Choose a picture").setInputFiles(join(root, "tests/pictures/fox.png"));
+    await page.locator("#start-picture").waitFor();
+    await draw(page, { steps: 2 });
+    const { width, height } = await page.locator("#canvas").evaluate((canvas) => {
+      const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
+      return { width, height };
+    });
+    assert.deepEqual([width, height], [256, 192]);
+    await rm(folder, { recursive: true });
+  });
+
   test("a pickle that is dropped is refused with the reason and the way out", async ({ page, site }) => {
     await open(page, site);
     await drop(page, "old.ckpt", Buffer.from("PK\x03\x04"), "");
     await reach(page, "error");
-    assert.match(await page.getByRole("alert").innerText(), /old\.ckpt.*pickle.*safetensors/is);
+    assert.match(await page.getByRole("alert").innerText(), /old\.ckpt.*pickle.*convert it/s);
   });
 
   test("the dice chooses another seed", async ({ page, site }) => {

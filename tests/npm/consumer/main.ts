@@ -1,5 +1,5 @@
 /** What a page that uses the package looks like: `run` loads a checkpoint, samples from it, and reports what a test can look at. */
-import { Pipeline, UndiffuseError, type LoadOptions, type SampleOptions, type Step } from "undiffuse";
+import { Pipeline, UndiffuseError, type LoadOptions, type Lora, type SampleOptions, type Step } from "undiffuse";
 import wasm from "undiffuse/undiffuse.wasm?url";
 
 interface Report {
@@ -9,7 +9,9 @@ interface Report {
   images: number[][];
 }
 
-async function run(source: string, load: LoadOptions, sample: SampleOptions): Promise<Report> {
+type Shown = SampleOptions & { preview?: "auto" | "decode" };
+
+async function run(source: string, load: LoadOptions, sample: Shown): Promise<Report> {
   const pipeline = await Pipeline.load(source, load);
   try {
     const report: Report = { device: pipeline.device.kind, steps: [], images: [] };
@@ -23,6 +25,21 @@ async function run(source: string, load: LoadOptions, sample: SampleOptions): Pr
   } finally {
     await pipeline.dispose();
   }
+}
+
+/** Paints into a picture, two versions at once, in the style of a LoRA: what the types let a page write. */
+export async function repaint(pipeline: Pipeline, photo: File, mask: ImageData, style: File): Promise<ImageData[]> {
+  if (!pipeline.info.takesMask) throw new TypeError("this model cannot paint into a picture");
+  const loras: Lora[] = [{ source: style, weight: 0.8 }];
+  await pipeline.setLoras(loras);
+  const options = { prompt: "a fox", image: photo, mask, strength: 0.9, seeds: [1, 2n], numImagesPerPrompt: 2 };
+  const run = pipeline.sample({ ...options, preview: "none" });
+  for await (const { image, images } of run) {
+    // Of a run without previews a step may have no picture, and the types say so.
+    const first: ImageData | undefined = image;
+    if (first) document.title = `${images.length} pictures of ${first.width}×${first.height}`;
+  }
+  return [...(await run.images())];
 }
 
 /** The code of the error that loading from `source` ends with. */
