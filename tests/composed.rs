@@ -91,6 +91,25 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// The checkpoint `model` of the reference with keys of one config changed.
+fn changed(model: &str, config: &str, keys: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = models().join(model);
+    for entry in std::fs::read_dir(&from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let to = folder.path().join(path.file_name().expect("a name"));
+        match path.is_dir() {
+            true => copy_folder(&path, &to),
+            false => std::fs::write(&to, std::fs::read(&path).expect("a file")).expect("a copy"),
+        }
+    }
+    let path = folder.path().join(config);
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("a config")).expect("JSON");
+    keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+    std::fs::write(&path, json.to_string()).expect("a config");
+    folder
+}
+
 /// An upscaler out of parts of the reference that fit.
 fn upscaler(folder: &Path) {
     copy_folder(&reference("models").join("unet_x4_upscaler_like"), &folder.join("unet"));
@@ -253,6 +272,44 @@ fn a_long_prompt_in_chunks_is_seen_whole() {
     let warning = block_on(pipeline.sampler(cut)).expect("a run").warning().expect("a warning").to_owned();
     assert!(warning.starts_with("the prompt is too long for this model; it does not see: "), "{warning}");
     assert!(warning.ends_with("stormy sea , clouds"), "{warning}");
+}
+
+#[test]
+fn every_text_that_is_cut_is_named_with_the_words_it_loses() {
+    let texts = |texts: [&str; 2]| texts.map(|word| format!("{}{word}", "a ".repeat(75))).to_vec();
+    let options = SampleOptions {
+        prompt: texts(["sea", "fox"]).into(),
+        negative_prompt: Some(texts(["sea", "cat"]).into()),
+        steps: 1,
+        preview: Preview::None,
+        ..SampleOptions::default()
+    };
+    // Both text encoders lose the same, which is said once.
+    for model in ["sd", "sdxl"] {
+        let sampler = block_on(load(&models().join(model)).sampler(options.clone())).expect("a run");
+        let lost = |what: &str, word: &str| format!("the {what} is too long for this model; it does not see: {word}");
+        let expected = [lost("prompt", "sea"), lost("prompt", "fox"), lost("negative prompt", "cat")].join("; ");
+        assert_eq!(sampler.warning(), Some(&expected[..]), "{model}");
+    }
+}
+
+#[test]
+fn a_tokenizer_without_room_for_a_word_takes_no_prompt_in_chunks() {
+    let folder = changed("sd", "tokenizer/tokenizer_config.json", &[("model_max_length", 2.into())]);
+    let source = DirectorySource::new(folder.path());
+    let checkpoint = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect("the checkpoint opens");
+    let options =
+        SampleOptions { prompt: "a cat".into(), long_prompts: LongPrompts::Chunks, ..SampleOptions::default() };
+    let error = checkpoint.check(&options).expect_err("no room").to_string();
+    assert_eq!(error, "`long_prompts` is chunks: a chunk of 2 tokens has no room for a word; cut the prompt");
+}
+
+#[test]
+fn an_autoencoder_of_no_pictures_is_refused_when_it_is_opened() {
+    let folder = changed("sd", "vae/config.json", &[("out_channels", 4.into())]);
+    let source = DirectorySource::new(folder.path());
+    let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("four channels").to_string();
+    assert_eq!(error, "vae/config.json: `out_channels` is 4: a picture has 1 or 3 channels");
 }
 
 #[test]

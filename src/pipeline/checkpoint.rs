@@ -358,6 +358,10 @@ fn check_fit(
     match vae {
         Some(vae) => {
             let latents = vae.latent_channels;
+            if ![1, 3].contains(&vae.out_channels) {
+                let message = format!("`out_channels` is {}: a picture has 1 or 3 channels", vae.out_channels);
+                return Err(Error::Json { file: "vae/config.json".into(), message });
+            }
             if output != latents {
                 return misfit(format!("`out_channels` is {output}, the vae's `latent_channels` {latents}"));
             }

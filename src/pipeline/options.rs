@@ -98,7 +98,7 @@ pub struct SampleOptions {
     pub sigmas: Option<Vec<f64>>,
     /// LCM: steps of the schedule that the model was distilled from.
     pub original_inference_steps: Option<usize>,
-    /// Height in pixels; that of `image`, or the model's own, if absent.
+    /// Height in pixels; if absent the model's own, and without a mask that of `image`.
     pub height: Option<usize>,
     /// Width in pixels; likewise.
     pub width: Option<usize>,
