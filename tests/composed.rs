@@ -409,3 +409,40 @@ fn a_list_of_timesteps_or_of_sigmas_takes_the_place_of_the_number_of_steps() {
     let options = SampleOptions { sigmas: Some(vec![14.0, 3.0, 0.0]), scheduler: solver, ..usual };
     assert_eq!(block_on(pipeline.sampler(options)).expect("a run").total(), 2);
 }
+
+#[test]
+fn a_second_text_encoder_without_a_projection_is_refused_when_it_is_opened() {
+    let folder = changed("sdxl", "text_encoder_2/config.json", &[("architectures", vec!["CLIPTextModel"].into())]);
+    let source = DirectorySource::new(folder.path());
+    let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("no pooled text").to_string();
+    let expected = "expected a CLIPTextModelWithProjection, whose pooled text the network sees";
+    assert_eq!(error, format!("text_encoder_2/config.json: {expected}"));
+}
+
+#[test]
+fn a_config_that_makes_no_network_is_named() {
+    for (config, key) in [
+        ("unet/config.json", "norm_num_groups"),
+        ("vae/config.json", "norm_num_groups"),
+        ("text_encoder/config.json", "num_attention_heads"),
+        ("text_encoder_2/config.json", "num_attention_heads"),
+    ] {
+        let folder = changed("sdxl", config, &[(key, 7.into())]);
+        let source = DirectorySource::new(folder.path());
+        let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("sevenths").to_string();
+        assert!(error.starts_with(&format!("{config}: ")), "{error}");
+    }
+}
+
+#[test]
+fn a_latent_consistency_model_is_not_guided_be_it_told_the_scale_or_not() {
+    let folder = changed("sd", "model_index.json", &[("_class_name", "LatentConsistencyModelPipeline".into())]);
+    let pipeline = load(folder.path());
+    let latents = |guidance_scale| {
+        let options = SampleOptions { prompt: "a cat".into(), steps: 1, guidance_scale, ..SampleOptions::default() };
+        let mut sampler = block_on(pipeline.sampler(options)).expect("a run");
+        block_on(sampler.step()).expect("a step");
+        block_on(sampler.latents()).expect("latents")
+    };
+    assert_eq!(latents(8.5), latents(1.0));
+}
