@@ -44,7 +44,7 @@ pub enum WeightLoader {
     /// On the CPU.
     Cpu(cpu::Weights),
     /// On a GPU.
-    Gpu(gpu::Weights),
+    Gpu(Box<gpu::Weights>),
 }
 
 /// A graph with its weights on a device; dropping it frees what it holds there.
@@ -64,7 +64,7 @@ impl WeightLoader {
     pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
         match device {
             Device::Cpu => Ok(Self::Cpu(cpu::Weights::new(specs)?)),
-            Device::Gpu(device) => Ok(Self::Gpu(gpu::Weights::new(device, specs))),
+            Device::Gpu(device) => Ok(Self::Gpu(Box::new(gpu::Weights::new(device, specs)))),
         }
     }
 
@@ -124,7 +124,7 @@ impl WeightLoader {
             }
             Self::Gpu(mut weights) => {
                 weights.finish().await?;
-                Ok(Weights::Gpu(Rc::new(weights)))
+                Ok(Weights::Gpu(Rc::new(*weights)))
             }
         }
     }

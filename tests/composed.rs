@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use common::{Tensor, max_abs, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::diffusion::{HISTORY, SchedulerConfig, StepOptions, Table};
+use undiffuse::diffusion::{HISTORY, SchedulerConfig, Solver, StepOptions, Table};
 use undiffuse::noise::{Stream, TorchCpu, TorchCuda};
 use undiffuse::pipeline::{
     Checkpoint, Component, LongPrompts, NamedTensor, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler,
+    Scheduler,
 };
 use undiffuse::weights::DirectorySource;
 
@@ -178,7 +179,7 @@ fn an_upscaler_refuses_what_it_cannot_enlarge() {
         ),
         (
             SampleOptions { width: Some(64), ..usual.clone() },
-            "`width` is 64: the result is 4 times as large as `image`",
+            "`width` is given: a StableDiffusionUpscalePipeline takes no size: it enlarges `image`",
         ),
         (
             SampleOptions { image: Some(picture(3, 8)), ..usual.clone() },
@@ -188,7 +189,7 @@ fn an_upscaler_refuses_what_it_cannot_enlarge() {
         (SampleOptions { noise_level: Some(20), ..usual.clone() }, "`noise_level` is 20: expected at most 19"),
         (
             SampleOptions { strength: Some(0.5), ..usual.clone() },
-            "`strength` is given: it is for image-to-image and inpainting: give `image` too",
+            "`strength` is given: a StableDiffusionUpscalePipeline takes no strength",
         ),
     ] {
         assert_eq!(checkpoint.check(&options).unwrap_err().to_string(), expected);
@@ -337,4 +338,17 @@ fn the_cuda_stream_gives_other_noise_from_the_same_seed() {
     let options = SampleOptions { seed: 5, generator: Stream::TorchCuda, steps: 2, ..SampleOptions::default() };
     let sampler = block_on(pipeline.sampler(options)).expect("a run");
     assert_eq!(sampler.initial_latents(), TorchCuda::new(5).randn(3 * 16 * 16));
+}
+
+#[test]
+fn a_list_of_timesteps_or_of_sigmas_takes_the_place_of_the_number_of_steps() {
+    let pipeline = load(&models().join("sd"));
+    let usual = SampleOptions { prompt: "a cat".into(), steps: 25, preview: Preview::None, ..SampleOptions::default() };
+    let timesteps = vec![900.0, 500.0, 100.0];
+    let solver = Scheduler::Solver(Solver::Euler);
+    let options = SampleOptions { timesteps: Some(timesteps.clone()), scheduler: solver.clone(), ..usual.clone() };
+    let sampler = block_on(pipeline.sampler(options)).expect("a run");
+    assert_eq!(sampler.table().timesteps, timesteps);
+    let options = SampleOptions { sigmas: Some(vec![14.0, 3.0, 0.0]), scheduler: solver, ..usual };
+    assert_eq!(block_on(pipeline.sampler(options)).expect("a run").total(), 2);
 }

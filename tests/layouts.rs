@@ -805,8 +805,9 @@ fn variants_and_shards_draw_what_the_whole_file_draws() {
 
     // Only the variant is there.
     let only = reference.moved(|path| {
-        let has_variant = reference.files.contains_key(&path.replace(".safetensors", ".fp16.safetensors"));
-        (path.contains("fp16") || !has_variant).then(|| path.to_owned())
+        let stem = path.strip_suffix(".safetensors").filter(|stem| !stem.ends_with(".fp16"));
+        let replaced = stem.is_some_and(|stem| reference.files.contains_key(&format!("{stem}.fp16.safetensors")));
+        (!replaced).then(|| path.to_owned())
     });
     assert_same(draw(&only, &OpenOptions::default()), &half);
 
@@ -929,4 +930,39 @@ fn a_path_to_a_file_is_a_source_of_one_file() {
     let options = OpenOptions { vocabulary: Some(&given), ..OpenOptions::default() };
     let message = open(&source, &options).unwrap_err().to_string();
     assert!(message.starts_with("merges.txt: there is no such file in memory"), "{message}");
+}
+
+fn inspect(arguments: &[&std::ffi::OsStr]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_undiffuse"));
+    let output = command.arg("inspect").args(arguments).output().expect("the command starts");
+    String::from_utf8(output.stdout).expect("stdout is text")
+}
+
+#[test]
+fn inspect_shows_the_layout_and_which_files_are_read() {
+    let sd = reference("pipelines").join("models/sd");
+    let report = inspect(&[sd.as_ref()]);
+    assert!(report.contains("layout") && report.contains("a folder as diffusers writes it"), "{report}");
+    let line = |report: &str, start: &str| {
+        let found = report.lines().map(str::trim).find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start} in {report}")).to_owned()
+    };
+    let (plain, half) = ("diffusion_pytorch_model.safetensors:", "diffusion_pytorch_model.fp16.safetensors:");
+    assert!(
+        !line(&report, plain).ends_with(", not read") && line(&report, half).ends_with("F16, not read"),
+        "{report}"
+    );
+    let report = inspect(&[sd.as_ref(), "--variant".as_ref(), "fp16".as_ref()]);
+    assert!(line(&report, plain).ends_with(", not read") && line(&report, half).ends_with("F16"), "{report}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("xl.safetensors");
+    let folder = Folder::new(Kind::Sdxl, Size::Small);
+    fs::write(&path, safetensors(&single(Kind::Sdxl, &folder), &Value::Null, Precision::F16)).unwrap();
+    let report = inspect(&[path.as_ref()]);
+    assert!(line(&report, "pipeline").ends_with("StableDiffusionXLPipeline"), "{report}");
+    assert!(line(&report, "layout").ends_with("a single file, Stable Diffusion XL"), "{report}");
+    assert!(line(&report, "supported").ends_with("yes"), "{report}");
+    fs::write(&path, b"PK\x03\x04").unwrap();
+    assert!(line(&inspect(&[path.as_ref()]), "supported").contains("pickle, which can run any code"));
 }

@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use undiffuse::device::Device;
 use undiffuse::graph::WeightSpec;
 use undiffuse::models::{ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs};
-use undiffuse::pipeline::{Component, Error, LoraFile, NamedTensor, Pipeline};
+use undiffuse::pipeline::{Component, LoraFile, NamedTensor, Pipeline};
 use undiffuse::weights::{DirectorySource, MemorySource};
 
 fn lora() -> std::path::PathBuf {
@@ -210,7 +210,7 @@ fn a_refused_lora_changes_nothing() {
 }
 
 /// A LoRA of rank 2 in memory, all of whose numbers are 1, but for a module's alpha, which is given.
-fn file(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Result<LoraFile, Error> {
+fn file(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Result<LoraFile, String> {
     let bytes = 1f32.to_le_bytes().repeat(1 << 12);
     let views = tensors.iter().map(|(name, shape)| {
         let length = 4 * shape.iter().product::<usize>();
@@ -220,11 +220,11 @@ fn file(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Result<LoraF
     let mut source = MemorySource::new();
     let metadata = Some(metadata).filter(|metadata: &HashMap<_, _>| !metadata.is_empty());
     source.insert("l.safetensors", serialize(views.collect::<BTreeMap<_, _>>(), metadata).unwrap());
-    block_on(LoraFile::open(&source, "l.safetensors"))
+    block_on(LoraFile::open(&source, "l.safetensors")).map_err(|error| error.to_string())
 }
 
 fn refusal(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> String {
-    file(tensors, metadata).map(|_| ()).expect_err("a file that is refused").to_string()
+    file(tensors, metadata).map(drop).expect_err("a file that is refused")
 }
 
 /// The weights of a UNet of SDXL's structure, or with the attention of SD 1.x.

@@ -5,7 +5,7 @@ mod common;
 
 use common::reference;
 use pollster::block_on;
-use undiffuse::pipeline::{Checkpoint, OpenOptions, Rgba, SampleOptions, Scheduler, Text};
+use undiffuse::pipeline::{Checkpoint, LongPrompts, OpenOptions, Rgba, SampleOptions, Scheduler, Text};
 use undiffuse::weights::DirectorySource;
 
 fn open(model: &str) -> Checkpoint {
@@ -90,6 +90,10 @@ fn a_list_that_fits_no_other_is_refused() {
                 |o| (o.prompt, o.negative_prompt) = (texts(&["a", "b", "c"]), Some(texts(&["d", "e"]))),
                 "`negative_prompt` is a list of 2: expected one text, or one for each of the 3 prompts",
             ),
+            (
+                |o| (o.prompt, o.long_prompts) = ("a ".repeat(2500).into(), LongPrompts::Chunks),
+                "`prompt` is a text of 34 chunks: expected at most 32",
+            ),
             (|o| o.seeds = vec![1, 2], "`seeds` is a list of 2: 1 pictures need 1 seeds"),
             (
                 |o| o.num_images_per_prompt = 0,
@@ -166,7 +170,7 @@ fn a_damaged_picture_is_refused() {
                 |o| o.image = Some(Rgba { width: 8, height: 8, pixels: vec![0; 255] }),
                 "`image` is 8×8: expected 256 bytes of RGBA, got 255",
             ),
-            (|o| o.image = picture(7, 64), "`image` is 7×64: expected sides of at least 8"),
+            (|o| o.image = picture(7, 64), "`image` is 7×64: expected sides from 8 to 8192"),
             (
                 |o| {
                     o.image = picture(64, 64);

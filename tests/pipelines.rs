@@ -121,9 +121,6 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
             _ => return Err(format!("`{key}` is not implemented")),
         }
     }
-    if let Some(timesteps) = &options.timesteps {
-        options.steps = timesteps.len();
-    }
     Ok(options)
 }
 

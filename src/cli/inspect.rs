@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Map, Value};
 use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent, OpenOptions};
-use undiffuse::weights::{DirectorySource, TensorFile};
+use undiffuse::weights::{DirectorySource, Source, TensorFile};
 
 use super::Error;
 use super::output::result;
@@ -20,8 +20,12 @@ use super::scheduler::Scheduler;
 /// `undiffuse sample` can run it, or the reasons why not. Only configs and the headers of weight files are read.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of a checkpoint, with a model_index.json, or of one network, with a config.json
+    /// Folder of a checkpoint, with a model_index.json, or of one network, with a config.json; or a checkpoint in one file
     model: PathBuf,
+
+    /// Which variant of the weights to look for, such as `fp16`
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
 }
 
 /// The networks that can be run, with the keys of their configs that say most about them.
@@ -51,14 +55,16 @@ struct Report {
 /// Prints the report.
 pub async fn run(args: Args) -> Result<(), Error> {
     let folder = args.model.as_path();
-    if !folder.is_dir() {
-        return Err(Error::path(folder, "there is no such folder; give the folder of a checkpoint"));
-    }
+    let options = OpenOptions { variant: args.variant, ..OpenOptions::default() };
     let mut report = Report::default();
-    if folder.join("model_index.json").is_file() {
-        report.pipeline(folder).await?;
+    if folder.is_file() {
+        report.single_file(folder, &options).await;
+    } else if !folder.is_dir() {
+        return Err(Error::path(folder, "there is no such folder; give the folder of a checkpoint, or its one file"));
+    } else if folder.join("model_index.json").is_file() {
+        report.pipeline(folder, &options).await?;
     } else if folder.join("config.json").is_file() {
-        report.network("network", folder).await?;
+        report.network("network", folder, &|_| true).await?;
         report.check_network("network", folder).await;
     } else {
         let message = "neither a checkpoint (no model_index.json) nor a network (no config.json)";
@@ -77,16 +83,42 @@ impl Report {
         self.lines.push((name.to_owned(), text.into()));
     }
 
-    async fn pipeline(&mut self, folder: &Path) -> Result<(), Error> {
+    /// A checkpoint in one file: what it was recognised as.
+    async fn single_file(&mut self, path: &Path, options: &OpenOptions<'_>) {
+        let source = DirectorySource::new(path);
+        let opened = Checkpoint::open(&source, options).await;
+        if let Ok(checkpoint) = &opened {
+            let info = checkpoint.info();
+            self.line("pipeline", &info.class);
+            self.line("layout", &info.layout);
+            self.line("scheduler", &info.scheduler);
+        }
+        if let Ok(file) = TensorFile::open(&source, source.single_file().unwrap_or_default()).await {
+            self.line("weights", describe(&file));
+        }
+        match &opened {
+            Ok(checkpoint) => self.sizes(checkpoint.info()),
+            Err(error) => self.problem(error.to_string()),
+        }
+    }
+
+    async fn pipeline(&mut self, folder: &Path, options: &OpenOptions<'_>) -> Result<(), Error> {
         let index = read_json(&folder.join("model_index.json"))?;
         let text = |key: &str| index.get(key).and_then(Value::as_str);
         let version = text("_diffusers_version").map_or(String::new(), |v| format!(", saved by diffusers {v}"));
         self.line("pipeline", format!("{}{version}", text("_class_name").unwrap_or("of no class")));
 
-        let opened = Checkpoint::open(&DirectorySource::new(folder), &OpenOptions::default()).await;
-        if let Err(error) = &opened {
-            self.problem(error.to_string());
-        }
+        let opened = Checkpoint::open(&DirectorySource::new(folder), options).await;
+        let read = match &opened {
+            Ok(checkpoint) => {
+                self.line("layout", &checkpoint.info().layout);
+                Some(checkpoint.files())
+            }
+            Err(error) => {
+                self.problem(error.to_string());
+                None
+            }
+        };
         for (name, class) in &index {
             // `"unet": ["diffusers", "UNet2DConditionModel"]`; a part that was left out is `[null, null]`.
             let Some(class) = class.get(1).and_then(Value::as_str) else { continue };
@@ -94,11 +126,16 @@ impl Report {
             if name == "scheduler" {
                 self.scheduler(folder);
             } else if part.join("config.json").is_file() {
-                self.network(name, &part).await?;
+                let prefix = format!("{name}/");
+                let read =
+                    |file: &str| read.as_ref().is_none_or(|read| read.contains(&format!("{prefix}{file}").as_str()));
+                self.network(name, &part, &read).await?;
                 // Others, such as a safety checker, are not run.
-                if NETWORKS.iter().any(|(network, _)| *network == class) {
+                if opened.is_err() && NETWORKS.iter().any(|(network, _)| *network == class) {
                     self.check_network(name, &part).await;
                 }
+            } else if name == "unet" && folder.join("config.json").is_file() {
+                self.network(name, folder, &|_| true).await?;
             } else {
                 self.line(name, class);
             }
@@ -109,8 +146,8 @@ impl Report {
         Ok(())
     }
 
-    /// One network: its class, the numbers of its config, its weight files.
-    async fn network(&mut self, name: &str, folder: &Path) -> Result<(), Error> {
+    /// One network: its class, the numbers of its config, its weight files and whether each is `read`.
+    async fn network(&mut self, name: &str, folder: &Path, read: &dyn Fn(&str) -> bool) -> Result<(), Error> {
         let config = read_json(&folder.join("config.json"))?;
         let class = config.get("_class_name").or_else(|| config.get("architectures")?.get(0)).and_then(Value::as_str);
         let class = class.unwrap_or("of no class");
@@ -123,7 +160,8 @@ impl Report {
         let source = DirectorySource::new(folder);
         for file in weight_files(folder) {
             let described = TensorFile::open(&source, &file).await.map(|file| describe(&file));
-            self.line("", described.unwrap_or_else(|error| error.to_string()));
+            let unread = if read(&file) { "" } else { ", not read" };
+            self.line("", described.unwrap_or_else(|error| error.to_string()) + unread);
         }
         Ok(())
     }

@@ -146,12 +146,12 @@ impl Checkpoint {
         let family = Family::of(&class)?;
         let scheduler = scheduler_of(&class, layout.scheduler("scheduler").await?)?;
         let unet_json = layout.config("unet").await?;
-        let unet_error = |e| Error::model("unet/config.json", e);
+        let unet_error = |e| Error::model(&layout.path("unet", "config.json"), e);
         let (mut unet, vae) = if family == Family::Unconditional {
             (Unet::Unconditional(Unet2dConfig::from_json(&unet_json).map_err(unet_error)?), None)
         } else {
             let vae = AutoencoderKlConfig::from_json(&layout.config("vae").await?);
-            let mut vae = vae.map_err(|e| Error::model("vae/config.json", e))?;
+            let mut vae = vae.map_err(|e| Error::model(&layout.path("vae", "config.json"), e))?;
             if family == Family::Upscale {
                 vae.scaling_factor = UPSCALER_SCALING_FACTOR;
             }
@@ -245,6 +245,11 @@ impl Checkpoint {
         };
         let model = Model { family, unet, vae, texts, scheduler, force_zeros_for_empty_prompt, low_res, info };
         Ok(Self { model, unet: unet_file, vae: vae_file, texts: text_files })
+    }
+
+    /// The paths of the weight files that [`Checkpoint::load`] will read.
+    pub fn files(&self) -> Vec<&str> {
+        self.texts.iter().chain([&self.unet]).chain(&self.vae).flat_map(WeightFile::paths).collect()
     }
 
     /// What it is.

@@ -68,7 +68,7 @@ pub enum Error {
         /// Shape that the network needs.
         expected: Vec<usize>,
         /// What that may mean.
-        hint: String,
+        hint: &'static str,
     },
     /// A tensor that the network needs and the file does not have.
     #[error("{file}: there is no tensor `{tensor}`, which config.json calls for")]

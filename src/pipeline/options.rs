@@ -92,9 +92,9 @@ pub struct SampleOptions {
     pub eta: f64,
     /// DDIM: derive ε̂ again from the clipped x̂_0.
     pub use_clipped_model_output: bool,
-    /// Timesteps to visit, for solvers that take them; `steps` is then their number.
+    /// Timesteps to visit in place of `steps`, descending, for solvers that take them.
     pub timesteps: Option<Vec<f64>>,
-    /// σ to visit, for solvers that take them; `steps` is then their number less one, for the final σ.
+    /// σ to visit in place of `steps`, descending, for solvers that take them; Euler's with the one where it arrives.
     pub sigmas: Option<Vec<f64>>,
     /// LCM: steps of the schedule that the model was distilled from.
     pub original_inference_steps: Option<usize>,

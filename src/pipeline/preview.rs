@@ -7,7 +7,8 @@ use super::tiny_vae::TinyVae;
 use super::{Error, SampleOptions};
 use crate::device::Program;
 
-/// Which pictures a run shows on its way; the last x_t is always decoded.
+/// Which pictures a run shows on its way; the last x_t is always decoded. The samples of a model without an autoencoder are
+/// pictures themselves, and are shown as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Preview {
     /// `Tiny` where the pipeline was given a tiny autoencoder, else `Linear`: a small part of a step's cost.
@@ -102,9 +103,8 @@ impl Previewer {
         Ok(Self { batch, painter, decoder, decodes_all, size })
     }
 
-    /// What is to be shown of the step that `step` has just made, of a new sample that is `scale` times as large as its like
-    /// of unit variance. Of the last step, where x_0 is the last x̂_0 but for the solver's last bit of noise, the decoded
-    /// picture is both.
+    /// What is to be shown of the step that `step` has just made; its new sample times `scale` has about unit variance. At
+    /// the last step, where x_0 is x̂_0 but for the solver's last bit of noise, the decoded picture is both.
     ///
     /// # Errors
     /// A value that is not finite, with the layer that made it, or a lost device.

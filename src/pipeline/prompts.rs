@@ -5,6 +5,9 @@ use super::{Error, LongPrompts, SampleOptions, Text};
 use crate::models::ClipTextConfig;
 use crate::text::Tokenizer;
 
+/// Most chunks of a prompt: some two thousand tokens with the usual text encoders.
+const MAX_CHUNKS: usize = 32;
+
 /// A text as rows of token ids for one encoder: one row, or as many as there are chunks.
 pub(super) type Chunks = Vec<Vec<u32>>;
 
@@ -59,7 +62,14 @@ impl Prompts {
                     return Err(Error::option(option, format!("a list of {}", texts.len()), message));
                 }
                 let encode = |text: &String| match options.long_prompts {
-                    LongPrompts::Chunks => in_chunks(tokenizer, config, text),
+                    LongPrompts::Chunks => {
+                        let chunks = in_chunks(tokenizer, config, text)?;
+                        if chunks.len() > MAX_CHUNKS {
+                            let found = format!("a text of {} chunks", chunks.len());
+                            return Err(Error::option(option, found, format!("expected at most {MAX_CHUNKS}")));
+                        }
+                        Ok(chunks)
+                    }
                     LongPrompts::Cut => {
                         let encoding = tokenizer.encode_padded(text, config.max_position_embeddings)?;
                         if let (Some(lost), None) = (&encoding.truncated, &warning) {

@@ -6,7 +6,7 @@ use super::image::{Filter, Rgb};
 use super::prompts::Prompts;
 use super::random::Streams;
 use super::step_graph::StepGraph;
-use super::{Error, Rgba, SampleOptions, Scheduler};
+use super::{Error, SampleOptions, Scheduler};
 use crate::diffusion::{Clip, LearnedVariance, Solver, StepOptions, Table};
 use crate::graph::Graph;
 
@@ -130,7 +130,6 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
         true => Err(Error::option(option, "given", format!("a {class} takes no {what}"))),
         false => Ok(()),
     };
-    let text = |text: &Option<super::Text>| text.is_some();
     if !model.info.takes_prompt {
         let given = options.prompt.all().iter().any(|text| !text.is_empty());
         refuse("prompt", given, "prompt")?;
@@ -139,8 +138,8 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
         refuse("clip_skip", options.clip_skip.is_some(), "prompt")?;
     }
     if !model.info.takes_second_prompt {
-        refuse("prompt_2", text(&options.prompt_2), "second prompt")?;
-        refuse("negative_prompt_2", text(&options.negative_prompt_2), "second prompt")?;
+        refuse("prompt_2", options.prompt_2.is_some(), "second prompt")?;
+        refuse("negative_prompt_2", options.negative_prompt_2.is_some(), "second prompt")?;
         refuse("original_size", options.original_size.is_some(), "original size")?;
         refuse("target_size", options.target_size.is_some(), "target size")?;
         refuse("negative_original_size", options.negative_original_size.is_some(), "original size")?;
@@ -148,7 +147,11 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
         refuse("crops_coords_top_left", options.crops_coords_top_left != [0, 0], "crop")?;
         refuse("negative_crops_coords_top_left", options.negative_crops_coords_top_left != [0, 0], "crop")?;
     }
-    if !model.info.enlarges {
+    if model.info.enlarges {
+        refuse("strength", options.strength.is_some(), "strength")?;
+        refuse("height", options.height.is_some(), "size: it enlarges `image`")?;
+        refuse("width", options.width.is_some(), "size: it enlarges `image`")?;
+    } else {
         refuse("noise_level", options.noise_level.is_some(), "noise level")?;
     }
     for (option, what, takes, given) in [
@@ -167,7 +170,7 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     if options.mask.is_some() && options.image.is_none() {
         return Err(Error::option("mask", "given", "it belongs to a picture: give `image` too"));
     }
-    if options.strength.is_some() && (options.image.is_none() || model.info.enlarges) {
+    if options.strength.is_some() && options.image.is_none() {
         return Err(Error::option("strength", "given", "it is for image-to-image and inpainting: give `image` too"));
     }
     if let Some(skip) = options.clip_skip {
@@ -221,47 +224,29 @@ fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Er
     };
     let sides =
         |height, width| Ok::<_, Error>([side("height", options.height, height)?, side("width", options.width, width)?]);
-    // diffusers rounds the sides of a picture down.
-    let rounded = |image: &Rgba| [image.height, image.width].map(|side| side - side % multiple);
     let Some(image) = &options.image else {
         let [height, width] = sides(info.height, info.width)?;
         return Ok((Task::Generate, [height / multiple, width / multiple]));
     };
+    // diffusers rounds the sides of a picture down.
+    let rounded = [image.height, image.width].map(|side| side - side % multiple);
+    let most = if info.enlarges { MAX_SIDE / multiple } else { MAX_SIDE };
+    if rounded.iter().any(|side| !(1..=most).contains(side)) {
+        let size = format!("{}×{}", image.width, image.height);
+        return Err(Error::option("image", size, format!("expected sides from {multiple} to {most}")));
+    }
     let rgb = Rgb::new("image", image)?;
-    if info.enlarges {
-        for (option, value) in [("height", options.height), ("width", options.width)] {
-            if let Some(value) = value {
-                return Err(Error::option(
-                    option,
-                    value,
-                    format!("the result is {multiple} times as large as `image`"),
-                ));
-            }
-        }
-        let [height, width] = rounded(image);
-        if height == 0 || width == 0 || height.max(width) > MAX_SIDE / multiple {
-            let size = format!("{}×{}", image.width, image.height);
-            let message = format!("expected sides from {multiple} to {}", MAX_SIDE / multiple);
-            return Err(Error::option("image", size, message));
-        }
+    if let Some((_, furthest)) = &model.low_res {
         let noise_level = options.noise_level.unwrap_or(NOISE_LEVEL);
-        let furthest = model.low_res.as_ref().map_or(0, |(_, furthest)| *furthest);
-        if noise_level > furthest {
+        if noise_level > *furthest {
             return Err(Error::option("noise_level", noise_level, format!("expected at most {furthest}")));
         }
-        let image = rgb.resized(width, height, Filter::Bicubic);
-        return Ok((Task::Upscale { image, noise_level }, [height, width]));
+        let [height, width] = rounded;
+        return Ok((Task::Upscale { image: rgb.resized(width, height, Filter::Bicubic), noise_level }, rounded));
     }
     let [height, width] = match &options.mask {
         Some(_) => sides(info.height, info.width)?,
-        None => {
-            let [height, width] = rounded(image);
-            if height == 0 || width == 0 {
-                let size = format!("{}×{}", image.width, image.height);
-                return Err(Error::option("image", size, format!("expected sides of at least {multiple}")));
-            }
-            sides(height, width)?
-        }
+        None => sides(rounded[0], rounded[1])?,
     };
     let image = rgb.resized(width, height, Filter::Lanczos);
     let task = match &options.mask {
@@ -292,6 +277,14 @@ fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, E
         Scheduler::Solver(solver) => &model.scheduler.swap_to(*solver)?,
         Scheduler::Config(config) => &**config,
     };
+    // A list of what to visit says how many steps there are; Euler's σ also say where the last one arrives.
+    let steps = match (&options.timesteps, &options.sigmas) {
+        (Some(timesteps), _) => timesteps.len(),
+        (None, Some(sigmas)) => {
+            sigmas.len() - usize::from(scheduler.solver() == Some(Solver::Euler) && !sigmas.is_empty())
+        }
+        (None, None) => options.steps,
+    };
     let mut step_options = StepOptions {
         eta: options.eta,
         use_clipped_model_output: options.use_clipped_model_output,
@@ -301,20 +294,20 @@ fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, E
         ..StepOptions::default()
     };
     if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
-        return Ok(scheduler.table(options.steps, &step_options)?);
+        return Ok(scheduler.table(steps, &step_options)?);
     }
     let strength = strength(model, options);
     // A latent consistency model spreads its few steps over what is left of the schedule; others leave steps out.
     if model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm) {
         step_options.strength = strength;
-        return Ok(scheduler.table(options.steps, &step_options)?);
+        return Ok(scheduler.table(steps, &step_options)?);
     }
-    let walked = (options.steps as f64 * strength) as usize;
+    let walked = (steps as f64 * strength) as usize;
     if walked == 0 {
-        let message = format!("that leaves none of {} steps; give more of either", options.steps);
+        let message = format!("that leaves none of {steps} steps; give more of either");
         return Err(Error::option("strength", strength, message));
     }
-    let whole = scheduler.table(options.steps, &step_options)?;
-    step_options.begin_index = options.steps.saturating_sub(walked) * whole.order;
-    if step_options.begin_index == 0 { Ok(whole) } else { Ok(scheduler.table(options.steps, &step_options)?) }
+    let whole = scheduler.table(steps, &step_options)?;
+    step_options.begin_index = steps.saturating_sub(walked) * whole.order;
+    if step_options.begin_index == 0 { Ok(whole) } else { Ok(scheduler.table(steps, &step_options)?) }
 }

@@ -121,6 +121,11 @@ impl WeightFile {
         }
     }
 
+    /// The paths of its files inside the checkpoint.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.file())
+    }
+
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
         bytes_of([self])
@@ -357,10 +362,10 @@ fn transpose(dtype: Dtype, columns: usize, bytes: &[u8]) -> (Dtype, Vec<u8>) {
 }
 
 /// What a wrong shape of a telling tensor means.
-fn hint(name: &str, shape: &[usize]) -> String {
+fn hint(name: &str, shape: &[usize]) -> &'static str {
     match (name, shape) {
-        ("conv_in.weight", [_, 9, ..]) => "; an inpainting checkpoint, which is not supported yet".into(),
-        ("conv_in.weight", [_, 7, ..]) => "; an upscaling checkpoint, which is not supported yet".into(),
-        _ => "; the file and the config are not of the same model".into(),
+        ("conv_in.weight", [_, 9, ..]) => "; an inpainting checkpoint, with the config of another",
+        ("conv_in.weight", [_, 7, ..]) => "; an upscaling checkpoint, with the config of another",
+        _ => "; the file and the config are not of the same model",
     }
 }

@@ -31,8 +31,8 @@ declare global {
   interface Window extends Package {
     /** `pipeline/index.html`: what a promise comes to, in a form that can leave the page. */
     settle(promise: unknown): Promise<Settled>;
-    /** `pipeline/index.html`: bytes in GPU buffers of the page's own thread. */
-    memory: { live: number };
+    /** `pipeline/index.html`: bytes in GPU buffers of the page's own thread, now and at most. */
+    memory: { live: number; peak: number };
     /** `pipeline/index.html`: the URL of a checkpoint. */
     model: string;
     /** `pipelines.test.js`: the pipeline that is open, and what for. */
