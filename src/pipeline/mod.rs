@@ -2,6 +2,18 @@
 //!
 //! [`Pipeline::load`] opens a checkpoint on a device; [`Pipeline::sampler`] starts one reverse process, x_T → x_0, whose
 //! [`Sampler::step`] each makes the next x_t and a picture of it.
+//!
+//! | module | its part of a run |
+//! |---|---|
+//! | `layout`, `weight_file` | where a checkpoint's files are, and how their tensors reach the device |
+//! | `family`, `checkpoint`, `load` | which pipelines there are; a checkpoint's configs and headers; its weights on a device |
+//! | `options`, `request` | what is asked for, and what that is for one checkpoint: refused before a weight is read |
+//! | `prompts`, `text_encoder`, `conditioning` | texts as token ids, as embeddings, and all else that the network is told |
+//! | `image`, `random`, `start` | input pictures as Pillow resizes them, torch's draws in diffusers' order, x_T |
+//! | `step_graph`, `sampler` | one step as one graph, and the loop over it |
+//! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
+//! | `lora`, `lora_modules` | LoRA files, and which weights they change |
+//! | `forward` | one network by itself |
 
 mod checkpoint;
 mod conditioning;
