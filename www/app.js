@@ -372,8 +372,11 @@ element("prompt").addEventListener("keydown", (event) => {
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") button("cancel").click();
 });
-addEventListener("hashchange", () => {
-  const { parameters, run } = readAddress();
+addEventListener("hashchange", async () => {
+  const { parameters, model: asked, variant, run } = readAddress();
+  // Opening a model sets what suits it; the link's values come after that.
+  const isOpen = asked === model.address && variant === model.variant;
+  if (!isOpen && !(asked ? await openAddress(asked, variant) : (await openBuiltin())[0])) return;
   restoreParameters(parameters);
   if (run && !button("start").disabled) form.requestSubmit();
 });
