@@ -55,7 +55,7 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    Sample(sample::Args),
+    Sample(Box<sample::Args>),
     Forward(forward::Args),
     Schedule(schedule::Args),
     Inspect(inspect::Args),
@@ -65,7 +65,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let run = match Cli::parse().command {
-        Command::Sample(args) => pollster::block_on(sample::run(args)),
+        Command::Sample(args) => pollster::block_on(sample::run(*args)),
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(args)),

@@ -184,7 +184,6 @@ for (const load of [
         { originalSize: [64, 64] },
         { originalSize: [64] },
         { preview: "some" },
-        { preview: "tiny" },
         { image: 7 },
         { image: {} },
         { mask: true },
