@@ -42,6 +42,7 @@ pub mod gpu;
 pub mod graph;
 pub mod models;
 pub mod noise;
+mod order;
 pub mod pipeline;
 pub mod text;
 #[cfg(target_arch = "wasm32")]

@@ -1,4 +1,4 @@
-//! The kernels: one table of everything in `shaders/`.
+//! The kernels: one table of everything in `shaders/`, which `build.rs` has rid of its comments.
 //!
 //! A kernel's WGSL is a few static fragments one after the other; variants share its text and differ in the fragments in front and
 //! in `override` constants. Nothing is assembled from values at run time: sizes are parameters, so that one compiled pipeline serves
@@ -8,7 +8,7 @@ use crate::graph::{Activation, update};
 
 macro_rules! shader {
     ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+        include_str!(concat!(env!("OUT_DIR"), "/", $name, ".wgsl"))
     };
 }
 

@@ -3,6 +3,7 @@
 use super::lower::Scratch;
 use super::{Error, Limits};
 use crate::graph::{Graph, Liveness, NodeId, Op};
+use crate::order::ascending;
 
 /// What needs memory, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,8 +31,7 @@ impl Plan {
     /// The memory of something that dies at a node is free after that node only, so that no node reads and writes one buffer. Of the free slots the smallest that is large enough is taken,
     /// else the largest is enlarged.
     pub fn new(lifetimes: &[Lifetime]) -> Self {
-        let mut order: Vec<usize> = (0..lifetimes.len()).collect();
-        order.sort_by_key(|&index| lifetimes[index].first);
+        let order = ascending(lifetimes.iter().map(|lifetime| (lifetime.first as u64, 0)));
         let mut plan = Plan { slots: vec![0; lifetimes.len()], bytes: Vec::new() };
         // Until which node each slot is taken.
         let mut taken_until: Vec<usize> = Vec::new();

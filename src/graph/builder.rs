@@ -290,9 +290,7 @@ impl<'b> Scope<'b> {
     /// Axis i of the result is axis `axes[i]` of `x`.
     pub fn permute(&self, x: NodeId, axes: &[usize]) -> Result<NodeId, Error> {
         let from = self.shape(x);
-        let mut sorted = axes.to_vec();
-        sorted.sort_unstable();
-        if !sorted.into_iter().eq(0..from.len()) {
+        if axes.len() != from.len() || !(0..from.len()).all(|axis| axes.contains(&axis)) {
             return Err(self.error(format!("{axes:?} is no permutation of the axes of {from:?}")));
         }
         let shape = axes.iter().map(|&axis| from[axis]).collect();

@@ -4,7 +4,7 @@
 //! underscores), PEFT's (`unet.….to_q.lora_A.weight`) and those of diffusers' old attention processors
 //! (`unet.….processor.to_q_lora.down.weight`). [`super::lora_modules`] finds the weights that they mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -156,10 +156,11 @@ impl LoraFile {
 
     /// The components of a checkpoint that it changes: `text_encoder`, `text_encoder_2`, `unet`.
     pub fn components(&self) -> Vec<&'static str> {
-        let mut components: Vec<_> = self.modules.iter().map(|module| module.component).collect();
-        components.sort_unstable();
-        components.dedup();
-        components
+        let mut components = BTreeSet::new();
+        self.modules.iter().for_each(|module| {
+            components.insert(module.component);
+        });
+        components.into_iter().collect()
     }
 
     /// The updates of `component`, whose weights are `specs`: each with the index of its weight.

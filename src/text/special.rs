@@ -1,30 +1,45 @@
 //! The special tokens, and the files that name them: tokenizer_config.json and special_tokens_map.json.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::Error;
 
 /// A token that is found in the text as it stands, before the text is cut into words.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddedToken {
     pub content: String,
     /// Whether it is looked for in the normalized text, and so in any case, or in the text as typed.
-    #[serde(default)]
     pub normalized: bool,
-    #[serde(default)]
     lstrip: bool,
-    #[serde(default)]
     rstrip: bool,
-    #[serde(default)]
     single_word: bool,
 }
 
 impl AddedToken {
+    /// Reads a special token as the files write it: its text alone, or an object of it and its flags.
+    pub fn read(file: &'static str, written: &Value) -> Result<Self, Error> {
+        let content = written.as_str().or_else(|| written.get("content")?.as_str());
+        let flag = |key: &str| written.get(key).map_or(Some(false), Value::as_bool);
+        let read = || {
+            Some(Self {
+                content: content?.to_owned(),
+                normalized: flag("normalized")?,
+                lstrip: flag("lstrip")?,
+                rstrip: flag("rstrip")?,
+                single_word: flag("single_word")?,
+            })
+        };
+        let token = read().ok_or_else(|| {
+            let reason = format!("{written} is no special token: expected its text, or an object with its `content`");
+            Error::File { file, reason }
+        })?;
+        token.check(file)?;
+        Ok(token)
+    }
+
     /// The flags change where a token is found. No CLIP tokenizer sets them.
-    pub fn check(&self, file: &'static str) -> Result<(), Error> {
+    fn check(&self, file: &'static str) -> Result<(), Error> {
         let flags = [("lstrip", self.lstrip), ("rstrip", self.rstrip), ("single_word", self.single_word)];
         match flags.into_iter().find(|&(_, set)| set) {
             Some((flag, _)) => {
@@ -39,37 +54,6 @@ impl AddedToken {
     }
 }
 
-/// A special token as the files write it: its text alone, or with its flags.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Text(String),
-    Token(AddedToken),
-}
-
-impl Written {
-    fn into_token(self) -> AddedToken {
-        match self {
-            Written::Token(token) => token,
-            Written::Text(content) => {
-                AddedToken { content, normalized: false, lstrip: false, rstrip: false, single_word: false }
-            }
-        }
-    }
-}
-
-/// Either file; each leaves out what it does not know.
-#[derive(Debug, Default, Deserialize)]
-struct File {
-    bos_token: Option<Written>,
-    eos_token: Option<Written>,
-    unk_token: Option<Written>,
-    pad_token: Option<Written>,
-    added_tokens_decoder: Option<BTreeMap<u32, AddedToken>>,
-    /// A float, because "no limit" is written as 1e30.
-    model_max_length: Option<f64>,
-}
-
 /// What the two files say.
 #[derive(Debug)]
 pub struct SpecialTokens {
@@ -77,7 +61,7 @@ pub struct SpecialTokens {
     pub eos: AddedToken,
     pub unk: AddedToken,
     pub pad: AddedToken,
-    /// Tokens that a file gives together with their ids.
+    /// Tokens that a file gives together with their ids, in no order.
     pub listed: Vec<(u32, AddedToken)>,
     /// The longest prompt in tokens, the start and the end included.
     pub max_length: usize,
@@ -89,37 +73,53 @@ impl SpecialTokens {
     pub fn read(config: Option<&[u8]>, map: Option<&[u8]>) -> Result<Self, Error> {
         const CONFIG: &str = "tokenizer_config.json";
         const MAP: &str = "special_tokens_map.json";
-        let config: File = config.map(|json| parse(CONFIG, json)).transpose()?.unwrap_or_default();
-        let map = map.filter(|_| config.added_tokens_decoder.is_none());
-        let map: File = map.map(|json| parse(MAP, json)).transpose()?.unwrap_or_default();
-        let token = |mapped: Option<Written>, configured: Option<Written>, default: &str| {
-            let file = if mapped.is_some() { MAP } else { CONFIG };
-            let written = mapped.or(configured).unwrap_or_else(|| Written::Text(default.to_owned()));
-            let token = written.into_token();
-            token.check(file).map(|()| token)
+        let read = |file, json: Option<&[u8]>| -> Result<Map<String, Value>, Error> {
+            Ok(json.map(|json| parse(file, json)).transpose()?.unwrap_or_default())
         };
-        let listed: Vec<_> = config.added_tokens_decoder.unwrap_or_default().into_iter().collect();
-        for (_, token) in &listed {
-            token.check(CONFIG)?;
-        }
-        let max_length = match config.model_max_length {
-            None => usize::MAX,
-            // Saturates, and "no limit" is meant to.
-            Some(length) if length >= 2.0 => length as usize,
-            Some(length) => {
-                let reason = format!("model_max_length is {length}; a prompt needs at least 2 tokens");
-                return Err(Error::File { file: CONFIG, reason });
+        let config = read(CONFIG, config)?;
+        let decoder = known(&config, "added_tokens_decoder");
+        let map = read(MAP, map.filter(|_| decoder.is_none()))?;
+        let token = |role: &str, default: &str| match (known(&map, role), known(&config, role)) {
+            (Some(written), _) => AddedToken::read(MAP, written),
+            (None, Some(written)) => AddedToken::read(CONFIG, written),
+            (None, None) => AddedToken::read(CONFIG, &default.into()),
+        };
+        let invalid = |reason: String| Error::File { file: CONFIG, reason };
+        let mut listed = Vec::new();
+        if let Some(decoder) = decoder {
+            let decoder = decoder
+                .as_object()
+                .ok_or_else(|| invalid("added_tokens_decoder is no object of ids and tokens".to_owned()))?;
+            for (id, written) in decoder {
+                let id = id.parse().map_err(|_| invalid(format!("added_tokens_decoder has {id:?} for an id")))?;
+                listed.push((id, AddedToken::read(CONFIG, written)?));
             }
+        }
+        let max_length = match known(&config, "model_max_length") {
+            None => usize::MAX,
+            Some(written) => match written.as_f64() {
+                // A float, because "no limit" is written as 1e30; it saturates, and is meant to.
+                Some(length) if length >= 2.0 => length as usize,
+                Some(length) => {
+                    return Err(invalid(format!("model_max_length is {length}; a prompt needs at least 2 tokens")));
+                }
+                None => return Err(invalid(format!("model_max_length is {written}, expected a number"))),
+            },
         };
         Ok(Self {
-            bos: token(map.bos_token, config.bos_token, "<|startoftext|>")?,
-            eos: token(map.eos_token, config.eos_token, "<|endoftext|>")?,
-            unk: token(map.unk_token, config.unk_token, "<|endoftext|>")?,
-            pad: token(map.pad_token, config.pad_token, "<|endoftext|>")?,
+            bos: token("bos_token", "<|startoftext|>")?,
+            eos: token("eos_token", "<|endoftext|>")?,
+            unk: token("unk_token", "<|endoftext|>")?,
+            pad: token("pad_token", "<|endoftext|>")?,
             listed,
             max_length,
         })
     }
+}
+
+/// What a file says about `key`; null says nothing.
+fn known<'a>(file: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    file.get(key).filter(|value| !value.is_null())
 }
 
 /// Parses one of the tokenizer's JSON files.

@@ -6,11 +6,13 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::Error;
 use super::bpe::{Bpe, END_OF_WORD, byte_to_char, char_to_byte};
 use super::special::{AddedToken, SpecialTokens, parse};
 use super::unicode::{is_letter, nfc};
+use crate::order::sort_by_key;
 
 /// A CLIP tokenizer (transformers' `CLIPTokenizer`, whose ids it gives), with the vocabulary of one checkpoint.
 ///
@@ -63,8 +65,10 @@ impl Tokenizer {
     /// As [`Tokenizer::from_files`].
     pub fn from_merges(merges_txt: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, Error> {
         let lines = merge_lines(merges_txt)?;
-        let mut bytes: Vec<char> = (0..=u8::MAX).map(byte_to_char).collect();
-        bytes.sort_unstable();
+        // In the order of the characters: those that stand for themselves, then those from U+0100 on.
+        let (mut bytes, others): (Vec<char>, Vec<char>) =
+            (0..=u8::MAX).map(byte_to_char).partition(|&character| character < '\u{100}');
+        bytes.extend(others);
         let bytes = ["", END_OF_WORD].into_iter().flat_map(|end| bytes.iter().map(move |byte| format!("{byte}{end}")));
         let merged = lines.iter().map(|(_, left, right)| format!("{left}{right}"));
         let tokens = bytes.chain(merged).chain(SPELLED.map(str::to_owned));
@@ -109,27 +113,32 @@ impl Tokenizer {
         }
         let vocab = model.vocab.check(FILE)?;
         let merges = model.merges.iter().enumerate().map(|(index, merge)| {
+            // Since 2024 a pair, before that a line of merges.txt.
             let (left, right) = match merge {
-                WrittenMerge::Pair(left, right) => (left.as_str(), right.as_str()),
-                WrittenMerge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
+                Value::String(line) => line.split_once(' ').unwrap_or((line, "")),
+                _ => match merge.as_array().map(Vec::as_slice) {
+                    Some([Value::String(left), Value::String(right)]) => (left.as_str(), right.as_str()),
+                    _ => return Err(failed(format!("merge {index} is {merge}, expected two tokens"))),
+                },
             };
             merge_ids(&vocab, left, right).map_err(|reason| failed(format!("merge {index}: {reason}")))
         });
         let merges = merges.collect::<Result<Vec<_>, _>>()?;
         let mut special = SpecialTokens::read(tokenizer_config, None)?;
-        for Listed { id, token } in json.added_tokens {
-            token.check(FILE)?;
-            special.listed.push((id, token));
+        for written in &json.added_tokens {
+            let id = written.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| failed(format!("added token {written} has no id")))?;
+            special.listed.push((id, AddedToken::read(FILE, written)?));
         }
-        special.listed.sort_by_key(|&(id, _)| id);
         Self::build(vocab, merges, special)
     }
 
     fn build(
         mut vocab: HashMap<String, u32>,
         merges: Vec<((u32, u32), u32)>,
-        special: SpecialTokens,
+        mut special: SpecialTokens,
     ) -> Result<Self, Error> {
+        sort_by_key(&mut special.listed, |&(id, _)| (id.into(), 0));
         let mut added: Vec<(AddedToken, u32)> = Vec::new();
         for (id, token) in special.listed {
             // A listed token may stand behind the vocabulary's end and then makes it longer.
@@ -161,7 +170,7 @@ impl Tokenizer {
         let unk = id_of("unk_token", special.unk)?;
         let pad = id_of("pad_token", special.pad)?;
         // The longest token first: where two begin at the same place, it wins.
-        added.sort_by_key(|(token, _)| std::cmp::Reverse(token.content.len()));
+        sort_by_key(&mut added, |(token, _)| (u64::MAX - token.content.len() as u64, 0));
         for (token, _) in added.iter_mut().filter(|(token, _)| token.normalized) {
             token.content = normalize(&token.content);
         }
@@ -385,15 +394,8 @@ impl<'de> Deserialize<'de> for Vocab {
 #[derive(Deserialize)]
 struct TokenizerJson {
     #[serde(default)]
-    added_tokens: Vec<Listed>,
+    added_tokens: Vec<Value>,
     model: Model,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    id: u32,
-    #[serde(flatten)]
-    token: AddedToken,
 }
 
 #[derive(Deserialize)]
@@ -406,13 +408,5 @@ struct Model {
     #[serde(default)]
     ignore_merges: bool,
     vocab: Vocab,
-    merges: Vec<WrittenMerge>,
-}
-
-/// A merge: since 2024 a pair, before that a line of merges.txt.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WrittenMerge {
-    Pair(String, String),
-    Line(String),
+    merges: Vec<Value>,
 }

@@ -10,8 +10,8 @@ mod source;
 use std::rc::Rc;
 
 use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
-use serde::Deserialize;
-use serde_json::json;
+use serde::de::{DeserializeOwned, Error as _};
+use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
@@ -171,10 +171,9 @@ impl Pipeline {
         let (image, mask) = (image.map(picture_of), mask.map(picture_of));
         future_to_promise(async move {
             let sampler = async {
-                let options: Options = serde_json::from_str(&options)?;
-                let has_scheduler = options.scheduler.is_some();
-                let options = options.into_sample_options();
-                let sampler = async { pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options? }).await };
+                let options = sample_options(&options)?;
+                let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+                let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options });
                 sampler.await.map_err(|error| match error {
                     pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
                     error => error.into(),
@@ -298,115 +297,93 @@ impl Sampler {
     }
 }
 
-/// [`SampleOptions`] as JavaScript names them. What is absent takes the default there.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Options {
-    prompt: Option<Texts>,
-    prompt2: Option<Texts>,
-    negative_prompt: Option<Texts>,
-    negative_prompt2: Option<Texts>,
-    num_images_per_prompt: Option<usize>,
-    steps: Option<usize>,
-    timesteps: Option<Vec<f64>>,
-    sigmas: Option<Vec<f64>>,
-    original_inference_steps: Option<usize>,
-    guidance_scale: Option<f64>,
-    guidance_rescale: Option<f64>,
-    solver: Option<String>,
-    /// The text of a scheduler_config.json. The package's options.js lets only one of this and the solver through.
-    scheduler: Option<String>,
-    eta: Option<f64>,
-    use_clipped_model_output: Option<bool>,
-    width: Option<usize>,
-    height: Option<usize>,
-    strength: Option<f64>,
-    noise_level: Option<usize>,
-    clip_skip: Option<usize>,
-    long_prompts: Option<String>,
-    generator: Option<String>,
-    original_size: Option<[usize; 2]>,
-    crops_coords_top_left: Option<[usize; 2]>,
-    target_size: Option<[usize; 2]>,
-    negative_original_size: Option<[usize; 2]>,
-    negative_crops_coords_top_left: Option<[usize; 2]>,
-    negative_target_size: Option<[usize; 2]>,
-    preview: Option<String>,
-    vae_tiling: Option<bool>,
-}
+/// The fields of an object of JSON, taken one after the other.
+struct Fields(Map<String, Value>);
 
-/// A prompt, or a list of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Texts {
-    One(String),
-    Several(Vec<String>),
-}
+impl Fields {
+    /// The field `key`; `None` where it is absent or null.
+    fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, serde_json::Error> {
+        let value = self.0.remove(key).unwrap_or_default();
+        serde_json::from_value(value).map_err(|error| serde_json::Error::custom(format_args!("`{key}`: {error}")))
+    }
 
-impl From<Texts> for Text {
-    fn from(texts: Texts) -> Self {
-        match texts {
-            Texts::One(text) => text.into(),
-            Texts::Several(texts) => texts.into(),
+    /// A prompt, or a list of them.
+    fn take_text(&mut self, key: &str) -> Result<Option<Text>, serde_json::Error> {
+        if self.0.get(key).is_some_and(Value::is_string) {
+            return Ok(self.take::<String>(key)?.map(Text::from));
+        }
+        Ok(self.take::<Vec<String>>(key)?.map(Text::from))
+    }
+
+    /// Refuses what nobody has taken.
+    fn finish(self) -> Result<(), serde_json::Error> {
+        match self.0.keys().next() {
+            Some(key) => Err(serde_json::Error::custom(format_args!("unknown field `{key}`"))),
+            None => Ok(()),
         }
     }
 }
 
-impl Options {
-    /// All but the seeds and the pictures. Which words there are for a choice, options.js has seen to.
-    fn into_sample_options(self) -> Result<SampleOptions, pipeline::Error> {
-        let usual = SampleOptions::default();
-        Ok(SampleOptions {
-            prompt: self.prompt.map_or(usual.prompt, Text::from),
-            prompt_2: self.prompt2.map(Text::from),
-            negative_prompt: self.negative_prompt.map(Text::from),
-            negative_prompt_2: self.negative_prompt2.map(Text::from),
-            num_images_per_prompt: self.num_images_per_prompt.unwrap_or(usual.num_images_per_prompt),
-            generator: match self.generator.as_deref() {
-                Some("cuda") => Stream::TorchCuda,
-                _ => Stream::TorchCpu,
-            },
-            steps: self.steps.unwrap_or(usual.steps),
-            timesteps: self.timesteps,
-            sigmas: self.sigmas,
-            original_inference_steps: self.original_inference_steps,
-            guidance_scale: self.guidance_scale.unwrap_or(usual.guidance_scale),
-            guidance_rescale: self.guidance_rescale.unwrap_or(usual.guidance_rescale),
-            scheduler: match (self.scheduler, self.solver) {
-                (Some(config), _) => Scheduler::Config(Box::new(SchedulerConfig::from_json(&config)?)),
-                (None, Some(name)) => Scheduler::Solver(name.parse()?),
-                (None, None) => Scheduler::Checkpoint,
-            },
-            eta: self.eta.unwrap_or(usual.eta),
-            use_clipped_model_output: self.use_clipped_model_output.unwrap_or(usual.use_clipped_model_output),
-            height: self.height,
-            width: self.width,
-            strength: self.strength,
-            noise_level: self.noise_level,
-            clip_skip: self.clip_skip,
-            long_prompts: match self.long_prompts.as_deref() {
-                Some("chunks") => LongPrompts::Chunks,
-                _ => LongPrompts::Cut,
-            },
-            original_size: self.original_size,
-            crops_coords_top_left: self.crops_coords_top_left.unwrap_or(usual.crops_coords_top_left),
-            target_size: self.target_size,
-            negative_original_size: self.negative_original_size,
-            negative_crops_coords_top_left: self
-                .negative_crops_coords_top_left
-                .unwrap_or(usual.negative_crops_coords_top_left),
-            negative_target_size: self.negative_target_size,
-            preview: match self.preview.as_deref() {
-                Some("decode") => Preview::Decode,
-                Some("tiny") => Preview::Tiny,
-                Some("linear") => Preview::Linear,
-                Some("none") => Preview::None,
-                _ => Preview::Auto,
-            },
-            vae_tiling: self.vae_tiling.unwrap_or(usual.vae_tiling),
-            ..usual
-        })
-    }
+/// All of [`SampleOptions`] but the seeds and the pictures, as JavaScript names them; what is absent takes the default. Which words
+/// there are for a choice, and that only one of the solver and the scheduler is there, options.js has seen to.
+fn sample_options(json: &str) -> Result<SampleOptions, Error> {
+    let mut fields = Fields(serde_json::from_str(json)?);
+    let usual = SampleOptions::default();
+    let options = SampleOptions {
+        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
+        prompt_2: fields.take_text("prompt2")?,
+        negative_prompt: fields.take_text("negativePrompt")?,
+        negative_prompt_2: fields.take_text("negativePrompt2")?,
+        num_images_per_prompt: fields.take("numImagesPerPrompt")?.unwrap_or(usual.num_images_per_prompt),
+        generator: match fields.take::<String>("generator")?.as_deref() {
+            Some("cuda") => Stream::TorchCuda,
+            _ => Stream::TorchCpu,
+        },
+        steps: fields.take("steps")?.unwrap_or(usual.steps),
+        timesteps: fields.take("timesteps")?,
+        sigmas: fields.take("sigmas")?,
+        original_inference_steps: fields.take("originalInferenceSteps")?,
+        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
+        guidance_rescale: fields.take("guidanceRescale")?.unwrap_or(usual.guidance_rescale),
+        scheduler: match (fields.take::<String>("scheduler")?, fields.take::<String>("solver")?) {
+            // The text of a scheduler_config.json.
+            (Some(config), _) => {
+                Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
+            }
+            (None, Some(name)) => Scheduler::Solver(name.parse().map_err(pipeline::Error::from)?),
+            (None, None) => Scheduler::Checkpoint,
+        },
+        eta: fields.take("eta")?.unwrap_or(usual.eta),
+        use_clipped_model_output: fields.take("useClippedModelOutput")?.unwrap_or(usual.use_clipped_model_output),
+        height: fields.take("height")?,
+        width: fields.take("width")?,
+        strength: fields.take("strength")?,
+        noise_level: fields.take("noiseLevel")?,
+        clip_skip: fields.take("clipSkip")?,
+        long_prompts: match fields.take::<String>("longPrompts")?.as_deref() {
+            Some("chunks") => LongPrompts::Chunks,
+            _ => LongPrompts::Cut,
+        },
+        original_size: fields.take("originalSize")?,
+        crops_coords_top_left: fields.take("cropsCoordsTopLeft")?.unwrap_or(usual.crops_coords_top_left),
+        target_size: fields.take("targetSize")?,
+        negative_original_size: fields.take("negativeOriginalSize")?,
+        negative_crops_coords_top_left: fields
+            .take("negativeCropsCoordsTopLeft")?
+            .unwrap_or(usual.negative_crops_coords_top_left),
+        negative_target_size: fields.take("negativeTargetSize")?,
+        preview: match fields.take::<String>("preview")?.as_deref() {
+            Some("decode") => Preview::Decode,
+            Some("tiny") => Preview::Tiny,
+            Some("linear") => Preview::Linear,
+            Some("none") => Preview::None,
+            _ => Preview::Auto,
+        },
+        vae_tiling: fields.take("vaeTiling")?.unwrap_or(usual.vae_tiling),
+        ..usual
+    };
+    fields.finish()?;
+    Ok(options)
 }
 
 fn picture_of(pixels: Pixels) -> Rgba {

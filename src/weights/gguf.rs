@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use super::tensor_file::{Beginning, Header, TensorInfo};
 use super::{Dtype, Error};
+use crate::order::sort_by_key;
 
 /// What a GGUF file begins with.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
@@ -107,7 +108,7 @@ pub(super) async fn read_header(beginning: &mut Beginning<'_>) -> Result<Header,
     let tensors = described.into_iter().map(|tensor| tensor.check(&file, data_start, &entries));
     let mut tensors = tensors.collect::<Result<Vec<_>, _>>()?;
     // An empty tensor shares its offset with the tensor that follows it, so the end decides between them.
-    tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+    sort_by_key(&mut tensors, |tensor| (tensor.range.start, tensor.range.end));
     let (mut end, mut padded) = (header_end, data_start);
     for tensor in &tensors {
         if tensor.range.start != padded {

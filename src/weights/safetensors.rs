@@ -12,6 +12,7 @@ use serde::de::{self, MapAccess, Visitor};
 
 use super::tensor_file::{Beginning, Header, TensorInfo};
 use super::{Dtype, Error};
+use crate::order::sort_by_key;
 
 /// The format's own limit on the JSON header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -107,7 +108,7 @@ fn parse_header(
         .collect::<Result<Vec<_>, _>>()?;
 
     // An empty tensor shares its offset with the tensor that follows it, so the end decides between them.
-    tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+    sort_by_key(&mut tensors, |tensor| (tensor.range.start, tensor.range.end));
     let mut end = data_start;
     let mut before: Option<&TensorInfo> = None;
     for tensor in &tensors {

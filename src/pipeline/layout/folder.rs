@@ -2,7 +2,7 @@
 //! `fp16`, safetensors or GGUF.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -120,7 +120,11 @@ impl<'a> Finder<'a> {
         let damaged = |message: String| Error::Json { file: path.to_owned(), message };
         let bytes = read_small(self.source, path, MAX_INDEX).await?;
         let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
+        // Built by insertion: `collect` would sort, and each sort weighs kilobytes.
+        let mut shards = BTreeSet::new();
+        weight_map.values().for_each(|shard| {
+            shards.insert(shard.as_str());
+        });
         if shards.is_empty() || shards.len() > MAX_SHARDS {
             return Err(damaged(format!("it names {} shards, expected 1 to {MAX_SHARDS}", shards.len())));
         }
@@ -130,7 +134,7 @@ impl<'a> Finder<'a> {
         let mut files = Vec::new();
         for shard in shards {
             let file = TensorFile::open(self.source, &format!("{folder}{shard}")).await?;
-            let has: BTreeSet<&str> = file.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+            let has: HashSet<&str> = file.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
             let mut named = weight_map.iter().filter(|(_, of)| *of == shard);
             if let Some((tensor, _)) = named.find(|(tensor, _)| !has.contains(tensor.as_str())) {
                 return Err(damaged(format!(

@@ -49,8 +49,9 @@ impl SingleFile {
         let additions = unet.side("label_emb.0.0.weight", 1);
         let unet = ldm::unet(&unet).map_err(|reason| unknown("UNet", reason))?;
         let vae = ldm::vae(&vae).map_err(|reason| unknown("VAE", reason))?;
-        let mut naming =
-            BTreeMap::from([("unet", Naming::modules(UNET, unet.modules)), ("vae", Naming::modules(VAE, vae.modules))]);
+        let mut naming = BTreeMap::new();
+        naming.insert("unet", Naming::modules(UNET, unet.modules));
+        naming.insert("vae", Naming::modules(VAE, vae.modules));
         let (mut unet, mut vae) = (unet.config, vae.config);
 
         let class = family.class(unet["in_channels"].as_u64()).map_err(refused)?;
@@ -65,7 +66,9 @@ impl SingleFile {
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         });
-        let mut configs = BTreeMap::from([("scheduler", scheduler), ("vae", vae)]);
+        let mut configs = BTreeMap::new();
+        configs.insert("scheduler", scheduler);
+        configs.insert("vae", vae);
         for encoder in family.encoders {
             let config = encoder.config(&of(encoder.prefix)).map_err(|reason| unknown("text encoder", reason))?;
             if encoder.projects {
