@@ -10,7 +10,7 @@
 //! | Q4_1 | 32 | `d`, `m`, 16 of nibbles | d·q + m |
 //! | Q5_0 | 32 | `d`, 4 of fifth bits, 16 of nibbles | d·(q − 16) |
 //! | Q5_1 | 32 | `d`, `m`, 4 of fifth bits, 16 of nibbles | d·q + m |
-//! | IQ4_NL | 32 | `d`, 16 of nibbles | d·table[q] |
+//! | IQ4_NL | 32 | `d`, 16 of nibbles | `d·table[q]` |
 //! | Q2_K | 256 | 16 of scale and minimum, 64 of 2 bits, `d`, `dmin` | d·scale·q − dmin·minimum |
 //! | Q3_K | 256 | 32 of third bits, 64 of 2 bits, 12 of scales, `d` | d·(scale − 32)·q, q from −4 |
 //! | Q4_K | 256 | `d`, `dmin`, 12 of scales and minima, 128 of nibbles | d·scale·q − dmin·minimum |
