@@ -1,8 +1,8 @@
 //! What fewer bits cost: draws the same pictures with a checkpoint and with smaller copies of it, and compares them.
 //!
 //! ```sh
-//! for to in f16 q8_0 q4_0; do undiffuse quantize www/models/emoji64 --to $to --out target/emoji64-$to; done
-//! cargo run --release --example accuracy -- www/models/emoji64 target/emoji64-f16 target/emoji64-q8_0 target/emoji64-q4_0
+//! for to in f16 q8_0 q5_1 q4_0; do undiffuse quantize www/models/emoji64 --to $to --out target/emoji64-$to; done
+//! cargo run --release --example accuracy -- www/models/emoji64 target/emoji64-f16 target/emoji64-q8_0 target/emoji64-q5_1 target/emoji64-q4_0
 //! ```
 //!
 //! The first checkpoint is the measure. For each of the others: bytes of all weights; the peak signal-to-noise ratio of

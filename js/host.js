@@ -109,6 +109,8 @@ class Host {
     const source = openSource(request.source, signal);
     const files = {
       variant: request.variant,
+      unet: request.unet,
+      predictionType: request.predictionType,
       tinyVae: request.tinyVae && openSource(request.tinyVae, signal),
       vocabulary: openVocabulary(request.vocabulary, signal),
     };
@@ -138,7 +140,8 @@ class Host {
   }
 
   /**
-   * Reads the LoRAs that are new, merges all that are asked for, and forgets the others. If it fails, all is as before.
+   * Reads the LoRAs that are new, merges all that are asked for, and forgets the others. If a file is refused, all is as
+   * before; if the device refuses, none is merged.
    * @param {Request & { type: "loras" }} request
    * @param {AbortSignal} signal
    */

@@ -55,6 +55,13 @@ export interface LoadOptions {
    * `diffusion_pytorch_model.safetensors`. Default: the plain ones, or the only ones that are there.
    */
   variant?: string;
+  /**
+   * The file of the UNet's weights in place of the folder's own, by its path in the folder (`"unet-q8_0.gguf"`); under
+   * diffusers' names or those of the original code.
+   */
+  unet?: string;
+  /** What the network of a checkpoint in one file predicts, where the file does not say so. */
+  predictionType?: "epsilon" | "v_prediction";
   /** An AutoencoderTiny (such as TAESD) for previews, a folder with its `config.json` and weights. */
   tinyVae?: Source;
   /** LoRAs to begin with; {@link Pipeline.setLoras} changes them. */

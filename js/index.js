@@ -29,14 +29,13 @@ export class Pipeline {
    * @param {Public.LoadOptions} [options]
    */
   static async load(source, options = {}) {
-    const { device, onProgress, signal, worker, wasm, vocabulary, variant, tinyVae, loras } = checkLoadOptions(options);
+    const { device, onProgress, signal, worker, wasm, tinyVae, loras, ...files } = checkLoadOptions(options);
     const request = {
       type: /** @type {const} */ ("load"),
       source: describeSource(source),
       device,
       wasm,
-      vocabulary,
-      variant,
+      ...files,
       tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),
     };
     throwIfAborted(signal);

@@ -22,6 +22,8 @@ const LOAD = {
   worker: [(value) => typeof value === "boolean" || value instanceof Worker, "true, false or a Worker"],
   wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
   variant: [isString, 'the variant\'s name, such as "fp16"'],
+  unet: [isString, "the path of a file in the checkpoint"],
+  predictionType: oneOf("epsilon", "v_prediction"),
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
   loras: [Array.isArray, "a list of { source, weight }"],
@@ -90,7 +92,7 @@ const SAMPLE = {
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
   const { device = "auto", onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
-  const { variant, tinyVae, loras = [] } = rest;
+  const { variant, unet, predictionType, tinyVae, loras = [] } = rest;
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
@@ -101,6 +103,8 @@ export function checkLoadOptions(options) {
     wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm,
     vocabulary: vocabulary && absoluteUrl(vocabulary, "vocabulary"),
     variant,
+    unet,
+    predictionType,
     tinyVae,
     loras,
   };

@@ -126,16 +126,19 @@ export function absoluteUrl(url, option) {
 }
 
 /**
- * The same files with paths that start at the checkpoint's root, whichever folder above it was picked.
+ * The same files with paths that start at the checkpoint's root, whichever folder above it was picked. A network by itself
+ * has no index, and its root is where its config is.
  * @param {Map<string, Blob>} files
  * @returns {Map<string, Blob>}
  */
 function atRoot(files) {
-  const index = [...files.keys()]
-    .filter((path) => path === "model_index.json" || path.endsWith("/model_index.json"))
-    .sort((a, b) => a.split("/").length - b.split("/").length)[0];
-  if (index === undefined) return files;
-  const root = index.slice(0, -"model_index.json".length);
+  const highest = (/** @type {string} */ name) =>
+    [...files.keys()]
+      .filter((path) => path === name || path.endsWith(`/${name}`))
+      .sort((a, b) => a.split("/").length - b.split("/").length)[0];
+  const top = highest("model_index.json") ?? highest("config.json");
+  if (top === undefined) return files;
+  const root = top.slice(0, top.lastIndexOf("/") + 1);
   return new Map(
     [...files].filter(([path]) => path.startsWith(root)).map(([path, file]) => [path.slice(root.length), file]),
   );

@@ -135,6 +135,13 @@ fn a_picture_says_what_it_was_made_with() {
     let reader = png::Decoder::new(std::io::Cursor::new(&plain)).read_info().unwrap();
     assert_eq!(reader.info().uncompressed_latin1_text.len(), 2);
     assert_eq!(texts(&plain)["parameters"].lines().nth(1), Some("Negative prompt: Straße"));
+    // Given timesteps are as many steps as they are.
+    let model = emoji64();
+    let call: [&dyn AsRef<std::ffi::OsStr>; 10] =
+        [&"sample", &model, &"--prompt", &"a cat", &"--solver", &"euler", &"--timesteps", &"801,401,1", &"--out", &out];
+    succeed(&call);
+    let parameters = texts(&fs::read(&out).unwrap())["parameters"].clone();
+    assert!(parameters.contains("Steps: 3, Sampler: euler"), "{parameters}");
 }
 
 #[test]
@@ -536,6 +543,8 @@ fn an_option_out_of_range_is_refused_by_name() {
     sample(1, &["`guidance_scale` is NaN"], "--guidance-scale", "NaN");
     sample(1, &["`height` is 63", "multiple of 4"], "--height", "63");
     sample(1, &["scheduler/none.json"], "--scheduler", "scheduler/none.json");
+    sample(1, &["unet/none.gguf", "there is no such file"], "--unet", "unet/none.gguf");
+    sample(1, &["`prediction_type` is epsilon", "checkpoints in one file"], "--prediction-type", "epsilon");
     refuse(1, &["emoji64", "--prompt"], &[&"sample", &model, &"--out", &out]);
     refuse(2, &["--out"], &[&"sample", &model]);
     refuse(2, &["--steps", "ten"], &[&"schedule", &model, &"--steps", &"ten"]);

@@ -91,6 +91,25 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// The checkpoint `model` of the reference with keys of one config changed.
+fn changed(model: &str, config: &str, keys: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = models().join(model);
+    for entry in std::fs::read_dir(&from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let to = folder.path().join(path.file_name().expect("a name"));
+        match path.is_dir() {
+            true => copy_folder(&path, &to),
+            false => std::fs::write(&to, std::fs::read(&path).expect("a file")).expect("a copy"),
+        }
+    }
+    let path = folder.path().join(config);
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("a config")).expect("JSON");
+    keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+    std::fs::write(&path, json.to_string()).expect("a config");
+    folder
+}
+
 /// An upscaler out of parts of the reference that fit.
 fn upscaler(folder: &Path) {
     copy_folder(&reference("models").join("unet_x4_upscaler_like"), &folder.join("unet"));
@@ -256,6 +275,44 @@ fn a_long_prompt_in_chunks_is_seen_whole() {
 }
 
 #[test]
+fn every_text_that_is_cut_is_named_with_the_words_it_loses() {
+    let texts = |texts: [&str; 2]| texts.map(|word| format!("{}{word}", "a ".repeat(75))).to_vec();
+    let options = SampleOptions {
+        prompt: texts(["sea", "fox"]).into(),
+        negative_prompt: Some(texts(["sea", "cat"]).into()),
+        steps: 1,
+        preview: Preview::None,
+        ..SampleOptions::default()
+    };
+    // Both text encoders lose the same, which is said once.
+    for model in ["sd", "sdxl"] {
+        let sampler = block_on(load(&models().join(model)).sampler(options.clone())).expect("a run");
+        let lost = |what: &str, word: &str| format!("the {what} is too long for this model; it does not see: {word}");
+        let expected = [lost("prompt", "sea"), lost("prompt", "fox"), lost("negative prompt", "cat")].join("; ");
+        assert_eq!(sampler.warning(), Some(&expected[..]), "{model}");
+    }
+}
+
+#[test]
+fn a_tokenizer_without_room_for_a_word_takes_no_prompt_in_chunks() {
+    let folder = changed("sd", "tokenizer/tokenizer_config.json", &[("model_max_length", 2.into())]);
+    let source = DirectorySource::new(folder.path());
+    let checkpoint = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect("the checkpoint opens");
+    let options =
+        SampleOptions { prompt: "a cat".into(), long_prompts: LongPrompts::Chunks, ..SampleOptions::default() };
+    let error = checkpoint.check(&options).expect_err("no room").to_string();
+    assert_eq!(error, "`long_prompts` is chunks: a chunk of 2 tokens has no room for a word; cut the prompt");
+}
+
+#[test]
+fn an_autoencoder_of_no_pictures_is_refused_when_it_is_opened() {
+    let folder = changed("sd", "vae/config.json", &[("out_channels", 4.into())]);
+    let source = DirectorySource::new(folder.path());
+    let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("four channels").to_string();
+    assert_eq!(error, "vae/config.json: `out_channels` is 4: a picture has 1 or 3 channels");
+}
+
+#[test]
 fn a_short_prompt_is_the_same_in_chunks() {
     let pipeline = load(&models().join("sdxl"));
     let run = |long_prompts| {
@@ -351,4 +408,41 @@ fn a_list_of_timesteps_or_of_sigmas_takes_the_place_of_the_number_of_steps() {
     assert_eq!(sampler.table().timesteps, timesteps);
     let options = SampleOptions { sigmas: Some(vec![14.0, 3.0, 0.0]), scheduler: solver, ..usual };
     assert_eq!(block_on(pipeline.sampler(options)).expect("a run").total(), 2);
+}
+
+#[test]
+fn a_second_text_encoder_without_a_projection_is_refused_when_it_is_opened() {
+    let folder = changed("sdxl", "text_encoder_2/config.json", &[("architectures", vec!["CLIPTextModel"].into())]);
+    let source = DirectorySource::new(folder.path());
+    let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("no pooled text").to_string();
+    let expected = "expected a CLIPTextModelWithProjection, whose pooled text the network sees";
+    assert_eq!(error, format!("text_encoder_2/config.json: {expected}"));
+}
+
+#[test]
+fn a_config_that_makes_no_network_is_named() {
+    for (config, key) in [
+        ("unet/config.json", "norm_num_groups"),
+        ("vae/config.json", "norm_num_groups"),
+        ("text_encoder/config.json", "num_attention_heads"),
+        ("text_encoder_2/config.json", "num_attention_heads"),
+    ] {
+        let folder = changed("sdxl", config, &[(key, 7.into())]);
+        let source = DirectorySource::new(folder.path());
+        let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("sevenths").to_string();
+        assert!(error.starts_with(&format!("{config}: ")), "{error}");
+    }
+}
+
+#[test]
+fn a_latent_consistency_model_is_not_guided_be_it_told_the_scale_or_not() {
+    let folder = changed("sd", "model_index.json", &[("_class_name", "LatentConsistencyModelPipeline".into())]);
+    let pipeline = load(folder.path());
+    let latents = |guidance_scale| {
+        let options = SampleOptions { prompt: "a cat".into(), steps: 1, guidance_scale, ..SampleOptions::default() };
+        let mut sampler = block_on(pipeline.sampler(options)).expect("a run");
+        block_on(sampler.step()).expect("a step");
+        block_on(sampler.latents()).expect("latents")
+    };
+    assert_eq!(latents(8.5), latents(1.0));
 }

@@ -91,8 +91,8 @@ fn a_config_with_absurdly_many_layers_is_refused_at_once() {
 /// Reads the config in a folder of the reference, changed, as the class that the config names.
 fn read_changed(folder: &str, changes: &[(&str, Value)]) -> Result<(), Error> {
     let mut config = config_of(folder);
-    changes.iter().for_each(|(key, value)| drop(config.insert((*key).into(), value.clone())));
     let class = config.get("_class_name").and_then(Value::as_str).unwrap_or("CLIPTextModel").to_owned();
+    changes.iter().for_each(|(key, value)| drop(config.insert((*key).into(), value.clone())));
     let json = Value::Object(config).to_string();
     match &class[..] {
         "UNet2DModel" => Unet2dConfig::from_json(&json).map(drop),
@@ -123,6 +123,8 @@ fn a_value_that_is_not_implemented_is_refused_by_name() {
         ("unet2d_scale_shift_class", "upsample_type", json!("kernel")),
         ("unet2d_scale_shift_class", "class_embed_type", json!("projection")),
         ("unet2d_scale_shift_class", "time_embedding_type", json!("fourier")),
+        ("unet2d_scale_shift_class", "_class_name", json!("UNet1DModel")),
+        ("vae_sd_like", "_class_name", json!("AutoencoderKLTemporalDecoder")),
         ("vae_sd_like", "layers_per_block", json!(65)),
         ("vae_sd_like", "latents_mean", json!([0.0, 0.0, 0.0, 0.0])),
         ("vae_taesd_like", "upsample_fn", json!("bilinear")),

@@ -658,6 +658,22 @@ fn what_a_file_or_its_reader_says_of_its_prediction_decides() {
 }
 
 #[test]
+fn an_option_that_means_nothing_to_the_layout_is_refused() {
+    let file = SingleFile(Vec::new());
+    for (option, value, options) in [
+        ("variant", "fp16", OpenOptions { variant: Some("fp16".into()), ..Default::default() }),
+        ("unet", "a.gguf", OpenOptions { unet: Some("a.gguf".into()), ..Default::default() }),
+    ] {
+        let message = open(&file, &options).unwrap_err().to_string();
+        let expected = format!("`{option}` is {value}: a checkpoint in one file has no other files to choose from");
+        assert_eq!(message, expected);
+    }
+    let options = OpenOptions { prediction_type: Some("epsilon".into()), ..Default::default() };
+    let message = open(&MemorySource::new(), &options).unwrap_err().to_string();
+    assert!(message.starts_with("`prediction_type` is epsilon: it is for checkpoints in one file"), "{message}");
+}
+
+#[test]
 fn clips_vocabulary_follows_from_its_merges() {
     let clip = reference("tokenizers").join("clip_real");
     let read = |file: &str| fs::read(clip.join(file)).unwrap();
@@ -705,6 +721,15 @@ fn other_single_files_are_refused_with_what_they_are() {
         assert!(message.ends_with("a whole checkpoint of Stable Diffusion 1.x, 2.x or XL"), "{name}: {message}");
     }
     assert!(refusal(&tensors(&[])).contains("a file without a tensor"));
+
+    for (tensor, what) in
+        [("edm_mean", "a checkpoint of Playground v2.5"), ("edm_vpred.sigma_max", "a checkpoint of CosXL")]
+    {
+        let mut file = single(Kind::Sdxl, &Folder::new(Kind::Sdxl, Size::Real));
+        file.insert(tensor.into(), Stored { shape: vec![1], data: vec![] });
+        let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
+        assert!(message.starts_with(&format!("model.safetensors: this is {what}")), "{message}");
+    }
 
     let folder = Folder::new(Kind::Sd1, Size::Real);
     let mut file = single(Kind::Sd1, &folder);

@@ -108,7 +108,8 @@ fn base(folder: &Path) -> PathBuf {
     all.max_by_key(|f| name_of(f).len()).unwrap_or_else(|| panic!("{name}: no recorded calls"))
 }
 
-fn check(folder: &Path, file: &str, half: bool, device: &Device, tally: &mut Tally) {
+/// Runs the recorded calls of the network in `folder` with the weights in `file`; false if there is no such file.
+fn check(folder: &Path, file: &str, half: bool, device: &Device, tally: &mut Tally) -> bool {
     let what = format!("{}/{file}", name_of(folder));
     let base = base(folder);
     // A folder with a config of its own for another folder's weights.
@@ -116,14 +117,17 @@ fn check(folder: &Path, file: &str, half: bool, device: &Device, tally: &mut Tal
     let own_weights =
         folder.join("model.safetensors").exists() || folder.join("diffusion_pytorch_model.safetensors").exists();
     if !weights.exists() || (own_weights && !folder.join(file).exists()) {
-        return;
+        return false;
     }
     let mut source = MemorySource::new();
     source.insert("config.json", std::fs::read(folder.join("config.json")).expect("a config.json"));
     source.insert(file, std::fs::read(&weights).expect("the weights"));
     let component = match block_on(Component::load(&source, device.clone(), Some(file))) {
         Ok(component) => component,
-        Err(error) => return tally.fail(format!("{what}: {error}")),
+        Err(error) => {
+            tally.fail(format!("{what}: {error}"));
+            return true;
+        }
     };
     let (calls, unknown) = calls(&read_tensors(&base.join("io.safetensors")));
     unknown.into_iter().for_each(|key| tally.skip(format!("{what} {key}"), "neither a network's input nor its output"));
@@ -144,14 +148,19 @@ fn check(folder: &Path, file: &str, half: bool, device: &Device, tally: &mut Tal
             tally.check(&format!("{name} {output}"), result);
         }
     }
+    true
 }
 
 fn walk(device: &Device, what: &str) {
     let mut tally = Tally::default();
     for folder in folders(&reference("models")) {
+        let mut ran = false;
         for stem in ["diffusion_pytorch_model", "model"] {
-            check(&folder, &format!("{stem}.safetensors"), false, device, &mut tally);
-            check(&folder, &format!("{stem}.fp16.safetensors"), true, device, &mut tally);
+            ran |= check(&folder, &format!("{stem}.safetensors"), false, device, &mut tally);
+            ran |= check(&folder, &format!("{stem}.fp16.safetensors"), true, device, &mut tally);
+        }
+        if !ran {
+            tally.fail(format!("{}: no weights", name_of(&folder)));
         }
     }
     tally.finish(what);

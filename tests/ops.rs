@@ -17,8 +17,8 @@ use undiffuse::weights::Dtype;
 /// The tensors of one case, by their names after the case's.
 type Case = BTreeMap<String, Tensor>;
 
-/// Inputs, weights and the node to compare, or why the case is not run.
-fn build(name: &str, case: &Case, root: &Scope) -> Result<Result<NodeId, Error>, &'static str> {
+/// Inputs, weights and the node to compare; `None` where no op is of that name.
+fn build(name: &str, case: &Case, root: &Scope) -> Option<Result<NodeId, Error>> {
     let input = |name: &str| root.input(name, &case[name].shape);
     let numbers: Vec<usize> = digits(name);
     let activation = match name {
@@ -30,11 +30,11 @@ fn build(name: &str, case: &Case, root: &Scope) -> Result<Result<NodeId, Error>,
         _ => None,
     };
     if let Some(activation) = activation {
-        return Ok(input("x").and_then(|x| root.activate(x, activation)));
+        return Some(input("x").and_then(|x| root.activate(x, activation)));
     }
     let picture = || root.permute(input("x")?, &[0, 2, 3, 1]);
     let back = |x: Result<NodeId, Error>| root.permute(x?, &[0, 3, 1, 2]);
-    Ok(if name.starts_with("sdpa") {
+    Some(if name.starts_with("sdpa") {
         let shape = case["q"].shape.clone();
         let (batch, heads, tokens, size) = (shape[0], shape[1], shape[2], shape[3]);
         let joined = |name: &str| {
@@ -77,7 +77,7 @@ fn build(name: &str, case: &Case, root: &Scope) -> Result<Result<NodeId, Error>,
         let options = TimestepEmbeddingOptions { dim, flip_sin_to_cos, downscale_freq_shift, scale: 1.0 };
         input("timesteps").and_then(|t| root.timestep_embedding(t, options))
     } else {
-        return Err("no op of this name");
+        return None;
     })
 }
 
@@ -140,14 +140,13 @@ fn walk(device: &Device, what: &str) {
         }
         let builder = Builder::new();
         match build(name, case, &builder.root()) {
-            Err(reason) => tally.skip(name, reason),
-            Ok(Err(error)) => tally.fail(format!("{name}: {error}")),
-            Ok(Ok(out)) => {
+            None => tally.fail(format!("{name}: no op of this name")),
+            Some(Err(error)) => tally.fail(format!("{name}: {error}")),
+            Some(Ok(out)) => {
                 builder.root().output("out", out);
                 let expected = &case["out"];
-                // The reference states its own tolerance for the case that breaks one-pass variance.
-                let relative = if name.contains("large_mean") { 1e-2 } else { 1e-5 };
-                let tolerance = relative * max_abs(expected);
+                // The reference states its own tolerance for the case that breaks one-pass variance: of the spread, which is 1.
+                let tolerance = if name.contains("large_mean") { 1e-2 } else { 1e-5 * max_abs(expected) };
                 tally.check(name, run(case, builder, device).and_then(|a| worst_beyond(&a, expected, tolerance)));
             }
         }

@@ -73,6 +73,10 @@ fn a_number_out_of_range_is_refused() {
                 |o| (o.image, o.strength) = (picture(64, 64), Some(0.05)),
                 "`strength` is 0.05: that leaves none of 10 steps; give more of either",
             ),
+            (
+                |o| (o.image, o.steps) = (picture(64, 64), 0),
+                "num_inference_steps is 0, PNDMScheduler takes 1 to 1000 here",
+            ),
             (|o| o.width = Some(60), "`width` is 60: expected a multiple of 8 up to 8192"),
             (|o| o.height = Some(0), "`height` is 0: expected a multiple of 8 up to 8192"),
             (|o| o.clip_skip = Some(9), "`clip_skip` is 9: this model's text encoder has 2 layers to skip"),

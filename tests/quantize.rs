@@ -209,6 +209,16 @@ fn one_file_becomes_one_file() {
     let out = unet.join("v1.5-q5_1.gguf");
     assert_eq!(printed, format!("{}\n", out.display()));
     assert_eq!(tensors(&out)["a.weight"], (Dtype::Q5_1, vec![1, 32], vec![0.5; 32]));
+
+    // What the file says of its model goes along.
+    let bytes = [0; 128];
+    let tensor = || [("a.weight", TensorView::new(safetensors::Dtype::F32, vec![1, 32], &bytes).unwrap())];
+    let said = [("modelspec.prediction_type", "epsilon"), ("format", "pt")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    fs::write(unet.join("v2.safetensors"), serialize(tensor(), Some(said.into())).unwrap()).unwrap();
+    succeed(&[&"quantize", &unet.join("v2.safetensors"), &"--to", &"q8_0"]);
+    let file = block_on(TensorFile::open(&DirectorySource::new(&unet), "v2-q8_0.gguf")).unwrap();
+    assert_eq!(file.metadata().get("modelspec.prediction_type").map(String::as_str), Some("epsilon"));
+    assert_eq!(file.metadata().get("format"), None);
     drop(temporary);
 }
 

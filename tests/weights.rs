@@ -94,8 +94,10 @@ fn matrix(device: &Device, weights: &Weights, input: usize, output: usize) -> Ve
 fn assert_close(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    let difference = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
-    assert!(difference <= tolerance * largest, "{what}: {difference} of {largest}");
+    // total_cmp has NaN as the largest.
+    let differences = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).enumerate();
+    let (at, difference) = differences.max_by(|a, b| a.1.total_cmp(&b.1)).expect("an element");
+    assert!(difference <= tolerance * largest, "{what}: element {at} is off by {difference} of {largest}");
 }
 
 const PLAIN: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64];

@@ -45,6 +45,8 @@ let running;
 let model = { source: BUILTIN.base, name: BUILTIN.name };
 /** What the pictures on the film were made with. @type {import("./metadata.js").Made | undefined} */
 let made;
+/** The scheduler of the model that drew them, which may no longer be the one that is open. */
+let drawnBy = "";
 
 /** @param {"loading" | "ready" | "sampling" | "done" | "error"} state */
 function setState(state) {
@@ -144,7 +146,7 @@ async function run() {
   if (!image) parameters.strength = "";
   const { signal } = (running = new AbortController());
   const overtaken = () => running?.signal !== signal;
-  history.replaceState(null, "", linkTo(parameters, model.address));
+  history.replaceState(null, "", linkTo(parameters, model));
   clearMessages();
   const seeds = seedsOf(parameters);
   film.begin(
@@ -160,6 +162,7 @@ async function run() {
   made = { ...given, model: model.name };
   if (image) made.image = easel.pictureName();
   if (loras.named().length > 0) made.loras = loras.named();
+  drawnBy = info.scheduler;
   let count = 0;
   let spent = 0;
   try {
@@ -310,7 +313,7 @@ function showDevice({ kind, name, reason }) {
 }
 
 async function share() {
-  const link = linkTo(readParameters(), model.address);
+  const link = linkTo(readParameters(), model);
   history.replaceState(null, "", link);
   try {
     await navigator.clipboard.writeText(link);
@@ -323,7 +326,7 @@ async function share() {
 /** The picture on the plate as a PNG that says what it was made with. */
 async function shownPicture() {
   const shown = film.shownStep();
-  if (!shown || !made || !pipeline) return undefined;
+  if (!shown || !made) return undefined;
   const canvas = /** @type {HTMLCanvasElement} */ (element("canvas"));
   /** @type {Blob | null} */
   const png = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
@@ -335,7 +338,7 @@ async function shownPicture() {
   const { pictures, ...one } = made;
   const seed = String(seedsOf({ seed: "0", pictures: "1", ...made })[shown.picture]);
   const { width, height } = canvas;
-  const file = await withMade(png, { ...one, seed }, { width, height, scheduler: pipeline.info.scheduler });
+  const file = await withMade(png, { ...one, seed }, { width, height, scheduler: drawnBy });
   return { file, step: shown.step, seed };
 }
 
@@ -369,8 +372,11 @@ element("prompt").addEventListener("keydown", (event) => {
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") button("cancel").click();
 });
-addEventListener("hashchange", () => {
-  const { parameters, run } = readAddress();
+addEventListener("hashchange", async () => {
+  const { parameters, model: asked, variant, run } = readAddress();
+  // Opening a model sets what suits it; the link's values come after that.
+  const isOpen = asked === model.address && variant === model.variant;
+  if (!isOpen && !(asked ? await openAddress(asked, variant) : (await openBuiltin())[0])) return;
   restoreParameters(parameters);
   if (run && !button("start").disabled) form.requestSubmit();
 });
@@ -421,7 +427,7 @@ acceptFiles({
 // What the visitor types while the model loads is kept; a link's values come before that.
 const address = readAddress();
 writeParameters({ ...USUAL, seed: anySeed() });
-const opening = address.model ? openAddress(address.model) : load();
+const opening = address.model ? openAddress(address.model, address.variant) : load();
 const about = address.model ? undefined : showAbout();
 await about;
 writeParameters(address.parameters);

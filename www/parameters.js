@@ -112,24 +112,32 @@ export function seedsOf({ seed, pictures }) {
 }
 
 /**
- * What the address carries: parameters, the address of a checkpoint, and whether a run is asked for at once.
- * @returns {{ parameters: Partial<Parameters>, model: string | null, run: boolean }}
+ * What the address carries: parameters, the address of a checkpoint and the variant of its files, and whether a run is
+ * asked for at once.
+ * @returns {{ parameters: Partial<Parameters>, model?: string, variant?: string, run: boolean }}
  */
 export function readAddress() {
   const carried = new URLSearchParams(location.hash.slice(1));
   const known = [...carried].filter(([name]) => isParameter(name));
-  return { parameters: Object.fromEntries(known), model: carried.get("model"), run: carried.has("run") };
+  const text = (/** @type {string} */ name) => carried.get(name) || undefined;
+  return {
+    parameters: Object.fromEntries(known),
+    model: text("model"),
+    variant: text("variant"),
+    run: carried.has("run"),
+  };
 }
 
 /**
  * A link to this page that carries the parameters, and runs them when it is opened.
  * @param {Parameters} parameters
- * @param {string} [model] the checkpoint's address, if it is not the page's own
+ * @param {{ address?: string, variant?: string }} model the checkpoint, with an address if it is not the page's own
  */
-export function linkTo(parameters, model) {
+export function linkTo(parameters, { address, variant }) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "");
+  const model = address ? [["model", address], ...(variant ? [["variant", variant]] : [])] : [];
   const link = new URL(location.href);
-  link.hash = new URLSearchParams([...(model ? [["model", model]] : []), ...given, ["run", "1"]]).toString();
+  link.hash = new URLSearchParams([...model, ...given, ["run", "1"]]).toString();
   return link.href;
 }
 

@@ -342,12 +342,16 @@ impl Weights {
         let tensors = tensors.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
         let text = |text: &OsStr| Entry::Text(text.to_string_lossy().into_owned());
         let file_type = FORMATS.iter().find(|format| format.1 == dtype).map_or(0, |format| format.2);
-        let metadata = vec![
+        let mut metadata = vec![
             ("general.architecture".to_owned(), Entry::Text("diffusers".to_owned())),
             ("general.name".to_owned(), text(model.file_stem().unwrap_or_default())),
             ("general.file_type".to_owned(), Entry::U32(file_type)),
             ("general.quantization_version".to_owned(), Entry::U32(2)),
         ];
+        // Such as what the network predicts, which no tensor of a checkpoint in one file tells.
+        let said: BTreeMap<_, _> = files.iter().flat_map(TensorFile::metadata).collect();
+        let said = said.into_iter().filter(|(key, _)| key.starts_with("modelspec."));
+        metadata.extend(said.map(|(key, value)| (key.clone(), Entry::Text(value.clone()))));
         let mut writer = Writer::new(BufWriter::new(File::create_new(to)?), metadata, tensors)?;
         let mut weights = BTreeMap::new();
         for file in files {

@@ -179,6 +179,15 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
+    /// The file of the UNet's weights in place of the folder's own, a path inside of MODEL, such as a GGUF file; under
+    /// diffusers' names or those of the original code
+    #[arg(long, value_name = "PATH")]
+    unet: Option<String>,
+
+    /// What the network of a checkpoint in one file predicts, epsilon or v_prediction, where the file does not say so
+    #[arg(long, value_name = "TYPE")]
+    prediction_type: Option<String>,
+
     /// Where the networks run
     #[arg(long, value_enum, default_value_t = device::Choice::Auto)]
     device: device::Choice,
@@ -247,8 +256,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return Err(Error::path(&args.model, message));
     }
     let source = DirectorySource::new(&args.model);
-    let checkpoint =
-        Checkpoint::open(&source, &OpenOptions { variant: args.variant.clone(), ..Default::default() }).await;
+    let which = OpenOptions {
+        variant: args.variant.clone(),
+        unet: args.unet.clone(),
+        prediction_type: args.prediction_type.clone(),
+        vocabulary: None,
+    };
+    let checkpoint = Checkpoint::open(&source, &which).await;
     let checkpoint = checkpoint.map_err(|error| Error::checkpoint(&args.model, error))?;
     if checkpoint.info().takes_prompt && args.prompt.is_empty() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
@@ -369,7 +383,7 @@ fn made(args: &Args, index: usize) -> Made {
             "picture",
             together.then(|| format!("{} of {}", index + 1, args.prompt.len().max(1) * args.num_images_per_prompt)),
         )
-        .with("steps", args.steps)
+        .with("steps", args.timesteps.as_ref().or(args.sigmas.as_ref()).map_or(args.steps, Vec::len))
         .with("timesteps", args.timesteps.clone())
         .with("sigmas", args.sigmas.clone())
         .with("originalInferenceSteps", args.original_inference_steps)

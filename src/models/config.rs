@@ -20,10 +20,16 @@ pub struct ConfigReader {
 }
 
 impl ConfigReader {
-    /// Parses the text of a `config.json` for `class`.
+    /// Parses the text of a `config.json` for `class`, which is the class that it names, if it names one.
     pub fn new(class: &'static str, json: &str) -> Result<Self, Error> {
         match serde_json::from_str(json) {
-            Ok(Value::Object(map)) => Ok(Self { class, map, seen: RefCell::default() }),
+            Ok(Value::Object(map)) => {
+                let reader = Self { class, map, seen: RefCell::default() };
+                match reader.map.get("_class_name").and_then(Value::as_str) {
+                    Some(named) if named != class => Err(reader.unsupported("_class_name", &format!("`{class}` is"))),
+                    _ => Ok(reader),
+                }
+            }
             Ok(_) => Err(Error::Config { class, message: "expected a JSON object".into() }),
             Err(error) => Err(Error::Config { class, message: error.to_string() }),
         }

@@ -146,7 +146,8 @@ impl Checkpoint {
         let family = Family::of(&class)?;
         let scheduler = scheduler_of(&class, layout.scheduler("scheduler").await?)?;
         let unet_json = layout.config("unet").await?;
-        let unet_error = |e| Error::model(&layout.path("unet", "config.json"), e);
+        let unet_file = layout.path("unet", "config.json");
+        let unet_error = |e| Error::model(&unet_file, e);
         let (mut unet, vae) = if family == Family::Unconditional {
             (Unet::Unconditional(Unet2dConfig::from_json(&unet_json).map_err(unet_error)?), None)
         } else {
@@ -181,25 +182,36 @@ impl Checkpoint {
             }
             _ => None,
         };
+        if family == Family::StableDiffusionXl && texts.last().is_none_or(|(_, text)| text.projection_dim.is_none()) {
+            let message = "expected a CLIPTextModelWithProjection, whose pooled text the network sees".into();
+            return Err(Error::Json { file: layout.path("text_encoder_2", "config.json"), message });
+        }
         if let (Unet::Conditional(unet), Some(length)) =
             (&mut unet, texts.last().and_then(|(_, text)| text.projection_dim))
         {
             unet.set_text_embeds(length).map_err(unet_error)?;
             if unet.time_ids() != TIME_IDS {
                 let message = format!("this network takes {} `time_ids`, which only a refiner does", unet.time_ids());
-                return Err(Error::Json { file: "unet/config.json".into(), message });
+                return Err(Error::Json { file: unet_file.clone(), message });
             }
         }
-        check_fit(family, &unet, vae.as_ref(), &texts)?;
+        check_fit(&layout, family, &unet, vae.as_ref(), &texts)?;
 
-        let mut text_files = Vec::new();
+        let mut text_weights = Vec::new();
         for ((_, encoder), (_, config)) in components.iter().zip(&texts) {
-            let (specs, tables) = TextEncoder::weights(config)?;
-            text_files.push(layout.weights(encoder, specs, tables).await?);
+            let weights = TextEncoder::weights(config);
+            let (specs, tables) = weights.map_err(|e| Error::model(&layout.path(encoder, "config.json"), e))?;
+            text_weights.push(layout.weights(encoder, specs, tables).await?);
         }
-        let unet_file = layout.weights("unet", unet.weights(family)?, unet.tables()).await?;
-        let vae_file = match &vae {
-            Some(config) => Some(layout.weights("vae", autoencoder_weights(config)?, vec![]).await?),
+        let graph = unet.graph().map_err(unet_error)?;
+        check_inputs(family, &graph).map_err(|message| Error::Json { file: unet_file.clone(), message })?;
+        let unet_weights = layout.weights("unet", graph.weights().to_vec(), unet.tables()).await?;
+        let vae_weights = match &vae {
+            Some(config) => {
+                let specs = autoencoder_weights(config);
+                let specs = specs.map_err(|e| Error::model(&layout.path("vae", "config.json"), e))?;
+                Some(layout.weights("vae", specs, vec![]).await?)
+            }
             None => None,
         };
 
@@ -211,7 +223,7 @@ impl Checkpoint {
         let [height, width] = sample_size.unwrap_or(if vae.is_some() { [64, 64] } else { [32, 32] });
         let pixels = |side: usize| {
             let message = || format!("`sample_size` {side} is too large for a vae that enlarges {scale_factor} times");
-            let error = || Error::Json { file: "unet/config.json".into(), message: message() };
+            let error = || Error::Json { file: unet_file.clone(), message: message() };
             side.checked_mul(scale_factor).filter(|&pixels| pixels <= MAX_SIDE).ok_or_else(error)
         };
         let latent_channels = vae.as_ref().map_or(unet.in_channels(), |vae| vae.latent_channels);
@@ -237,14 +249,14 @@ impl Checkpoint {
             scale_factor,
             latent_channels,
             scheduler: scheduler.class_name().to_owned(),
-            bytes: bytes_of(text_files.iter().chain([&unet_file]).chain(&vae_file)),
+            bytes: bytes_of(text_weights.iter().chain([&unet_weights]).chain(&vae_weights)),
         };
         let force_zeros_for_empty_prompt = match layout.index("force_zeros_for_empty_prompt") {
             Some(value) => value.as_bool().unwrap_or(true),
             None => true,
         };
         let model = Model { family, unet, vae, texts, scheduler, force_zeros_for_empty_prompt, low_res, info };
-        Ok(Self { model, unet: unet_file, vae: vae_file, texts: text_files })
+        Ok(Self { model, unet: unet_weights, vae: vae_weights, texts: text_weights })
     }
 
     /// The paths of the weight files that [`Checkpoint::load`] will read.
@@ -289,75 +301,74 @@ impl Unet {
     }
 
     /// The network at a size that is large enough for every down block; its weights do not depend on it.
-    fn graph(&self) -> Result<Graph, Error> {
+    ///
+    /// # Errors
+    /// If the config's numbers do not fit each other.
+    pub fn graph(&self) -> Result<Graph, models::Error> {
         const SIDE: usize = 64;
-        let graph = match self {
+        match self {
             Unet::Unconditional(config) => config.graph(1, SIDE, SIDE),
             Unet::Conditional(config) => {
                 let timestep_cond = config.time_cond_proj_dim.is_some();
                 config.graph(Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond })
             }
-        };
-        graph.map_err(|e| Error::model("unet/config.json", e))
+        }
     }
 
     /// What it looks up on the host: the embeddings of classes.
-    fn tables(&self) -> Vec<HostTable> {
+    pub fn tables(&self) -> Vec<HostTable> {
         let table = match self {
             Unet::Unconditional(config) => config.class_embedding(),
             Unet::Conditional(config) => config.class_embedding(),
         };
         table.map(|[rows, columns]| HostTable::new(CLASS_EMBEDDING, rows, columns)).into_iter().collect()
     }
-
-    /// The weights that it needs.
-    ///
-    /// # Errors
-    /// If the config's numbers do not fit each other, or if the network wants to be told what no pipeline of `family` tells it.
-    fn weights(&self, family: Family) -> Result<Vec<WeightSpec>, Error> {
-        let graph = self.graph()?;
-        let given = |name: &str| match name {
-            "sample" | "timestep" | "encoder_hidden_states" | "timestep_cond" => true,
-            "added_cond_kwargs.text_embeds" | "added_cond_kwargs.time_ids" => family == Family::StableDiffusionXl,
-            "class_labels" => family == Family::Upscale,
-            _ => false,
-        };
-        let misfit = |message: String| Err(Error::Json { file: "unet/config.json".into(), message });
-        if let Some((name, _)) = graph.inputs().iter().find(|(name, _)| !given(name)) {
-            return misfit(format!("this network wants `{name}`, which its pipeline does not give"));
-        }
-        for name in ["added_cond_kwargs.text_embeds", "class_labels"].into_iter().filter(|name| given(name)) {
-            if graph.input(name).is_err() {
-                return misfit(format!("this network does not take `{name}`, which its pipeline gives"));
-            }
-        }
-        Ok(graph.weights().to_vec())
-    }
 }
 
 /// The weights of both halves of an autoencoder.
-fn autoencoder_weights(config: &AutoencoderKlConfig) -> Result<Vec<WeightSpec>, Error> {
+fn autoencoder_weights(config: &AutoencoderKlConfig) -> Result<Vec<WeightSpec>, models::Error> {
     let side = config.scale_factor();
-    let graphs = [config.encoder(1, side, side), config.decoder(1, 1, 1)];
-    let mut specs = Vec::new();
-    for graph in graphs {
-        specs.extend_from_slice(graph.map_err(|e| Error::model("vae/config.json", e))?.weights());
-    }
+    let mut specs = config.encoder(1, side, side)?.weights().to_vec();
+    specs.extend_from_slice(config.decoder(1, 1, 1)?.weights());
     Ok(specs)
+}
+
+/// Whether the network wants to be told what a pipeline of `family` tells it; an error says what it wants.
+fn check_inputs(family: Family, unet: &Graph) -> Result<(), String> {
+    let given = |name: &str| match name {
+        "sample" | "timestep" | "encoder_hidden_states" | "timestep_cond" => true,
+        "added_cond_kwargs.text_embeds" | "added_cond_kwargs.time_ids" => family == Family::StableDiffusionXl,
+        "class_labels" => family == Family::Upscale,
+        _ => false,
+    };
+    if let Some((name, _)) = unet.inputs().iter().find(|(name, _)| !given(name)) {
+        return Err(format!("this network wants `{name}`, which its pipeline does not give"));
+    }
+    for name in ["added_cond_kwargs.text_embeds", "class_labels"].into_iter().filter(|name| given(name)) {
+        if unet.input(name).is_err() {
+            return Err(format!("this network does not take `{name}`, which its pipeline gives"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the parts speak of the same latents and the same text.
 fn check_fit(
+    layout: &Layout,
     family: Family,
     unet: &Unet,
     vae: Option<&AutoencoderKlConfig>,
     texts: &[(Tokenizer, ClipTextConfig)],
 ) -> Result<(), Error> {
-    let misfit = |message: String| Err(Error::Json { file: "unet/config.json".into(), message });
+    let misfit = |message: String| Err(Error::Json { file: layout.path("unet", "config.json"), message });
     let (input, output) = (unet.in_channels(), unet.out_channels());
     match vae {
         Some(vae) => {
             let latents = vae.latent_channels;
+            if ![1, 3].contains(&vae.out_channels) {
+                let message = format!("`out_channels` is {}: a picture has 1 or 3 channels", vae.out_channels);
+                return Err(Error::Json { file: layout.path("vae", "config.json"), message });
+            }
             if output != latents {
                 return misfit(format!("`out_channels` is {output}, the vae's `latent_channels` {latents}"));
             }
@@ -389,7 +400,7 @@ fn check_fit(
         if tokenizer.vocab_size() > text.vocab_size {
             let message =
                 format!("{} tokens, the text encoder's `vocab_size` is {}", tokenizer.vocab_size(), text.vocab_size);
-            return Err(Error::Json { file: format!("{folder}/vocab.json"), message });
+            return Err(Error::Json { file: layout.path(folder, "vocab.json"), message });
         }
     }
     Ok(())

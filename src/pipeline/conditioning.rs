@@ -1,10 +1,10 @@
 //! What the network is told beside x_t and the timestep: texts, sizes, guidance scale, noise level.
 
-use super::Error;
 use super::load::Parts;
 use super::prompts::Texts;
 use super::request::{Request, Task};
 use super::text_encoder::TextEncoder;
+use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::models::guidance_scale_embedding;
 
@@ -118,21 +118,50 @@ fn side_by_side(states: &[(Vec<f32>, usize)]) -> Vec<f32> {
 
 /// SDXL's `add_time_ids` for each row: original size, crop and target size, those of the negative prompt first.
 fn time_ids(parts: &Parts, request: &Request) -> Vec<f32> {
-    let options = &request.options;
     let [batch, _, height, width] = request.latents;
     let size = [height, width].map(|side| side * parts.model.info.scale_factor);
+    let [negative, positive] = sizes(&request.options, size, matches!(request.task, Task::Generate));
+    let rows =
+        |ids: [[usize; 2]; 3]| ids.as_flattened().iter().map(|&side| side as f32).collect::<Vec<_>>().repeat(batch);
+    if request.guided { [rows(negative), rows(positive)].concat() } else { rows(positive) }
+}
+
+/// Original size, crop and target size that the negative and the positive prompt go with, in a run of `size`.
+fn sizes(options: &SampleOptions, size: [usize; 2], from_noise: bool) -> [[[usize; 2]; 3]; 2] {
     let (original, target) = (options.original_size.unwrap_or(size), options.target_size.unwrap_or(size));
-    let positive = [original, options.crops_coords_top_left, target];
-    let negative = match (&request.task, options.negative_original_size, options.negative_target_size) {
-        (_, Some(original), Some(target)) => [original, options.negative_crops_coords_top_left, target],
-        // diffusers' text-to-image takes both sizes or neither; its other pipelines fill in the one that is missing.
-        (Task::Generate, ..) => positive,
-        (_, original_size, target_size) => {
-            let (original, target) = (original_size.unwrap_or(original), target_size.unwrap_or(target));
-            [original, options.negative_crops_coords_top_left, target]
+    let crop = options.crops_coords_top_left;
+    let positive = [original, crop, target];
+    let negative = match (options.negative_original_size, options.negative_target_size) {
+        (Some(original), Some(target)) if from_noise => [original, options.negative_crops_coords_top_left, target],
+        // diffusers' text-to-image takes both sizes or neither.
+        _ if from_noise => positive,
+        // Its other pipelines fill in the one that is missing, and have one crop for both prompts.
+        (negative_original, negative_target) => {
+            [negative_original.unwrap_or(original), crop, negative_target.unwrap_or(target)]
         }
     };
-    let row = |ids: [[usize; 2]; 3]| ids.as_flattened().iter().map(|&side| side as f32).collect::<Vec<_>>();
-    let positive = row(positive).repeat(batch);
-    if request.guided { [row(negative).repeat(batch), positive].concat() } else { positive }
+    [negative, positive]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sizes_of_the_negative_prompt_are_those_that_diffusers_tells_the_network() {
+        let run = [64, 32];
+        let options = SampleOptions {
+            original_size: Some([9, 8]),
+            crops_coords_top_left: [1, 2],
+            negative_original_size: Some([7, 6]),
+            negative_crops_coords_top_left: [3, 4],
+            ..SampleOptions::default()
+        };
+        let positive = [[9, 8], [1, 2], run];
+        assert_eq!(sizes(&options, run, true), [positive, positive], "of two sizes, one is none");
+        assert_eq!(sizes(&options, run, false), [[[7, 6], [1, 2], run], positive]);
+        let both = SampleOptions { negative_target_size: Some([5, 5]), ..options };
+        assert_eq!(sizes(&both, run, true), [[[7, 6], [3, 4], [5, 5]], positive]);
+        assert_eq!(sizes(&both, run, false), [[[7, 6], [1, 2], [5, 5]], positive]);
+    }
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::Error;
+use super::checkpoint::Unet;
 use super::layout::{network_weights, read_json, read_text};
 use super::text_encoder::{TextEmbeddings, TextEncoder, floats};
 use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights};
 use crate::graph::{Graph, fuse};
 use crate::models::{
-    self, AutoencoderKlConfig, AutoencoderTinyConfig, CLASS_EMBEDDING, ClipTextConfig, Unet2dConditionConfig,
-    Unet2dConditionInputs, Unet2dConfig,
+    self, AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs,
+    Unet2dConfig,
 };
 use crate::weights::Source;
 
@@ -32,7 +33,7 @@ pub struct Component {
 
 #[derive(Debug)]
 enum Network {
-    Unet(Unet, Weights, Option<HostTable>),
+    Unet(Box<Unet>, Weights, Option<HostTable>),
     Autoencoder(Autoencoder, Weights),
     Text(Box<TextEncoder>),
 }
@@ -48,15 +49,9 @@ pub struct OpenComponent {
 
 #[derive(Debug)]
 enum Config {
-    Unet(Unet),
+    Unet(Box<Unet>),
     Autoencoder(Autoencoder),
     Text(Box<ClipTextConfig>),
-}
-
-#[derive(Debug)]
-enum Unet {
-    Unconditional(Box<Unet2dConfig>),
-    Conditional(Box<Unet2dConditionConfig>),
 }
 
 #[derive(Debug)]
@@ -79,22 +74,14 @@ impl OpenComponent {
         let named = |key: &str| index.get(key).and_then(|v| v.as_str().or_else(|| v.get(0)?.as_str()));
         let class = named("_class_name").or(named("architectures")).unwrap_or_default();
         let error = |e: models::Error| Error::model("config.json", e);
-        let table =
-            |shape: Option<[usize; 2]>| shape.map(|[rows, columns]| HostTable::new(CLASS_EMBEDDING, rows, columns));
         let (config, specs, tables) = match class {
-            "UNet2DModel" => {
-                let config = Unet2dConfig::from_json(&json).map_err(error)?;
-                let specs = config.graph(1, SIDE, SIDE).map_err(error)?.weights().to_vec();
-                let tables = table(config.class_embedding()).into_iter().collect();
-                (Config::Unet(Unet::Unconditional(Box::new(config))), specs, tables)
-            }
-            "UNet2DConditionModel" => {
-                let config = Unet2dConditionConfig::from_json(&json).map_err(error)?;
-                let timestep_cond = config.time_cond_proj_dim.is_some();
-                let inputs = Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond };
-                let specs = config.graph(inputs).map_err(error)?.weights().to_vec();
-                let tables = table(config.class_embedding()).into_iter().collect();
-                (Config::Unet(Unet::Conditional(Box::new(config))), specs, tables)
+            "UNet2DModel" | "UNet2DConditionModel" => {
+                let unet = match class {
+                    "UNet2DModel" => Unet::Unconditional(Unet2dConfig::from_json(&json).map_err(error)?),
+                    _ => Unet::Conditional(Unet2dConditionConfig::from_json(&json).map_err(error)?),
+                };
+                let (specs, tables) = (unet.graph().map_err(error)?.weights().to_vec(), unet.tables());
+                (Config::Unet(Box::new(unet)), specs, tables)
             }
             "AutoencoderKL" | "AutoencoderTiny" => {
                 let config = match class {
@@ -107,7 +94,7 @@ impl OpenComponent {
             }
             "CLIPTextModel" | "CLIPTextModelWithProjection" => {
                 let config = ClipTextConfig::from_json(&json).map_err(error)?;
-                let (specs, tables) = TextEncoder::weights(&config)?;
+                let (specs, tables) = TextEncoder::weights(&config).map_err(error)?;
                 (Config::Text(Box::new(config)), specs, tables)
             }
             _ => {

@@ -98,7 +98,7 @@ pub struct SampleOptions {
     pub sigmas: Option<Vec<f64>>,
     /// LCM: steps of the schedule that the model was distilled from.
     pub original_inference_steps: Option<usize>,
-    /// Height in pixels; that of `image`, or the model's own, if absent.
+    /// Height in pixels; if absent the model's own, and without a mask that of `image`.
     pub height: Option<usize>,
     /// Width in pixels; likewise.
     pub width: Option<usize>,
@@ -121,11 +121,12 @@ pub struct SampleOptions {
     pub crops_coords_top_left: [usize; 2],
     /// SDXL: how large the picture is said to be; the run's size if absent.
     pub target_size: Option<[usize; 2]>,
-    /// SDXL: `original_size` for the negative prompt, together with `negative_target_size`.
+    /// SDXL: `original_size` for the negative prompt; a run from noise takes it together with `negative_target_size` only.
     pub negative_original_size: Option<[usize; 2]>,
-    /// SDXL: `crops_coords_top_left` for the negative prompt.
+    /// SDXL: `crops_coords_top_left` for the negative prompt, where both its sizes are given. A run that begins with a picture
+    /// has one crop for both prompts, as in diffusers.
     pub negative_crops_coords_top_left: [usize; 2],
-    /// SDXL: `target_size` for the negative prompt, together with `negative_original_size`.
+    /// SDXL: `target_size` for the negative prompt; a run from noise takes it together with `negative_original_size` only.
     pub negative_target_size: Option<[usize; 2]>,
     /// Which pictures are shown on the way.
     pub preview: Preview,

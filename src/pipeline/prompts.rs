@@ -27,7 +27,7 @@ pub(super) struct Prompts {
     pub encoders: Vec<Texts>,
     /// Tokens of a text, the same for all texts and encoders.
     pub tokens: usize,
-    /// Words that the model cannot see, in a sentence.
+    /// Words that the model cannot see, in a sentence for each text that is too long.
     pub warning: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl Prompts {
             [("prompt_2", &second), ("negative_prompt_2", &second_negative)],
         ];
 
-        let mut warning = None;
+        let mut lost: Vec<(&str, String)> = Vec::new();
         let mut encoders = Vec::new();
         for ((tokenizer, config), [prompt, negative]) in model.texts.iter().zip(texts) {
             let mut chunks = |(option, text): (&'static str, &Text)| -> Result<Vec<Chunks>, Error> {
@@ -72,9 +72,9 @@ impl Prompts {
                     }
                     LongPrompts::Cut => {
                         let encoding = tokenizer.encode_padded(text, config.max_position_embeddings)?;
-                        if let (Some(lost), None) = (&encoding.truncated, &warning) {
-                            let what = option.replace('_', " ");
-                            warning = Some(format!("the {what} is too long for this model; it does not see: {lost}"));
+                        // Encoders that are told the same lose the same.
+                        if let Some(words) = encoding.truncated.filter(|words| lost.iter().all(|(_, w)| w != words)) {
+                            lost.push((option, words));
                         }
                         Ok(vec![encoding.ids])
                     }
@@ -82,26 +82,38 @@ impl Prompts {
                 let encoded = texts.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
                 Ok(encoded.into_iter().cycle().take(count).collect())
             };
+            let prompts = chunks(prompt)?;
             let negatives = if guided && !zeros { chunks(negative)? } else { Vec::new() };
-            encoders.push(Texts { prompts: chunks(prompt)?, negatives });
+            encoders.push(Texts { prompts, negatives });
         }
         let tokens = pad(model, &mut encoders)?;
+        let sentence = |(option, words): &(&str, String)| {
+            format!("the {} is too long for this model; it does not see: {words}", option.replace('_', " "))
+        };
+        let warning = (!lost.is_empty()).then(|| lost.iter().map(sentence).collect::<Vec<_>>().join("; "));
         Ok(Self { encoders, tokens, warning })
     }
 }
 
 /// The ids of `text` in chunks that each have a BOS, an EOS and padding of their own.
+///
+/// # Errors
+/// If that leaves no room for a word.
 fn in_chunks(tokenizer: &Tokenizer, config: &ClipTextConfig, text: &str) -> Result<Chunks, Error> {
     let empty = tokenizer.encode_padded("", config.max_position_embeddings)?.ids;
     let ids = tokenizer.encode(text);
     let [bos, words @ .., eos] = &ids[..] else { return Ok(vec![empty]) };
+    let Some(room) = empty.len().checked_sub(2).filter(|&room| room > 0) else {
+        let message = format!("a chunk of {} tokens has no room for a word; cut the prompt", empty.len());
+        return Err(Error::option("long_prompts", "chunks", message));
+    };
     let chunk = |words: &[u32]| {
         let mut ids = empty.clone();
         let filled = [&[*bos], words, &[*eos]].concat();
         ids[..filled.len()].copy_from_slice(&filled);
         ids
     };
-    let chunks: Chunks = words.chunks(empty.len().saturating_sub(2).max(1)).map(chunk).collect();
+    let chunks: Chunks = words.chunks(room).map(chunk).collect();
     Ok(if chunks.is_empty() { vec![empty] } else { chunks })
 }
 

@@ -67,7 +67,9 @@ impl Request {
             let message = "the network has learned no variance; use a solver with another, such as `fixed_small`";
             return Err(Error::option("variance_type", "learned", message));
         }
-        let guided = !model.texts.is_empty() && options.guidance_scale > 1.0 && model.time_cond_proj_dim().is_none();
+        // A latent consistency model is told the scale, or was trained at one: diffusers never guides it.
+        let guides = model.family != Family::LatentConsistency && model.time_cond_proj_dim().is_none();
+        let guided = guides && !model.texts.is_empty() && options.guidance_scale > 1.0;
         let prompts = match model.texts.is_empty() {
             true => None,
             false => Some(Prompts::new(model, &options, guided)?),
@@ -302,12 +304,12 @@ fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, E
         step_options.strength = strength;
         return Ok(scheduler.table(steps, &step_options)?);
     }
+    let whole = scheduler.table(steps, &step_options)?;
     let walked = (steps as f64 * strength) as usize;
     if walked == 0 {
         let message = format!("that leaves none of {steps} steps; give more of either");
         return Err(Error::option("strength", strength, message));
     }
-    let whole = scheduler.table(steps, &step_options)?;
     step_options.begin_index = steps.saturating_sub(walked) * whole.order;
     if step_options.begin_index == 0 { Ok(whole) } else { Ok(scheduler.table(steps, &step_options)?) }
 }

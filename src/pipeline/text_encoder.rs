@@ -4,7 +4,7 @@ use super::Error;
 use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights};
 use crate::graph::{WeightSpec, fuse};
-use crate::models::ClipTextConfig;
+use crate::models::{self, ClipTextConfig};
 
 /// A `CLIPTextModel` or `CLIPTextModelWithProjection` on a device.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl TextEncoder {
     ///
     /// # Errors
     /// If the config's numbers do not fit each other.
-    pub fn weights(config: &ClipTextConfig) -> Result<(Vec<WeightSpec>, Vec<HostTable>), Error> {
-        let graph = config.graph(1, 1).map_err(|e| Error::model("text_encoder/config.json", e))?;
+    pub fn weights(config: &ClipTextConfig) -> Result<(Vec<WeightSpec>, Vec<HostTable>), models::Error> {
+        let graph = config.graph(1, 1)?;
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
         let tables = vec![
             HostTable::new("embeddings.token_embedding.weight", config.vocab_size, width),

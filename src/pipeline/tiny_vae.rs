@@ -2,16 +2,14 @@
 
 use std::rc::Rc;
 
-use super::layout::read_text;
-use super::weight_file::WeightFile;
+use super::layout::{network_weights, read_text};
 use super::{Error, Pipeline};
 use crate::device::Weights;
 use crate::models::{AutoencoderKlConfig, AutoencoderTinyConfig};
 use crate::weights::Source;
 
-/// Where it is inside its source.
+/// Where its config is inside its source.
 const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 /// The decoder of an `AutoencoderTiny` on a device.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ impl Pipeline {
         let config = AutoencoderTinyConfig::from_json(&read_text(source, CONFIG).await?).map_err(error)?;
         check_fit(&config, self.parts.model.vae.as_ref())?;
         let graph = config.decoder(1, 1, 1).map_err(error)?;
-        let file = WeightFile::open(source, WEIGHTS, graph.weights().to_vec(), vec![]).await?;
+        let file = network_weights(source, false, graph.weights().to_vec(), vec![]).await?;
         let total = file.bytes();
         let (weights, _) = file.load(&self.parts.device, &mut |loaded| on_bytes(loaded, total)).await?;
         *self.parts.tiny_vae.borrow_mut() = Some(Rc::new(TinyVae { config, weights }));

@@ -102,6 +102,12 @@ impl WeightFile {
                 for (name, part) in naming.weights(&tensor.name) {
                     let Some(&weight) = weights.get(name.as_str()) else { continue };
                     check(tensor, part, shapes[weight].1)?;
+                    if let Some(table) = weight.checked_sub(specs.len()).and_then(|table| tables.get(table))
+                        && tensor.dtype.bytes_of(table.columns()).is_none()
+                    {
+                        let reason = format!("its rows of {} are no whole blocks of {}", table.columns(), tensor.dtype);
+                        return Err(tensor.error(format!("{reason}; store it as F16")).into());
+                    }
                     if let Some(before) = found[weight].replace(tensor) {
                         let reason =
                             format!("tensor {:?} of {} is the same weight of the network", before.name, before.file);
@@ -367,5 +373,31 @@ fn hint(name: &str, shape: &[usize]) -> &'static str {
         ("conv_in.weight", [_, 9, ..]) => "; an inpainting checkpoint, with the config of another",
         ("conv_in.weight", [_, 7, ..]) => "; an upscaling checkpoint, with the config of another",
         _ => "; the file and the config are not of the same model",
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+    use crate::weights::MemorySource;
+
+    #[test]
+    fn a_table_whose_rows_share_blocks_is_refused_by_name() {
+        // A GGUF file of a table of 8×4, all of it in one block of Q8_0.
+        let string = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+        let numbers = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        let mut file = [&b"GGUF"[..], &numbers(&[3, 1, 0, 1, 0])].concat();
+        file.extend(string("comfy.gguf.orig_shape.table"));
+        file.extend(numbers(&[9, 5, 2, 0, 8, 4]));
+        file.extend(string("table"));
+        file.extend(numbers(&[1, 32, 0, 8, 0, 0]));
+        file.resize(file.len().next_multiple_of(32) + 34, 0);
+        let mut source = MemorySource::new();
+        source.insert("w.gguf", file);
+        let table = HostTable::new("table", 8, 4);
+        let message = block_on(WeightFile::open(&source, "w.gguf", vec![], vec![table])).unwrap_err().to_string();
+        assert_eq!(message, "w.gguf: tensor \"table\": its rows of 4 are no whole blocks of Q8_0; store it as F16");
     }
 }

@@ -42,13 +42,19 @@ pub fn start(on_panic: Function) {
 
 #[wasm_bindgen]
 extern "C" {
-    /// Of `LoadOptions` of index.d.ts, what says which files are read: `variant`, and as `OpenSource`s `tinyVae` and
-    /// `vocabulary`, which has CLIP's `merges.txt`.
+    /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, and as
+    /// `OpenSource`s `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
     #[wasm_bindgen(method, getter)]
     fn variant(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn unet(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter, js_name = predictionType)]
+    fn prediction_type(this: &Files) -> Option<String>;
 
     #[wasm_bindgen(method, getter, js_name = tinyVae)]
     fn tiny_vae(this: &Files) -> Option<OpenSource>;
@@ -95,7 +101,12 @@ impl Pipeline {
             // A listener that throws cannot stop the load: that is what the source's signal is for.
             let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
         };
-        let options = OpenOptions { variant: files.variant(), vocabulary: Some(&vocabulary), ..OpenOptions::default() };
+        let options = OpenOptions {
+            variant: files.variant(),
+            unet: files.unet(),
+            prediction_type: files.prediction_type(),
+            vocabulary: Some(&vocabulary),
+        };
         let load = async {
             let pipeline = Checkpoint::open(&source, &options).await?.load(device, &mut on_progress).await?;
             if let Some(tiny_vae) = tiny_vae {

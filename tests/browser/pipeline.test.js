@@ -479,6 +479,10 @@ describe("loading", () => {
         [undefined, {}],
         ["nowhere/", {}],
         [[], {}],
+        [model, { predictionType: "v" }],
+        // A folder says itself what is predicted.
+        [model, { predictionType: "epsilon" }],
+        [model, { unet: "unet/nowhere.gguf" }],
       ])) {
         const { error } = await settle(Pipeline.load(source, options));
         codes.push(error?.code);
@@ -486,7 +490,10 @@ describe("loading", () => {
       return [codes, typeof UndiffuseError];
     });
     assert.deepEqual(codes, [
-      ["file-missing", "invalid-option", "invalid-option", "invalid-option", "file-missing", "file-missing"],
+      [
+        ...["file-missing", "invalid-option", "invalid-option", "invalid-option", "file-missing", "file-missing"],
+        ...["invalid-option", "invalid-option", "file-missing"],
+      ],
       "function",
     ]);
   });

@@ -369,6 +369,15 @@ describe("the page", () => {
     await page.goto(link);
     await reach(page, "done");
     assert.equal(await shown(page), picture);
+
+    // A link that is followed on the open page opens its model, too.
+    const missing = site.url(`${SITE}models/none/`);
+    await page.evaluate((model) => (location.hash = new URLSearchParams({ model, run: "1" }).toString()), missing);
+    await reach(page, "error");
+    await page.evaluate((hash) => (location.hash = hash), new URL(link).hash);
+    await page.waitForFunction(() => document.body.dataset.state !== "error");
+    await reach(page, "done");
+    assert.equal(await shown(page), picture);
   });
 
   test("a LoRA that is dropped changes the picture by its weight, and can be taken out", async ({ page, site }) => {

@@ -67,6 +67,12 @@ test("a file is a source, and a folder’s files are seen from its root", () => 
     ["top/else.txt", blob],
   ]);
   assert.deepEqual(files(folder), ["model_index.json", "unet/config.json"]);
+  // A network by itself, such as a tiny autoencoder.
+  const network = new Map([
+    ["taesd/config.json", blob],
+    ["taesd/diffusion_pytorch_model.safetensors", blob],
+  ]);
+  assert.deepEqual(files(network), ["config.json", "diffusion_pytorch_model.safetensors"]);
 });
 
 test("what is no source is refused", () => {

@@ -165,7 +165,7 @@ pub(super) fn vae(tensors: &Tensors) -> Result<Network, String> {
     for name in ["quant_conv", "post_quant_conv"] {
         modules.push((name.into(), name.into()));
     }
-    // The encoder may have been left out; the decoder tells as much.
+    // Both halves have the same levels.
     let levels = tensors.count("decoder.up");
     let mut channels = Vec::new();
     for level in 0..levels {

@@ -43,10 +43,10 @@ const CLIP_MERGES: Option<&[u8]> =
 #[derive(Clone, Default)]
 pub struct OpenOptions<'a> {
     /// diffusers' `variant`: with `fp16`, `model.fp16.safetensors` is opened and its like. Without one the plain files are,
-    /// and those of `fp16` where there are no others.
+    /// and those of `fp16` where there are no others. For folders.
     pub variant: Option<String>,
     /// The file of the UNet's weights, a path inside the checkpoint, in place of the UNet's own; such as a GGUF file, under
-    /// diffusers' names or under those of the original code.
+    /// diffusers' names or under those of the original code. For folders.
     pub unet: Option<String>,
     /// What a single file's network predicts, `epsilon` or `v_prediction`. Most files say so; where one of Stable
     /// Diffusion 2.x does not, v is assumed.
@@ -80,7 +80,7 @@ impl<'a> Layout<'a> {
     /// one file.
     ///
     /// # Errors
-    /// If there is no checkpoint, it is damaged, or it is none of a known kind.
+    /// If there is no checkpoint, it is damaged, or it is none of a known kind; an option that means nothing to it.
     pub async fn open(source: &'a dyn Source, options: &'a OpenOptions<'a>) -> Result<Self, Error> {
         let v_prediction = match options.prediction_type.as_deref() {
             None => None,
@@ -89,10 +89,18 @@ impl<'a> Layout<'a> {
             Some(other) => return Err(Error::option("prediction_type", other, "expected epsilon or v_prediction")),
         };
         if let Some(name) = source.single_file() {
+            let of_folders = [("variant", &options.variant), ("unet", &options.unet)];
+            if let Some((option, Some(value))) = of_folders.into_iter().find(|(_, value)| value.is_some()) {
+                return Err(Error::option(option, value, "a checkpoint in one file has no other files to choose from"));
+            }
             let file = TensorFile::open(source, name).await?;
             let found = SingleFile::recognise(&file, v_prediction)?;
             let index = found.index.clone();
             return Ok(Self { source, options, index, files: Files::Single { file: Rc::new(file), found } });
+        }
+        if let Some(value) = &options.prediction_type {
+            let message = "it is for checkpoints in one file; a folder's scheduler_config.json says what is predicted";
+            return Err(Error::option("prediction_type", value, message));
         }
         let (index, flat) = match read_json(source, "model_index.json").await {
             Err(error @ Error::Weights(weights::Error::NotFound { .. })) => {

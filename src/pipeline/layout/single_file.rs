@@ -43,6 +43,9 @@ impl SingleFile {
         let Some(family) = family.filter(|_| unet.has("input_blocks") && vae.has("decoder")) else {
             return Err(refused(what_it_is(file)));
         };
+        if let Some((_, what)) = MARKED.iter().find(|(tensor, _)| has_tensor(file, tensor)) {
+            return Err(refused((*what).to_owned()));
+        }
         let additions = unet.side("label_emb.0.0.weight", 1);
         let unet = ldm::unet(&unet).map_err(|reason| unknown("UNet", reason))?;
         let vae = ldm::vae(&vae).map_err(|reason| unknown("VAE", reason))?;
@@ -90,6 +93,12 @@ impl SingleFile {
         Ok(Self { kind: family.name, index, configs, naming })
     }
 }
+
+/// Tensors that mark models of a known shape that are not run as others of it are, and what those models are.
+const MARKED: [(&str, &str); 2] = [
+    ("edm_mean", "a checkpoint of Playground v2.5, whose normalised latents and EDM formulation are not supported"),
+    ("edm_vpred.sigma_max", "a checkpoint of CosXL, whose EDM formulation is not supported"),
+];
 
 /// What the checkpoints of a kind have in common and no shape tells.
 struct Family {
