@@ -20,12 +20,12 @@ fn quantile(x: &[f32], ratio: f32) -> f32 {
     low + (high - low) * (rank - index as f32)
 }
 
-/// The number whose bits are preceded by those of `index` others. Found bit by bit, from the highest, by counting: that vectorises.
+/// The number at `index` in ascending order: the largest that at most `index` others are smaller than, found bit by bit from the
+/// highest. Counting vectorises, and unlike the standard library's selection weighs nothing.
 fn smallest(magnitudes: &[u32], index: usize) -> f32 {
     let mut found = 0;
     for bit in (0..31).rev() {
         let trial = found | 1 << bit;
-        // Largest number that at most `index` others are smaller than.
         let below: u32 = magnitudes.iter().map(|&bits| u32::from(bits < trial)).sum();
         if below as usize <= index {
             found = trial;

@@ -157,9 +157,7 @@ impl LoraFile {
     /// The components of a checkpoint that it changes: `text_encoder`, `text_encoder_2`, `unet`.
     pub fn components(&self) -> Vec<&'static str> {
         let mut components = BTreeSet::new();
-        self.modules.iter().for_each(|module| {
-            components.insert(module.component);
-        });
+        components.extend(self.modules.iter().map(|module| module.component));
         components.into_iter().collect()
     }
 

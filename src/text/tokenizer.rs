@@ -65,7 +65,7 @@ impl Tokenizer {
     /// As [`Tokenizer::from_files`].
     pub fn from_merges(merges_txt: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, Error> {
         let lines = merge_lines(merges_txt)?;
-        // In the order of the characters: those that stand for themselves, then those from U+0100 on.
+        // In the ascending order of the characters: those that stand for themselves, then those from U+0100 on.
         let (mut bytes, others): (Vec<char>, Vec<char>) =
             (0..=u8::MAX).map(byte_to_char).partition(|&character| character < '\u{100}');
         bytes.extend(others);

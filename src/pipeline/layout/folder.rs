@@ -120,11 +120,9 @@ impl<'a> Finder<'a> {
         let damaged = |message: String| Error::Json { file: path.to_owned(), message };
         let bytes = read_small(self.source, path, MAX_INDEX).await?;
         let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        // Built by insertion: `collect` would sort, and each sort weighs kilobytes.
+        // Extended: `collect` would sort, and each sort weighs kilobytes.
         let mut shards = BTreeSet::new();
-        weight_map.values().for_each(|shard| {
-            shards.insert(shard.as_str());
-        });
+        shards.extend(weight_map.values().map(String::as_str));
         if shards.is_empty() || shards.len() > MAX_SHARDS {
             return Err(damaged(format!("it names {} shards, expected 1 to {MAX_SHARDS}", shards.len())));
         }
