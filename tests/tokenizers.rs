@@ -162,7 +162,10 @@ fn a_malformed_file_is_named_with_the_line_or_token_at_fault() {
     refused(VOCAB, b"b</w> a", None, &["merges.txt: line 1", "\"b</w>a\""]);
     refused(VOCAB, b"a b</w>\n\xFF", None, &["merges.txt: line 2", "UTF-8"]);
     refused(VOCAB, b"", Some(r#"{"pad_token": "!"}"#), &["pad_token", "\"!\""]);
-    refused(VOCAB, b"", Some(r#"{"pad_token": 5}"#), &["tokenizer_config.json"]);
+    refused(VOCAB, b"", Some(r#"{"pad_token": 5}"#), &["tokenizer_config.json", "5 is no special token"]);
+    refused(VOCAB, b"", Some(r#"{"model_max_length": "77"}"#), &["model_max_length is \"77\"", "a number"]);
+    refused(VOCAB, b"", Some(r#"{"added_tokens_decoder": [1]}"#), &["added_tokens_decoder is no object"]);
+    refused(VOCAB, b"", Some(r#"{"added_tokens_decoder": {"x": "a"}}"#), &["added_tokens_decoder has \"x\" for an id"]);
     refused(VOCAB, b"", Some(r#"{"model_max_length": 1}"#), &["tokenizer_config.json", "model_max_length"]);
     refused(VOCAB, b"", Some(r#"{"added_tokens_decoder": {"9": {"content": "a"}}}"#), &["\"a\"", "id 9"]);
     let stripping = r#"{"eos_token": {"content": "<|endoftext|>", "lstrip": true}}"#;
@@ -170,6 +173,17 @@ fn a_malformed_file_is_named_with_the_line_or_token_at_fault() {
 
     let other = Tokenizer::from_tokenizer_json(br#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#, None);
     assert!(other.unwrap_err().to_string().contains("not CLIP's BPE"));
+
+    let in_one_file = |merges: &str, added: &str| {
+        let vocab = r#"{"a": 0, "b</w>": 1, "ab</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}"#;
+        let model = format!(r#"{{"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {vocab}, "merges": {merges}}}"#);
+        Tokenizer::from_tokenizer_json(format!(r#"{{"model": {model}, "added_tokens": {added}}}"#).as_bytes(), None)
+    };
+    let message = |merges, added| in_one_file(merges, added).unwrap_err().to_string();
+    assert!(in_one_file(r#"[["a", "b</w>"]]"#, r#"[{"id": 4, "content": "<|endoftext|>"}]"#).is_ok());
+    assert!(message("[7]", "[]").contains("tokenizer.json: merge 0 is 7, expected two tokens"));
+    assert!(message("[]", r#"[{"content": "a"}]"#).contains("has no id"));
+    assert!(message("[]", r#"[{"id": 4, "content": 5}]"#).contains("is no special token"));
 }
 
 proptest! {
