@@ -84,8 +84,14 @@ fn checkpoint() -> PathBuf {
         fs::write(path, text).expect("a file in target/");
     };
     let emoji64 = root().join("www/models/emoji64");
-    for file in ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"]
-    {
+    for file in [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/special_tokens_map.json",
+    ] {
         write(file, &fs::read_to_string(emoji64.join(file)).expect("a file of the model that comes with the site"));
     }
     let text_encoder = json!({
