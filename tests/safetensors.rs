@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::hostile::{Counting, FILE, Trickle, peak_of, read, read_bytes, visit};
+use common::hostile::{Counting, FILE, Trickle, peak_of, read, read_bytes, refused_when_truncated, visit};
 use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -82,18 +82,7 @@ fn an_error_of_the_visitor_ends_the_pass_and_names_file_and_tensor() {
 #[test]
 fn a_file_truncated_anywhere_is_refused_with_its_name() {
     let bytes = file(TWO, &DATA);
-    for length in 0..bytes.len() {
-        for announced in [None, Some(length as u64), Some(bytes.len() as u64)] {
-            let source = Trickle { bytes: bytes[..length].into(), chunk: 5, announced };
-            match read(&source) {
-                Err(Error::Truncated { file, received, expected, .. }) => {
-                    assert_eq!((file.as_str(), received), (FILE, length as u64));
-                    assert!(expected > received, "cut at {length}");
-                }
-                other => panic!("cut at {length}: {other:?}"),
-            }
-        }
-    }
+    refused_when_truncated(&bytes, bytes.len());
     let message = read_bytes(&bytes[..bytes.len() - 1]).unwrap_err().to_string();
     assert!(message.contains("inside tensor \"b\""), "{message}");
 }

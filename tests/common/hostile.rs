@@ -60,6 +60,21 @@ pub fn read(source: &dyn Source) -> Result<Tensors, Error> {
     Ok(tensors)
 }
 
+/// Cuts a file after each of its bytes before `end`, whatever its announced length; all that is left is refused by name.
+pub fn refused_when_truncated(bytes: &[u8], end: usize) {
+    for length in 0..end {
+        for announced in [None, Some(length as u64), Some(bytes.len() as u64)] {
+            match read(&Trickle { bytes: bytes[..length].into(), chunk: 5, announced }) {
+                Err(Error::Truncated { file, received, expected, .. }) => {
+                    assert_eq!((file.as_str(), received), (FILE, length as u64));
+                    assert!(expected > received, "cut at {length}");
+                }
+                other => panic!("cut at {length}: {other:?}"),
+            }
+        }
+    }
+}
+
 pub fn visit(source: &dyn Source, each: impl FnMut(&TensorInfo, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
     let file = block_on(TensorFile::open(source, FILE))?;
     block_on(file.stream(&mut |_| {}, &|_| true, &mut Gather::new(each)))
