@@ -10,6 +10,7 @@ import { browserTests, root } from "./harness/index.js";
 import { readTensors } from "./harness/safetensors.js";
 
 /** @import { Tensor } from "./harness/safetensors.js" */
+/** @import { CpuOptions } from "../../js/index.js" */
 /** @import { Core } from "./window.js" */
 
 /**
@@ -123,6 +124,15 @@ async function check(page, run) {
   return undefined;
 }
 
+/** Where the runs are made: WebGPU, or the CPU as each of its builds computes, on one thread and on several. */
+const DEVICES = /** @type {Record<string, CpuOptions | undefined>} */ ({
+  webgpu: undefined,
+  "the CPU": { threads: 1 },
+  "the CPU, portably": { threads: 1, simd: "portable" },
+  "two threads": { threads: 2 },
+  "two threads, portably": { threads: 2, simd: "portable" },
+});
+
 describe("runs recorded from diffusers", () => {
   const test = browserTests({
     graphics: "webgpu",
@@ -131,13 +141,14 @@ describe("runs recorded from diffusers", () => {
       "/pkg/": join(root, "pkg"),
       "/models/emoji64/": join(root, "www/models/emoji64"),
     },
+    isolated: true,
   });
 
-  for (const device of ["cpu", "webgpu"]) {
+  for (const [device, cpu] of Object.entries(DEVICES)) {
     const reproduce = async (/** @type {import("./harness/index.js").Fixture} */ { page, site, context }) => {
       await page.goto(site.url("/"));
       await page.waitForFunction(() => "core" in window);
-      await page.evaluate((device) => window.core.load(device), device);
+      assert.equal(await page.evaluate((cpu) => window.core.load(cpu), cpu), cpu?.threads);
       /** @type {Record<string, string[]>} */
       const skipped = {};
       /** @type {string[]} */
@@ -162,27 +173,43 @@ describe("runs recorded from diffusers", () => {
     test(`every one is reproduced on ${device}`, reproduce, 60_000 * (1 + runs.length));
   }
 
+  test("the CPU makes the same bits on two threads as on one", async ({ page, site }) => {
+    await page.goto(site.url("/"));
+    await page.waitForFunction(() => "core" in window);
+    for (const simd of /** @type {const} */ (["auto", "portable"])) {
+      const [one, two] = await page.evaluate(async (simd) => {
+        const runs = [];
+        for (const threads of [1, 2]) {
+          await window.core.load({ threads, simd });
+          runs.push(await window.core.sample(3, { prompt: "fox, noto style", steps: 4, guidanceScale: 4.5 }));
+        }
+        return runs;
+      }, simd);
+      assert.deepEqual(one, two, simd);
+    }
+  });
+
   test("a letter with its accent apart is the accented letter", async ({ page, site }) => {
     await page.goto(site.url("/"));
     await page.waitForFunction(() => "core" in window);
     const [apart, together, without] = await page.evaluate(async () => {
-      await window.core.load("cpu");
-      return ["cafe\u0301", "caf\u00e9", "cafe"].map(window.core.tokenize);
+      await window.core.load({});
+      return Promise.all(["cafe\u0301", "caf\u00e9", "cafe"].map(window.core.tokenize));
     });
     assert.deepEqual(apart, together);
     assert.notDeepEqual(apart, without);
   });
 
-  test("runs that are left in the middle give back the memory of the module", async ({ page, site }) => {
+  test("runs that are left in the middle give back the memory of the modules", async ({ page, site }) => {
     await page.goto(site.url("/"));
     await page.waitForFunction(() => "core" in window);
     const sizes = await page.evaluate(async () => {
-      await window.core.load("cpu");
+      await window.core.load({});
       const sizes = [];
       for (let run = 0; run < 6; run++) sizes.push(await window.core.leave(3));
       return sizes;
     });
-    // The module's memory cannot shrink; what one run gave back, the next takes.
+    // A module's memory cannot shrink; what one run gave back, the next takes.
     assert.deepEqual(sizes.slice(1), Array(5).fill(sizes[1]));
   });
 });

@@ -18,8 +18,8 @@ interface Settled {
 
 /** `trajectories/index.html`: one pipeline, with the numbers that the package does not show. */
 export interface Core {
-  load(device: string): Promise<void>;
-  tokenize(prompt: string): number[];
+  load(cpu?: undiffuse.CpuOptions): Promise<number | undefined>;
+  tokenize(prompt: string): Promise<number[]>;
   sample(
     seed: number,
     options: object,
