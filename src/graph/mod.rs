@@ -9,12 +9,14 @@
 //! named by where it is used and an error names the layer.
 
 mod builder;
+mod cost;
 mod liveness;
 mod op;
 mod rewrite;
 mod split;
 
 pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
+pub use cost::Cost;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, update};
 pub use rewrite::fuse;
