@@ -181,7 +181,7 @@ export class Kernels {
         const stack = this.allocate(STACK);
         if (stack === 0) throw new Error("there is no memory for its stack");
         // Bundlers look for exactly this expression.
-        const worker = new Worker(new URL("./crew_worker.js", import.meta.url), { type: "module" });
+        const worker = new Worker(new URL("./kernels_worker.js", import.meta.url), { type: "module" });
         this.#workers.push(worker);
         worker.postMessage({ ...shared, stack: stack + STACK });
         await beginning(worker);

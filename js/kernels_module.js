@@ -56,7 +56,7 @@ function hasRelaxedSimd() {
       ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
       ...[1, 5, 1, 0x60, 0, 1, 0x7b], // a type: () → v128
       ...[3, 2, 1, 0], // a function of it
-      ...[10, body.length + 4, 1, body.length + 1, 0, ...body], // its body, without locals
+      ...[10, body.length + 3, 1, body.length + 1, 0, ...body], // its body, without locals
     ),
   );
 }

@@ -13,6 +13,7 @@ interface Settled {
     tensor?: string;
     option?: string;
     limit?: string;
+    class: string;
   };
 }
 
