@@ -11,11 +11,13 @@
 mod builder;
 mod liveness;
 mod op;
+mod plan;
 mod rewrite;
 
 pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, update};
+pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
 pub use rewrite::fuse;
 
 /// Index of a node in its graph; nodes only refer to earlier ones.
