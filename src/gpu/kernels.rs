@@ -269,7 +269,7 @@ pub fn all() -> Vec<Kernel> {
     kernels
 }
 
-static ENTRIES: [&Entry; 26] = [
+static ENTRIES: [&Entry; 30] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
@@ -296,6 +296,10 @@ static ENTRIES: [&Entry; 26] = [
     &LAY_OUT,
     &REPACK,
     &MERGE,
+    &MATRICES,
+    &MULTIPLY_ADDS,
+    &HALF_MULTIPLY_ADDS,
+    &COPY_VECTORS,
 ];
 
 /// `shaders/linear.wgsl`.
@@ -583,6 +587,27 @@ pub static MERGE: Entry = Entry {
     reads: &[1, 2, 3],
     write: 5,
 };
+
+/// `shaders/roofline.wgsl`.
+pub static MATRICES: Entry = Entry {
+    name: "matrices",
+    source: &[shader!("roofline_f32"), shader!("roofline")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 2,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/roofline.wgsl`.
+pub static MULTIPLY_ADDS: Entry = Entry { name: "multiply_adds", ..MATRICES };
+
+/// `shaders/roofline.wgsl`; for devices that compute in half precision.
+pub static HALF_MULTIPLY_ADDS: Entry =
+    Entry { name: "half_multiply_adds", source: &[shader!("roofline_f16"), shader!("roofline")], ..MATRICES };
+
+/// `shaders/roofline.wgsl`.
+pub static COPY_VECTORS: Entry = Entry { name: "copy_vectors", ..MATRICES };
 
 /// For tests: what a mistake in a shader leads to.
 #[cfg(test)]

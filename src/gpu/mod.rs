@@ -9,8 +9,10 @@ mod faults;
 pub mod kernels;
 mod lower;
 mod plan;
+mod profile;
 mod program;
 mod read_back;
+mod roofline;
 mod upload;
 mod weights;
 
