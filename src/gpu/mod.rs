@@ -14,6 +14,7 @@ mod program;
 mod read_back;
 mod roofline;
 mod upload;
+pub mod variants;
 mod weights;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
