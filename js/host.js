@@ -3,7 +3,7 @@
 
 import { chooseDevice, cpu } from "./device.js";
 import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
-import { Kernels } from "./kernels.js";
+import { Machine } from "./machine.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
@@ -33,8 +33,8 @@ class Host {
   #tail = Promise.resolve();
   /** @type {core.Pipeline | undefined} */
   #pipeline;
-  /** The CPU, where it is the device. @type {Kernels | undefined} */
-  #kernels;
+  /** The CPU, where it is the device. @type {Machine | undefined} */
+  #machine;
   /** @type {{ id: number, sampler: core.Sampler } | undefined} */
   #run;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
@@ -98,7 +98,7 @@ class Host {
         this.#loras.clear();
         this.#pipeline?.free();
         this.#pipeline = undefined;
-        this.#closeKernels();
+        this.#closeMachine();
         return [undefined];
     }
   }
@@ -120,6 +120,7 @@ class Host {
       predictionType: request.predictionType,
       tinyVae: request.tinyVae && openSource(request.tinyVae, signal),
       vocabulary: openVocabulary(request.vocabulary, signal),
+      kernels: request.kernels,
     };
     let posted = -Infinity;
     const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
@@ -129,9 +130,9 @@ class Host {
       this.#post({ id, progress: { file, loaded, total } });
     };
     const loadOn = async (/** @type {DeviceInfo} */ device) => {
-      if (device.kind === "cpu") this.#kernels = await Kernels.open(request.cpu, signal);
+      if (device.kind === "cpu") this.#machine = await Machine.open(request.cpu, signal);
       throwIfAborted(signal);
-      return (await starting).Pipeline.load(source, this.#kernels, files, onProgress);
+      return (await starting).Pipeline.load(source, this.#machine, { ...files, adapter: device.name }, onProgress);
     };
     let device = await chooseDevice(request.device);
     try {
@@ -145,20 +146,20 @@ class Host {
         device = cpu(message);
         pipeline = await loadOn(device);
       }
-      await this.#kernels?.ready;
+      await this.#machine?.ready;
       if (signal.aborted) pipeline.free();
       throwIfAborted(signal);
       this.#pipeline = pipeline;
-      return { info: JSON.parse(pipeline.info()), device: { ...device, threads: this.#kernels?.threads } };
+      return { info: JSON.parse(pipeline.info()), device: { ...device, threads: this.#machine?.threads } };
     } catch (error) {
-      this.#closeKernels();
+      this.#closeMachine();
       throw error;
     }
   }
 
-  #closeKernels() {
-    this.#kernels?.close();
-    this.#kernels = undefined;
+  #closeMachine() {
+    this.#machine?.close();
+    this.#machine = undefined;
   }
 
   /**

@@ -19,7 +19,7 @@ interface Settled {
 
 /** `trajectories/index.html`: one pipeline, with the numbers that the package does not show. */
 export interface Core {
-  load(cpu?: undiffuse.CpuOptions): Promise<number | undefined>;
+  load(options: { cpu?: undiffuse.CpuOptions; kernels?: string }): Promise<number | undefined>;
   tokenize(prompt: string): Promise<number[]>;
   sample(
     seed: number,

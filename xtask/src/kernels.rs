@@ -22,7 +22,7 @@ const BUILDS: [Build; 2] = [
     Build { name: "relaxed", target_features: "+simd128,+relaxed-simd", wasm_opt: &["--enable-relaxed-simd"] },
 ];
 
-/// How the linker lays the modules out: js/kernels_module.js starts them, on a memory of js/kernels.js. The least memory is one that
+/// How the linker lays the modules out: js/kernels_module.js starts them, on a memory of js/machine.js. The least memory is one that
 /// holds constants and a stack; the most is what 32 bits can address.
 const LINK: [&str; 6] = [
     "--import-memory",

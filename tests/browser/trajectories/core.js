@@ -1,6 +1,6 @@
 /** The numbers behind the pictures, which the package itself keeps to itself: its module, in a worker as the package has it. */
 import init, { Pipeline, start } from "./pkg/internal/undiffuse.js";
-import { Kernels } from "./pkg/kernels.js";
+import { Machine } from "./pkg/machine.js";
 import { openSource, openVocabulary } from "./pkg/source.js";
 
 const base = new URL("models/emoji64/", location.href).href;
@@ -9,17 +9,20 @@ const files = { vocabulary: openVocabulary(undefined, signal) };
 const { memory } = await init({ module_or_path: new URL("pkg/internal/undiffuse_bg.wasm", location.href) });
 start(() => {});
 
-let kernels;
+let machine;
 let pipeline;
 
-/** Loads the model onto WebGPU or, with options for it, the CPU, in place of the one before; the threads of the CPU. */
-async function load(cpu) {
+/**
+ * Loads the model in place of the one before, onto the CPU if there are options for it, or else WebGPU, to run with these kernels or the
+ * usual ones; the threads of the CPU.
+ */
+async function load({ cpu, kernels }) {
   pipeline?.free();
-  kernels?.close();
-  kernels = cpu && (await Kernels.open(cpu, signal));
-  pipeline = await Pipeline.load(openSource({ kind: "url", base }, signal), kernels, files, () => {});
-  await kernels?.ready;
-  return kernels?.threads;
+  machine?.close();
+  machine = cpu && (await Machine.open(cpu, signal));
+  pipeline = await Pipeline.load(openSource({ kind: "url", base }, signal), machine, { ...files, kernels }, () => {});
+  await machine?.ready;
+  return machine?.threads;
 }
 
 const tokenize = (prompt) => [...pipeline.tokenize(prompt)];
@@ -45,7 +48,7 @@ async function leave(steps) {
   const sampler = await begin(0, { prompt: "a happy cat", preview: "decode" });
   for (let index = 0; index < steps; index++) await sampler.step();
   sampler.dispose();
-  return memory.buffer.byteLength + (kernels?.memory.buffer.byteLength ?? 0);
+  return memory.buffer.byteLength + (machine?.memory.buffer.byteLength ?? 0);
 }
 
 const calls = { load, tokenize, sample, leave };

@@ -27,7 +27,7 @@ const START_MS = 10_000;
 /** The position of `parts` in a job, in words. */
 const PARTS = 1;
 
-export class Kernels {
+export class Machine {
   #heap;
   #run;
   /** Where jobs are put, and for how many there is room. */
@@ -53,11 +53,11 @@ export class Kernels {
     const module = await compile(kernelsUrl(simd, memory !== undefined));
     throwIfAborted(signal);
     if (memory) {
-      const kernels = new Kernels(module, memory);
-      kernels.ready = Promise.race([kernels.#hire(threads - 1, module), pause(START_MS)]);
-      return kernels;
+      const threaded = new Machine(module, memory);
+      threaded.ready = Promise.race([threaded.#hire(threads - 1, module), pause(START_MS)]);
+      return threaded;
     }
-    return new Kernels(module, new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES }));
+    return new Machine(module, new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES }));
   }
 
   /**
