@@ -14,6 +14,8 @@ mod read_back;
 mod upload;
 pub mod variants;
 mod weights;
+#[cfg(test)]
+mod work;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use program::{MemoryReport, Program};
