@@ -984,3 +984,46 @@ fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
         assert_eq!(reads, kernel.entry.reads, "{kernel}");
     }
 }
+
+#[test]
+fn a_profile_has_the_time_and_cost_of_every_node_and_leaves_the_outputs_as_they_were() {
+    let device = device();
+    let graph = graph(|root| {
+        let x = root.input("x", &[1, 16, 16, 32]).unwrap();
+        let h = root.at("norm").group_norm(x, 8, 1e-5).unwrap();
+        let h = root.at("conv").conv2d(h, Conv2dOptions::same(32, 3)).unwrap();
+        let tokens = root.reshape(h, &[1, 256, 32]).unwrap();
+        root.at("attn").attention(tokens, tokens, tokens, 4, false).unwrap()
+    });
+    let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut Random(71));
+    pair.write("x", &Random(72).normals(16 * 16 * 32));
+    pair.gpu.run().unwrap();
+    let before = pollster::block_on(pair.gpu.read(&["out"])).unwrap();
+    let profile = pollster::block_on(pair.gpu.profile()).unwrap();
+    assert!(pollster::block_on(pair.gpu.read(&["out"])).unwrap() == before, "the profile has changed the output");
+
+    let found: Vec<_> = profile.nodes.iter().map(|node| (node.path.as_str(), node.op, node.kernel.as_str())).collect();
+    assert_eq!(
+        found[0],
+        ("norm", "group_norm", "moments (Aligned), combine (Aligned), normalize_pixels (Aligned, no activation)")
+    );
+    assert_eq!((found[1].0, found[1].1, found.len()), ("conv", "conv2d", 3));
+    // Weights count as they are stored: half precision, a bias in single.
+    let conv = &profile.nodes[1].cost;
+    assert_eq!(conv.multiply_adds, 16 * 16 * 32 * 32 * 9);
+    assert_eq!(conv.bytes, 4 * 2 * (16 * 16 * 32) + 2 * 32 * 32 * 9 + 4 * 32);
+    assert!(profile.nodes.iter().all(|node| node.seconds > 0.0), "{:?}", profile.nodes);
+    let sum: f64 = profile.nodes.iter().map(|node| node.seconds).sum();
+    // Another program may take the processor meanwhile: only that both are of one magnitude is sure.
+    assert!(sum < 10.0 * profile.whole && profile.whole < 10.0 * sum, "{sum} s in nodes, {} s in all", profile.whole);
+}
+
+#[test]
+fn a_device_is_measured_once_and_between_bounds_that_no_machine_exceeds() {
+    let device = device();
+    let ceilings = pollster::block_on(device.ceilings()).unwrap();
+    println!("{ceilings:?}");
+    assert!((1e8..1e16).contains(&ceilings.flop_per_second), "{ceilings:?}");
+    assert!((1e8..1e14).contains(&ceilings.bytes_per_second), "{ceilings:?}");
+    assert_eq!(pollster::block_on(device.ceilings()).unwrap(), ceilings, "measured again");
+}
