@@ -140,8 +140,7 @@ impl Program {
         }
         encoder.resolve_query_set(&timestamps.set, 0..2 * nodes.len() as u32, &timestamps.resolved, 0);
         self.device.queue().submit([encoder.finish()]);
-        let resolved = Memory::whole(&timestamps.resolved);
-        let stamps = [(resolved, 4 * nodes.len())];
+        let stamps = [(Memory::whole(&timestamps.resolved), 4 * nodes.len())];
         let words = PendingRead::begin(&self.device, &self.status, &stamps, self.nodes.clone()).finish().await?;
         let stamp = |words: &[u32]| u64::from(words[0]) | u64::from(words[1]) << 32;
         let pairs = words.iter().flat_map(|words| words.chunks_exact(4));
