@@ -69,6 +69,7 @@ fn main() -> Result<()> {
             json!({
                 "device": name,
                 "parameters": network.parameters(),
+                "multiply_adds": network.multiply_adds(),
                 "first_ms": first[0],
                 "steps_ms": steps,
                 "peak_mib": runner::peak_mib(),

@@ -111,6 +111,11 @@ impl Network {
     pub fn parameters(&self) -> usize {
         self.graph.weights().iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
+
+    /// The multiply-adds of one run.
+    pub fn multiply_adds(&self) -> u64 {
+        self.graph.total_cost(|id| self.graph.full_bytes(id)).multiply_adds
+    }
 }
 
 /// The folder of a whole checkpoint, for networks that have one.
