@@ -113,6 +113,7 @@ class Host {
       predictionType: request.predictionType,
       tinyVae: request.tinyVae && openSource(request.tinyVae, signal),
       vocabulary: openVocabulary(request.vocabulary, signal),
+      kernels: request.kernels,
     };
     let posted = -Infinity;
     const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
@@ -125,7 +126,7 @@ class Host {
     throwIfAborted(signal);
     let pipeline;
     try {
-      pipeline = await Pipeline.load(source, device.kind, files, onProgress);
+      pipeline = await Pipeline.load(source, device.kind, { ...files, adapter: device.name }, onProgress);
     } catch (error) {
       // An adapter may be offered and still refuse to open a device.
       const { code, message } = toPlain(error);

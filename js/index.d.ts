@@ -64,6 +64,11 @@ export interface LoadOptions {
   predictionType?: "epsilon" | "v_prediction";
   /** An AutoencoderTiny (such as TAESD) for previews, a folder with its `config.json` and weights. */
   tinyVae?: Source;
+  /**
+   * Which matrix kernels a GPU runs, to compare them: with tiles in registers, or tiled in workgroup memory, the tile given or
+   * not. Default: those that suit the adapter.
+   */
+  kernels?: "registers" | "tiled" | "tiled-128x64" | "tiled-64x64" | "tiled-64x32";
   /** LoRAs to begin with; {@link Pipeline.setLoras} changes them. */
   loras?: readonly Lora[];
 }

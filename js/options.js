@@ -26,6 +26,7 @@ const LOAD = {
   predictionType: oneOf("epsilon", "v_prediction"),
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
+  kernels: oneOf("registers", "tiled", "tiled-128x64", "tiled-64x64", "tiled-64x32"),
   loras: [Array.isArray, "a list of { source, weight }"],
 };
 
@@ -92,7 +93,7 @@ const SAMPLE = {
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
   const { device = "auto", onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
-  const { variant, unet, predictionType, tinyVae, loras = [] } = rest;
+  const { variant, unet, predictionType, tinyVae, kernels, loras = [] } = rest;
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
@@ -106,6 +107,7 @@ export function checkLoadOptions(options) {
     unet,
     predictionType,
     tinyVae,
+    kernels,
     loras,
   };
 }

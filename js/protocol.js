@@ -14,7 +14,7 @@
 /**
  * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", wasm: LoadOptions["wasm"],
  *       variant: string | undefined, unet: string | undefined, predictionType: string | undefined,
- *       tinyVae: SourceDescription | undefined, vocabulary: string | undefined }
+ *       tinyVae: SourceDescription | undefined, vocabulary: string | undefined, kernels: LoadOptions["kernels"] }
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample", run: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }
  *   | { type: "step", run: number }

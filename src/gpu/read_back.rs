@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 
 use super::Error;
 use super::device::{Buffer, Device};
+use super::program::Memory;
 use crate::graph::NodeId;
 
 /// Path and op of each node of a graph, for errors.
@@ -25,21 +26,16 @@ pub struct PendingRead {
 
 impl PendingRead {
     /// Copies the status word and the tensors `sources` (with their number of elements), as they are at this point of the queue.
-    pub(super) fn begin(
-        device: &Device,
-        status: &wgpu::Buffer,
-        sources: &[(&wgpu::Buffer, usize)],
-        nodes: NodeNames,
-    ) -> Self {
-        let mut copies = vec![(status, 1)];
-        copies.extend(sources);
+    pub(super) fn begin(device: &Device, status: &wgpu::Buffer, sources: &[(Memory, usize)], nodes: NodeNames) -> Self {
+        let mut copies = vec![(status, 0, 1)];
+        copies.extend(sources.iter().map(|&(memory, elements)| (memory.buffer, memory.offset, elements)));
         let size = |elements: usize| 4 * elements as u64;
-        let bytes = copies.iter().map(|&(_, elements)| size(elements)).sum();
+        let bytes = copies.iter().map(|&(_, _, elements)| size(elements)).sum();
         let staging = device.buffer(bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         let mut at = 0;
-        for (source, elements) in copies {
-            encoder.copy_buffer_to_buffer(source, 0, &staging, at, size(elements));
+        for (source, offset, elements) in copies {
+            encoder.copy_buffer_to_buffer(source, offset, &staging, at, size(elements));
             at += size(elements);
         }
         let submission = device.queue().submit([encoder.finish()]);
@@ -81,7 +77,25 @@ impl PendingRead {
     }
 }
 
-/// Completion of a mapping, to be awaited.
+/// Waits until the device has done everything that was queued.
+///
+/// # Errors
+/// If the device is lost.
+pub(super) async fn idle(device: &Device) -> Result<(), Error> {
+    let done = Arc::new(Mapped::default());
+    let signal = done.clone();
+    device.queue().on_submitted_work_done(move || signal.set(Ok(())));
+    // As for a read: natively someone has to wait.
+    let polled = device.raw().poll(wgpu::PollType::wait_indefinitely()).map_err(|error| error.to_string());
+    let outcome = match polled {
+        Ok(_) => done.wait().await,
+        Err(message) => Err(message),
+    };
+    device.check()?;
+    outcome.map_err(Error::ReadBack)
+}
+
+/// Completion of a mapping, or of what was queued, to be awaited.
 #[derive(Debug, Default)]
 struct Mapped {
     state: Mutex<MappedState>,

@@ -17,7 +17,7 @@ use wasm_bindgen_futures::future_to_promise;
 
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
-use crate::gpu;
+use crate::gpu::{self, variants::Class};
 use crate::noise::Stream;
 use crate::pipeline::{
     self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
@@ -42,8 +42,8 @@ pub fn start(on_panic: Function) {
 
 #[wasm_bindgen]
 extern "C" {
-    /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, and as
-    /// `OpenSource`s `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`.
+    /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, `kernels`, and as
+    /// `OpenSource`s `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s name.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -61,6 +61,12 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn vocabulary(this: &Files) -> OpenSource;
+
+    #[wasm_bindgen(method, getter)]
+    fn kernels(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn adapter(this: &Files) -> Option<String>;
 
     /// `Pixels` of protocol.js.
     #[wasm_bindgen(typescript_type = "object")]
@@ -96,7 +102,7 @@ impl Pipeline {
         let failure = Failure::default();
         let read = |source| JsSource::new(source, failure.clone());
         let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
-        let device = open_device(&device).await.map_err(|error| Error::from(error).into_js())?;
+        let device = open_device(&device, &files).await.map_err(|error| Error::from(error).into_js())?;
         let mut on_progress = |LoadProgress { file, loaded, total }| {
             // A listener that throws cannot stop the load: that is what the source's signal is for.
             let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
@@ -225,11 +231,17 @@ impl LoraSet {
     }
 }
 
-async fn open_device(kind: &str) -> Result<Device, pipeline::Error> {
-    match kind {
-        "cpu" => Ok(Device::Cpu),
-        _ => Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions::default()).await.map_err(device::Error::from)?)),
+async fn open_device(kind: &str, files: &Files) -> Result<Device, pipeline::Error> {
+    if kind == "cpu" {
+        return Ok(Device::Cpu);
     }
+    let options = gpu::DeviceOptions {
+        class: files.adapter().map(|name| Class::of_name(&name)),
+        // JavaScript has checked the name.
+        kernels: files.kernels().and_then(|name| name.parse().ok()),
+        ..Default::default()
+    };
+    Ok(Device::Gpu(gpu::Device::request(options).await.map_err(device::Error::from)?))
 }
 
 /// A run of the reverse process.

@@ -18,7 +18,7 @@ interface Settled {
 
 /** `trajectories/index.html`: one pipeline, with the numbers that the package does not show. */
 export interface Core {
-  load(device: string): Promise<void>;
+  load(device: string, kernels?: string): Promise<void>;
   tokenize(prompt: string): number[];
   sample(
     seed: number,
