@@ -2,6 +2,7 @@
 //! Each command prints one line of JSON.
 
 mod ceilings;
+mod kinds;
 mod network;
 mod onnx;
 mod prepare;
@@ -47,6 +48,19 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         steps: usize,
     },
+    /// Time each node of a network and hold the sums by kind against the device's ceilings
+    Profile {
+        /// The folder that `prepare` wrote into
+        folder: PathBuf,
+        #[arg(long)]
+        network: Name,
+        #[command(flatten)]
+        size: Size,
+        #[arg(long)]
+        device: Target,
+        #[arg(long, default_value_t = 10)]
+        steps: usize,
+    },
     /// Measure what the machine's cores can do
     Ceilings {
         #[arg(long)]
@@ -74,6 +88,18 @@ fn main() -> Result<()> {
                 "steps_ms": steps,
                 "peak_mib": runner::peak_mib(),
             })
+        }
+        Command::Profile { folder, network, size, device, steps } => {
+            let network = Network::new(network, size, &folder)?;
+            let (device, name) = runner::open(device, None)?;
+            let mut runner = Runner::new(&device, &network)?;
+            let first = runner.times(1)?;
+            let steps = runner.times(steps)?;
+            let mut report = kinds::by_kind(&runner.profile()?);
+            report["device"] = name.into();
+            report["first_ms"] = first[0].into();
+            report["steps_ms"] = steps.into();
+            report
         }
         Command::Ceilings { threads } => {
             let ceilings = ceilings::measure(threads);

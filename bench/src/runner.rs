@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use undiffuse::device::{Device, Program, WeightLoader};
 use undiffuse::gpu::{self, DeviceOptions};
 use undiffuse::graph::fuse;
+use undiffuse::profile::Profile;
 
 use crate::network::Network;
 
@@ -60,6 +61,14 @@ impl Runner {
         }
         self.program.run()?;
         Ok(pollster::block_on(self.program.read_f32("out"))?)
+    }
+
+    /// The time of every node.
+    pub fn profile(&self) -> Result<Profile> {
+        match &self.program {
+            Program::Gpu(program) => Ok(pollster::block_on(program.profile())?),
+            Program::Cpu(_) => bail!("the CPU executor takes no profile"),
+        }
     }
 
     /// The milliseconds of each of `steps` steps.

@@ -16,11 +16,11 @@ use std::{fs, thread};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::build;
 use crate::tools;
-use report::{Point, Report, exponent, number};
+use report::{Point, Profile, Report, Spread, exponent, number};
 use side::{Measured, measure};
 
 /// Where both sides find what they read, in the repository.
@@ -39,8 +39,10 @@ pub enum Part {
     Web,
     /// In Chromium on WebGPU, next to onnxruntime-web's WebGPU provider
     WebGpu,
-    /// Natively, next to onnxruntime's CPU provider and the machine's ceilings
+    /// Natively, next to onnxruntime's CPU provider
     Native,
+    /// Natively on CPU and GPU, next to what the machine can do
+    Ceilings,
     /// By side, batch and parameters
     Scale,
     /// Stable Diffusion 1.5's UNet on a real GPU, next to PyTorch; only if asked for
@@ -71,6 +73,7 @@ impl Part {
             Self::Web => web(effort),
             Self::WebGpu => web_gpu(effort),
             Self::Native => native(effort),
+            Self::Ceilings => ceilings(effort),
             Self::Scale => scale(effort),
             Self::Gpu => gpu(effort),
         }
@@ -94,7 +97,7 @@ pub fn bench(only: &[Part], is_quick: bool) -> Result<()> {
     tools::npm_modules("bench/web")?;
     println!("building the native half");
     tools::run(tools::cargo().args(["build", "--release", "--package", "undiffuse-bench"]))?;
-    if parts.iter().any(|part| part.is_web() || *part == Part::Native) {
+    if parts.iter().any(|part| part.is_web() || matches!(part, Part::Native | Part::Ceilings)) {
         for network in NETWORKS {
             side::json(ours().args(["prepare", FOLDER, "--network", network]))?;
         }
@@ -287,7 +290,7 @@ fn scale(effort: Effort) -> Result<Report> {
             for &value in if effort.is_quick { &values[..2] } else { values } {
                 let arguments = [&format!("--{axis}"), &value.to_string(), "--steps", &steps.to_string()];
                 let measured = measure(&mut step("small", device, &arguments.map(|argument| argument as &str)), 0.0)?;
-                let times = report::Spread::of(measured.steps_ms.iter().copied()).context("no step was timed")?;
+                let times = Spread::of(measured.steps_ms.iter().copied()).context("no step was timed")?;
                 let point = Point {
                     axis: axis.into(),
                     device: measured.device.clone(),
@@ -310,10 +313,65 @@ fn scale(effort: Effort) -> Result<Report> {
     Ok(report)
 }
 
-/// The UNet of Stable Diffusion 1.5 with random weights, on the GPU that native wgpu finds.
-fn gpu(_effort: Effort) -> Result<Report> {
+/// The CPU executor next to a loop of multiply-adds, and each kind of node on the adapter that wgpu finds next to its ceilings.
+fn ceilings(effort: Effort) -> Result<Report> {
+    let mut report = Report::new("undiffuse", "multiply-adds in registers");
+    for threads in thread_counts() {
+        let threads_argument = threads.to_string();
+        let measured = || side::json(ours().args(["ceilings", "--threads", &threads_argument]));
+        let mut copies = Vec::new();
+        for network in NETWORKS {
+            let mut rounds = Vec::new();
+            for _ in 0..effort.rounds {
+                let arguments = ["--threads", &threads_argument, "--steps", &effort.steps.to_string()];
+                let own = measure(&mut step(network, "cpu", &arguments), 0.0)?;
+                let work = 2.0 * own.multiply_adds.context("the multiply-adds are not known")? / 1e6;
+                let ceiling = measured()?;
+                let rate = |name: &str| ceiling[name].as_f64().with_context(|| format!("no {name}"));
+                copies.push(rate("copy_gb")?);
+                rounds.push([own.steps_ms.iter().map(|ms| work / ms).collect(), vec![rate("gflops")?]]);
+            }
+            let what = format!("{network} on the CPU, {}", threads_text(threads));
+            report.compare(what, "GFLOP/s", &rounds, |ours, theirs| ours / theirs);
+        }
+        if let Some(copy) = Spread::of(copies) {
+            report.notes.push(format!("A copy through memory with {}: {} GB/s.", threads_text(threads), copy.text()));
+        }
+    }
+    for network in if effort.is_quick { &NETWORKS[..1] } else { &NETWORKS[..] } {
+        report.profiles.push(profile(network, &["--steps", &effort.steps.min(10).to_string()])?);
+    }
+    Ok(report)
+}
+
+/// Where the time of a network goes on the adapter that wgpu finds.
+fn profile(network: &str, arguments: &[&str]) -> Result<Profile> {
+    let fixed = ["profile", FOLDER, "--network", network, "--device", "gpu"];
+    let mut profile: Profile = serde_json::from_value(side::json(ours().args(fixed).args(arguments))?)?;
+    profile.network = network.into();
+    Ok(profile)
+}
+
+/// The UNet of Stable Diffusion 1.5 with random f16 weights on the GPU that wgpu finds; and in PyTorch on the same GPU, if it is
+/// there. A quick run takes a picture so small that a software adapter will do.
+fn gpu(effort: Effort) -> Result<Report> {
+    let [batch, side] = if effort.is_quick { ["1", "8"] } else { ["2", "64"] };
+    let steps = effort.steps.to_string();
+    let sizes = ["--batch", batch, "--side", side, "--steps", &steps];
     let mut report = Report::new("undiffuse", "PyTorch eager, f16");
-    let own: Value = side::json(ours().arg("gpu"))?;
-    report.notes.push(own.to_string());
+    let own = profile("sd15", &sizes)?;
+    let mut python = tools::command(if cfg!(windows) { "python" } else { "python3" });
+    match side::json(python.arg("bench/torch/eager.py").args(sizes)) {
+        Ok(theirs) => {
+            let theirs: Profile = serde_json::from_value(theirs)?;
+            let rounds = [[own.steps_ms.clone(), theirs.steps_ms.clone()]];
+            report.compare("sd15: step".into(), "ms", &rounds, |ours, theirs| theirs / ours);
+            report.profiles.extend([own, theirs]);
+        }
+        Err(error) => {
+            report.profiles.push(own);
+            report.notes.push(format!("Not compared with PyTorch: {error:#}."));
+        }
+    }
     Ok(report)
 }

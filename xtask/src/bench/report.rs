@@ -1,6 +1,5 @@
 //! What a part of the benchmark found: lines that compare, points that show growth; as JSON, as a table on the terminal, in Markdown.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
@@ -30,8 +29,8 @@ impl Spread {
         Some(Self { median, min, max, count: values.len() })
     }
 
-    /// `49 (46–65)`, with three digits; a lone or unvarying number stands alone.
-    fn text(&self) -> String {
+    /// `49.0 (46.2–65.0)`, with three digits; a lone or unvarying number stands alone.
+    pub fn text(&self) -> String {
         if self.min == self.max {
             return number(self.median);
         }
@@ -81,6 +80,75 @@ pub struct Point {
     pub multiply_adds: f64,
 }
 
+/// Where the time of a network goes on a device, next to what the device can do.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    #[serde(default)]
+    pub network: String,
+    pub device: String,
+    /// How times were taken.
+    pub clock: String,
+    pub first_ms: f64,
+    pub steps_ms: Vec<f64>,
+    /// The nodes one after the other, as they usually run.
+    pub whole_ms: f64,
+    /// The ceilings: 10⁹ FLOP a second in f32 and f16, and 10⁹ bytes.
+    pub gflops: f64,
+    pub half_gflops: Option<f64>,
+    pub copy_gb: f64,
+    pub kinds: Vec<Kind>,
+}
+
+/// The nodes of one op.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Kind {
+    pub op: String,
+    pub nodes: usize,
+    pub ms: f64,
+    /// Its arithmetic, traffic and the least time that the ceilings allow as a share of the time, where they were counted.
+    pub gflop: Option<f64>,
+    pub gb: Option<f64>,
+    pub roofline: Option<f64>,
+}
+
+impl Profile {
+    /// The ceilings and the whole, in two sentences.
+    fn title(&self) -> String {
+        let half = self.half_gflops.map_or(String::new(), |rate| format!(" ({} in f16)", number(rate)));
+        let step = Spread::of(self.steps_ms.iter().copied()).map_or(String::new(), |spread| spread.text());
+        let (network, device, clock) = (&self.network, &self.device, &self.clock);
+        let (gflops, copy_gb) = (number(self.gflops), number(self.copy_gb));
+        let matrices = self.kinds.iter().filter(|kind| ["conv2d", "linear"].contains(&kind.op.as_str()));
+        let counted = matrices.filter_map(|kind| Some((kind.ms, kind.gflop?)));
+        let (ms, gflop) = counted.fold((0.0, 0.0), |(ms, gflop), kind| (ms + kind.0, gflop + kind.1));
+        let reached = if ms > 0.0 {
+            let share = number(gflop / ms * 1e3 / self.gflops * 100.0);
+            format!(" Convolutions and linear layers together reach {share} % of the multiply-adds in f32.")
+        } else {
+            String::new()
+        };
+        format!(
+            "{network} on {device}: {step} ms a step, the first {} ms (clock: {clock}). Ceilings: {gflops} GFLOP/s{half}, {copy_gb} \
+             GB/s.{reached}",
+            number(self.first_ms)
+        )
+    }
+
+    /// The kinds as a table, the first row its head.
+    fn table(&self) -> Vec<[String; 7]> {
+        let mut rows = vec![["", "nodes", "ms", "share", "GFLOP/s", "GB/s", "of the roofline"].map(str::to_owned)];
+        let total: f64 = self.kinds.iter().map(|kind| kind.ms).sum();
+        rows.extend(self.kinds.iter().map(|Kind { op, nodes, ms, gflop, gb, roofline }| {
+            let [gflops, gbs] =
+                [gflop, gb].map(|amount| amount.map_or(String::new(), |amount| number(amount / ms * 1e3)));
+            let [share, roofline] = [Some(ms / total), *roofline]
+                .map(|share| share.map_or(String::new(), |share| format!("{} %", number(share * 100.0))));
+            [op.clone(), nodes.to_string(), number(*ms), share, gflops, gbs, roofline]
+        }));
+        rows
+    }
+}
+
 /// What a part of the benchmark found.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -89,6 +157,7 @@ pub struct Report {
     /// The two sides' names.
     pub sides: [String; 2],
     pub lines: Vec<Line>,
+    pub profiles: Vec<Profile>,
     pub points: Vec<Point>,
     /// Sentences that belong under the table.
     pub notes: Vec<String>,
@@ -146,53 +215,60 @@ impl Report {
         rows
     }
 
-    /// As a table for the terminal.
-    pub fn terminal(&self) -> String {
-        let rows = self.table();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..4).map(width).collect();
-        let mut text = String::new();
-        for row in rows.iter().filter(|_| !self.lines.is_empty()) {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-            text += cells.join("  ").trim_end();
-            text.push('\n');
-        }
-        for point in &self.points {
+    /// The points as a table, the first row its head.
+    fn growth(&self) -> Vec<[String; 6]> {
+        let head = ["", "", "step, ms", "peak memory, MiB", "parameters, M", "multiply-adds, G"];
+        let row = |point: &Point| {
             let Point { axis, device, value, step_ms, peak_mib, parameters, multiply_adds } = point;
-            let (parameters, work) = (number(parameters / 1e6), number(multiply_adds / 1e9));
-            let (step_ms, peak_mib) = (number(*step_ms), number(*peak_mib));
-            _ = writeln!(
-                text,
-                "{device}  {axis} {value}  {step_ms} ms  {peak_mib} MiB  {parameters} M parameters  {work} G multiply-adds"
-            );
+            let [step, peak, parameters, work] =
+                [*step_ms, *peak_mib, parameters / 1e6, multiply_adds / 1e9].map(number);
+            [device.clone(), format!("{axis} {value}"), step, peak, parameters, work]
+        };
+        [head.map(str::to_owned)].into_iter().chain(self.points.iter().map(row)).collect()
+    }
+
+    /// Everything, with tables drawn by `draw` and paragraphs apart.
+    fn text(&self, draw: impl Fn(&[&[String]]) -> String) -> String {
+        fn slices<const N: usize>(rows: &[[String; N]]) -> Vec<&[String]> {
+            rows.iter().map(|row| &row[..]).collect()
         }
-        text + &self.notes.iter().map(|note| format!("{note}\n")).collect::<String>()
+        let mut parts = vec![self.machine.clone()];
+        if !self.lines.is_empty() {
+            parts.push(draw(&slices(&self.table())));
+        }
+        for profile in &self.profiles {
+            parts.push(profile.title());
+            parts.push(draw(&slices(&profile.table())));
+        }
+        if !self.points.is_empty() {
+            parts.push(draw(&slices(&self.growth())));
+        }
+        parts.extend(self.notes.iter().cloned());
+        parts.iter().map(|part| format!("{}\n", part.trim_end())).collect::<Vec<_>>().join("\n")
+    }
+
+    /// For the terminal.
+    pub fn terminal(&self) -> String {
+        self.text(|rows| {
+            let columns = rows.first().map_or(0, |row| row.len());
+            let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let widths: Vec<usize> = (0..columns).map(width).collect();
+            let line = |row: &&[String]| {
+                let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+                format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+            };
+            rows.iter().map(line).collect()
+        })
     }
 
     /// As Markdown.
     pub fn markdown(&self) -> String {
-        let mut text = format!("{}\n", self.machine);
-        if !self.lines.is_empty() {
-            text.push('\n');
-            for (index, row) in self.table().iter().enumerate() {
-                _ = writeln!(text, "| {} |", row.join(" | "));
-                if index == 0 {
-                    text += "|---|---|---|---|\n";
-                }
-            }
-        }
-        if !self.points.is_empty() {
-            text += "\n| device | | step, ms | peak memory, MiB | parameters, M | multiply-adds, G |\n|---|---|---|---|---|---|\n";
-            for point in &self.points {
-                let Point { axis, device, value, step_ms, peak_mib, parameters, multiply_adds } = point;
-                let numbers = [*step_ms, *peak_mib, parameters / 1e6, multiply_adds / 1e9].map(number).join(" | ");
-                _ = writeln!(text, "| {device} | {axis} {value} | {numbers} |");
-            }
-        }
-        for note in &self.notes {
-            _ = write!(text, "\n{note}\n");
-        }
-        text
+        self.text(|rows| {
+            let mut lines: Vec<String> = rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
+            let columns = rows.first().map_or(0, |row| row.len());
+            lines.insert(lines.len().min(1), format!("|{}\n", "---|".repeat(columns)));
+            lines.concat()
+        })
     }
 }
 
@@ -252,6 +328,31 @@ mod tests {
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         assert!(report.markdown().contains("| step | 10.0 ms | 25.0 ms | 2.50× |"), "{}", report.markdown());
         assert!(report.terminal().contains("step  10.0 ms    25.0 ms      2.50×"), "{}", report.terminal());
+    }
+
+    #[test]
+    fn a_profile_says_what_matrices_reach_and_what_each_kind_takes() {
+        let kind = |op: &str, ms: f64| {
+            let (gflop, gb, roofline) = (Some(1.0), Some(0.1), Some(0.25));
+            Kind { op: op.into(), nodes: 2, ms, gflop, gb, roofline }
+        };
+        let profile = Profile {
+            network: "cifar".into(),
+            device: "a GPU".into(),
+            clock: "timestamps".into(),
+            first_ms: 30.0,
+            steps_ms: vec![20.0],
+            whole_ms: 20.0,
+            gflops: 1000.0,
+            half_gflops: None,
+            copy_gb: 100.0,
+            kinds: vec![kind("conv2d", 6.0), kind("linear", 2.0), kind("attention", 12.0)],
+        };
+        let report = Report { profiles: vec![profile], ..Report::default() };
+        let text = report.markdown();
+        assert!(text.contains("cifar on a GPU: 20.0 ms a step, the first 30.0 ms (clock"), "{text}");
+        assert!(text.contains("reach 25.0 % of the multiply-adds"), "{text}");
+        assert!(text.contains("| conv2d | 2 | 6.00 | 30.0 % | 167 | 16.7 | 25.0 % |"), "{text}");
     }
 
     #[test]
