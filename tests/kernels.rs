@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use half::{bf16, f16};
+use undiffuse::gpu::variants::{Class, Family, Tile};
 use undiffuse::graph::{
     Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole,
     fuse, update,
@@ -12,10 +13,31 @@ use undiffuse::weights::Dtype;
 use undiffuse::{cpu, gpu};
 
 fn device() -> gpu::Device {
-    let options = gpu::DeviceOptions::default();
+    device_with(gpu::DeviceOptions::default())
+}
+
+fn device_with(options: gpu::DeviceOptions) -> gpu::Device {
     pollster::block_on(gpu::Device::request(options)).unwrap_or_else(|error| {
         panic!("{error}; these tests need a GPU or a software adapter: on Debian, apt-get install mesa-vulkan-drivers")
     })
+}
+
+/// The adapter with each of the matrix kernels: registers, every tile with f32 weights in workgroup memory, and every tile with f16
+/// weights where they are stored so and the adapter's shaders know f16.
+fn devices_with_all_matrix_kernels() -> Vec<(String, gpu::Device)> {
+    let tiles = Tile::ALL.into_iter().flat_map(|tile| [Class::Nvidia, Class::Amd].map(|class| (tile, class)));
+    let tiles = tiles.map(|(tile, class)| (format!("{tile:?} {class:?}"), class, Family::Tiled(Some(tile))));
+    let all = std::iter::once(("registers".to_owned(), Class::Other, Family::Registers)).chain(tiles);
+    let device = |class, kernels| {
+        device_with(gpu::DeviceOptions { class: Some(class), kernels: Some(kernels), ..Default::default() })
+    };
+    all.map(|(name, class, kernels)| (name, device(class, kernels))).collect()
+}
+
+/// The adapter with both families of attention kernels.
+fn devices_with_all_attention_kernels() -> [(&'static str, gpu::Device); 2] {
+    [("registers", Family::Registers), ("flash", Family::Tiled(None))]
+        .map(|(name, kernels)| (name, device_with(gpu::DeviceOptions { kernels: Some(kernels), ..Default::default() })))
 }
 
 /// A small generator (splitmix64): the tests need variety, not quality.
@@ -157,7 +179,7 @@ const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 #[test]
 fn convolutions_of_any_size_agree_with_the_cpu() {
-    let (device, mut random) = (device(), Random(1));
+    let (devices, mut random) = (devices_with_all_matrix_kernels(), Random(1));
     for case in 0..80 {
         let (batch, height, width) = (random.pick(1..=2), random.pick(1..=13), random.pick(1..=13));
         // Half of the channel counts are multiples of four, as in most layers.
@@ -185,15 +207,17 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
             }
         });
         let dtype = DTYPES[case % 3];
-        let what =
-            format!("case {case}: {dtype} {options:?} of {batch}×{height}×{width}×{channels}, residual {residual}");
-        check(&device, &graph, dtype, &mut random, &what);
+        for (kernels, device) in &devices {
+            let size = format!("{batch}×{height}×{width}×{channels}");
+            let what = format!("case {case}: {kernels}, {dtype} {options:?} of {size}, residual {residual}");
+            check(device, &graph, dtype, &mut random, &what);
+        }
     }
 }
 
 #[test]
 fn linear_layers_of_any_size_agree_with_the_cpu() {
-    let (device, mut random) = (device(), Random(2));
+    let (devices, mut random) = (devices_with_all_matrix_kernels(), Random(2));
     for case in 0..40 {
         let mut count = |most| if random.flip() { 4 * random.pick(1..=most) } else { random.pick(1..=most) };
         let (inputs, outputs) = (count(40), count(20));
@@ -205,7 +229,10 @@ fn linear_layers_of_any_size_agree_with_the_cpu() {
             if residual { root.add(y, root.input("residual", &root.shape(y)).unwrap()).unwrap() } else { y }
         });
         let dtype = DTYPES[case % 3];
-        check(&device, &graph, dtype, &mut random, &format!("case {case}: {dtype} {shape:?} to {outputs}"));
+        for (kernels, device) in &devices {
+            let what = format!("case {case}: {kernels}, {dtype} {shape:?} to {outputs}");
+            check(device, &graph, dtype, &mut random, &what);
+        }
     }
 }
 
@@ -260,12 +287,13 @@ fn layer_norms_agree_with_the_cpu() {
 
 #[test]
 fn attention_of_any_size_agrees_with_the_cpu() {
-    let (device, mut random) = (device(), Random(6));
-    let head_sizes = [1, 2, 3, 4, 5, 8, 12, 24, 31, 40, 64, 160, 512];
-    for case in 0..52 {
+    let (devices, mut random) = (devices_with_all_attention_kernels(), Random(6));
+    // Below, at and past what an invocation, a chunk and a tile of the flash kernel hold; 161 and 512 take several tiles.
+    let head_sizes = [1, 2, 3, 4, 5, 8, 12, 24, 31, 40, 64, 80, 97, 128, 160, 161, 512];
+    for case in 0..34 {
         let head_size = head_sizes[case % head_sizes.len()];
         let (batch, heads) = (random.pick(1..=2), random.pick(1..=3));
-        let queries = random.pick(1..=35);
+        let queries = random.pick(1..=70);
         let causal = random.flip();
         let keys = if causal { queries } else { random.pick(1..=77) };
         let channels = heads * head_size;
@@ -275,17 +303,18 @@ fn attention_of_any_size_agrees_with_the_cpu() {
             let v = root.input("v", &[batch, keys, channels]).unwrap();
             root.attention(q, k, v, heads, causal).unwrap()
         });
-        let what = format!(
-            "case {case}: {batch}×{heads} heads of {head_size}, {queries} queries, {keys} keys, causal {causal}"
-        );
-        check(&device, &graph, Dtype::F32, &mut random, &what);
+        for (kernels, device) in &devices {
+            let sizes = format!("{batch}×{heads} heads of {head_size}, {queries} queries, {keys} keys");
+            let what = format!("case {case}: {kernels}, {sizes}, causal {causal}");
+            check(device, &graph, Dtype::F32, &mut random, &what);
+        }
     }
 }
 
 #[test]
 fn attention_larger_than_a_block_of_scores_agrees_with_the_cpu() {
     // 2 heads × 2200² scores are 39 MB, more than two blocks, and neither queries nor keys fill a tile.
-    let (device, mut random) = (device(), Random(7));
+    let (devices, mut random) = (devices_with_all_attention_kernels(), Random(7));
     for (heads, queries, keys) in [(2, 2201, 2203), (9, 61, 8190)] {
         let graph = graph(|root| {
             let q = root.input("q", &[1, queries, heads * 4]).unwrap();
@@ -293,23 +322,28 @@ fn attention_larger_than_a_block_of_scores_agrees_with_the_cpu() {
             let v = root.input("v", &[1, keys, heads * 4]).unwrap();
             root.attention(q, k, v, heads, false).unwrap()
         });
-        check(&device, &graph, Dtype::F32, &mut random, &format!("{heads} heads, {queries} queries, {keys} keys"));
+        for (kernels, device) in &devices {
+            let what = format!("{kernels}, {heads} heads, {queries} queries, {keys} keys");
+            check(device, &graph, Dtype::F32, &mut random, &what);
+        }
     }
 }
 
 #[test]
 fn attention_with_large_logits_stays_finite() {
-    let (device, mut random) = (device(), Random(8));
+    let mut random = Random(8);
     let graph = graph(|root| {
         let [q, k, v] = ["q", "k", "v"].map(|name| root.input(name, &[1, 21, 16]).unwrap());
         root.attention(q, k, v, 2, true).unwrap()
     });
-    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
-    for name in ["q", "k"] {
-        let values: Vec<f32> = random.normals(21 * 16).iter().map(|v| v * 40.0).collect();
-        pair.write(name, &values);
+    for (kernels, device) in devices_with_all_attention_kernels() {
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        for name in ["q", "k"] {
+            let values: Vec<f32> = random.normals(21 * 16).iter().map(|v| v * 40.0).collect();
+            pair.write(name, &values);
+        }
+        pair.agree(1e-4, &format!("{kernels}, logits of several thousand"));
     }
-    pair.agree(1e-4, "logits of several thousand");
 }
 
 #[test]
@@ -779,15 +813,17 @@ fn an_input_that_is_not_finite_is_reported_as_such() {
 
 #[test]
 fn a_nan_does_not_vanish_in_attention_or_an_activation() {
-    let device = device();
+    let devices = devices_with_all_attention_kernels();
     let attention = graph(|root| {
         let [q, k, v] = ["q", "k", "v"].map(|name| root.input(name, &[1, 5, 8]).unwrap());
         root.attention(q, k, v, 2, false).unwrap()
     });
     let relu = graph(|root| root.activate(root.input("q", &[1, 5, 8]).unwrap(), Activation::Relu).unwrap());
-    for graph in [attention, relu] {
+    for (graph, (_, device)) in
+        [&attention, &relu].into_iter().flat_map(|graph| devices.iter().map(move |d| (graph, d)))
+    {
         for value in [f32::NAN, f32::INFINITY] {
-            let program = Pair::new(&device, &graph, Dtype::F32, &mut Random(21)).gpu;
+            let program = Pair::new(device, graph, Dtype::F32, &mut Random(21)).gpu;
             let mut q = [0.5; 40];
             q[11] = value;
             program.write("q", &q).unwrap();
@@ -887,7 +923,8 @@ fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
         let module = naga::front::wgsl::parse_str(&kernel.wgsl())
             .unwrap_or_else(|error| panic!("{kernel}: {}", error.emit_to_string(&kernel.wgsl())));
         // The core of WebGPU: naga counts unpack2x16float apart, because OpenGL ES lacks it.
-        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        capabilities.set(naga::valid::Capabilities::SHADER_FLOAT16, kernel.needs_f16());
         let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{kernel}: {error:?}"));

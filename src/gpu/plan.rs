@@ -111,6 +111,7 @@ mod tests {
     use super::*;
     use crate::gpu::kernels::Storage;
     use crate::gpu::lower::lower;
+    use crate::gpu::variants::{Class, Variants};
     use crate::graph::fuse;
     use crate::models::{AutoencoderKlConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
 
@@ -147,9 +148,9 @@ mod tests {
     #[test]
     fn memory_is_within_15_percent_of_what_no_plan_can_do_without() {
         let limits = Limits { binding_bytes: 128 << 20, score_bytes: 16 << 20 };
-        for (name, graph) in graphs() {
-            let graph = fuse(&graph);
-            let lowered = lower(&graph, limits, |_| Storage::F32).expect("kernels for every node");
+        for ((name, graph), class) in graphs().iter().flat_map(|g| [(g, Class::Software), (g, Class::Nvidia)]) {
+            let (graph, variants) = (fuse(graph), Variants::new(class, true, None));
+            let lowered = lower(&graph, limits, variants, |_| Storage::F32).expect("kernels for every node");
             let layout = Layout::new(&graph, &lowered, limits).expect("tensors that fit");
             let ratio = layout.total() as f64 / layout.live_bytes as f64;
             println!(

@@ -1,0 +1,141 @@
+//! The register tile: some rows times a panel of a matrix, which is what matrix products, convolutions and attention consist of.
+//!
+//! A matrix `[k, n]` is stored in panels, two vectors wide, so that the loop over k reads it front to back. A number of the
+//! result is one sum over k in ascending order, whatever the width of vectors.
+
+use crate::simd::{MAX_LANES, Simd};
+
+/// Rows of the highest tile.
+pub const MAX_ROWS: usize = 8;
+
+/// Sums of a tile; the first [`Simd::ROWS`] rows are used.
+pub type Sums<V> = [[V; 2]; MAX_ROWS];
+
+/// Columns of a panel.
+#[inline(always)]
+pub const fn panel<S: Simd>() -> usize {
+    2 * S::LANES
+}
+
+/// A tile of zeros.
+#[inline(always)]
+pub unsafe fn zeros<S: Simd>() -> Sums<S::Vector> {
+    [[S::splat(0.0); 2]; MAX_ROWS]
+}
+
+/// Adds rows · panel to `sums`: `rows` are the addresses of k numbers each, `matrix` of k rows of the panel `step` apart.
+///
+/// With `WIDE` false only the panel's first vector is multiplied.
+#[inline(always)]
+pub unsafe fn multiply<S: Simd, const WIDE: bool>(
+    sums: &mut Sums<S::Vector>,
+    mut rows: [*const f32; MAX_ROWS],
+    mut matrix: *const f32,
+    step: usize,
+    k: usize,
+) {
+    let mut add = |rows: &[*const f32; MAX_ROWS], matrix: *const f32, offset: usize| {
+        let first = S::load(matrix);
+        let second = if WIDE { S::load(matrix.add(S::LANES)) } else { first };
+        for row in 0..S::ROWS {
+            let factor = S::splat(*rows[row].add(offset));
+            sums[row][0] = S::mul_add(factor, first, sums[row][0]);
+            if WIDE {
+                sums[row][1] = S::mul_add(factor, second, sums[row][1]);
+            }
+        }
+    };
+    for _ in 0..k / 4 {
+        for offset in 0..4 {
+            add(&rows, matrix.add(offset * step), offset);
+        }
+        matrix = matrix.add(4 * step);
+        for row in &mut rows[..S::ROWS] {
+            *row = row.add(4);
+        }
+    }
+    for _ in 0..k % 4 {
+        add(&rows, matrix, 0);
+        matrix = matrix.add(step);
+        for row in &mut rows[..S::ROWS] {
+            *row = row.add(1);
+        }
+    }
+}
+
+/// What becomes of the sums of a product `[rows, columns]`.
+#[derive(Clone, Copy)]
+pub struct Epilogue {
+    /// `[columns]`, or null.
+    pub bias: *const f32,
+    /// `[rows / residual_rows, columns]`, or null.
+    pub residual: *const f32,
+    /// Rows of the result that share a row of the residual.
+    pub residual_rows: usize,
+    /// `[rows, columns]`.
+    pub out: *mut f32,
+    /// Columns of the result.
+    pub columns: usize,
+}
+
+impl Epilogue {
+    /// Stores the sums of the rows from `row` on that are before `end`, of the panel that begins with `column`.
+    #[inline(always)]
+    pub unsafe fn store_tile<S: Simd, const WIDE: bool>(
+        &self,
+        row: usize,
+        end: usize,
+        column: usize,
+        sums: &Sums<S::Vector>,
+    ) {
+        for index in 0..S::ROWS {
+            if row + index < end {
+                self.store::<S>(row + index, column, sums[index][0]);
+                if WIDE {
+                    self.store::<S>(row + index, column + S::LANES, sums[index][1]);
+                }
+            }
+        }
+    }
+
+    /// Stores the vector of sums whose first is that of `row` and `column`.
+    #[inline(always)]
+    pub unsafe fn store<S: Simd>(&self, row: usize, column: usize, mut sum: S::Vector) {
+        let count = self.columns - column;
+        let at = |base: *const f32, offset: usize| {
+            if count >= S::LANES { S::load(base.add(offset)) } else { S::load_first(base.add(offset), count) }
+        };
+        if !self.bias.is_null() {
+            sum = S::add(sum, at(self.bias, column));
+        }
+        if !self.residual.is_null() {
+            let shared = if self.residual_rows == 1 { row } else { row / self.residual_rows };
+            sum = S::add(sum, at(self.residual, shared * self.columns + column));
+        }
+        let out = self.out.add(row * self.columns + column);
+        if count >= S::LANES {
+            S::store(out, sum);
+        } else {
+            S::store_first(out, sum, count);
+        }
+    }
+}
+
+/// Writes the matrix whose number at row k and column n is `at(k, n)` in panels, padded with zeros to whole panels.
+#[inline(always)]
+pub unsafe fn pack_panel<S: Simd>(
+    k: usize,
+    columns: usize,
+    first_column: usize,
+    mut out: *mut f32,
+    at: impl Fn(usize, usize) -> f32,
+) {
+    for row in 0..k {
+        for column in first_column..first_column + panel::<S>() {
+            *out = if column < columns { at(row, column) } else { 0.0 };
+            out = out.add(1);
+        }
+    }
+}
+
+const _: () = assert!(crate::COLUMNS.is_multiple_of(2 * MAX_LANES));
