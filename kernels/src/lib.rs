@@ -14,12 +14,18 @@
 #![warn(missing_docs)]
 // Each function here reads and writes the memory that a job names: one contract, that of `run`.
 #![allow(unsafe_op_in_unsafe_fn, clippy::missing_safety_doc)]
+// An index counts registers, of several arrays at a time.
+#![allow(clippy::needless_range_loop)]
 
 use bytemuck::{Pod, Zeroable};
 
+pub mod activation;
+pub mod attention;
 pub mod conv2d;
 mod grid;
 pub mod linear;
+mod math;
+pub mod norm;
 mod operand;
 mod simd;
 mod tile;
@@ -125,6 +131,11 @@ kernels! {
     PackLinear: linear::Pack,
     Conv2d: conv2d::Conv2d,
     PackConv2d: conv2d::Pack,
+    Attention: attention::Attention,
+    GroupNorm: norm::GroupNorm,
+    LayerNorm: norm::LayerNorm,
+    Activate: activation::Activate,
+    Geglu: activation::Geglu,
 }
 
 /// How a product is added to a sum.
