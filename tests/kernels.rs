@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use half::{bf16, f16};
+use undiffuse::gpu::variants::{Class, Family, Tile};
 use undiffuse::graph::{
     Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole,
     fuse, update,
@@ -12,10 +13,25 @@ use undiffuse::weights::Dtype;
 use undiffuse::{cpu, gpu};
 
 fn device() -> gpu::Device {
-    let options = gpu::DeviceOptions::default();
+    device_with(gpu::DeviceOptions::default())
+}
+
+fn device_with(options: gpu::DeviceOptions) -> gpu::Device {
     pollster::block_on(gpu::Device::request(options)).unwrap_or_else(|error| {
         panic!("{error}; these tests need a GPU or a software adapter: on Debian, apt-get install mesa-vulkan-drivers")
     })
+}
+
+/// The adapter with each of the matrix kernels: registers, every tile with f32 weights in workgroup memory, and every tile with f16
+/// weights where they are stored so and the adapter's shaders know f16.
+fn devices_with_all_matrix_kernels() -> Vec<(String, gpu::Device)> {
+    let tiles = Tile::ALL.into_iter().flat_map(|tile| [Class::Nvidia, Class::Amd].map(|class| (tile, class)));
+    let tiles = tiles.map(|(tile, class)| (format!("{tile:?} {class:?}"), class, Family::Tiled(Some(tile))));
+    let all = std::iter::once(("registers".to_owned(), Class::Other, Family::Registers)).chain(tiles);
+    let device = |class, kernels| {
+        device_with(gpu::DeviceOptions { class: Some(class), kernels: Some(kernels), ..Default::default() })
+    };
+    all.map(|(name, class, kernels)| (name, device(class, kernels))).collect()
 }
 
 /// A small generator (splitmix64): the tests need variety, not quality.
@@ -157,7 +173,7 @@ const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 #[test]
 fn convolutions_of_any_size_agree_with_the_cpu() {
-    let (device, mut random) = (device(), Random(1));
+    let (devices, mut random) = (devices_with_all_matrix_kernels(), Random(1));
     for case in 0..80 {
         let (batch, height, width) = (random.pick(1..=2), random.pick(1..=13), random.pick(1..=13));
         // Half of the channel counts are multiples of four, as in most layers.
@@ -185,15 +201,17 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
             }
         });
         let dtype = DTYPES[case % 3];
-        let what =
-            format!("case {case}: {dtype} {options:?} of {batch}×{height}×{width}×{channels}, residual {residual}");
-        check(&device, &graph, dtype, &mut random, &what);
+        for (kernels, device) in &devices {
+            let size = format!("{batch}×{height}×{width}×{channels}");
+            let what = format!("case {case}: {kernels}, {dtype} {options:?} of {size}, residual {residual}");
+            check(device, &graph, dtype, &mut random, &what);
+        }
     }
 }
 
 #[test]
 fn linear_layers_of_any_size_agree_with_the_cpu() {
-    let (device, mut random) = (device(), Random(2));
+    let (devices, mut random) = (devices_with_all_matrix_kernels(), Random(2));
     for case in 0..40 {
         let mut count = |most| if random.flip() { 4 * random.pick(1..=most) } else { random.pick(1..=most) };
         let (inputs, outputs) = (count(40), count(20));
@@ -205,7 +223,10 @@ fn linear_layers_of_any_size_agree_with_the_cpu() {
             if residual { root.add(y, root.input("residual", &root.shape(y)).unwrap()).unwrap() } else { y }
         });
         let dtype = DTYPES[case % 3];
-        check(&device, &graph, dtype, &mut random, &format!("case {case}: {dtype} {shape:?} to {outputs}"));
+        for (kernels, device) in &devices {
+            let what = format!("case {case}: {kernels}, {dtype} {shape:?} to {outputs}");
+            check(device, &graph, dtype, &mut random, &what);
+        }
     }
 }
 
@@ -887,7 +908,8 @@ fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
         let module = naga::front::wgsl::parse_str(&kernel.wgsl())
             .unwrap_or_else(|error| panic!("{kernel}: {}", error.emit_to_string(&kernel.wgsl())));
         // The core of WebGPU: naga counts unpack2x16float apart, because OpenGL ES lacks it.
-        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        capabilities.set(naga::valid::Capabilities::SHADER_FLOAT16, kernel.needs_f16());
         let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{kernel}: {error:?}"));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::faults::{Caught, Faults, scoped};
 use super::kernels::{Kernel, KernelKey};
+use super::variants::{Class, Family, Variants};
 use super::{Error, Limits};
 
 /// Attention scores are made in blocks of this size.
@@ -19,8 +20,12 @@ const SCORE_BYTES: u64 = 16 << 20;
 pub struct DeviceOptions {
     /// Ask for a software adapter even where there is a GPU; browsers decide for themselves.
     pub force_fallback_adapter: bool,
-    /// Ask for no larger buffers than every adapter has.
+    /// Ask for no larger buffers and no more features than every adapter has.
     pub default_limits: bool,
+    /// What the adapter is, if the caller knows better than wgpu: browsers tell it to JavaScript only.
+    pub class: Option<Class>,
+    /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
+    pub kernels: Option<Family>,
 }
 
 /// What is known of an adapter.
@@ -46,6 +51,7 @@ struct Shared {
     queue: wgpu::Queue,
     info: DeviceInfo,
     limits: Limits,
+    variants: Variants,
     faults: Arc<Faults>,
     pipelines: RefCell<HashMap<KernelKey, Pipeline>>,
     allocated: Rc<Cell<u64>>,
@@ -101,7 +107,8 @@ impl Drop for Buffer {
 impl Device {
     /// Opens the adapter that the platform prefers.
     ///
-    /// Only WebGPU's default limits and no optional features are needed; larger buffers are asked for where the adapter has them.
+    /// Only WebGPU's default limits and no optional features are needed; larger buffers, and f16 in shaders, are asked for where the
+    /// adapter has them.
     ///
     /// # Errors
     /// If there is no WebGPU, no adapter, or no device to be had from it.
@@ -125,11 +132,18 @@ impl Device {
             ..wgpu::Limits::defaults().or_worse_values_from(&available)
         };
         let binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        let required_features = match options.default_limits {
+            true => wgpu::Features::empty(),
+            false => adapter.features() & wgpu::Features::SHADER_F16,
+        };
+        let descriptor = wgpu::DeviceDescriptor { required_features, required_limits: limits, ..Default::default() };
         let (device, queue) =
             adapter.request_device(&descriptor).await.map_err(|error| Error::NoDevice(error.to_string()))?;
         let faults = Faults::watch(&device);
         let found = adapter.get_info();
+        let class = options.class.unwrap_or_else(|| Class::of(&found));
+        let f16 = required_features.contains(wgpu::Features::SHADER_F16);
+        let variants = Variants::new(class, f16, options.kernels);
         let info = DeviceInfo {
             adapter: found.name,
             backend: match found.backend {
@@ -140,7 +154,7 @@ impl Device {
         };
         let limits = Limits { binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
         let (pipelines, allocated) = Default::default();
-        Ok(Self { shared: Rc::new(Shared { device, queue, info, limits, faults, pipelines, allocated }) })
+        Ok(Self { shared: Rc::new(Shared { device, queue, info, limits, variants, faults, pipelines, allocated }) })
     }
 
     /// What the adapter is.
@@ -151,6 +165,11 @@ impl Device {
     /// What it allows.
     pub fn limits(&self) -> Limits {
         self.shared.limits
+    }
+
+    /// Which kernels it runs.
+    pub fn variants(&self) -> Variants {
+        self.shared.variants
     }
 
     /// Bytes of all buffers that exist on this device now.

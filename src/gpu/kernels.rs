@@ -44,6 +44,8 @@ enum Options {
     ChannelsAndWeights,
     Activation,
     ChannelsAndActivation,
+    /// Channels and weights, and weights stored as f16 also in tiles of f16.
+    Tiled,
 }
 
 /// How a kernel reaches the channels of its tensors.
@@ -146,11 +148,13 @@ pub struct Kernel {
     pub entry: &'static Entry,
     channels: Channels,
     storage: Storage,
+    /// Whether weights are f16 in workgroup memory.
+    half_tiles: bool,
     activation: Option<Activation>,
 }
 
 /// What tells kernels apart.
-pub type KernelKey = (&'static str, Channels, Storage, Option<Activation>);
+pub type KernelKey = (&'static str, Channels, Storage, bool, Option<Activation>);
 
 impl Entry {
     /// The variant for these channels, with f32 weights and no activation where it has a choice.
@@ -159,7 +163,7 @@ impl Entry {
             Options::Single | Options::History | Options::Weights | Options::Activation => Channels::Aligned,
             _ => channels,
         };
-        Kernel { entry: self, channels, storage: Storage::F32, activation: None }
+        Kernel { entry: self, channels, storage: Storage::F32, half_tiles: false, activation: None }
     }
 
     /// The kernel of an entry point without a choice of channels.
@@ -170,13 +174,16 @@ impl Entry {
 
 impl std::fmt::Display for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { entry, channels, storage, activation } = self;
+        let Self { entry, channels, storage, half_tiles, activation } = self;
         let activation = activation.map_or("no activation".to_owned(), |activation| format!("{activation:?}"));
         match entry.options {
             Options::Single | Options::History => f.write_str(entry.name),
             Options::Channels => write!(f, "{} ({channels:?})", entry.name),
             Options::Weights => write!(f, "{} ({storage:?})", entry.name),
-            Options::ChannelsAndWeights => write!(f, "{} ({channels:?}, {storage:?})", entry.name),
+            Options::Tiled if *half_tiles => write!(f, "{} ({channels:?}, {storage:?} tiles)", entry.name),
+            Options::ChannelsAndWeights | Options::Tiled => {
+                write!(f, "{} ({channels:?}, {storage:?})", entry.name)
+            }
             Options::Activation => write!(f, "{} ({activation})", entry.name),
             Options::ChannelsAndActivation => write!(f, "{} ({channels:?}, {activation})", entry.name),
         }
@@ -189,6 +196,16 @@ impl Kernel {
         Self { storage, ..self }
     }
 
+    /// The variant with f16 weights in workgroup memory, for weights stored as f16 and a device whose shaders know f16.
+    pub fn half_tiles(self, half_tiles: bool) -> Self {
+        Self { half_tiles, ..self }
+    }
+
+    /// Whether its WGSL needs the feature `shader-f16`.
+    pub fn needs_f16(&self) -> bool {
+        self.half_tiles
+    }
+
     /// The variant that ends with `activation`.
     pub fn activation(self, activation: Option<Activation>) -> Self {
         Self { activation, ..self }
@@ -196,7 +213,7 @@ impl Kernel {
 
     /// What tells it apart.
     pub fn key(&self) -> KernelKey {
-        (self.entry.name, self.channels, self.storage, self.activation)
+        (self.entry.name, self.channels, self.storage, self.half_tiles, self.activation)
     }
 
     /// The complete WGSL module.
@@ -206,11 +223,13 @@ impl Kernel {
             Channels::Unaligned => shader!("unaligned"),
         };
         let [shared, weights] = self.storage.fragments();
+        let tiles = if self.half_tiles { shader!("half_tiles") } else { shader!("full_tiles") };
         let fragments: &[&str] = match self.entry.options {
             Options::Single | Options::History | Options::Activation => &[],
             Options::Channels | Options::ChannelsAndActivation => &[channels],
             Options::Weights => &[shared, weights],
             Options::ChannelsAndWeights => &[channels, shared, weights],
+            Options::Tiled => &[tiles, channels, shared, weights],
         };
         fragments.iter().chain(self.entry.source).copied().collect()
     }
@@ -232,7 +251,9 @@ impl Kernel {
         match self.entry.options {
             Options::Activation | Options::ChannelsAndActivation => vec![("ACTIVATION", f64::from(code))],
             Options::History => vec![("HISTORY", update::HISTORY as f64)],
-            Options::Single | Options::Channels | Options::Weights | Options::ChannelsAndWeights => Vec::new(),
+            Options::Single | Options::Channels | Options::Weights | Options::ChannelsAndWeights | Options::Tiled => {
+                Vec::new()
+            }
         }
     }
 
@@ -256,8 +277,11 @@ pub fn all() -> Vec<Kernel> {
             Options::Single | Options::History => kernels.push(aligned),
             Options::Channels => kernels.extend([aligned, unaligned]),
             Options::Weights => kernels.extend(Storage::ALL.map(|s| aligned.weights(s))),
-            Options::ChannelsAndWeights => {
+            Options::ChannelsAndWeights | Options::Tiled => {
                 kernels.extend(Storage::ALL.iter().flat_map(|&s| [aligned.weights(s), unaligned.weights(s)]));
+                if entry.options == Options::Tiled {
+                    kernels.extend([aligned, unaligned].map(|kernel| kernel.weights(Storage::F16).half_tiles(true)));
+                }
             }
             Options::Activation => kernels.extend(activations.map(|a| aligned.activation(a))),
             Options::ChannelsAndActivation => {
@@ -269,10 +293,14 @@ pub fn all() -> Vec<Kernel> {
     kernels
 }
 
-static ENTRIES: [&Entry; 26] = [
+static ENTRIES: [&Entry; 30] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
+    &TILE_128X64,
+    &TILE_64X64,
+    &TILE_64X32,
+    &SPLIT_SUM,
     &MOMENTS,
     &COMBINE,
     &NORMALIZE_PIXELS,
@@ -328,6 +356,50 @@ pub static CONV3X3: Entry = Entry {
     workgroup: 16,
     parameters: 14,
     reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/tiled.wgsl`, tiles of 128 rows × 64 channels.
+pub static TILE_128X64: Entry = Entry {
+    name: "tile_128x64",
+    source: &[shader!("sums_8x8"), shader!("tiled"), shader!("tile_128x64")],
+    options: Options::Tiled,
+    workgroup: 128,
+    parameters: 16,
+    reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/tiled.wgsl`, tiles of 64 rows × 64 channels.
+pub static TILE_64X64: Entry = Entry {
+    name: "tile_64x64",
+    source: &[shader!("sums_8x8"), shader!("tiled"), shader!("tile_64x64")],
+    options: Options::Tiled,
+    workgroup: 64,
+    parameters: 16,
+    reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/tiled.wgsl`, tiles of 64 rows × 32 channels.
+pub static TILE_64X32: Entry = Entry {
+    name: "tile_64x32",
+    source: &[shader!("sums_8x4"), shader!("tiled"), shader!("tile_64x32")],
+    options: Options::Tiled,
+    workgroup: 64,
+    parameters: 16,
+    reads: &[1, 2, 3, 4],
+    write: 5,
+};
+
+/// `shaders/split_sum.wgsl`.
+pub static SPLIT_SUM: Entry = Entry {
+    name: "split_sum",
+    source: &[shader!("split_sum")],
+    options: Options::Channels,
+    workgroup: 64,
+    parameters: 6,
+    reads: &[1, 3, 4],
     write: 5,
 };
 

@@ -1,6 +1,7 @@
 //! From a node of the graph to the dispatches that compute it: a pure function, without a device.
 
 use super::kernels::{self, Channels, Entry, Kernel, Storage};
+use super::variants::{Choice, Product, Tile, Variants};
 use super::{Error, Limits};
 use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, WeightId};
 
@@ -57,13 +58,18 @@ pub struct Lowered {
 /// The constant that is bound where an optional operand is absent.
 const ABSENT: Operand = Operand::Constant(0);
 
-/// Translates `graph`; `storage` says how the matrix of a weight is stored.
+/// Translates `graph` to the kernels that `variants` chooses; `storage` says how the matrix of a weight is stored.
 ///
 /// # Errors
 /// If a node has dimensions that the kernels cannot address.
-pub fn lower(graph: &Graph, limits: Limits, storage: impl Fn(WeightId) -> Storage) -> Result<Lowered, Error> {
+pub fn lower(
+    graph: &Graph,
+    limits: Limits,
+    variants: Variants,
+    storage: impl Fn(WeightId) -> Storage,
+) -> Result<Lowered, Error> {
     let lowered = Lowered { constants: vec![vec![0.0; 4]], ..Lowered::default() };
-    let mut lowering = Lowering { graph, limits, storage, lowered, node: NodeId(0) };
+    let mut lowering = Lowering { graph, limits, variants, storage, lowered, node: NodeId(0) };
     for index in 0..graph.nodes().len() {
         lowering.node = NodeId(index);
         lowering.lower_node(&graph.nodes()[index])?;
@@ -74,6 +80,7 @@ pub fn lower(graph: &Graph, limits: Limits, storage: impl Fn(WeightId) -> Storag
 struct Lowering<'g, F> {
     graph: &'g Graph,
     limits: Limits,
+    variants: Variants,
     storage: F,
     lowered: Lowered,
     node: NodeId,
@@ -261,6 +268,14 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             return self.matrix_product(x, weight, bias, residual, rows_per_residual);
         }
         let rows = batch * height * width;
+        let (taps, of_x) = (kernel[0] * kernel[1], [in_height, in_width, in_channels]);
+        let product = Product { rows, channels, steps: taps * in_channels.div_ceil(16) };
+        if let Choice::Tiled { tile, splits, half } = self.variants.choose(product, (self.storage)(weight)) {
+            let walk = TapWalk { of_x, of_y: [height, width], kernel, stride, padding: [padding.top, padding.left] };
+            let rows_per_residual = residual.map_or(0, |_| if per_picture { height * width } else { 1 });
+            let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
+            return self.tiled(product, tile, splits, half, walk, operands);
+        }
         let (out, out_channels) = self.padded_output(rows, in_channels, channels, residual);
         let channel_counts = [in_channels, out_channels];
         let family = if kernel == [3, 3] && stride == 1 { &kernels::CONV3X3 } else { &kernels::CONV2D };
@@ -301,6 +316,13 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
     ) -> Result<(), Error> {
         let (rows, in_channels) = self.rows_and_channels(x);
         let (_, channels) = self.rows_and_channels(self.node);
+        let product = Product { rows, channels, steps: in_channels.div_ceil(16) };
+        if let Choice::Tiled { tile, splits, half } = self.variants.choose(product, (self.storage)(weight)) {
+            let (of_x, of_y) = ([1, rows, in_channels], [1, rows]);
+            let walk = TapWalk { of_x, of_y, kernel: [1, 1], stride: 1, padding: [0, 0] };
+            let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
+            return self.tiled(product, tile, splits, half, walk, operands);
+        }
         let (out, out_channels) = self.padded_output(rows, in_channels, channels, residual);
         let kernel = kernels::LINEAR.with(Channels::of(&[in_channels, out_channels])).weights((self.storage)(weight));
         let parameters = [rows, in_channels, out_channels, usize::from(bias.is_some()), rows_per_residual];
@@ -313,6 +335,58 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let tiles = [rows.div_ceil(16), channels.div_ceil(8)];
         self.dispatch(kernel, &reads, out, &tiles, parameters.map(|n| n as u32))?;
         self.drop_padding(out, rows, out_channels, channels)
+    }
+
+    /// A product by the kernel that tiles it in workgroup memory.
+    fn tiled(
+        &mut self,
+        product: Product,
+        tile: Tile,
+        splits: usize,
+        half: bool,
+        walk: TapWalk,
+        operands: MatrixOperands,
+    ) -> Result<(), Error> {
+        let Product { rows, channels, steps } = product;
+        let MatrixOperands { x, weight, bias, residual, rows_per_residual } = operands;
+        let [in_height, in_width, in_channels] = walk.of_x;
+        let aligned = Channels::of(&[in_channels, channels]);
+        let kernel = tile.entry().with(aligned).weights((self.storage)(weight)).half_tiles(half);
+        let y = Operand::Node(self.node);
+        let out = if splits == 1 { y } else { self.scratch(splits * rows * channels) };
+        let (has_bias, bias) = (usize::from(bias.is_some()), bias.map_or(ABSENT, Operand::Weight));
+        let residual = residual.map_or(ABSENT, Operand::Node);
+        // With several splits, bias and residual are added where the splits are.
+        let own = |parameter: usize| if splits == 1 { parameter } else { 0 };
+        let parameters = [
+            in_height,
+            in_width,
+            in_channels,
+            walk.of_y[0],
+            walk.of_y[1],
+            channels,
+            walk.kernel[0],
+            walk.kernel[1],
+            walk.stride,
+            walk.padding[0],
+            walk.padding[1],
+            own(has_bias),
+            own(rows_per_residual),
+            rows,
+            steps.div_ceil(splits),
+        ];
+        let [tile_rows, tile_channels] = tile.sizes();
+        let groups = [splits, rows.div_ceil(tile_rows), channels.div_ceil(tile_channels)];
+        let [a, b, c] = groups;
+        let lanes = [a, b, c, kernel.entry.workgroup as usize];
+        let reads = [Operand::Node(x), Operand::Weight(weight), bias, if splits == 1 { residual } else { ABSENT }];
+        self.dispatch(kernel, &reads, out, &lanes, parameters.map(|n| n as u32))?;
+        if splits == 1 {
+            return Ok(());
+        }
+        let kernel = kernels::SPLIT_SUM.with(Channels::of(&[channels]));
+        let parameters = [rows, channels, splits, has_bias, rows_per_residual].map(|n| n as u32);
+        self.dispatch(kernel, &[out, bias, residual], y, &[rows, channels.div_ceil(4)], parameters)
     }
 
     /// Where a matrix kernel writes, and with how many channels.
@@ -451,6 +525,30 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let node = self.graph.node(self.node);
         Error::Unsupported { path: node.path.clone(), op: node.op.name(), message: message.to_owned() }
     }
+}
+
+/// How a convolution walks over its input.
+#[derive(Clone, Copy)]
+struct TapWalk {
+    /// Height, width and channels of the input.
+    of_x: [usize; 3],
+    /// Height and width of the result.
+    of_y: [usize; 2],
+    kernel: [usize; 2],
+    stride: usize,
+    /// Zeros above and to the left.
+    padding: [usize; 2],
+}
+
+/// What a matrix kernel reads.
+#[derive(Clone, Copy)]
+struct MatrixOperands {
+    x: NodeId,
+    weight: WeightId,
+    bias: Option<WeightId>,
+    residual: Option<NodeId>,
+    /// Consecutive rows of the result that share one of the residual; 0 if there is none.
+    rows_per_residual: usize,
 }
 
 /// Row-major strides.

@@ -12,6 +12,7 @@ mod plan;
 mod program;
 mod read_back;
 mod upload;
+pub mod variants;
 mod weights;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};

@@ -67,7 +67,7 @@ impl Program {
         device.check()?;
         weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
-        let lowered = lower::lower(graph, device.limits(), |id| found[id.index()].storage)?;
+        let lowered = lower::lower(graph, device.limits(), device.variants(), |id| found[id.index()].storage)?;
         let mut dispatches = lowered.dispatches;
         insert_output_checks(graph, &mut dispatches);
         let mut seen = HashSet::new();

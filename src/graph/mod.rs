@@ -9,14 +9,18 @@
 //! named by where it is used and an error names the layer.
 
 mod builder;
+mod cost;
 mod liveness;
 mod op;
 mod rewrite;
+mod split;
 
 pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
+pub use cost::Cost;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, update};
 pub use rewrite::fuse;
+pub use split::{Split, split};
 
 /// Index of a node in its graph; nodes only refer to earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -319,6 +319,19 @@ impl Op {
         });
     }
 
+    /// Calls `visit` with each weight the op reads, in a fixed order.
+    pub fn for_each_weight(&self, visit: impl FnMut(WeightId)) {
+        match *self {
+            Op::Conv2d { weight, bias, .. } | Op::Linear { weight, bias, .. } => {
+                std::iter::once(weight).chain(bias).for_each(visit);
+            }
+            Op::GroupNorm { weight, bias, .. } | Op::LayerNorm { weight, bias, .. } => {
+                [weight, bias].into_iter().for_each(visit);
+            }
+            _ => {}
+        }
+    }
+
     /// Replaces each node the op reads.
     pub fn map_inputs(&mut self, mut map: impl FnMut(NodeId) -> NodeId) {
         let mut each = |id: &mut NodeId| *id = map(*id);

@@ -6,6 +6,7 @@ use super::request::{Request, Task};
 use super::text_encoder::TextEncoder;
 use super::{Error, SampleOptions};
 use crate::device::Program;
+use crate::graph::{Graph, Split, fuse, split};
 use crate::models::guidance_scale_embedding;
 
 /// The network's inputs that stay the same over a run.
@@ -43,12 +44,30 @@ impl Conditioning {
         Ok(Self(inputs))
     }
 
-    /// Fills the inputs of a step's program.
+    /// Compiles `graph`, a step, with these inputs filled. What depends on them alone is computed here, once for the run.
     ///
     /// # Errors
-    /// If it has no such input, or one of another length.
-    pub fn write(&self, step: &mut Program) -> Result<(), Error> {
-        Ok(self.0.iter().try_for_each(|(name, data)| step.write(name, data))?)
+    /// The device's refusal, or a value that is not finite.
+    pub async fn compile(&self, parts: &Parts, graph: &Graph) -> Result<Program, Error> {
+        let names: Vec<&str> = self.0.iter().map(|&(name, _)| name).collect();
+        let Split { once, each } = split(&fuse(graph), &names);
+        let mut step = Program::compile(&parts.device, &each, &parts.unet).await?;
+        if !once.outputs().is_empty() {
+            let mut prepare = Program::compile(&parts.device, &once, &parts.unet).await?;
+            self.write(&mut prepare, &once)?;
+            prepare.run()?;
+            // Reading is what finds a value that is not finite on a GPU.
+            prepare.read(&[]).await?;
+            once.outputs().iter().try_for_each(|(name, _)| step.copy_from(name, &prepare, name))?;
+        }
+        self.write(&mut step, &each)?;
+        Ok(step)
+    }
+
+    /// Fills those inputs that `program` has, whose graph is `graph`.
+    fn write(&self, program: &mut Program, graph: &Graph) -> Result<(), Error> {
+        let here = self.0.iter().filter(|(name, _)| graph.input(name).is_ok());
+        Ok(here.into_iter().try_for_each(|(name, data)| program.write(name, data))?)
     }
 }
 

@@ -10,7 +10,6 @@ use super::step_graph::{coefficients, variance_line};
 use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::diffusion::{LearnedVariance, Table};
-use crate::graph::fuse;
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +55,7 @@ impl Pipeline {
         let conditioning = Conditioning::new(parts, &request).await?;
         let start = Start::new(parts, &mut request).await?;
         let previewer = Previewer::compile(parts, &request.options, request.latents).await?;
-        let mut step = Program::compile(&parts.device, &fuse(&graph), &parts.unet).await?;
-        conditioning.write(&mut step)?;
+        let mut step = conditioning.compile(parts, &graph).await?;
         step.write("sample", &start.latents)?;
         if let Some(extra) = &start.extra {
             step.write("extra", extra)?;

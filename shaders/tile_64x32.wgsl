@@ -1,0 +1,15 @@
+// Tiles of 64 rows × 32 channels: 8 × 8 invocations of 8 rows × 4 channels each.
+
+const THREADS_Y: u32 = 8u;
+
+@compute @workgroup_size(64)
+fn tile_64x32(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let group = id.y * groups.x + id.x;
+    if group * 64u < p.invocations {
+        compute_tile(group, lane);
+    }
+}

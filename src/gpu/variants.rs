@@ -1,0 +1,242 @@
+//! Which variant of a kernel a device runs: the one table, keyed by what the adapter says it is.
+//!
+//! There are two families of matrix kernels. *Registers* (`linear.wgsl`, `conv2d.wgsl`, `conv3x3.wgsl`) keeps a tile of 16 pixels × 8
+//! channels in each invocation and reads everything else from memory: 2.7 FLOP for each byte loaded in a linear layer, 4 in a 3×3
+//! convolution. A software adapter has no other memory than that, and its barriers are expensive: there this family is several
+//! times ahead. A GPU does 10 to 40 FLOP in the time of a byte from its cache, so it would wait for loads most of the time.
+//!
+//! *Tiled* (`tiled.wgsl`) loads the operands once for a workgroup. Per byte from memory, with f32 operands (f16 weights in brackets),
+//! and per byte from workgroup memory, of which a compute unit delivers about one for two FLOP:
+//!
+//! | tile   | FLOP per byte | of workgroup memory | invocations | registers for sums |
+//! |--------|---------------|---------------------|-------------|--------------------|
+//! | 128×64 | 21 (26)       | 2.0                 | 128         | 64                 |
+//! | 64×64  | 16 (21)       | 2.0                 | 64          | 64                 |
+//! | 64×32  | 11 (13)       | 1.3                 | 64          | 32                 |
+//!
+//! The larger tile is ahead while there are enough of them to fill the device and enough registers for them. Where there are too
+//! few, at the small levels of a UNet, the depth is split over workgroups, whose sums are added up afterwards. Sums are f32
+//! everywhere. Weights stored as f16 can stay so in workgroup memory, which rounds nothing; it saves a quarter of that memory's
+//! traffic, where converting on each load is free. Activations are never rounded.
+
+use std::str::FromStr;
+
+use super::kernels::{self, Entry, Storage};
+
+/// What kind of adapter there is, as far as kernels are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// It computes on the CPU.
+    Software,
+    /// NVIDIA.
+    Nvidia,
+    /// AMD.
+    Amd,
+    /// Apple.
+    Apple,
+    /// Intel.
+    Intel,
+    /// A GPU of another make, or one that does not say.
+    Other,
+}
+
+impl Class {
+    /// The class of an adapter with this name, description or vendor.
+    pub fn of_name(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        match () {
+            () if is(&["swiftshader", "llvmpipe", "lavapipe", "microsoft basic render"]) => Self::Software,
+            () if is(&["nvidia", "geforce", "quadro"]) => Self::Nvidia,
+            () if is(&["amd", "radeon"]) => Self::Amd,
+            () if is(&["apple"]) => Self::Apple,
+            () if is(&["intel"]) => Self::Intel,
+            () => Self::Other,
+        }
+    }
+
+    /// The class of an adapter from what wgpu knows of it.
+    pub(super) fn of(info: &wgpu::AdapterInfo) -> Self {
+        match info.vendor {
+            _ if info.device_type == wgpu::DeviceType::Cpu => Self::Software,
+            // PCI's numbers.
+            0x10de => Self::Nvidia,
+            0x1002 => Self::Amd,
+            0x106b => Self::Apple,
+            0x8086 => Self::Intel,
+            _ => Self::of_name(&info.name),
+        }
+    }
+}
+
+/// A tile of the tiled matrix kernel, as rows × channels.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tile {
+    /// 128 × 64.
+    T128x64,
+    /// 64 × 64.
+    T64x64,
+    /// 64 × 32.
+    T64x32,
+}
+
+impl Tile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::T128x64, Self::T64x64, Self::T64x32];
+
+    /// Rows and channels.
+    pub fn sizes(self) -> [usize; 2] {
+        match self {
+            Self::T128x64 => [128, 64],
+            Self::T64x64 => [64, 64],
+            Self::T64x32 => [64, 32],
+        }
+    }
+
+    /// Its kernel.
+    pub(super) fn entry(self) -> &'static Entry {
+        match self {
+            Self::T128x64 => &kernels::TILE_128X64,
+            Self::T64x64 => &kernels::TILE_64X64,
+            Self::T64x32 => &kernels::TILE_64X32,
+        }
+    }
+}
+
+/// A family of kernels, for asking for it by name: `registers`, `tiled`, or one tile, `tiled-128x64`, `tiled-64x64`, `tiled-64x32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Tiles in registers.
+    Registers,
+    /// Tiles in workgroup memory: this one, or the one that suits.
+    Tiled(Option<Tile>),
+}
+
+impl FromStr for Family {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "registers" => Self::Registers,
+            "tiled" => Self::Tiled(None),
+            "tiled-128x64" => Self::Tiled(Some(Tile::T128x64)),
+            "tiled-64x64" => Self::Tiled(Some(Tile::T64x64)),
+            "tiled-64x32" => Self::Tiled(Some(Tile::T64x32)),
+            _ => {
+                let known = "registers, tiled, tiled-128x64, tiled-64x64 and tiled-64x32";
+                return Err(format!("there are no kernels called \"{name}\", only {known}"));
+            }
+        })
+    }
+}
+
+/// What a device chooses by.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Variants {
+    /// `None`: the kernels that keep their tiles in registers.
+    tiles: Option<Tiles>,
+    /// The only tile to use.
+    only: Option<Tile>,
+}
+
+/// A row of the table: how a class of GPUs runs the tiled kernels.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Tiles {
+    /// Arithmetic rate with each of [`Tile::ALL`] where there is enough work, relative to the best of them.
+    rates: [f32; 3],
+    /// Workgroups of 64 invocations from which on the device is busy.
+    fill: usize,
+    /// Whether f16 weights stay f16 in workgroup memory.
+    half: bool,
+}
+
+/// The product that a matrix kernel computes: [rows, depth] × [depth, channels].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Product {
+    /// Pixels or tokens of the result.
+    pub rows: usize,
+    /// Channels of the result.
+    pub channels: usize,
+    /// Steps of 16 input channels of one kernel tap.
+    pub steps: usize,
+}
+
+/// How a product is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// By the kernels that keep their tiles in registers.
+    Registers,
+    /// By the tiled kernel.
+    Tiled {
+        /// The tile.
+        tile: Tile,
+        /// Parts of the depth; if there are several, their sums are added up by a second kernel.
+        splits: usize,
+        /// Whether the weights are f16 in workgroup memory.
+        half: bool,
+    },
+}
+
+impl Variants {
+    /// What an adapter of `class` runs, if nobody asks for anything else; `f16` says whether its shaders know f16.
+    pub fn new(class: Class, f16: bool, asked: Option<Family>) -> Self {
+        let tiles = Tiles::of(class, f16);
+        match asked {
+            None => Self { tiles: (class != Class::Software).then_some(tiles), only: None },
+            Some(Family::Registers) => Self { tiles: None, only: None },
+            Some(Family::Tiled(only)) => Self { tiles: Some(tiles), only },
+        }
+    }
+
+    /// How `product` is computed with weights stored as `storage`.
+    pub fn choose(&self, product: Product, storage: Storage) -> Choice {
+        let Some(tiles) = &self.tiles else { return Choice::Registers };
+        let candidates = Tile::ALL.into_iter().zip(tiles.rates);
+        let candidates = candidates.filter(|(tile, _)| self.only.is_none_or(|only| only == *tile));
+        let costs = candidates.map(|(tile, rate)| {
+            let (splits, cost) = tiles.cost(product, tile, rate);
+            (tile, splits, cost)
+        });
+        let best = costs.reduce(|best, next| if next.2 < best.2 { next } else { best });
+        let half = tiles.half && storage == Storage::F16;
+        best.map_or(Choice::Registers, |(tile, splits, _)| Choice::Tiled { tile, splits, half })
+    }
+}
+
+impl Tiles {
+    /// The table. Rates follow from the tiles' FLOP per byte and registers, and await their measurement on each make:
+    ///
+    /// - NVIDIA and AMD have 256 registers for an invocation and cache traffic to save: large tiles.
+    /// - Apple's and Intel's have about half as many before fewer invocations run at a time: small sums.
+    /// - f16 in workgroup memory where an instruction takes f16 operands for an f32 sum; NVIDIA's convert first, which takes the
+    ///   place of arithmetic.
+    /// - The first counts are those of large chips: splitting in vain costs a few percent, an idle chip most of its rate.
+    fn of(class: Class, f16: bool) -> Self {
+        let (rates, fill, half) = match class {
+            Class::Nvidia => ([1.0, 0.95, 0.7], 512, false),
+            Class::Amd => ([1.0, 0.95, 0.7], 384, true),
+            Class::Apple => ([0.8, 0.9, 1.0], 128, true),
+            Class::Intel => ([0.6, 0.7, 1.0], 128, true),
+            Class::Software | Class::Other => ([0.7, 0.8, 1.0], 128, true),
+        };
+        Self { rates, fill, half: half && f16 }
+    }
+
+    /// Into how many parts the depth is split with `tile`, and the time that the product takes then, in units of this device.
+    fn cost(&self, product: Product, tile: Tile, rate: f32) -> (usize, f32) {
+        /// Steps of a split: below, adding up takes as long as multiplying. 256 channels are 64 FLOP for each byte of a sum that is
+        /// written and read again.
+        const STEPS: usize = 16;
+        /// Bytes of all sums.
+        const SUM_BYTES: usize = 32 << 20;
+        let [rows, channels] = tile.sizes();
+        let tiles = product.rows.div_ceil(rows) * product.channels.div_ceil(channels);
+        let groups = tiles * tile.entry().workgroup as usize / 64;
+        let most = (product.steps / STEPS).min(SUM_BYTES / (4 * product.rows * product.channels).max(1)).max(1);
+        let splits = self.fill.div_ceil(groups.max(1)).clamp(1, most);
+        // No split may be left without a step.
+        let splits = product.steps.div_ceil(product.steps.div_ceil(splits).max(1)).max(1);
+        let busy = ((groups * splits) as f32 / self.fill as f32).min(1.0);
+        (splits, (tiles * rows * channels) as f32 / (rate * busy))
+    }
+}
