@@ -12,6 +12,7 @@ mod builder;
 mod cost;
 mod liveness;
 mod op;
+mod plan;
 mod rewrite;
 mod split;
 
@@ -19,6 +20,7 @@ pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
 pub use cost::Cost;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, update};
+pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
 pub use rewrite::fuse;
 pub use split::{Split, split};
 
