@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
+use crate::cpu;
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu;
@@ -227,7 +228,7 @@ impl LoraSet {
 
 async fn open_device(kind: &str) -> Result<Device, pipeline::Error> {
     match kind {
-        "cpu" => Ok(Device::Cpu),
+        "cpu" => Ok(Device::Cpu(cpu::Device::new(Rc::new(cpu::Host::new(1, cpu::Arithmetic::Separate))))),
         _ => Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions::default()).await.map_err(device::Error::from)?)),
     }
 }
