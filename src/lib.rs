@@ -45,6 +45,7 @@ pub mod models;
 pub mod noise;
 mod order;
 pub mod pipeline;
+pub mod profile;
 pub mod text;
 #[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
