@@ -31,7 +31,7 @@ unsafe fn mish<S: Simd>(x: S::Vector) -> S::Vector {
     // tanh(ln(1 + eˣ)) = w / (w + 2) for w = eˣ (eˣ + 2), and is 1 in f32 long before w overflows.
     let e = exp::<S>(S::min(x, S::splat(20.0)));
     let w = S::mul(e, S::add(e, S::splat(2.0)));
-    S::div(S::mul(x, w), S::add(w, S::splat(2.0)))
+    S::mul(x, S::div(w, S::add(w, S::splat(2.0))))
 }
 
 /// Writes the activation of `count` consecutive numbers; `x` may be `out`.

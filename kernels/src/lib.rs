@@ -14,6 +14,8 @@
 #![warn(missing_docs)]
 // Each function here reads and writes the memory that a job names: one contract, that of `run`.
 #![allow(unsafe_op_in_unsafe_fn, clippy::missing_safety_doc)]
+// An index counts registers, of several arrays at a time.
+#![allow(clippy::needless_range_loop)]
 
 use bytemuck::{Pod, Zeroable};
 

@@ -55,7 +55,15 @@ pub unsafe fn erf<S: Simd>(x: S::Vector) -> S::Vector {
     let one = S::splat(1.0);
     let small = polynomial::<S, 7>(
         S::mul(x, x),
-        [1.128_379_1, -3.761_262_6e-1, 1.128_359_4e-1, -2.685_421_1e-2, 5.189_087e-3, -8.016_864e-4, 7.875_875e-5],
+        [
+            core::f32::consts::FRAC_2_SQRT_PI,
+            -3.761_262_6e-1,
+            1.128_359_4e-1,
+            -2.685_421_1e-2,
+            5.189_087e-3,
+            -8.016_864e-4,
+            7.875_875e-5,
+        ],
     );
     let magnitude = S::abs(x);
     // erf(4) is 1 in f32.
