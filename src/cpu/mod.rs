@@ -7,6 +7,7 @@
 
 mod device;
 mod form;
+#[cfg(not(target_arch = "wasm32"))]
 mod host;
 mod lower;
 mod machine;
@@ -15,6 +16,7 @@ mod program;
 mod weights;
 
 pub use device::Device;
+#[cfg(not(target_arch = "wasm32"))]
 pub use host::Host;
 pub use machine::Machine;
 pub use program::{MemoryReport, Program};
