@@ -60,7 +60,7 @@ pub(super) struct Memory<'b> {
 }
 
 impl<'b> Memory<'b> {
-    fn whole(buffer: &'b Buffer) -> Self {
+    pub(super) fn whole(buffer: &'b Buffer) -> Self {
         Self { buffer, offset: 0, bytes: buffer.size() }
     }
 
