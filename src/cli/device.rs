@@ -2,9 +2,10 @@
 
 use clap::ValueEnum;
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 use undiffuse::gpu::{self, DeviceOptions};
 
-use super::Error;
+use super::{Error, tuned};
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,15 +18,18 @@ pub enum Choice {
     Cpu,
 }
 
-/// Opens the device.
-pub async fn open(choice: Choice) -> Result<Device, Error> {
+/// Opens the device, to run with `kernels` or else those that suit it.
+pub async fn open(choice: Choice, kernels: Option<Family>) -> Result<Device, Error> {
     if choice == Choice::Cpu {
         return Ok(Device::Cpu);
     }
-    match gpu::Device::request(DeviceOptions::default()).await {
+    match gpu::Device::request(DeviceOptions { kernels, ..Default::default() }).await {
         // The CPU executor is faster than an adapter that computes on the CPU.
         Ok(device) if choice == Choice::Auto && device.info().software => Ok(Device::Cpu),
-        Ok(device) => Ok(Device::Gpu(device)),
+        Ok(device) => {
+            tuned::recall(&device);
+            Ok(Device::Gpu(device))
+        }
         Err(_) if choice == Choice::Auto => Ok(Device::Cpu),
         Err(error) => Err(Error::Device { choice: "gpu", message: format!("{error}; use --device cpu") }),
     }

@@ -54,7 +54,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return Err(Error::path(&args.component, "there is no such folder; give the folder of a network"));
     }
     let weights = args.weights.as_deref().map(|file| WeightFile::find(&args.component, file)).transpose()?;
-    let device = device::open(args.device).await?;
+    let device = device::open(args.device, None).await?;
     note(format_args!("device: {}", device::describe(&device)));
     let folder = DirectorySource::new(&args.component);
     let component = match &weights {
