@@ -188,9 +188,8 @@ pub struct Args {
     #[arg(long, value_name = "TYPE")]
     prediction_type: Option<String>,
 
-    /// Where the networks run
-    #[arg(long, value_enum, default_value_t = device::Choice::Auto)]
-    device: device::Choice,
+    #[command(flatten)]
+    device: device::Options,
 
     /// The picture to write, a PNG of 8-bit RGB; an existing file is replaced. Of several pictures, x.png becomes
     /// x-0.png, x-1.png and so on
@@ -252,10 +251,17 @@ pub async fn run(args: Args) -> Result<(), Error> {
     // Everything that can be wrong with the arguments alone, before the weights are read.
     let outs = outputs(&args)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
-    if trace.as_ref().is_some_and(|trace| outs.iter().any(|out| trace.is_same_file(out))) {
-        return Err(Error::path(&args.out, "--out and --trace name the same file; give each its own"));
-    }
     let profile = args.profile.iter().flatten().next().map(|path| Output::new(path)).transpose()?;
+    let others = [("--trace", &trace), ("--profile", &profile)];
+    for (index, (name, file)) in others.iter().enumerate() {
+        let Some(file) = file else { continue };
+        let same = |other: &Output| other.is_same_file(file);
+        let earlier = others[..index].iter().find(|(_, other)| other.as_ref().is_some_and(same));
+        let first = if outs.iter().any(same) { Some("--out") } else { earlier.map(|(name, _)| *name) };
+        if let Some(first) = first {
+            return Err(Error::path(&args.out, format!("{first} and {name} name the same file; give each its own")));
+        }
+    }
     let options = options(&args)?;
     if !args.model.exists() {
         let message = "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
@@ -436,8 +442,8 @@ async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
     Ok(files)
 }
 
-async fn load(checkpoint: Checkpoint, model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
-    let device = device::open(choice).await?;
+async fn load(checkpoint: Checkpoint, model: &Path, options: device::Options) -> Result<Pipeline, Error> {
+    let device = device::open(options).await?;
     note(format_args!("device: {}", device::describe(&device)));
     let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
     let start = Instant::now();

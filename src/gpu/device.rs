@@ -23,7 +23,7 @@ pub struct DeviceOptions {
     pub force_fallback_adapter: bool,
     /// Ask for no larger buffers and no more features than every adapter has.
     pub default_limits: bool,
-    /// What the adapter is, if the caller knows better than wgpu: browsers tell it to JavaScript only.
+    /// What the adapter is, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
     /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
     pub kernels: Option<Family>,
@@ -145,7 +145,7 @@ impl Device {
             adapter.request_device(&descriptor).await.map_err(|error| Error::NoDevice(error.to_string()))?;
         let faults = Faults::watch(&device);
         let found = adapter.get_info();
-        let class = options.class.unwrap_or_else(|| Class::of(&found));
+        let class = options.class.filter(|&class| class != Class::Other).unwrap_or_else(|| Class::of(&found));
         let f16 = required_features.contains(wgpu::Features::SHADER_F16);
         let variants = Variants::new(class, f16, options.kernels);
         let info = DeviceInfo {

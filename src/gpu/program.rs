@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::device::{Buffer, Device};
 use super::kernels::{self, Kernel};
 use super::lower::{self, Dispatch, Operand};
-use super::plan::Layout;
+use super::plan::{Layout, Range};
 use super::read_back::{NodeNames, PendingRead, code_of_node};
 use super::weights::Stored;
 use super::{Error, Weights};
@@ -42,10 +42,37 @@ pub struct Program {
     pub(super) bound: Vec<Stored>,
     pub(super) recorded: Vec<Recorded>,
     layout: Layout,
-    slots: Vec<Buffer>,
+    slabs: Vec<Buffer>,
     parameters: Buffer,
     constants: Vec<Buffer>,
     pub(super) status: Buffer,
+}
+
+/// Memory that a tensor is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory<'b> {
+    /// The buffer.
+    pub buffer: &'b wgpu::Buffer,
+    /// First byte of the tensor.
+    pub offset: u64,
+    /// Bytes of the tensor.
+    bytes: u64,
+}
+
+impl<'b> Memory<'b> {
+    /// All of a buffer.
+    pub fn whole(buffer: &'b Buffer) -> Self {
+        Self { buffer, offset: 0, bytes: buffer.size() }
+    }
+
+    fn range(slabs: &'b [Buffer], Range { slab, offset, bytes }: Range) -> Self {
+        Self { buffer: &slabs[slab], offset, bytes }
+    }
+
+    fn binding(self) -> wgpu::BindingResource<'b> {
+        let Self { buffer, offset, bytes } = self;
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })
+    }
 }
 
 /// A dispatch with everything bound.
@@ -78,6 +105,7 @@ impl Program {
         weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
         let lowered = lower::lower(graph, device.limits(), device.variants(), |id| found[id.index()].storage)?;
+        let layout = Layout::new(graph, &lowered, device.limits())?;
         let mut dispatches = lowered.dispatches;
         insert_output_checks(graph, &mut dispatches);
         let mut seen = HashSet::new();
@@ -87,10 +115,9 @@ impl Program {
             .collect();
         device.compile(&used).await?;
 
-        let layout = Layout::new(graph, &lowered.scratch, device.limits())?;
         let (allocated, caught) = device.scoped(|| -> Result<_, Error> {
-            let slots = layout.plan.bytes.iter().map(|&bytes| device.storage_buffer("activations", bytes));
-            let slots = slots.collect::<Result<Vec<_>, _>>()?;
+            let slabs = layout.slabs.iter().map(|&bytes| device.storage_buffer("activations", bytes));
+            let slabs = slabs.collect::<Result<Vec<_>, _>>()?;
             let constants = lowered.constants.iter().map(|values| {
                 let buffer = device.storage_buffer("constant", 4 * values.len() as u64)?;
                 device.write(&buffer, bytemuck::cast_slice(values));
@@ -98,25 +125,23 @@ impl Program {
             });
             let constants = constants.collect::<Result<Vec<_>, Error>>()?;
             let status = device.storage_buffer("status", 4)?;
-            Ok((slots, constants, status))
+            Ok((slabs, constants, status))
         });
         let caught = caught.await;
-        let (slots, constants, status) = allocated?;
+        let (slabs, constants, status) = allocated?;
         if let Err(fault) = caught {
             device.check()?;
-            return Err(fault.of_buffer("the network's activations".to_owned(), layout.plan.total()));
+            return Err(fault.of_buffer("the network's activations".to_owned(), layout.total()));
         }
 
-        let buffer_of = |operand: Operand| -> &wgpu::Buffer {
-            match operand {
-                Operand::Node(id) => &slots[layout.slot_of_node[id.index()]],
-                Operand::Scratch(index) => &slots[layout.slot_of_scratch[index]],
-                Operand::Constant(index) => &constants[index],
-                Operand::Weight(id) => &found[id.index()].buffer,
-                Operand::Status => &status,
-            }
+        let memory_of = |operand: Operand| match operand {
+            Operand::Node(id) => Memory::range(&slabs, layout.nodes[id.index()]),
+            Operand::Scratch(index) => Memory::range(&slabs, layout.scratch[index]),
+            Operand::Constant(index) => Memory::whole(&constants[index]),
+            Operand::Weight(id) => Memory::whole(&found[id.index()].buffer),
+            Operand::Status => Memory::whole(&status),
         };
-        let ((parameters, recorded), caught) = device.scoped(|| record(device, &dispatches, buffer_of));
+        let ((parameters, recorded), caught) = device.scoped(|| record(device, &dispatches, memory_of));
         if let Err(fault) = caught.await {
             device.check()?;
             return Err(Error::Refused(fault.to_string()));
@@ -126,7 +151,7 @@ impl Program {
             graph: graph.clone(),
             nodes: graph.nodes().iter().map(|node| (node.path.clone(), node.op.name())).collect(),
             recorded,
-            slots,
+            slabs,
             layout,
             parameters,
             constants,
@@ -144,7 +169,7 @@ impl Program {
     /// GPU memory that the program uses.
     pub fn memory(&self) -> MemoryReport {
         MemoryReport {
-            activation_bytes: self.layout.plan.total(),
+            activation_bytes: self.layout.total(),
             unplanned_bytes: self.layout.unplanned_bytes,
             parameter_bytes: self.parameters.size() + self.constants.iter().map(|buffer| buffer.size()).sum::<u64>(),
             weight_bytes: self.weights.bytes(),
@@ -153,7 +178,7 @@ impl Program {
 
     /// Frees the program's memory; every later call reports that. Dropping a program frees it as well.
     pub fn destroy(&self) {
-        let buffers = self.slots.iter().chain(&self.constants).chain([&self.parameters, &self.status]);
+        let buffers = self.slabs.iter().chain(&self.constants).chain([&self.parameters, &self.status]);
         buffers.for_each(Buffer::free);
     }
 
@@ -178,7 +203,8 @@ impl Program {
         if expected != data.len() {
             return Err(Error::InputLength { name: input.to_owned(), expected, found: data.len() });
         }
-        self.device.write(self.buffer(id), bytemuck::cast_slice(data));
+        let Memory { buffer, offset, .. } = self.memory_of(id);
+        self.device.write_at(buffer, offset, bytemuck::cast_slice(data));
         Ok(())
     }
 
@@ -195,7 +221,8 @@ impl Program {
             return Err(Error::InputLength { name: input.to_owned(), expected, found });
         }
         let mut encoder = self.device.raw().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(from.buffer(source), 0, self.buffer(to), 0, 4 * expected as u64);
+        let (to, source) = (self.memory_of(to), from.memory_of(source));
+        encoder.copy_buffer_to_buffer(source.buffer, source.offset, to.buffer, to.offset, 4 * expected as u64);
         self.device.queue().submit([encoder.finish()]);
         Ok(())
     }
@@ -250,7 +277,7 @@ impl Program {
     pub fn begin_read(&self, outputs: &[&str]) -> Result<PendingRead, Error> {
         self.check()?;
         let ids = outputs.iter().map(|name| self.graph.output(name)).collect::<Result<Vec<_>, _>>()?;
-        let sources: Vec<_> = ids.iter().map(|&id| (self.buffer(id), self.graph.node(id).elements())).collect();
+        let sources: Vec<_> = ids.iter().map(|&id| (self.memory_of(id), self.graph.node(id).elements())).collect();
         Ok(PendingRead::begin(&self.device, &self.status, &sources, self.nodes.clone()))
     }
 
@@ -266,11 +293,11 @@ impl Program {
         let checks: Vec<_> =
             (0..nodes.len()).filter(is_checked).map(|i| non_finite_check(&self.graph, NodeId(i), NodeId(i))).collect();
         self.device.compile(&[(kernels::NON_FINITE.kernel(), "")]).await?;
-        let buffer_of = |operand: Operand| match operand {
-            Operand::Node(id) => self.buffer(id),
-            _ => &self.status,
+        let memory_of = |operand: Operand| match operand {
+            Operand::Node(id) => self.memory_of(id),
+            _ => Memory::whole(&self.status),
         };
-        let (_parameters, checks) = record(&self.device, &checks, buffer_of);
+        let (_parameters, checks) = record(&self.device, &checks, memory_of);
         let mut dispatches = self.recorded.iter().peekable();
         let mut sequence = Vec::new();
         for check in &checks {
@@ -283,8 +310,8 @@ impl Program {
         self.begin_read(&[])?.finish().await.map(|_| ())
     }
 
-    fn buffer(&self, id: NodeId) -> &wgpu::Buffer {
-        &self.slots[self.layout.slot_of_node[id.index()]]
+    fn memory_of(&self, id: NodeId) -> Memory<'_> {
+        Memory::range(&self.slabs, self.layout.nodes[id.index()])
     }
 }
 
@@ -317,7 +344,7 @@ fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>) {
 fn record<'b>(
     device: &Device,
     dispatches: &[Dispatch],
-    buffer_of: impl Fn(Operand) -> &'b wgpu::Buffer,
+    memory_of: impl Fn(Operand) -> Memory<'b>,
 ) -> (Buffer, Vec<Recorded>) {
     let mut bytes = vec![0; PARAMETER_STRIDE * dispatches.len().max(1)];
     for (dispatch, room) in dispatches.iter().zip(bytes.chunks_exact_mut(PARAMETER_STRIDE)) {
@@ -335,8 +362,7 @@ fn record<'b>(
             offset: (index * PARAMETER_STRIDE) as u64,
             size: wgpu::BufferSize::new(PARAMETER_STRIDE as u64),
         });
-        let tensor =
-            |binding: u32, operand| wgpu::BindGroupEntry { binding, resource: buffer_of(operand).as_entire_binding() };
+        let tensor = |binding: u32, operand| wgpu::BindGroupEntry { binding, resource: memory_of(operand).binding() };
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform }];
         entries.extend(
             kernel.entry.reads.iter().zip(&dispatch.reads).map(|(&binding, &operand)| tensor(binding, operand)),

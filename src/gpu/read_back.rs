@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 
 use super::Error;
 use super::device::{Buffer, Device};
+use super::program::Memory;
 use crate::graph::NodeId;
 
 /// Path and op of each node of a graph, for errors.
@@ -25,21 +26,16 @@ pub struct PendingRead {
 
 impl PendingRead {
     /// Copies the status word and the tensors `sources` (with their number of elements), as they are at this point of the queue.
-    pub(super) fn begin(
-        device: &Device,
-        status: &wgpu::Buffer,
-        sources: &[(&wgpu::Buffer, usize)],
-        nodes: NodeNames,
-    ) -> Self {
-        let mut copies = vec![(status, 1)];
-        copies.extend(sources);
+    pub(super) fn begin(device: &Device, status: &wgpu::Buffer, sources: &[(Memory, usize)], nodes: NodeNames) -> Self {
+        let mut copies = vec![(status, 0, 1)];
+        copies.extend(sources.iter().map(|&(memory, elements)| (memory.buffer, memory.offset, elements)));
         let size = |elements: usize| 4 * elements as u64;
-        let bytes = copies.iter().map(|&(_, elements)| size(elements)).sum();
+        let bytes = copies.iter().map(|&(_, _, elements)| size(elements)).sum();
         let staging = device.buffer(bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         let mut at = 0;
-        for (source, elements) in copies {
-            encoder.copy_buffer_to_buffer(source, 0, &staging, at, size(elements));
+        for (source, offset, elements) in copies {
+            encoder.copy_buffer_to_buffer(source, offset, &staging, at, size(elements));
             at += size(elements);
         }
         let submission = device.queue().submit([encoder.finish()]);

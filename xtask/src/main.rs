@@ -1,7 +1,9 @@
 //! The repository's own commands. `cargo xtask build` makes the npm package and the static site, `serve` shows the site on
-//! this machine, `test` runs every check. Each installs what it needs, or names what is missing and how to get it.
+//! this machine, `test` runs every check, `bench` measures. Each installs what it needs, or names what is missing and how to get it.
 
+mod bench;
 mod build;
+mod kernels;
 mod serve;
 mod test;
 mod tools;
@@ -26,6 +28,9 @@ enum Command {
         /// The port of 127.0.0.1 to listen on; 0 takes a free one
         #[arg(long, default_value_t = 8000)]
         port: u16,
+        /// Send no headers beyond what any static host sends: the page is then not cross-origin isolated, and the CPU has one thread
+        #[arg(long)]
+        plain: bool,
     },
     /// Run every check and test: format, lints, native, browser and npm
     Test {
@@ -33,13 +38,25 @@ enum Command {
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<test::Stage>,
     },
+    /// Measure speed, size and memory, next to onnxruntime and to what the machine can do, and write docs/performance.md
+    Bench {
+        /// Run these parts alone
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<bench::Part>,
+        /// Show in a few minutes that everything works; the numbers are not written down
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Build => build::build(),
-        Command::Serve { port } => build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port)),
+        Command::Serve { port, plain } => {
+            build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
+        }
         Command::Test { only } => test::test(&only),
+        Command::Bench { only, quick } => bench::bench(&only, quick),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

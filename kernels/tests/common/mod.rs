@@ -1,5 +1,8 @@
 //! What the tests of kernels share: aligned buffers, seeded numbers, every machine that can be had here, comparison.
 
+// Not each test needs all of it.
+#![allow(dead_code)]
+
 use undiffuse_kernels::{Arithmetic, InstructionSet, Job, run_on};
 
 /// Numbers as kernels take them, with a margin that nothing may write to.
@@ -42,7 +45,8 @@ impl Buffer {
         f64::from(self.values()[index])
     }
 
-    fn margin_is_whole(&self) -> bool {
+    /// Whether nothing was written next to the numbers.
+    pub fn margin_is_whole(&self) -> bool {
         let all = self.lines.as_flattened();
         all[..self.first].iter().chain(&all[self.first + self.len..]).all(|&v| v == MARGIN)
     }
