@@ -16,6 +16,8 @@ mod roofline;
 mod upload;
 pub mod variants;
 mod weights;
+#[cfg(test)]
+mod work;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use program::{MemoryReport, Program};

@@ -111,6 +111,7 @@ mod tests {
     use super::*;
     use crate::gpu::kernels::Storage;
     use crate::gpu::lower::lower;
+    use crate::gpu::variants::{Class, Variants};
     use crate::graph::fuse;
     use crate::models::{AutoencoderKlConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
 
@@ -149,14 +150,15 @@ mod tests {
         let limits = Limits { binding_bytes: 128 << 20, score_bytes: 16 << 20 };
         for (name, graph) in graphs() {
             let graph = fuse(&graph);
-            let lowered = lower(&graph, limits, |_| Storage::F32).expect("kernels for every node");
-            let layout = Layout::new(&graph, &lowered, limits).expect("tensors that fit");
-            let ratio = layout.total() as f64 / layout.live_bytes as f64;
-            println!(
-                "{name}: {:.1} MiB, {ratio:.3} of the largest live set",
-                layout.total() as f64 / f64::from(1 << 20)
-            );
-            assert!(ratio < 1.15, "{name}");
+            for class in [Class::Software, Class::Nvidia] {
+                let variants = Variants::new(class, false, None);
+                let lowered = lower(&graph, limits, variants, |_| Storage::F32).expect("kernels for every node");
+                let layout = Layout::new(&graph, &lowered, limits).expect("tensors that fit");
+                let ratio = layout.total() as f64 / layout.live_bytes as f64;
+                let mib = layout.total() as f64 / f64::from(1 << 20);
+                println!("{name}, {class:?}: {mib:.1} MiB, {ratio:.3} of the largest live set");
+                assert!(ratio < 1.15, "{name}, {class:?}");
+            }
         }
     }
 }

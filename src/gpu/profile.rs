@@ -1,7 +1,7 @@
 //! How long each node takes on a GPU.
 
 use super::device::Device;
-use super::program::{DISPATCHES_PER_SUBMIT, Program, Recorded};
+use super::program::{DISPATCHES_PER_SUBMIT, Memory, Program, Recorded};
 use super::read_back::{self, PendingRead};
 use super::{Error, kernels};
 use crate::graph::NodeId;
@@ -140,7 +140,7 @@ impl Program {
         }
         encoder.resolve_query_set(&timestamps.set, 0..2 * nodes.len() as u32, &timestamps.resolved, 0);
         self.device.queue().submit([encoder.finish()]);
-        let stamps = [(&*timestamps.resolved, 4 * nodes.len())];
+        let stamps = [(Memory::whole(&timestamps.resolved), 4 * nodes.len())];
         let words = PendingRead::begin(&self.device, &self.status, &stamps, self.nodes.clone()).finish().await?;
         let stamp = |words: &[u32]| u64::from(words[0]) | u64::from(words[1]) << 32;
         let pairs = words.iter().flat_map(|words| words.chunks_exact(4));

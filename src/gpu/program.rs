@@ -60,7 +60,8 @@ pub(super) struct Memory<'b> {
 }
 
 impl<'b> Memory<'b> {
-    fn whole(buffer: &'b Buffer) -> Self {
+    /// All of a buffer.
+    pub fn whole(buffer: &'b Buffer) -> Self {
         Self { buffer, offset: 0, bytes: buffer.size() }
     }
 

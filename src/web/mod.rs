@@ -4,6 +4,7 @@
 //! that another call could find borrowed, in whatever order JavaScript makes its calls.
 
 mod error;
+mod machine;
 mod slot;
 mod source;
 
@@ -25,6 +26,7 @@ use crate::pipeline::{
 };
 use crate::weights::Source;
 use error::Error;
+pub use machine::Machine;
 use slot::Slot;
 pub use source::OpenSource;
 use source::{Failure, JsSource};
@@ -88,21 +90,21 @@ pub struct Pipeline(pipeline::Pipeline);
 
 #[wasm_bindgen]
 impl Pipeline {
-    /// Loads the checkpoint in `source` onto `device`, `"webgpu"` or `"cpu"`. `on_progress` is called with the path of the
-    /// file being read, the bytes read so far of all weight files, and their sum.
+    /// Loads the checkpoint in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU.
+    /// `on_progress` is called with the path of the file being read, the bytes read so far of all weight files, and their sum.
     ///
     /// # Errors
     /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
     pub async fn load(
         source: OpenSource,
-        device: String,
+        machine: Option<Machine>,
         files: Files,
         on_progress: Function,
     ) -> Result<Pipeline, JsValue> {
         let failure = Failure::default();
         let read = |source| JsSource::new(source, failure.clone());
         let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
-        let device = open_device(&device, &files).await.map_err(|error| Error::from(error).into_js())?;
+        let device = open_device(machine, &files).await.map_err(|error| Error::from(error).into_js())?;
         let mut on_progress = |LoadProgress { file, loaded, total }| {
             // A listener that throws cannot stop the load: that is what the source's signal is for.
             let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
@@ -231,8 +233,8 @@ impl LoraSet {
     }
 }
 
-async fn open_device(kind: &str, files: &Files) -> Result<Device, pipeline::Error> {
-    if kind == "cpu" {
+async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
+    if machine.is_some() {
         return Ok(Device::Cpu);
     }
     let options = gpu::DeviceOptions {

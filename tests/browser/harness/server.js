@@ -1,5 +1,6 @@
 /**
- * A static host in this process, as plain as the plainest: no special headers, the site on a path of its own. It can misbehave, file by file.
+ * A static host in this process, as plain as the plainest: no special headers unless asked for, the site on a path of its own. It can misbehave,
+ * file by file.
  */
 import { createServer } from "node:http";
 import { createReadStream } from "node:fs";
@@ -86,7 +87,7 @@ export class Site {
    * Starts a host on a free port of this machine.
    * @param {Record<string, string>} mounts  folder by path prefix; a prefix begins and ends with a slash
    * @param {string} [host]  the name by which the browser finds it
-   * @param {Record<string, string>} [headers]  sent with every file
+   * @param {Record<string, string>} [headers]  what it sends with every file
    */
   static async start(mounts, host = "127.0.0.1", headers = {}) {
     const site = new Site(mounts, host, headers);
@@ -164,10 +165,10 @@ export class Site {
       bytes = bytes.subarray(start, end);
     }
     response.writeHead(status, {
-      ...this.#headers,
       "Content-Type": reply.type ?? TYPES[extname(file ?? "")] ?? "application/octet-stream",
       "Content-Length": bytes.length,
       "Cache-Control": "no-store",
+      ...this.#headers,
       ...(reply.ranges !== false && { "Accept-Ranges": "bytes" }),
     });
     if (method === "HEAD") return void response.end();
