@@ -48,6 +48,12 @@ fn two_of<T>(devices: &[T], case: usize) -> [&T; 2] {
     [&devices[0], &devices[1 + case / 3 % (devices.len() - 1)]]
 }
 
+/// The adapter with both families of attention kernels.
+fn devices_with_all_attention_kernels() -> [(&'static str, gpu::Device); 2] {
+    [("registers", Family::Registers), ("flash", Family::Tiled(None))]
+        .map(|(name, kernels)| (name, device_with(gpu::DeviceOptions { kernels: Some(kernels), ..Default::default() })))
+}
+
 /// A small generator (splitmix64): the tests need variety, not quality.
 struct Random(u64);
 
@@ -324,12 +330,13 @@ fn layer_norms_agree_with_the_cpu() {
 
 #[test]
 fn attention_of_any_size_agrees_with_the_cpu() {
-    let (device, mut random) = (device(), Random(6));
-    let head_sizes = [1, 2, 3, 4, 5, 8, 12, 24, 31, 40, 64, 160, 512];
-    for case in 0..52 {
+    let (devices, mut random) = (devices_with_all_attention_kernels(), Random(6));
+    // Below, at and past what an invocation, a chunk and a tile of the flash kernel hold; 161 and 512 take several tiles.
+    let head_sizes = [1, 2, 3, 4, 5, 8, 12, 24, 31, 40, 64, 80, 97, 128, 160, 161, 512];
+    for case in 0..34 {
         let head_size = head_sizes[case % head_sizes.len()];
         let (batch, heads) = (random.pick(1..=2), random.pick(1..=3));
-        let queries = random.pick(1..=35);
+        let queries = random.pick(1..=70);
         let causal = random.flip();
         let keys = if causal { queries } else { random.pick(1..=77) };
         let channels = heads * head_size;
@@ -339,17 +346,18 @@ fn attention_of_any_size_agrees_with_the_cpu() {
             let v = root.input("v", &[batch, keys, channels]).unwrap();
             root.attention(q, k, v, heads, causal).unwrap()
         });
-        let what = format!(
-            "case {case}: {batch}×{heads} heads of {head_size}, {queries} queries, {keys} keys, causal {causal}"
-        );
-        check(&device, &graph, Dtype::F32, &mut random, &what);
+        for (kernels, device) in &devices {
+            let sizes = format!("{batch}×{heads} heads of {head_size}, {queries} queries, {keys} keys");
+            let what = format!("case {case}: {kernels}, {sizes}, causal {causal}");
+            check(device, &graph, Dtype::F32, &mut random, &what);
+        }
     }
 }
 
 #[test]
 fn attention_larger_than_a_block_of_scores_agrees_with_the_cpu() {
     // 2 heads × 2200² scores are 39 MB, more than two blocks, and neither queries nor keys fill a tile.
-    let (device, mut random) = (device(), Random(7));
+    let (devices, mut random) = (devices_with_all_attention_kernels(), Random(7));
     for (heads, queries, keys) in [(2, 2201, 2203), (9, 61, 8190)] {
         let graph = graph(|root| {
             let q = root.input("q", &[1, queries, heads * 4]).unwrap();
@@ -357,23 +365,28 @@ fn attention_larger_than_a_block_of_scores_agrees_with_the_cpu() {
             let v = root.input("v", &[1, keys, heads * 4]).unwrap();
             root.attention(q, k, v, heads, false).unwrap()
         });
-        check(&device, &graph, Dtype::F32, &mut random, &format!("{heads} heads, {queries} queries, {keys} keys"));
+        for (kernels, device) in &devices {
+            let what = format!("{kernels}, {heads} heads, {queries} queries, {keys} keys");
+            check(device, &graph, Dtype::F32, &mut random, &what);
+        }
     }
 }
 
 #[test]
 fn attention_with_large_logits_stays_finite() {
-    let (device, mut random) = (device(), Random(8));
+    let mut random = Random(8);
     let graph = graph(|root| {
         let [q, k, v] = ["q", "k", "v"].map(|name| root.input(name, &[1, 21, 16]).unwrap());
         root.attention(q, k, v, 2, true).unwrap()
     });
-    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
-    for name in ["q", "k"] {
-        let values: Vec<f32> = random.normals(21 * 16).iter().map(|v| v * 40.0).collect();
-        pair.write(name, &values);
+    for (kernels, device) in devices_with_all_attention_kernels() {
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        for name in ["q", "k"] {
+            let values: Vec<f32> = random.normals(21 * 16).iter().map(|v| v * 40.0).collect();
+            pair.write(name, &values);
+        }
+        pair.agree(1e-4, &format!("{kernels}, logits of several thousand"));
     }
-    pair.agree(1e-4, "logits of several thousand");
 }
 
 #[test]
@@ -843,15 +856,17 @@ fn an_input_that_is_not_finite_is_reported_as_such() {
 
 #[test]
 fn a_nan_does_not_vanish_in_attention_or_an_activation() {
-    let device = device();
+    let devices = devices_with_all_attention_kernels();
     let attention = graph(|root| {
         let [q, k, v] = ["q", "k", "v"].map(|name| root.input(name, &[1, 5, 8]).unwrap());
         root.attention(q, k, v, 2, false).unwrap()
     });
     let relu = graph(|root| root.activate(root.input("q", &[1, 5, 8]).unwrap(), Activation::Relu).unwrap());
-    for graph in [attention, relu] {
+    for (graph, (_, device)) in
+        [&attention, &relu].into_iter().flat_map(|graph| devices.iter().map(move |d| (graph, d)))
+    {
         for value in [f32::NAN, f32::INFINITY] {
-            let program = Pair::new(&device, &graph, Dtype::F32, &mut Random(21)).gpu;
+            let program = Pair::new(device, graph, Dtype::F32, &mut Random(21)).gpu;
             let mut q = [0.5; 40];
             q[11] = value;
             program.write("q", &q).unwrap();

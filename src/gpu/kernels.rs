@@ -46,6 +46,8 @@ enum Options {
     ChannelsAndActivation,
     /// Channels and weights, and weights stored as f16 also in tiles of f16.
     Tiled,
+    /// Channels, and how many columns of a head an invocation has.
+    ChannelsAndColumns,
 }
 
 /// How a kernel reaches the channels of its tensors.
@@ -151,10 +153,11 @@ pub struct Kernel {
     /// Whether weights are f16 in workgroup memory.
     half_tiles: bool,
     activation: Option<Activation>,
+    columns: usize,
 }
 
 /// What tells kernels apart.
-pub type KernelKey = (&'static str, Channels, Storage, bool, Option<Activation>);
+pub type KernelKey = (&'static str, Channels, Storage, bool, Option<Activation>, usize);
 
 impl Entry {
     /// The variant for these channels, with f32 weights and no activation where it has a choice.
@@ -163,7 +166,7 @@ impl Entry {
             Options::Single | Options::History | Options::Weights | Options::Activation => Channels::Aligned,
             _ => channels,
         };
-        Kernel { entry: self, channels, storage: Storage::F32, half_tiles: false, activation: None }
+        Kernel { entry: self, channels, storage: Storage::F32, half_tiles: false, activation: None, columns: 0 }
     }
 
     /// The kernel of an entry point without a choice of channels.
@@ -174,7 +177,7 @@ impl Entry {
 
 impl std::fmt::Display for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { entry, channels, storage, half_tiles, activation } = self;
+        let Self { entry, channels, storage, half_tiles, activation, columns } = self;
         let activation = activation.map_or("no activation".to_owned(), |activation| format!("{activation:?}"));
         match entry.options {
             Options::Single | Options::History => f.write_str(entry.name),
@@ -184,6 +187,7 @@ impl std::fmt::Display for Kernel {
             Options::ChannelsAndWeights | Options::Tiled => {
                 write!(f, "{} ({channels:?}, {storage:?})", entry.name)
             }
+            Options::ChannelsAndColumns => write!(f, "{} ({channels:?}, {columns} columns)", entry.name),
             Options::Activation => write!(f, "{} ({activation})", entry.name),
             Options::ChannelsAndActivation => write!(f, "{} ({channels:?}, {activation})", entry.name),
         }
@@ -211,9 +215,14 @@ impl Kernel {
         Self { activation, ..self }
     }
 
+    /// The variant in which an invocation has `columns` columns of a head, 1 to [`FLASH_COLUMNS`].
+    pub fn columns(self, columns: usize) -> Self {
+        Self { columns, ..self }
+    }
+
     /// What tells it apart.
     pub fn key(&self) -> KernelKey {
-        (self.entry.name, self.channels, self.storage, self.half_tiles, self.activation)
+        (self.entry.name, self.channels, self.storage, self.half_tiles, self.activation, self.columns)
     }
 
     /// The complete WGSL module.
@@ -226,7 +235,7 @@ impl Kernel {
         let tiles = if self.half_tiles { shader!("half_tiles") } else { shader!("full_tiles") };
         let fragments: &[&str] = match self.entry.options {
             Options::Single | Options::History | Options::Activation => &[],
-            Options::Channels | Options::ChannelsAndActivation => &[channels],
+            Options::Channels | Options::ChannelsAndActivation | Options::ChannelsAndColumns => &[channels],
             Options::Weights => &[shared, weights],
             Options::ChannelsAndWeights => &[channels, shared, weights],
             Options::Tiled => &[tiles, channels, shared, weights],
@@ -251,6 +260,7 @@ impl Kernel {
         match self.entry.options {
             Options::Activation | Options::ChannelsAndActivation => vec![("ACTIVATION", f64::from(code))],
             Options::History => vec![("HISTORY", update::HISTORY as f64)],
+            Options::ChannelsAndColumns => vec![("COLUMNS", self.columns as f64)],
             Options::Single | Options::Channels | Options::Weights | Options::ChannelsAndWeights | Options::Tiled => {
                 Vec::new()
             }
@@ -283,6 +293,9 @@ pub fn all() -> Vec<Kernel> {
                     kernels.extend([aligned, unaligned].map(|kernel| kernel.weights(Storage::F16).half_tiles(true)));
                 }
             }
+            Options::ChannelsAndColumns => {
+                kernels.extend((1..=FLASH_COLUMNS).flat_map(|n| [aligned.columns(n), unaligned.columns(n)]));
+            }
             Options::Activation => kernels.extend(activations.map(|a| aligned.activation(a))),
             Options::ChannelsAndActivation => {
                 let activations = std::iter::once(None).chain(activations);
@@ -293,7 +306,7 @@ pub fn all() -> Vec<Kernel> {
     kernels
 }
 
-static ENTRIES: [&Entry; 34] = [
+static ENTRIES: [&Entry; 35] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
@@ -305,6 +318,7 @@ static ENTRIES: [&Entry; 34] = [
     &COMBINE,
     &NORMALIZE_PIXELS,
     &LAYER_NORM,
+    &FLASH_ATTENTION,
     &SCORES,
     &SOFTMAX,
     &MIX_VALUES,
@@ -448,6 +462,20 @@ pub static LAYER_NORM: Entry = Entry {
     workgroup: 16,
     parameters: 3,
     reads: &[1, 2, 3],
+    write: 5,
+};
+
+/// Most columns that an invocation of [`FLASH_ATTENTION`] has.
+pub const FLASH_COLUMNS: usize = 5;
+
+/// `shaders/flash_attention.wgsl`.
+pub static FLASH_ATTENTION: Entry = Entry {
+    name: "flash_attention",
+    source: &[shader!("flash_attention")],
+    options: Options::ChannelsAndColumns,
+    workgroup: 128,
+    parameters: 13,
+    reads: &[1, 4, 8],
     write: 5,
 };
 

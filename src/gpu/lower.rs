@@ -448,6 +448,20 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         };
         let key_tokens = self.shape(k)[1];
         let head_size = channels / heads;
+        let scale = 1.0 / (head_size as f32).sqrt();
+        if self.variants.flash_attention() {
+            // Tiles of whole heads where an invocation has registers enough, else of equal parts.
+            let quads = head_size.div_ceil(4);
+            let slices = quads.div_ceil(8 * kernels::FLASH_COLUMNS);
+            let columns = quads.div_ceil(8 * slices);
+            let kernel = kernels::FLASH_ATTENTION.with(Channels::of(&[head_size])).columns(columns);
+            let sizes = [query_tokens, key_tokens, heads, head_size, channels, channels, channels, 0, 0, 0];
+            let [a, b, c, d, e, f, g, h, i, j] = sizes.map(|n| n as u32);
+            let parameters = [a, b, c, d, e, f, g, h, i, j, scale.to_bits(), u32::from(causal)];
+            let lanes = [batch * heads, slices, query_tokens.div_ceil(64), kernel.entry.workgroup as usize];
+            let reads = [q, k, v].map(Operand::Node);
+            return self.dispatch(kernel, &reads, Operand::Node(self.node), &lanes, parameters);
+        }
         let key_quads = key_tokens.div_ceil(4);
         // Blocks of whole heads where one head's scores fit the budget, else of a head's queries.
         let rows = (self.limits.score_bytes as usize / (16 * key_quads)).max(4);
@@ -455,7 +469,6 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             if rows >= query_tokens { (rows / query_tokens, query_tokens) } else { (1, rows / 4 * 4) };
         let pairs_at_once = pairs_at_once.min(batch * heads);
         let score = self.scratch(pairs_at_once * queries_at_once * key_quads * 4);
-        let scale = 1.0 / (head_size as f32).sqrt();
         let scores = kernels::SCORES.with(Channels::of(&[head_size]));
         let mix_values = kernels::MIX_VALUES.with(Channels::of(&[head_size]));
         for pair in (0..batch * heads).step_by(pairs_at_once) {

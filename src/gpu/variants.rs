@@ -201,6 +201,12 @@ impl Variants {
         let half = tiles.half && storage == Storage::F16;
         best.map_or(Choice::Registers, |(tile, splits, _)| Choice::Tiled { tile, splits, half })
     }
+
+    /// Whether attention is tiled in workgroup memory (`flash_attention.wgsl`), by the same reasons as matrix products; a software
+    /// adapter has its scores in memory (`attention.wgsl`).
+    pub fn flash_attention(&self) -> bool {
+        self.tiles.is_some()
+    }
 }
 
 impl Tiles {
