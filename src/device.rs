@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::graph::{Graph, WeightSpec};
+use crate::profile::Profile;
 use crate::weights::{Dtype, LowRank};
 use crate::{cpu, gpu};
 
@@ -248,6 +249,18 @@ impl Program {
         match self {
             Self::Cpu(program) => Ok(program.run()?),
             Self::Gpu(program) => Ok(program.run()?),
+        }
+    }
+
+    /// Where the time of a run goes, with the inputs that were written last; the device's ceilings are measured when they are first
+    /// needed. Takes some tens of runs.
+    ///
+    /// # Errors
+    /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
+        match self {
+            Self::Cpu(program) => Ok(program.profile()?),
+            Self::Gpu(program) => Ok(program.profile().await?),
         }
     }
 

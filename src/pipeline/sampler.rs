@@ -10,6 +10,7 @@ use super::step_graph::{coefficients, variance_line};
 use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::diffusion::{LearnedVariance, Table};
+use crate::profile::Profile;
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,6 +142,15 @@ impl Sampler {
         let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
         let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, self.next == total).await?;
         Ok(Some(StepOutput { index, total, timestep, images, denoised }))
+    }
+
+    /// Where the time of a step goes: the network and the update after it. The step that is measured is the last one made, again,
+    /// and the run can go on afterwards.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a lost device.
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
+        Ok(self.step.profile().await?)
     }
 
     /// x_t after the last step made, `[batch, channels, height, width]`.
