@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use undiffuse::cpu;
 use undiffuse::device::{Device, Program, WeightLoader};
 use undiffuse::gpu::{self, DeviceOptions};
 use undiffuse::graph::fuse;
@@ -21,7 +22,11 @@ pub enum Target {
 /// Opens the device, and says what it is.
 pub fn open(target: Target, threads: Option<usize>) -> Result<(Device, String)> {
     match target {
-        Target::Cpu => Ok((Device::Cpu, format!("CPU, {threads:?} threads"))),
+        Target::Cpu => {
+            let device = cpu::Device::native(threads, cpu::Arithmetic::default());
+            let name = format!("CPU, {} threads", device.threads());
+            Ok((Device::Cpu(device), name))
+        }
         Target::Gpu => {
             let device = pollster::block_on(gpu::Device::request(DeviceOptions::default()))?;
             let info = device.info();

@@ -113,46 +113,16 @@ mod tests {
     use crate::gpu::lower::lower;
     use crate::gpu::variants::{Class, Variants};
     use crate::graph::fuse;
-    use crate::models::{AutoencoderKlConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
-
-    fn graphs() -> Vec<(String, Graph)> {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<_> = std::fs::read_dir(root.join("tests/published"))
-            .expect("a folder")
-            .map(|e| e.expect("an entry").path())
-            .collect();
-        files.push(root.join("www/models/emoji64/unet/config.json"));
-        files.sort();
-        let mut graphs = Vec::new();
-        for file in files {
-            let json = std::fs::read_to_string(&file).expect("a config");
-            let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-            if let Ok(config) = Unet2dConfig::from_json(&json) {
-                graphs.push((name, config.graph(2, 32, 32).expect("a network")));
-            } else if let Ok(mut config) = Unet2dConditionConfig::from_json(&json) {
-                if config.time_ids() > 0 {
-                    config.set_text_embeds(1280).expect("SDXL");
-                }
-                let timestep_cond = config.time_cond_proj_dim.is_some();
-                let side = if name.starts_with("config") { 16 } else { 64 };
-                let inputs = Unet2dConditionInputs { batch: 2, height: side, width: side, tokens: 77, timestep_cond };
-                graphs.push((name, config.graph(inputs).expect("a network")));
-            } else if let Ok(config) = AutoencoderKlConfig::from_json(&json) {
-                graphs.push((format!("{name} encoder"), config.encoder(1, 256, 256).expect("a network")));
-                graphs.push((format!("{name} decoder"), config.decoder(1, 32, 32).expect("a network")));
-            }
-        }
-        graphs
-    }
+    use crate::models::published;
 
     #[test]
     fn memory_is_within_15_percent_of_what_no_plan_can_do_without() {
         let limits = Limits { binding_bytes: 128 << 20, score_bytes: 16 << 20 };
-        for (name, graph) in graphs() {
+        for (name, graph) in published::graphs() {
             let graph = fuse(&graph);
             for class in [Class::Software, Class::Nvidia] {
                 let variants = Variants::new(class, false, None);
-                let lowered = lower(&graph, limits, variants, |_| Storage::F32).expect("kernels for every node");
+                let lowered = lower(&graph, limits, &variants, |_| Storage::F32).expect("kernels for every node");
                 let layout = Layout::new(&graph, &lowered, limits).expect("tensors that fit");
                 let ratio = layout.total() as f64 / layout.live_bytes as f64;
                 let mib = layout.total() as f64 / f64::from(1 << 20);

@@ -14,7 +14,9 @@ mod liveness;
 mod op;
 mod plan;
 mod rewrite;
+mod single;
 mod split;
+mod walk;
 
 pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
 pub use cost::Cost;
@@ -23,6 +25,7 @@ pub use op::{Activation, BinaryOp, Op, Padding, update};
 pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
 pub use rewrite::fuse;
 pub use split::{Split, split};
+pub(crate) use walk::{Walk, strides};
 
 /// Index of a node in its graph; nodes only refer to earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -10,6 +10,7 @@ use super::step_graph::{coefficients, variance_line};
 use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::diffusion::{LearnedVariance, Table};
+use crate::gpu::variants::Measured;
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,6 +142,15 @@ impl Sampler {
         let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
         let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, self.next == total).await?;
         Ok(Some(StepOutput { index, total, timestep, images, denoised }))
+    }
+
+    /// Takes the time of the kernels that a GPU can compute a step with, and returns the fastest for each of its products (see
+    /// [`crate::gpu::Program::measure_kernels`]); nothing where there is no choice.
+    ///
+    /// # Errors
+    /// If memory runs out or the device is lost.
+    pub async fn measure_kernels(&self) -> Result<Measured, Error> {
+        Ok(self.step.measure_kernels().await?)
     }
 
     /// x_t after the last step made, `[batch, channels, height, width]`.

@@ -205,9 +205,10 @@ mod tests {
             root.output("image", root.permute(large, &[0, 3, 1, 2])?);
             Ok(builder.finish())
         };
-        let weights = block_on(WeightLoader::new(&Device::Cpu, &[]).unwrap().finish()).unwrap();
+        let device = Device::cpu();
+        let weights = block_on(WeightLoader::new(&device, &[]).unwrap().finish()).unwrap();
         let (height, width) = (21, 50);
-        let compile = Tiled::compile(&Device::Cpu, &weights, [height, width], 20, Direction::Decode(3), &graph);
+        let compile = Tiled::compile(&device, &weights, [height, width], 20, Direction::Decode(3), &graph);
         let mut tiled = block_on(compile).unwrap();
         assert!(tiled.rows.starts().len() > 1 && tiled.columns.starts().len() > 2);
         let latents: Vec<f32> = (0..2 * height * width).map(|i| (i * 37 % 101) as f32).collect();
