@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
 import { brotliCompressSync } from "node:zlib";
-import { launch, root, Site } from "../../tests/browser/harness/index.js";
+import { ISOLATION, launch, root, Site } from "../../tests/browser/harness/index.js";
 
 /**
  * What `undiffuse-bench prepare` says of a network.
@@ -23,9 +23,6 @@ import { launch, root, Site } from "../../tests/browser/harness/index.js";
  * @property {number} [threads]
  * @property {number} steps
  */
-
-/** Pages with these may share memory between threads. */
-const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 /** What a page loads to compute at all, in contrast to the model. */
 const CODE = [".html", ".js", ".mjs", ".wasm"];
@@ -47,7 +44,7 @@ const site = await Site.start(
     "/checkpoint/": resolve(root, model.checkpoint),
   },
   "127.0.0.1",
-  ISOLATED,
+  ISOLATION,
 );
 const browser = await launch("webgpu");
 try {

@@ -11,7 +11,9 @@ mod host;
 mod lower;
 mod machine;
 mod plan;
+mod profile;
 mod program;
+mod roofline;
 mod weights;
 
 pub use device::Device;

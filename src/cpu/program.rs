@@ -16,7 +16,7 @@ use crate::graph::{DType, Graph, NodeId, Op};
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
 pub struct Program {
-    device: Device,
+    pub(super) device: Device,
     graph: Graph,
     /// The graph's weights, as they were when this was prepared.
     weights: Vec<Stored>,
@@ -25,9 +25,9 @@ pub struct Program {
     values: Region,
     /// A word for each node, which says whether its value is not finite.
     statuses: Region,
-    jobs: Vec<Job>,
+    pub(super) jobs: Vec<Job>,
     /// The node that each job helps to compute.
-    node_of_job: Vec<NodeId>,
+    pub(super) node_of_job: Vec<NodeId>,
     has_run: bool,
     /// Where the words are read to.
     found: Vec<u32>,
