@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::gpu::variants::Measured;
 use crate::graph::{Graph, WeightSpec};
 use crate::profile::Profile;
 use crate::weights::{Dtype, LowRank};
@@ -249,6 +250,17 @@ impl Program {
         match self {
             Self::Cpu(program) => Ok(program.run()?),
             Self::Gpu(program) => Ok(program.run()?),
+        }
+    }
+
+    /// The fastest kernels for this program on this device: [`gpu::Program::measure_kernels`]. The CPU has no choice.
+    ///
+    /// # Errors
+    /// If memory runs out or the device is lost.
+    pub async fn measure_kernels(&self) -> Result<Measured, Error> {
+        match self {
+            Self::Cpu(_) => Ok(Measured::default()),
+            Self::Gpu(program) => Ok(program.measure_kernels().await?),
         }
     }
 

@@ -305,6 +305,39 @@ fn products_of_several_tiles_and_splits_agree_with_the_cpu() {
 }
 
 #[test]
+fn what_is_measured_for_a_network_is_used_by_it_and_changes_no_result() {
+    let mut random = Random(30);
+    let graph = graph(|root| {
+        let x = root.input("x", &[2, 9, 8, 24]).unwrap();
+        let x = root.at("first").conv2d(x, Conv2dOptions::same(80, 3)).unwrap();
+        let x = root.at("second").conv2d(x, Conv2dOptions::same(80, 3)).unwrap();
+        let x = root.at("third").conv2d(x, Conv2dOptions::same(80, 3)).unwrap();
+        root.at("last").linear(x, 12, true).unwrap()
+    });
+    let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Tiled(None)), ..Default::default() });
+    let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut random);
+    let measured = pollster::block_on(pair.gpu.measure_kernels()).unwrap();
+    // The second and third convolutions are one product.
+    let products = [(18, 80), (45, 80), (5, 12)].map(|(steps, channels)| Product { rows: 144, channels, steps });
+    assert_eq!(measured.len(), products.len());
+    for product in products {
+        let tiling = measured[&(product, Storage::F16)];
+        assert!(product.admits(tiling), "{product:?}: {tiling:?}");
+    }
+    pair.agree(F32_TOLERANCE, "before");
+    device.set_measured(measured.clone());
+    for (product, tiling) in &measured {
+        let choice = device.variants().choose(product.0, product.1);
+        assert!(matches!(choice, Choice::Tiled { tiling: chosen, .. } if chosen == *tiling), "{choice:?}");
+    }
+    Pair::new(&device, &graph, Dtype::F16, &mut random).agree(F32_TOLERANCE, "with what was measured");
+    // A device that keeps its tiles in registers has nothing to choose from.
+    let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Registers), ..Default::default() });
+    let program = Pair::new(&device, &graph, Dtype::F16, &mut random).gpu;
+    assert!(pollster::block_on(program.measure_kernels()).unwrap().is_empty());
+}
+
+#[test]
 fn group_norms_agree_with_the_cpu_fused_or_not() {
     let (device, mut random) = (device(), Random(3));
     let activations = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::Mish)];

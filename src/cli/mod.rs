@@ -6,7 +6,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `sample`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
-//! | `device` | `--device` |
+//! | `device` | `--device` and `--kernels` |
+//! | `tuned` | what `--tune` found out |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
@@ -27,6 +28,7 @@ mod sample;
 mod schedule;
 mod scheduler;
 mod tensors;
+mod tuned;
 
 use std::io;
 use std::process::ExitCode;

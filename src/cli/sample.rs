@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use indicatif::DecimalBytes;
 use serde_json::Value;
+use undiffuse::device::Device;
 use undiffuse::diffusion::Solver;
 use undiffuse::noise::Stream;
 use undiffuse::pipeline::{
@@ -16,7 +17,7 @@ use undiffuse::weights::DirectorySource;
 use super::metadata::Made;
 use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
-use super::{Error, device, picture, profile, scheduler};
+use super::{Error, device, picture, profile, scheduler, tuned};
 
 /// Draws a picture
 ///
@@ -191,6 +192,11 @@ pub struct Args {
     #[command(flatten)]
     device: device::Options,
 
+    /// When the pictures are drawn, measure which kernels this GPU runs the model with in the least time, and use them from
+    /// the next run on. Takes a few seconds
+    #[arg(long)]
+    tune: bool,
+
     /// The picture to write, a PNG of 8-bit RGB; an existing file is replaced. Of several pictures, x.png becomes
     /// x-0.png, x-1.png and so on
     #[arg(long, value_name = "FILE")]
@@ -281,7 +287,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     checkpoint.check(&options)?;
     let loras = loras(&args.lora).await?;
-    let pipeline = load(checkpoint, &args.model, args.device).await?;
+    let device = device::open(args.device).await?;
+    let pipeline = load(checkpoint, &args.model, device.clone()).await?;
     if !loras.is_empty() {
         let weighted: Vec<_> = loras.iter().zip(&args.lora).map(|(file, (_, weight))| (file, *weight)).collect();
         pipeline.set_loras(&weighted).await?;
@@ -316,6 +323,20 @@ pub async fn run(args: Args) -> Result<(), Error> {
         out.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&args.out, e))?)?;
         result(format_args!("{}", out.path()))?;
     }
+    if args.tune {
+        tune(&device, &sampler).await?;
+    }
+    Ok(())
+}
+
+async fn tune(device: &Device, sampler: &Sampler) -> Result<(), Error> {
+    let measured = sampler.measure_kernels().await?;
+    let (Device::Gpu(device), false) = (device, measured.is_empty()) else {
+        note(format_args!("--tune: this device has no choice of kernels"));
+        return Ok(());
+    };
+    let path = tuned::remember(device, &measured)?;
+    note(format_args!("kept the fastest kernels for {} products in {}", measured.len(), path.display()));
     Ok(())
 }
 
@@ -442,8 +463,7 @@ async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
     Ok(files)
 }
 
-async fn load(checkpoint: Checkpoint, model: &Path, options: device::Options) -> Result<Pipeline, Error> {
-    let device = device::open(options).await?;
+async fn load(checkpoint: Checkpoint, model: &Path, device: Device) -> Result<Pipeline, Error> {
     note(format_args!("device: {}", device::describe(&device)));
     let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
     let start = Instant::now();

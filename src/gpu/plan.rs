@@ -122,7 +122,7 @@ mod tests {
             let graph = fuse(&graph);
             for class in [Class::Software, Class::Nvidia] {
                 let variants = Variants::new(class, false, None);
-                let lowered = lower(&graph, limits, variants, |_| Storage::F32).expect("kernels for every node");
+                let lowered = lower(&graph, limits, &variants, |_| Storage::F32).expect("kernels for every node");
                 let layout = Layout::new(&graph, &lowered, limits).expect("tensors that fit");
                 let ratio = layout.total() as f64 / layout.live_bytes as f64;
                 let mib = layout.total() as f64 / f64::from(1 << 20);
