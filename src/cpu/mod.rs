@@ -11,6 +11,7 @@ mod form;
 mod host;
 mod lower;
 mod machine;
+mod network;
 mod plan;
 mod profile;
 mod program;
