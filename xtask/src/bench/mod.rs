@@ -362,7 +362,7 @@ fn gpu(effort: Effort) -> Result<Report> {
     let steps = effort.steps.to_string();
     let sizes = ["--batch", batch, "--side", side, "--steps", &steps];
     let mut report = Report::new("undiffuse", "PyTorch eager, f16");
-    let own = profile("sd15", "gpu", &sizes)?;
+    let own = profile("sd15", "gpu", &[&sizes[..], if effort.is_quick { &[] } else { &["--hardware"] }].concat())?;
     let mut python = tools::command(if cfg!(windows) { "python" } else { "python3" });
     match side::json(python.arg("bench/torch/eager.py").args(sizes)) {
         Ok(theirs) => {
