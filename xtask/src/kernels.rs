@@ -32,10 +32,10 @@ pub fn build(target: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     for (name, features) in BUILDS {
         let folder = target.join("undiffuse-kernels").join(name);
         println!("building the kernels for {WASM} with {features}");
-        let target_features = format!("-Ctarget-feature={features}");
+        let features = format!("-Ctarget-feature={features}");
         // What LLVM unrolls it reorders, until a browser's compiler runs out of registers: 38 GFLOP/s instead of 58.
         let unroll = "-Cllvm-args=-unroll-runtime=false".to_owned();
-        let flags = [target_features, unroll].into_iter().chain(LINK.map(|argument| format!("-Clink-arg={argument}")));
+        let flags = [features, unroll].into_iter().chain(LINK.map(|argument| format!("-Clink-arg={argument}")));
         tools::run(
             tools::cargo()
                 .args(["rustc", "--release", "--package", "undiffuse-kernels", "--lib", "--crate-type", "cdylib"])
