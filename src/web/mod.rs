@@ -235,10 +235,8 @@ impl LoraSet {
 }
 
 async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
-    if machine.is_some() {
-        // Until the kernels' own module does the work, on the one thread of this one.
-        let host = cpu::Host::new(1, cpu::Arithmetic::Separate);
-        return Ok(Device::Cpu(cpu::Device::new(Rc::new(host))));
+    if let Some(machine) = machine {
+        return Ok(Device::Cpu(cpu::Device::new(Rc::new(machine))));
     }
     let options = gpu::DeviceOptions {
         class: files.adapter().map(|name| Class::of_name(&name)),
