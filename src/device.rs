@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::gpu::variants::Measured;
 use crate::graph::{Graph, WeightSpec};
+use crate::profile::Profile;
 use crate::weights::{Dtype, LowRank};
 use crate::{cpu, gpu};
 
@@ -260,6 +261,18 @@ impl Program {
         match self {
             Self::Cpu(_) => Ok(Measured::default()),
             Self::Gpu(program) => Ok(program.measure_kernels().await?),
+        }
+    }
+
+    /// Where the time of a run goes, with the inputs that were written last; the device's ceilings are measured when they are first
+    /// needed. Takes some tens of runs.
+    ///
+    /// # Errors
+    /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
+        match self {
+            Self::Cpu(program) => Ok(program.profile()?),
+            Self::Gpu(program) => Ok(program.profile().await?),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
+//! | `profile` | `--profile` |
 //! | `metadata` | what a picture was made with, inside its PNG |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
@@ -21,6 +22,7 @@ mod inspect;
 mod metadata;
 mod output;
 mod picture;
+mod profile;
 mod quantize;
 mod sample;
 mod schedule;

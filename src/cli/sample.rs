@@ -17,7 +17,7 @@ use undiffuse::weights::DirectorySource;
 use super::metadata::Made;
 use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
-use super::{Error, device, picture, scheduler, tuned};
+use super::{Error, device, picture, profile, scheduler, tuned};
 
 /// Draws a picture
 ///
@@ -207,6 +207,11 @@ pub struct Args {
     /// `negative_token_ids` [prompts, tokens] where the model takes a prompt
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Show where the time of a step goes, node by node, next to what this device can do at most; with a FILE, write all of it
+    /// there as JSON as well. The last step is measured, some tens of times
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    profile: Option<Option<PathBuf>>,
 }
 
 /// One of torch's random streams.
@@ -252,8 +257,16 @@ pub async fn run(args: Args) -> Result<(), Error> {
     // Everything that can be wrong with the arguments alone, before the weights are read.
     let outs = outputs(&args)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
-    if trace.as_ref().is_some_and(|trace| outs.iter().any(|out| trace.is_same_file(out))) {
-        return Err(Error::path(&args.out, "--out and --trace name the same file; give each its own"));
+    let profile = args.profile.iter().flatten().next().map(|path| Output::new(path)).transpose()?;
+    let others = [("--trace", &trace), ("--profile", &profile)];
+    for (index, (name, file)) in others.iter().enumerate() {
+        let Some(file) = file else { continue };
+        let same = |other: &Output| other.is_same_file(file);
+        let earlier = others[..index].iter().find(|(_, other)| other.as_ref().is_some_and(same));
+        let first = if outs.iter().any(same) { Some("--out") } else { earlier.map(|(name, _)| *name) };
+        if let Some(first) = first {
+            return Err(Error::path(&args.out, format!("{first} and {name} name the same file; give each its own")));
+        }
     }
     let options = options(&args)?;
     if !args.model.exists() {
@@ -286,6 +299,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let mut recorded = trace.as_ref().map(|_| Trace::default());
     let pictures = walk(&mut sampler, recorded.as_mut()).await?;
+    if args.profile.is_some() {
+        let measured = sampler.profile().await?;
+        note(format_args!("{}", profile::Report(&measured)));
+        if let Some(file) = profile {
+            file.write(format!("{:#}\n", measured.to_json()).as_bytes())?;
+        }
+    }
     if let (Some(trace), Some(recorded), Some(path), Some(first)) = (&trace, &recorded, &args.trace, pictures.first()) {
         let mut tensors = recorded.tensors(&mut sampler, first).await?;
         if pipeline.info().takes_prompt {

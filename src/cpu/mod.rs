@@ -7,14 +7,19 @@
 
 mod device;
 mod form;
+#[cfg(not(target_arch = "wasm32"))]
 mod host;
 mod lower;
 mod machine;
+mod network;
 mod plan;
+mod profile;
 mod program;
+mod roofline;
 mod weights;
 
 pub use device::Device;
+#[cfg(not(target_arch = "wasm32"))]
 pub use host::Host;
 pub use machine::Machine;
 pub use program::{MemoryReport, Program};

@@ -287,7 +287,7 @@ impl Product {
             return None;
         };
         let steps = inputs.div_ceil(16) * taps.iter().product::<usize>();
-        Some((Self { rows: elements / channels, channels, steps }, weight))
+        Some((Self { rows: elements.checked_div(channels)?, channels, steps }, weight))
     }
 
     /// More splits than this and adding them up takes as long as multiplying.

@@ -11,6 +11,7 @@ use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::diffusion::{LearnedVariance, Table};
 use crate::gpu::variants::Measured;
+use crate::profile::Profile;
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +152,15 @@ impl Sampler {
     /// If memory runs out or the device is lost.
     pub async fn measure_kernels(&self) -> Result<Measured, Error> {
         Ok(self.step.measure_kernels().await?)
+    }
+
+    /// Where the time of a step goes: the network and the update after it. The step that is measured is the last one made, again,
+    /// and the run can go on afterwards.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a lost device.
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
+        Ok(self.step.profile().await?)
     }
 
     /// x_t after the last step made, `[batch, channels, height, width]`.

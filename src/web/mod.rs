@@ -237,10 +237,8 @@ impl LoraSet {
 }
 
 async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
-    if machine.is_some() {
-        // Until the kernels' own module does the work, on the one thread of this one.
-        let host = cpu::Host::new(1, cpu::Arithmetic::Separate);
-        return Ok(Device::Cpu(cpu::Device::new(Rc::new(host))));
+    if let Some(machine) = machine {
+        return Ok(Device::Cpu(cpu::Device::new(Rc::new(machine))));
     }
     let options = gpu::DeviceOptions {
         class: files.adapter().map(|name| Class::of_name(&name)),
@@ -277,6 +275,11 @@ impl Sampler {
     /// undefined.
     pub fn step(&self) -> Promise {
         self.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
+    }
+
+    /// Resolves to where the time of the last step made goes: `Profile` of index.d.ts, as JSON.
+    pub fn profile(&self) -> Promise {
+        self.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
     }
 
     /// Resolves to x_T, a `Float32Array` `[batch, channels, height, width]`.
