@@ -3,10 +3,12 @@
 
 import { chooseDevice, cpu } from "./device.js";
 import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
+import { Machine } from "./machine.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
+/** @import { DeviceInfo } from "./index.d.ts" */
 /** @import { Begun, Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
@@ -31,6 +33,8 @@ class Host {
   #tail = Promise.resolve();
   /** @type {core.Pipeline | undefined} */
   #pipeline;
+  /** The CPU, where it is the device. @type {Machine | undefined} */
+  #machine;
   /** @type {{ id: number, sampler: core.Sampler } | undefined} */
   #run;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
@@ -94,6 +98,7 @@ class Host {
         this.#loras.clear();
         this.#pipeline?.free();
         this.#pipeline = undefined;
+        this.#closeMachine();
         return [undefined];
     }
   }
@@ -105,7 +110,9 @@ class Host {
    * @returns {Promise<Loaded>}
    */
   async #load(request, id, signal) {
-    const { Pipeline } = await startCore(request.wasm, signal);
+    const starting = startCore(request.wasm, signal);
+    // Awaited below. If the device fails first, nobody asks for the module any more.
+    starting.catch(() => {});
     const source = openSource(request.source, signal);
     const files = {
       variant: request.variant,
@@ -113,6 +120,7 @@ class Host {
       predictionType: request.predictionType,
       tinyVae: request.tinyVae && openSource(request.tinyVae, signal),
       vocabulary: openVocabulary(request.vocabulary, signal),
+      kernels: request.kernels,
     };
     let posted = -Infinity;
     const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
@@ -121,22 +129,37 @@ class Host {
       posted = now;
       this.#post({ id, progress: { file, loaded, total } });
     };
+    const loadOn = async (/** @type {DeviceInfo} */ device) => {
+      if (device.kind === "cpu") this.#machine = await Machine.open(request.cpu, signal);
+      throwIfAborted(signal);
+      return (await starting).Pipeline.load(source, this.#machine, { ...files, adapter: device.name }, onProgress);
+    };
     let device = await chooseDevice(request.device);
-    throwIfAborted(signal);
-    let pipeline;
     try {
-      pipeline = await Pipeline.load(source, device.kind, files, onProgress);
+      let pipeline;
+      try {
+        pipeline = await loadOn(device);
+      } catch (error) {
+        // An adapter may be offered and still refuse to open a device.
+        const { code, message } = toPlain(error);
+        if (request.device !== "auto" || code !== "no-gpu") throw error;
+        device = cpu(message);
+        pipeline = await loadOn(device);
+      }
+      await this.#machine?.ready;
+      if (signal.aborted) pipeline.free();
+      throwIfAborted(signal);
+      this.#pipeline = pipeline;
+      return { info: JSON.parse(pipeline.info()), device: { ...device, threads: this.#machine?.threads } };
     } catch (error) {
-      // An adapter may be offered and still refuse to open a device.
-      const { code, message } = toPlain(error);
-      if (request.device !== "auto" || code !== "no-gpu") throw error;
-      device = cpu(message);
-      pipeline = await Pipeline.load(source, device.kind, files, onProgress);
+      this.#closeMachine();
+      throw error;
     }
-    if (signal.aborted) pipeline.free();
-    throwIfAborted(signal);
-    this.#pipeline = pipeline;
-    return { info: JSON.parse(pipeline.info()), device };
+  }
+
+  #closeMachine() {
+    this.#machine?.close();
+    this.#machine = undefined;
   }
 
   /**

@@ -31,6 +31,8 @@ export interface LoadOptions {
    * {@link Pipeline.device}. `"webgpu"` insists, even on a software adapter, and fails where there is none.
    */
   device?: "auto" | "webgpu" | "cpu";
+  /** How the CPU computes, where it is the device. */
+  cpu?: CpuOptions;
   /** Called while weights arrive, about twenty times a second. */
   onProgress?: (progress: LoadProgress) => void;
   /** Ends the load and its downloads; the promise then rejects with an {@link AbortError}. */
@@ -64,8 +66,29 @@ export interface LoadOptions {
   predictionType?: "epsilon" | "v_prediction";
   /** An AutoencoderTiny (such as TAESD) for previews, a folder with its `config.json` and weights. */
   tinyVae?: Source;
+  /**
+   * Which matrix kernels a GPU runs, to compare them: with tiles in registers, or tiled in workgroup memory, the tile given or
+   * not. Default: those that suit the adapter.
+   */
+  kernels?: "registers" | "tiled" | "tiled-128x64" | "tiled-64x64" | "tiled-64x32";
   /** LoRAs to begin with; {@link Pipeline.setLoras} changes them. */
   loras?: readonly Lora[];
+}
+
+/** How networks run on the CPU. */
+export interface CpuOptions {
+  /**
+   * The most threads, the pipeline's own worker among them. Default: as many as the machine has cores, up to 8. More than one
+   * needs a page that is cross-origin isolated, that is, served with the headers `Cross-Origin-Opener-Policy: same-origin`
+   * and `Cross-Origin-Embedder-Policy: require-corp`, and a pipeline in a worker; else there is one. Results do not depend
+   * on the number. See {@link DeviceInfo.threads}.
+   */
+  threads?: number;
+  /**
+   * `"auto"` (the default) takes fused multiply-adds where the browser has them (relaxed SIMD), which is faster and rounds
+   * as this machine does. `"portable"`: the same bits on every machine and in every browser.
+   */
+  simd?: "auto" | "portable";
 }
 
 /** A small change to a model's weights, in a file of its own: as kohya's scripts, peft or diffusers write it. */
@@ -277,6 +300,8 @@ export interface DeviceInfo {
   readonly name: string;
   /** Why this device, as the end of a sentence: "this browser has no WebGPU". */
   readonly reason: string;
+  /** Of the CPU, how many threads compute. */
+  readonly threads?: number;
 }
 
 export interface Capabilities {

@@ -29,11 +29,12 @@ export class Pipeline {
    * @param {Public.LoadOptions} [options]
    */
   static async load(source, options = {}) {
-    const { device, onProgress, signal, worker, wasm, tinyVae, loras, ...files } = checkLoadOptions(options);
+    const { device, cpu, onProgress, signal, worker, wasm, tinyVae, loras, ...files } = checkLoadOptions(options);
     const request = {
       type: /** @type {const} */ ("load"),
       source: describeSource(source),
       device,
+      cpu,
       wasm,
       ...files,
       tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),

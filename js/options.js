@@ -17,6 +17,7 @@ const MAX_SEED = 2n ** 64n - 1n;
 /** @type {Rules} */
 const LOAD = {
   device: oneOf("auto", "webgpu", "cpu"),
+  cpu: [isObject, "an object, { threads, simd }"],
   onProgress: [(value) => typeof value === "function", "a function"],
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
   worker: [(value) => typeof value === "boolean" || value instanceof Worker, "true, false or a Worker"],
@@ -26,7 +27,14 @@ const LOAD = {
   predictionType: oneOf("epsilon", "v_prediction"),
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
+  kernels: oneOf("registers", "tiled", "tiled-128x64", "tiled-64x64", "tiled-64x32"),
   loras: [Array.isArray, "a list of { source, weight }"],
+};
+
+/** @type {Rules} */
+const CPU = {
+  threads: [isCount, "a positive integer"],
+  simd: oneOf("auto", "portable"),
 };
 
 /** @type {Rules} */
@@ -91,12 +99,14 @@ const SAMPLE = {
  */
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
-  const { device = "auto", onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
-  const { variant, unet, predictionType, tinyVae, loras = [] } = rest;
+  const { device = "auto", cpu = {}, onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
+  const { variant, unet, predictionType, tinyVae, kernels, loras = [] } = rest;
+  check(cpu, CPU, "cpu");
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
     device,
+    cpu: { threads: cpu.threads, simd: cpu.simd },
     onProgress,
     signal,
     worker,
@@ -106,6 +116,7 @@ export function checkLoadOptions(options) {
     unet,
     predictionType,
     tinyVae,
+    kernels,
     loras,
   };
 }

@@ -2,7 +2,7 @@
 // What passes between the client (the page) and the host (usually a worker), over one MessagePort per pipeline.
 // The host answers requests one after the other, in order; `abort` alone does not wait for its turn.
 
-/** @import { DeviceInfo, LoadOptions, LoadProgress, ModelInfo } from "./index.d.ts" */
+/** @import { CpuOptions, DeviceInfo, LoadOptions, LoadProgress, ModelInfo } from "./index.d.ts" */
 /** @import { PlainError } from "./errors.js" */
 /** @import { SourceDescription } from "./source.js" */
 
@@ -12,9 +12,9 @@
  */
 
 /**
- * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", wasm: LoadOptions["wasm"],
+ * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"],
  *       variant: string | undefined, unet: string | undefined, predictionType: string | undefined,
- *       tinyVae: SourceDescription | undefined, vocabulary: string | undefined }
+ *       tinyVae: SourceDescription | undefined, vocabulary: string | undefined, kernels: LoadOptions["kernels"] }
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample", run: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }
  *   | { type: "step", run: number }

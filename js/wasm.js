@@ -88,7 +88,7 @@ async function start(wasm) {
  * @param {NonNullable<LoadOptions["wasm"]>} wasm
  * @returns {Promise<WebAssembly.Module>}
  */
-async function compile(wasm) {
+export async function compile(wasm) {
   if (wasm instanceof WebAssembly.Module) return wasm;
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   const file = isUrl ? String(wasm) : "the WebAssembly module";

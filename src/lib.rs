@@ -44,6 +44,7 @@ pub mod models;
 pub mod noise;
 mod order;
 pub mod pipeline;
+pub mod profile;
 pub mod text;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

@@ -4,7 +4,8 @@
 use std::rc::Rc;
 
 use half::{bf16, f16};
-use undiffuse::gpu::variants::{Class, Family, Tile};
+use undiffuse::gpu::kernels::Storage;
+use undiffuse::gpu::variants::{Choice, Class, Family, Product, Tile};
 use undiffuse::graph::{
     Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole,
     fuse, update,
@@ -31,7 +32,20 @@ fn devices_with_all_matrix_kernels() -> Vec<(String, gpu::Device)> {
     let device = |class, kernels| {
         device_with(gpu::DeviceOptions { class: Some(class), kernels: Some(kernels), ..Default::default() })
     };
-    all.map(|(name, class, kernels)| (name, device(class, kernels))).collect()
+    let devices: Vec<_> = all.map(|(name, class, kernels)| (name, device(class, kernels))).collect();
+    let product = Product { rows: 1, channels: 1, steps: 1 };
+    let has_half = |device: &gpu::Device| {
+        matches!(device.variants().choose(product, Storage::F16), Choice::Tiled { half: true, .. })
+    };
+    if !devices.iter().any(|(_, device)| has_half(device)) {
+        println!("skipped: f16 in workgroup memory, which this adapter's shaders do not know");
+    }
+    devices
+}
+
+/// The first device, and one of the others: those in turn, each with three cases in a row.
+fn two_of<T>(devices: &[T], case: usize) -> [&T; 2] {
+    [&devices[0], &devices[1 + case / 3 % (devices.len() - 1)]]
 }
 
 /// The adapter with both families of attention kernels.
@@ -207,7 +221,7 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
             }
         });
         let dtype = DTYPES[case % 3];
-        for (kernels, device) in &devices {
+        for (kernels, device) in two_of(&devices, case) {
             let size = format!("{batch}×{height}×{width}×{channels}");
             let what = format!("case {case}: {kernels}, {dtype} {options:?} of {size}, residual {residual}");
             check(device, &graph, dtype, &mut random, &what);
@@ -229,8 +243,37 @@ fn linear_layers_of_any_size_agree_with_the_cpu() {
             if residual { root.add(y, root.input("residual", &root.shape(y)).unwrap()).unwrap() } else { y }
         });
         let dtype = DTYPES[case % 3];
-        for (kernels, device) in &devices {
+        for (kernels, device) in two_of(&devices, case) {
             let what = format!("case {case}: {kernels}, {dtype} {shape:?} to {outputs}");
+            check(device, &graph, dtype, &mut random, &what);
+        }
+    }
+}
+
+#[test]
+fn products_of_several_tiles_and_splits_agree_with_the_cpu() {
+    let (devices, mut random) = (devices_with_all_matrix_kernels(), Random(29));
+    // Inputs, outputs, side of the picture, kernel, residual: depths of two splits and of many, the last of them shorter; results
+    // of less than a tile and of several with a rest, their channels aligned or not; residuals of both shapes.
+    let cases = [
+        (Dtype::F16, 520, 40, [1, 5], 1, 1),
+        (Dtype::F32, 1037, 70, [1, 3], 1, 0),
+        (Dtype::F16, 68, 132, [9, 15], 3, 2),
+        (Dtype::BF16, 61, 67, [5, 4], 3, 1),
+        (Dtype::F16, 36, 20, [7, 23], 5, 2),
+    ];
+    for (dtype, inputs, outputs, [height, width], kernel, residual) in cases {
+        let graph = graph(|root| {
+            let x = root.input("x", &[2, height, width, inputs]).unwrap();
+            let y = root.at("conv").conv2d(x, Conv2dOptions::same(outputs, kernel)).unwrap();
+            match residual {
+                1 => root.add(y, root.input("residual", &root.shape(y)).unwrap()).unwrap(),
+                2 => root.add(y, root.input("residual", &[2, 1, 1, outputs]).unwrap()).unwrap(),
+                _ => y,
+            }
+        });
+        for (kernels, device) in &devices {
+            let what = format!("{kernels}, {dtype} {inputs} to {outputs}, {kernel}×{kernel} of {height}×{width}");
             check(device, &graph, dtype, &mut random, &what);
         }
     }
@@ -955,4 +998,47 @@ fn every_kernel_is_valid_wgsl_and_the_table_says_what_is_in_it() {
         reads.sort_unstable();
         assert_eq!(reads, kernel.entry.reads, "{kernel}");
     }
+}
+
+#[test]
+fn a_profile_has_the_time_and_cost_of_every_node_and_leaves_the_outputs_as_they_were() {
+    let device = device();
+    let graph = graph(|root| {
+        let x = root.input("x", &[1, 16, 16, 32]).unwrap();
+        let h = root.at("norm").group_norm(x, 8, 1e-5).unwrap();
+        let h = root.at("conv").conv2d(h, Conv2dOptions::same(32, 3)).unwrap();
+        let tokens = root.reshape(h, &[1, 256, 32]).unwrap();
+        root.at("attn").attention(tokens, tokens, tokens, 4, false).unwrap()
+    });
+    let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut Random(71));
+    pair.write("x", &Random(72).normals(16 * 16 * 32));
+    pair.gpu.run().unwrap();
+    let before = pollster::block_on(pair.gpu.read(&["out"])).unwrap();
+    let profile = pollster::block_on(pair.gpu.profile()).unwrap();
+    assert!(pollster::block_on(pair.gpu.read(&["out"])).unwrap() == before, "the profile has changed the output");
+
+    let found: Vec<_> = profile.nodes.iter().map(|node| (node.path.as_str(), node.op, node.kernel.as_str())).collect();
+    assert_eq!(
+        found[0],
+        ("norm", "group_norm", "moments (Aligned), combine (Aligned), normalize_pixels (Aligned, no activation)")
+    );
+    assert_eq!((found[1].0, found[1].1, found.len()), ("conv", "conv2d", 3));
+    // Weights count as they are stored: half precision, a bias in single.
+    let conv = &profile.nodes[1].cost;
+    assert_eq!(conv.multiply_adds, 16 * 16 * 32 * 32 * 9);
+    assert_eq!(conv.bytes, 4 * 2 * (16 * 16 * 32) + 2 * 32 * 32 * 9 + 4 * 32);
+    assert!(profile.nodes.iter().all(|node| node.seconds > 0.0), "{:?}", profile.nodes);
+    let sum: f64 = profile.nodes.iter().map(|node| node.seconds).sum();
+    // Another program may take the processor meanwhile: only that both are of one magnitude is sure.
+    assert!(sum < 10.0 * profile.whole && profile.whole < 10.0 * sum, "{sum} s in nodes, {} s in all", profile.whole);
+}
+
+#[test]
+fn a_device_is_measured_once_and_between_bounds_that_no_machine_exceeds() {
+    let device = device();
+    let ceilings = pollster::block_on(device.ceilings()).unwrap();
+    println!("{ceilings:?}");
+    assert!((1e8..1e16).contains(&ceilings.flop_per_second), "{ceilings:?}");
+    assert!((1e8..1e14).contains(&ceilings.bytes_per_second), "{ceilings:?}");
+    assert_eq!(pollster::block_on(device.ceilings()).unwrap(), ceilings, "measured again");
 }

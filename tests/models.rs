@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{Tally, Tensor, folders, name_of, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 use undiffuse::pipeline::{Component, NamedTensor};
 use undiffuse::weights::MemorySource;
 
@@ -174,6 +175,11 @@ fn every_network_of_the_reference_agrees_on_the_cpu() {
 #[test]
 fn every_network_of_the_reference_agrees_on_the_gpu() {
     walk(&common::gpu(), "networks on the GPU");
+}
+
+#[test]
+fn every_network_of_the_reference_agrees_on_the_gpu_tiled_in_workgroup_memory() {
+    walk(&common::gpu_with(Some(Family::Tiled(None))), "networks on the GPU with tiled kernels");
 }
 
 /// A component of the reference on the CPU, with the inputs of its first call.

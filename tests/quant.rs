@@ -10,6 +10,7 @@ use common::{Tally, name_of, read_json, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use safetensors::SafeTensors;
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 use undiffuse::pipeline::{Component, NamedTensor};
 use undiffuse::weights::{self, Dtype, Gather, MemorySource, TensorFile, TensorInfo};
 
@@ -143,4 +144,9 @@ fn a_network_runs_from_blocks_on_the_cpu() {
 #[test]
 fn a_network_runs_from_blocks_on_the_gpu() {
     walk(&common::gpu(), "GGUF networks on the GPU");
+}
+
+#[test]
+fn a_network_runs_from_blocks_on_the_gpu_tiled_in_workgroup_memory() {
+    walk(&common::gpu_with(Some(Family::Tiled(None))), "GGUF networks on the GPU with tiled kernels");
 }

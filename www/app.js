@@ -305,9 +305,14 @@ function chip(text, prompt) {
 }
 
 /** @param {import("./pkg/index.js").DeviceInfo} device */
-function showDevice({ kind, name, reason }) {
+function showDevice({ kind, name, reason, threads = 1 }) {
   const where = document.createElement("strong");
-  where.textContent = kind === "webgpu" ? `On the GPU: ${name}` : "On the processor";
+  where.textContent =
+    kind === "webgpu"
+      ? `On the GPU: ${name}`
+      : threads > 1
+        ? `On ${threads} threads of the processor`
+        : "On the processor";
   element("device").dataset.kind = kind;
   element("device").replaceChildren(where, kind === "webgpu" ? ", through WebGPU." : `: ${reason}.`);
 }

@@ -17,10 +17,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+pub mod conv2d;
+mod grid;
 pub mod linear;
 mod operand;
 mod simd;
 mod tile;
+mod winograd;
 
 pub use operand::{Activation, Float};
 use simd::{Simd, Task};
@@ -120,6 +123,8 @@ macro_rules! kernels {
 kernels! {
     Linear: linear::Linear,
     PackLinear: linear::Pack,
+    Conv2d: conv2d::Conv2d,
+    PackConv2d: conv2d::Pack,
 }
 
 /// How a product is added to a sum.

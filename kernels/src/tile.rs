@@ -2,6 +2,9 @@
 //!
 //! A matrix `[k, n]` is stored in panels, two vectors wide, so that the loop over k reads it front to back. A number of the
 //! result is one sum over k in ascending order, whatever the width of vectors.
+//!
+//! Whatever touches vectors is inlined into a function that is compiled for their instruction set, and closures cannot be made to be:
+//! loops over pieces of work are iterators, and their bodies have no closures that compute.
 
 use crate::simd::{MAX_LANES, Simd};
 
@@ -34,20 +37,9 @@ pub unsafe fn multiply<S: Simd, const WIDE: bool>(
     step: usize,
     k: usize,
 ) {
-    let mut add = |rows: &[*const f32; MAX_ROWS], matrix: *const f32, offset: usize| {
-        let first = S::load(matrix);
-        let second = if WIDE { S::load(matrix.add(S::LANES)) } else { first };
-        for row in 0..S::ROWS {
-            let factor = S::splat(*rows[row].add(offset));
-            sums[row][0] = S::mul_add(factor, first, sums[row][0]);
-            if WIDE {
-                sums[row][1] = S::mul_add(factor, second, sums[row][1]);
-            }
-        }
-    };
     for _ in 0..k / 4 {
         for offset in 0..4 {
-            add(&rows, matrix.add(offset * step), offset);
+            multiply_add::<S, WIDE>(sums, &rows, matrix.add(offset * step), offset);
         }
         matrix = matrix.add(4 * step);
         for row in &mut rows[..S::ROWS] {
@@ -55,10 +47,29 @@ pub unsafe fn multiply<S: Simd, const WIDE: bool>(
         }
     }
     for _ in 0..k % 4 {
-        add(&rows, matrix, 0);
+        multiply_add::<S, WIDE>(sums, &rows, matrix, 0);
         matrix = matrix.add(step);
         for row in &mut rows[..S::ROWS] {
             *row = row.add(1);
+        }
+    }
+}
+
+/// One term of each sum.
+#[inline(always)]
+unsafe fn multiply_add<S: Simd, const WIDE: bool>(
+    sums: &mut Sums<S::Vector>,
+    rows: &[*const f32; MAX_ROWS],
+    matrix: *const f32,
+    offset: usize,
+) {
+    let first = S::load(matrix);
+    let second = if WIDE { S::load(matrix.add(S::LANES)) } else { first };
+    for row in 0..S::ROWS {
+        let factor = S::splat(*rows[row].add(offset));
+        sums[row][0] = S::mul_add(factor, first, sums[row][0]);
+        if WIDE {
+            sums[row][1] = S::mul_add(factor, second, sums[row][1]);
         }
     }
 }
@@ -102,22 +113,30 @@ impl Epilogue {
     #[inline(always)]
     pub unsafe fn store<S: Simd>(&self, row: usize, column: usize, mut sum: S::Vector) {
         let count = self.columns - column;
-        let at = |base: *const f32, offset: usize| {
-            if count >= S::LANES { S::load(base.add(offset)) } else { S::load_first(base.add(offset), count) }
-        };
         if !self.bias.is_null() {
-            sum = S::add(sum, at(self.bias, column));
+            sum = S::add(sum, load_up_to::<S>(self.bias.add(column), count));
         }
         if !self.residual.is_null() {
             let shared = if self.residual_rows == 1 { row } else { row / self.residual_rows };
-            sum = S::add(sum, at(self.residual, shared * self.columns + column));
+            sum = S::add(sum, load_up_to::<S>(self.residual.add(shared * self.columns + column), count));
         }
-        let out = self.out.add(row * self.columns + column);
-        if count >= S::LANES {
-            S::store(out, sum);
-        } else {
-            S::store_first(out, sum, count);
-        }
+        store_up_to::<S>(self.out.add(row * self.columns + column), sum, count);
+    }
+}
+
+/// A vector of the `count` numbers that are there, or of as many as it has lanes.
+#[inline(always)]
+pub unsafe fn load_up_to<S: Simd>(from: *const f32, count: usize) -> S::Vector {
+    if count >= S::LANES { S::load(from) } else { S::load_first(from, count) }
+}
+
+/// Writes a vector where there is room for `count` numbers.
+#[inline(always)]
+pub unsafe fn store_up_to<S: Simd>(to: *mut f32, value: S::Vector, count: usize) {
+    if count >= S::LANES {
+        S::store(to, value);
+    } else {
+        S::store_first(to, value, count);
     }
 }
 

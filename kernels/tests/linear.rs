@@ -29,6 +29,7 @@ fn check(rows: usize, in_features: usize, out_features: usize, residual_rows: us
         let out = Buffer::new(rows * out_features);
         machine.run(Job::new(Linear {
             x: x.address(),
+            x2: 0,
             weight: packed.address(),
             bias: if residual_rows > 0 { bias.address() } else { 0 },
             residual: if residual_rows > 0 { residual.address() } else { 0 },
@@ -36,7 +37,7 @@ fn check(rows: usize, in_features: usize, out_features: usize, residual_rows: us
             out: out.address(),
             rows,
             in_features,
-            x_stride: in_features,
+            in_features2: 0,
             out_features,
         }));
         agree(&out, &expected, 1e-6, &format!("{rows} × {in_features} × {out_features} on {machine:?}"));

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::faults::{Caught, Faults, scoped};
 use super::kernels::{Kernel, KernelKey};
 use super::variants::{Class, Family, Variants};
-use super::{Error, Limits};
+use super::{Error, Limits, roofline};
+use crate::profile::Ceilings;
 
 /// Attention scores are made in blocks of this size.
 const SCORE_BYTES: u64 = 16 << 20;
@@ -22,7 +23,7 @@ pub struct DeviceOptions {
     pub force_fallback_adapter: bool,
     /// Ask for no larger buffers and no more features than every adapter has.
     pub default_limits: bool,
-    /// What the adapter is, if the caller knows better than wgpu: browsers tell it to JavaScript only.
+    /// What the adapter is, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
     /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
     pub kernels: Option<Family>,
@@ -55,6 +56,7 @@ struct Shared {
     faults: Arc<Faults>,
     pipelines: RefCell<HashMap<KernelKey, Pipeline>>,
     allocated: Rc<Cell<u64>>,
+    ceilings: Cell<Option<Ceilings>>,
 }
 
 /// What the platform will have to say about something that was queued.
@@ -132,16 +134,18 @@ impl Device {
             ..wgpu::Limits::defaults().or_worse_values_from(&available)
         };
         let binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        // Timestamps are for profiles.
+        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
         let required_features = match options.default_limits {
             true => wgpu::Features::empty(),
-            false => adapter.features() & wgpu::Features::SHADER_F16,
+            false => adapter.features() & optional,
         };
         let descriptor = wgpu::DeviceDescriptor { required_features, required_limits: limits, ..Default::default() };
         let (device, queue) =
             adapter.request_device(&descriptor).await.map_err(|error| Error::NoDevice(error.to_string()))?;
         let faults = Faults::watch(&device);
         let found = adapter.get_info();
-        let class = options.class.unwrap_or_else(|| Class::of(&found));
+        let class = options.class.filter(|&class| class != Class::Other).unwrap_or_else(|| Class::of(&found));
         let f16 = required_features.contains(wgpu::Features::SHADER_F16);
         let variants = Variants::new(class, f16, options.kernels);
         let info = DeviceInfo {
@@ -153,8 +157,9 @@ impl Device {
             software: found.device_type == wgpu::DeviceType::Cpu,
         };
         let limits = Limits { binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
-        let (pipelines, allocated) = Default::default();
-        Ok(Self { shared: Rc::new(Shared { device, queue, info, limits, variants, faults, pipelines, allocated }) })
+        let (pipelines, allocated, ceilings) = Default::default();
+        let shared = Shared { device, queue, info, limits, variants, faults, pipelines, allocated, ceilings };
+        Ok(Self { shared: Rc::new(shared) })
     }
 
     /// What the adapter is.
@@ -175,6 +180,19 @@ impl Device {
     /// Bytes of all buffers that exist on this device now.
     pub fn allocated_bytes(&self) -> u64 {
         self.shared.allocated.get()
+    }
+
+    /// What the device can do at most, measured when it is first asked for.
+    ///
+    /// # Errors
+    /// If the device is lost, has no memory for the measurement, or does not compile its kernels.
+    pub async fn ceilings(&self) -> Result<Ceilings, Error> {
+        if let Some(known) = self.shared.ceilings.get() {
+            return Ok(known);
+        }
+        let measured = roofline::measure(self).await?;
+        self.shared.ceilings.set(Some(measured));
+        Ok(measured)
     }
 
     /// Gives the device back to the platform; every later call on it reports a lost device.

@@ -207,7 +207,7 @@ impl Kernel {
 
     /// Whether its WGSL needs the feature `shader-f16`.
     pub fn needs_f16(&self) -> bool {
-        self.half_tiles
+        self.half_tiles || self.entry.name == HALF_MULTIPLY_ADDS.name
     }
 
     /// The variant that ends with `activation`.
@@ -306,7 +306,7 @@ pub fn all() -> Vec<Kernel> {
     kernels
 }
 
-static ENTRIES: [&Entry; 31] = [
+static ENTRIES: [&Entry; 35] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
@@ -338,6 +338,10 @@ static ENTRIES: [&Entry; 31] = [
     &LAY_OUT,
     &REPACK,
     &MERGE,
+    &MATRICES,
+    &MULTIPLY_ADDS,
+    &HALF_MULTIPLY_ADDS,
+    &COPY_VECTORS,
 ];
 
 /// `shaders/linear.wgsl`.
@@ -683,6 +687,27 @@ pub static MERGE: Entry = Entry {
     reads: &[1, 2, 3],
     write: 5,
 };
+
+/// `shaders/roofline.wgsl`.
+pub static MATRICES: Entry = Entry {
+    name: "matrices",
+    source: &[shader!("roofline_f32"), shader!("roofline")],
+    options: Options::Single,
+    workgroup: 64,
+    parameters: 2,
+    reads: &[1],
+    write: 2,
+};
+
+/// `shaders/roofline.wgsl`.
+pub static MULTIPLY_ADDS: Entry = Entry { name: "multiply_adds", ..MATRICES };
+
+/// `shaders/roofline.wgsl`; for devices that compute in half precision.
+pub static HALF_MULTIPLY_ADDS: Entry =
+    Entry { name: "half_multiply_adds", source: &[shader!("roofline_f16"), shader!("roofline")], ..MATRICES };
+
+/// `shaders/roofline.wgsl`.
+pub static COPY_VECTORS: Entry = Entry { name: "copy_vectors", ..MATRICES };
 
 /// For tests: what a mistake in a shader leads to.
 #[cfg(test)]

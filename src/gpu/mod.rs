@@ -9,11 +9,15 @@ mod faults;
 pub mod kernels;
 mod lower;
 mod plan;
+mod profile;
 mod program;
 mod read_back;
+mod roofline;
 mod upload;
 pub mod variants;
 mod weights;
+#[cfg(test)]
+mod work;
 
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use program::{MemoryReport, Program};

@@ -13,7 +13,7 @@ use super::{Error, Weights};
 use crate::graph::{DType, Graph, NodeId, Op};
 
 /// Dispatches in one submit: few enough that none runs for long, many enough that submitting costs nothing.
-const DISPATCHES_PER_SUBMIT: usize = 96;
+pub(super) const DISPATCHES_PER_SUBMIT: usize = 96;
 
 /// Uniform buffers are bound at multiples of this many bytes.
 const PARAMETER_STRIDE: usize = 256;
@@ -34,18 +34,18 @@ pub struct MemoryReport {
 /// A graph on a GPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
 pub struct Program {
-    device: Device,
+    pub(super) device: Device,
     graph: Graph,
-    nodes: NodeNames,
+    pub(super) nodes: NodeNames,
     weights: Rc<Weights>,
     /// The weights as they were when this was compiled, which keeps them alive.
-    bound: Vec<Stored>,
-    recorded: Vec<Recorded>,
+    pub(super) bound: Vec<Stored>,
+    pub(super) recorded: Vec<Recorded>,
     layout: Layout,
     slabs: Vec<Buffer>,
     parameters: Buffer,
     constants: Vec<Buffer>,
-    status: Buffer,
+    pub(super) status: Buffer,
 }
 
 /// Memory that a tensor is in.
@@ -60,7 +60,8 @@ pub(super) struct Memory<'b> {
 }
 
 impl<'b> Memory<'b> {
-    fn whole(buffer: &'b Buffer) -> Self {
+    /// All of a buffer.
+    pub fn whole(buffer: &'b Buffer) -> Self {
         Self { buffer, offset: 0, bytes: buffer.size() }
     }
 
@@ -76,12 +77,22 @@ impl<'b> Memory<'b> {
 
 /// A dispatch with everything bound.
 #[derive(Debug)]
-struct Recorded {
+pub(super) struct Recorded {
     /// After this node it has run.
-    node: NodeId,
+    pub(super) node: NodeId,
+    pub(super) kernel: Kernel,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 2],
+}
+
+impl Recorded {
+    /// Adds it to `pass`.
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.workgroups[0], self.workgroups[1], 1);
+    }
 }
 
 impl Program {
@@ -172,7 +183,7 @@ impl Program {
     }
 
     /// Whether the program can still be used.
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         self.device.check()?;
         match self.bound.iter().any(|stored| stored.buffer.is_freed()) {
             _ if self.status.is_freed() => Err(Error::Destroyed("network")),
@@ -227,7 +238,7 @@ impl Program {
     }
 
     /// Clears the status word, then runs `dispatches` in as many submits as needed.
-    fn submit<'a>(&self, dispatches: impl Iterator<Item = &'a Recorded>) {
+    pub(super) fn submit<'a>(&self, dispatches: impl Iterator<Item = &'a Recorded>) {
         let mut dispatches = dispatches.peekable();
         let mut first = true;
         while first || dispatches.peek().is_some() {
@@ -237,9 +248,7 @@ impl Program {
             }
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for recorded in dispatches.by_ref().take(DISPATCHES_PER_SUBMIT) {
-                pass.set_pipeline(&recorded.pipeline);
-                pass.set_bind_group(0, &recorded.bind_group, &[]);
-                pass.dispatch_workgroups(recorded.workgroups[0], recorded.workgroups[1], 1);
+                recorded.encode(&mut pass);
             }
             drop(pass);
             self.device.queue().submit([encoder.finish()]);
@@ -365,7 +374,7 @@ fn record<'b>(
             entries: &entries,
         });
         let workgroups = kernel.workgroups(dispatch.parameters.first().copied().unwrap_or(0));
-        Some(Recorded { node: dispatch.node, pipeline: pipeline.pipeline, bind_group, workgroups })
+        Some(Recorded { node: dispatch.node, kernel, pipeline: pipeline.pipeline, bind_group, workgroups })
     });
     let recorded = recorded.collect();
     (parameters, recorded)

@@ -77,7 +77,25 @@ impl PendingRead {
     }
 }
 
-/// Completion of a mapping, to be awaited.
+/// Waits until the device has done everything that was queued.
+///
+/// # Errors
+/// If the device is lost.
+pub(super) async fn idle(device: &Device) -> Result<(), Error> {
+    let done = Arc::new(Mapped::default());
+    let signal = done.clone();
+    device.queue().on_submitted_work_done(move || signal.set(Ok(())));
+    // As for a read: natively someone has to wait.
+    let polled = device.raw().poll(wgpu::PollType::wait_indefinitely()).map_err(|error| error.to_string());
+    let outcome = match polled {
+        Ok(_) => done.wait().await,
+        Err(message) => Err(message),
+    };
+    device.check()?;
+    outcome.map_err(Error::ReadBack)
+}
+
+/// Completion of a mapping, or of what was queued, to be awaited.
 #[derive(Debug, Default)]
 struct Mapped {
     state: Mutex<MappedState>,

@@ -246,3 +246,111 @@ impl Tiles {
         (splits, (tiles * rows * channels) as f32 / (rate * busy))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASSES: [Class; 6] = [Class::Software, Class::Nvidia, Class::Amd, Class::Apple, Class::Intel, Class::Other];
+
+    #[test]
+    fn adapters_are_told_apart_by_what_browsers_and_drivers_call_them() {
+        let named = [
+            ("llvmpipe (LLVM 15.0.6, 256 bits)", Class::Software),
+            ("Google SwiftShader", Class::Software),
+            ("nvidia lovelace", Class::Nvidia),
+            ("NVIDIA GeForce RTX 4070", Class::Nvidia),
+            ("AMD Radeon RX 7900 XT (RADV NAVI31)", Class::Amd),
+            ("apple metal-3", Class::Apple),
+            ("Apple M2", Class::Apple),
+            ("intel xe-2lpg", Class::Intel),
+            ("qualcomm adreno-7xx", Class::Other),
+            ("", Class::Other),
+        ];
+        for (name, class) in named {
+            assert_eq!(Class::of_name(name), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn software_adapters_keep_their_tiles_in_registers_unless_they_are_asked_not_to() {
+        let product = Product { rows: 8192, channels: 320, steps: 180 };
+        for class in CLASSES {
+            let choice = Variants::new(class, true, None).choose(product, Storage::F16);
+            assert_eq!(choice == Choice::Registers, class == Class::Software, "{class:?}");
+            let asked = Variants::new(class, true, Some(Family::Registers)).choose(product, Storage::F16);
+            assert_eq!(asked, Choice::Registers, "{class:?}");
+            for tile in Tile::ALL {
+                let choice = Variants::new(class, true, Some(Family::Tiled(Some(tile)))).choose(product, Storage::F16);
+                assert!(
+                    matches!(choice, Choice::Tiled { tile: chosen, .. } if chosen == tile),
+                    "{class:?}: {choice:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_f16_in_workgroup_memory_only_where_that_rounds_nothing_and_shaders_know_it() {
+        let product = Product { rows: 100, channels: 100, steps: 10 };
+        for class in CLASSES {
+            for storage in Storage::ALL {
+                for f16 in [false, true] {
+                    let choice = Variants::new(class, f16, Some(Family::Tiled(None))).choose(product, storage);
+                    let Choice::Tiled { half, .. } = choice else { panic!("{choice:?}") };
+                    assert!(!half || (f16 && storage == Storage::F16), "{class:?}, {storage:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_split_of_a_product_has_steps_and_their_sums_have_a_bounded_size() {
+        let sizes = [1, 2, 63, 64, 65, 154, 512, 2048, 8192, 262_144];
+        for class in CLASSES {
+            let variants = Variants::new(class, true, Some(Family::Tiled(None)));
+            for rows in sizes {
+                for channels in [1, 4, 33, 320, 1280, 10_240] {
+                    for steps in [1, 15, 16, 31, 32, 80, 180, 720, 1440] {
+                        let product = Product { rows, channels, steps };
+                        let choice = variants.choose(product, Storage::F32);
+                        let Choice::Tiled { splits, .. } = choice else { panic!("{choice:?}") };
+                        let per_split = steps.div_ceil(splits);
+                        assert!((splits - 1) * per_split < steps, "{product:?}: {splits} splits of {per_split} steps");
+                        assert!(splits == 1 || per_split >= 16, "{product:?}: {splits} splits of {per_split} steps");
+                        assert!(splits == 1 || 4 * splits * rows * channels <= 32 << 20, "{product:?}: {splits}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_products_get_large_tiles_on_large_chips_and_small_ones_are_split() {
+        let tile_of = |class, rows, channels, steps| {
+            Variants::new(class, true, None).choose(Product { rows, channels, steps }, Storage::F16)
+        };
+        // The decoder at 512×512, and the middle of a UNet at 8×8.
+        let Choice::Tiled { tile, splits, .. } = tile_of(Class::Nvidia, 262_144, 128, 72) else { panic!("registers") };
+        assert_eq!((tile, splits), (Tile::T128x64, 1));
+        let Choice::Tiled { splits, .. } = tile_of(Class::Nvidia, 128, 1280, 720) else { panic!("registers") };
+        assert!(splits > 4, "{splits}");
+        let Choice::Tiled { tile, .. } = tile_of(Class::Apple, 8192, 320, 180) else { panic!("registers") };
+        assert_eq!(tile, Tile::T64x32);
+    }
+
+    #[test]
+    fn families_have_names() {
+        for (name, family) in [
+            ("registers", Family::Registers),
+            ("tiled", Family::Tiled(None)),
+            ("tiled-128x64", Family::Tiled(Some(Tile::T128x64))),
+            ("tiled-64x64", Family::Tiled(Some(Tile::T64x64))),
+            ("tiled-64x32", Family::Tiled(Some(Tile::T64x32))),
+        ] {
+            assert_eq!(name.parse(), Ok(family));
+        }
+        let error = "fast".parse::<Family>().unwrap_err();
+        assert!(error.contains("\"fast\"") && error.contains("tiled-64x32"), "{error}");
+    }
+}

@@ -4,6 +4,7 @@
 //! that another call could find borrowed, in whatever order JavaScript makes its calls.
 
 mod error;
+mod machine;
 mod slot;
 mod source;
 
@@ -17,7 +18,7 @@ use wasm_bindgen_futures::future_to_promise;
 
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
-use crate::gpu;
+use crate::gpu::{self, variants::Class};
 use crate::noise::Stream;
 use crate::pipeline::{
     self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
@@ -25,6 +26,7 @@ use crate::pipeline::{
 };
 use crate::weights::Source;
 use error::Error;
+pub use machine::Machine;
 use slot::Slot;
 pub use source::OpenSource;
 use source::{Failure, JsSource};
@@ -42,8 +44,8 @@ pub fn start(on_panic: Function) {
 
 #[wasm_bindgen]
 extern "C" {
-    /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, and as
-    /// `OpenSource`s `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`.
+    /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, `kernels`, and as
+    /// `OpenSource`s `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s name.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -61,6 +63,12 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn vocabulary(this: &Files) -> OpenSource;
+
+    #[wasm_bindgen(method, getter)]
+    fn kernels(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn adapter(this: &Files) -> Option<String>;
 
     /// `Pixels` of protocol.js.
     #[wasm_bindgen(typescript_type = "object")]
@@ -82,21 +90,21 @@ pub struct Pipeline(pipeline::Pipeline);
 
 #[wasm_bindgen]
 impl Pipeline {
-    /// Loads the checkpoint in `source` onto `device`, `"webgpu"` or `"cpu"`. `on_progress` is called with the path of the
-    /// file being read, the bytes read so far of all weight files, and their sum.
+    /// Loads the checkpoint in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU.
+    /// `on_progress` is called with the path of the file being read, the bytes read so far of all weight files, and their sum.
     ///
     /// # Errors
     /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
     pub async fn load(
         source: OpenSource,
-        device: String,
+        machine: Option<Machine>,
         files: Files,
         on_progress: Function,
     ) -> Result<Pipeline, JsValue> {
         let failure = Failure::default();
         let read = |source| JsSource::new(source, failure.clone());
         let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
-        let device = open_device(&device).await.map_err(|error| Error::from(error).into_js())?;
+        let device = open_device(machine, &files).await.map_err(|error| Error::from(error).into_js())?;
         let mut on_progress = |LoadProgress { file, loaded, total }| {
             // A listener that throws cannot stop the load: that is what the source's signal is for.
             let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
@@ -225,11 +233,17 @@ impl LoraSet {
     }
 }
 
-async fn open_device(kind: &str) -> Result<Device, pipeline::Error> {
-    match kind {
-        "cpu" => Ok(Device::Cpu),
-        _ => Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions::default()).await.map_err(device::Error::from)?)),
+async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
+    if machine.is_some() {
+        return Ok(Device::Cpu);
     }
+    let options = gpu::DeviceOptions {
+        class: files.adapter().map(|name| Class::of_name(&name)),
+        // JavaScript has checked the name.
+        kernels: files.kernels().and_then(|name| name.parse().ok()),
+        ..Default::default()
+    };
+    Ok(Device::Gpu(gpu::Device::request(options).await.map_err(device::Error::from)?))
 }
 
 /// A run of the reverse process.

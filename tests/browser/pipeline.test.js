@@ -476,6 +476,9 @@ describe("loading", () => {
         [model, { wasm: "nowhere.wasm" }],
         [model, { device: "tpu" }],
         [model, { divice: "cpu" }],
+        [model, { cpu: { threads: 0 } }],
+        [model, { cpu: { thread: 2 } }],
+        [model, { cpu: { simd: "avx" } }],
         [undefined, {}],
         ["nowhere/", {}],
         [[], {}],
@@ -491,8 +494,8 @@ describe("loading", () => {
     });
     assert.deepEqual(codes, [
       [
-        ...["file-missing", "invalid-option", "invalid-option", "invalid-option", "file-missing", "file-missing"],
-        ...["invalid-option", "invalid-option", "file-missing"],
+        ...["file-missing", "invalid-option", "invalid-option", "invalid-option", "invalid-option", "invalid-option"],
+        ...["invalid-option", "file-missing", "file-missing", "invalid-option", "invalid-option", "file-missing"],
       ],
       "function",
     ]);

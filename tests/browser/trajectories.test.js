@@ -10,6 +10,7 @@ import { browserTests, root } from "./harness/index.js";
 import { readTensors } from "./harness/safetensors.js";
 
 /** @import { Tensor } from "./harness/safetensors.js" */
+/** @import { CpuOptions } from "../../js/index.js" */
 /** @import { Core } from "./window.js" */
 
 /**
@@ -123,6 +124,26 @@ async function check(page, run) {
   return undefined;
 }
 
+/** A run for what only real GPUs choose by themselves and is slow here. */
+const one = runs.slice(0, 1);
+
+/**
+ * Where the runs are made: WebGPU with each of its matrix kernels, and the CPU as each of its builds computes, on one thread and on several.
+ * @type {{ what: string, recorded: Recorded[], cpu?: CpuOptions, kernels?: string }[]}
+ */
+const WAYS = [
+  { what: "webgpu", recorded: runs },
+  ...["tiled-128x64", "tiled-64x64", "tiled-64x32"].map((kernels) => ({
+    what: `webgpu ${kernels}`,
+    recorded: one,
+    kernels,
+  })),
+  { what: "the CPU", recorded: runs, cpu: { threads: 1 } },
+  { what: "the CPU, portably", recorded: runs, cpu: { threads: 1, simd: "portable" } },
+  { what: "two threads", recorded: runs, cpu: { threads: 2 } },
+  { what: "two threads, portably", recorded: runs, cpu: { threads: 2, simd: "portable" } },
+];
+
 describe("runs recorded from diffusers", () => {
   const test = browserTests({
     graphics: "webgpu",
@@ -131,18 +152,19 @@ describe("runs recorded from diffusers", () => {
       "/pkg/": join(root, "pkg"),
       "/models/emoji64/": join(root, "www/models/emoji64"),
     },
+    isolated: true,
   });
 
-  for (const device of ["cpu", "webgpu"]) {
+  for (const { what, recorded, ...load } of WAYS) {
     const reproduce = async (/** @type {import("./harness/index.js").Fixture} */ { page, site, context }) => {
       await page.goto(site.url("/"));
       await page.waitForFunction(() => "core" in window);
-      await page.evaluate((device) => window.core.load(device), device);
+      assert.equal(await page.evaluate((load) => window.core.load(load), load), load.cpu?.threads);
       /** @type {Record<string, string[]>} */
       const skipped = {};
       /** @type {string[]} */
       const failures = [];
-      for (const run of runs) {
+      for (const run of recorded) {
         try {
           const reason = await check(page, run);
           if (reason) (skipped[reason] ??= []).push(run.id);
@@ -151,38 +173,58 @@ describe("runs recorded from diffusers", () => {
         }
       }
       const without = Object.values(skipped).flat().length;
-      const ran = runs.length - without;
-      context.diagnostic(`trajectories on ${device}: ${ran} ran, ${failures.length} failed, ${without} skipped`);
+      const ran = recorded.length - without;
+      context.diagnostic(`trajectories on ${what}: ${ran} ran, ${failures.length} failed, ${without} skipped`);
       for (const [reason, ids] of Object.entries(skipped)) {
         context.diagnostic(`  skipped ${ids.length}: ${reason}: ${ids.join(", ")}`);
       }
       assert.deepEqual(failures, []);
       assert.ok(ran > 0, "no run was made");
     };
-    test(`every one is reproduced on ${device}`, reproduce, 60_000 * (1 + runs.length));
+    test(
+      `${recorded === one ? "the first" : "every"} one is reproduced on ${what}`,
+      reproduce,
+      60_000 * (1 + runs.length),
+    );
   }
+
+  test("the CPU makes the same bits on two threads as on one", async ({ page, site }) => {
+    await page.goto(site.url("/"));
+    await page.waitForFunction(() => "core" in window);
+    for (const simd of /** @type {const} */ (["auto", "portable"])) {
+      const [one, two] = await page.evaluate(async (simd) => {
+        const runs = [];
+        for (const threads of [1, 2]) {
+          await window.core.load({ cpu: { threads, simd } });
+          runs.push(await window.core.sample(3, { prompt: "fox, noto style", steps: 4, guidanceScale: 4.5 }));
+        }
+        return runs;
+      }, simd);
+      assert.deepEqual(one, two, simd);
+    }
+  });
 
   test("a letter with its accent apart is the accented letter", async ({ page, site }) => {
     await page.goto(site.url("/"));
     await page.waitForFunction(() => "core" in window);
     const [apart, together, without] = await page.evaluate(async () => {
-      await window.core.load("cpu");
-      return ["cafe\u0301", "caf\u00e9", "cafe"].map(window.core.tokenize);
+      await window.core.load({ cpu: {} });
+      return Promise.all(["cafe\u0301", "caf\u00e9", "cafe"].map(window.core.tokenize));
     });
     assert.deepEqual(apart, together);
     assert.notDeepEqual(apart, without);
   });
 
-  test("runs that are left in the middle give back the memory of the module", async ({ page, site }) => {
+  test("runs that are left in the middle give back the memory of the modules", async ({ page, site }) => {
     await page.goto(site.url("/"));
     await page.waitForFunction(() => "core" in window);
     const sizes = await page.evaluate(async () => {
-      await window.core.load("cpu");
+      await window.core.load({ cpu: {} });
       const sizes = [];
       for (let run = 0; run < 6; run++) sizes.push(await window.core.leave(3));
       return sizes;
     });
-    // The module's memory cannot shrink; what one run gave back, the next takes.
+    // A module's memory cannot shrink; what one run gave back, the next takes.
     assert.deepEqual(sizes.slice(1), Array(5).fill(sizes[1]));
   });
 });

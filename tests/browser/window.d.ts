@@ -13,13 +13,14 @@ interface Settled {
     tensor?: string;
     option?: string;
     limit?: string;
+    class: string;
   };
 }
 
 /** `trajectories/index.html`: one pipeline, with the numbers that the package does not show. */
 export interface Core {
-  load(device: string): Promise<void>;
-  tokenize(prompt: string): number[];
+  load(options: { cpu?: undiffuse.CpuOptions; kernels?: string }): Promise<number | undefined>;
+  tokenize(prompt: string): Promise<number[]>;
   sample(
     seed: number,
     options: object,

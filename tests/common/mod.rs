@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use pollster::block_on;
 use safetensors::{Dtype, SafeTensors};
 use undiffuse::device::Device;
-use undiffuse::gpu;
+use undiffuse::gpu::{self, variants::Family};
 
 /// The reference data: `UNDIFFUSE_REFERENCE`, or the copy beside the tests.
 pub fn reference(room: &str) -> PathBuf {
@@ -28,7 +28,12 @@ pub fn folders(directory: &Path) -> Vec<PathBuf> {
 
 /// The machine's WebGPU adapter, or a software one; a machine without either fails the test rather than skip it.
 pub fn gpu() -> Device {
-    match block_on(gpu::Device::request(gpu::DeviceOptions::default())) {
+    gpu_with(None)
+}
+
+/// Likewise, with the matrix kernels `kernels`.
+pub fn gpu_with(kernels: Option<Family>) -> Device {
+    match block_on(gpu::Device::request(gpu::DeviceOptions { kernels, ..Default::default() })) {
         Ok(device) => Device::Gpu(device),
         Err(error) => panic!("{error}: install a Vulkan driver, or the software one of Debian's mesa-vulkan-drivers"),
     }

@@ -1,6 +1,6 @@
 //! From the crate to what people use: `pkg/`, the npm package, and `dist/`, the static site.
 //!
-//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module under `internal/` + `pkg.json`;
+//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module and the CPU's kernels under `internal/` + `pkg.json`;
 //! `dist/` = `www/` + what a page loads of `pkg/`. A file is written only where it differs, so a second run touches nothing.
 
 use std::collections::BTreeMap;
@@ -13,23 +13,11 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
 use wasm_bindgen_cli_support::Bindgen;
 
+use crate::kernels;
 use crate::tools::{self, WASM};
 
 /// The most that the module may weigh on the wire, in gzip bytes.
 const WASM_LIMIT: usize = 500_000;
-
-/// What wasm-opt may use: the features rustc enables for the target today and the SIMD that `.cargo/config.toml` adds, each by name.
-/// `--all-features` would emit what browsers reject.
-const WASM_OPT: [&str; 8] = [
-    "-O3",
-    "--enable-bulk-memory",
-    "--enable-multivalue",
-    "--enable-mutable-globals",
-    "--enable-nontrapping-float-to-int",
-    "--enable-reference-types",
-    "--enable-sign-ext",
-    "--enable-simd",
-];
 
 /// Builds `pkg/` and `dist/` and checks the size of the module.
 pub fn build() -> Result<()> {
@@ -45,6 +33,9 @@ pub fn build() -> Result<()> {
 
     let mut package = read(&root.join("js"))?;
     for (path, content) in read(&internal)? {
+        package.insert(Path::new("internal").join(path), content);
+    }
+    for (path, content) in kernels::build(&cargo.target)? {
         package.insert(Path::new("internal").join(path), content);
     }
     let merges = root.join("assets/clip/merges.txt");
@@ -105,31 +96,24 @@ impl Workspace {
 /// from this very module by this very recipe.
 fn bind(module: &Path, output: &Path) -> Result<()> {
     let bytes = fs::read(module).with_context(|| module.display().to_string())?;
-    let binaryen = fs::read(tools::root().join("node_modules/binaryen/package.json")).context("npm module binaryen")?;
-    let stamp = output.with_extension("stamp");
-    let recipe = [&bytes, binaryen.as_slice(), include_bytes!("build.rs"), include_bytes!("../../Cargo.lock")].concat();
-    if fs::read(&stamp).is_ok_and(|made_from| made_from == recipe) {
-        return Ok(());
-    }
-    // The stamp goes first and comes back last: an interrupted build starts over.
-    remove(&stamp)?;
-    if output.exists() {
-        fs::remove_dir_all(output).with_context(|| output.display().to_string())?;
-    }
-    println!("binding it to JavaScript, {} bytes", bytes.len());
-    Bindgen::new()
-        .input_bytes("undiffuse", bytes)
-        .web(true)?
-        .typescript(true)
-        .omit_default_module_path(true)
-        .remove_name_section(true)
-        .remove_producers_section(true)
-        .generate(output)
-        .context("wasm-bindgen")?;
-    let wasm = output.join("undiffuse_bg.wasm");
-    println!("optimising it, {} bytes", fs::metadata(&wasm)?.len());
-    tools::run(tools::node("binaryen/bin/wasm-opt").args(WASM_OPT).arg(&wasm).arg("--output").arg(&wasm))?;
-    fs::write(&stamp, recipe).with_context(|| stamp.display().to_string())
+    tools::made_from(output, &[&bytes, include_bytes!("build.rs"), include_bytes!("../../Cargo.lock")], || {
+        if output.exists() {
+            fs::remove_dir_all(output).with_context(|| output.display().to_string())?;
+        }
+        println!("binding it to JavaScript, {} bytes", bytes.len());
+        Bindgen::new()
+            .input_bytes("undiffuse", bytes.clone())
+            .web(true)?
+            .typescript(true)
+            .omit_default_module_path(true)
+            .remove_name_section(true)
+            .remove_producers_section(true)
+            .generate(output)
+            .context("wasm-bindgen")?;
+        let wasm = output.join("undiffuse_bg.wasm");
+        println!("optimising it, {} bytes", fs::metadata(&wasm)?.len());
+        tools::wasm_opt(&wasm, &wasm, &[])
+    })
 }
 
 /// `pkg.json` with the crate's version. As text: the order of its keys has a meaning.
@@ -157,7 +141,7 @@ fn write(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) -> Result<usize> {
     let present = read(folder)?;
     let mut changed = 0;
     for path in present.keys().filter(|path| !wanted.contains_key(*path)) {
-        remove(&folder.join(path))?;
+        tools::remove(&folder.join(path))?;
         changed += 1;
     }
     for (path, content) in wanted.iter().filter(|(path, content)| present.get(*path) != Some(content)) {
@@ -169,15 +153,6 @@ fn write(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) -> Result<usize> {
         changed += 1;
     }
     Ok(changed)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| path.display().to_string())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The size in gzip, as a static host would send it.

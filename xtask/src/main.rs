@@ -2,6 +2,7 @@
 //! this machine, `test` runs every check. Each installs what it needs, or names what is missing and how to get it.
 
 mod build;
+mod kernels;
 mod serve;
 mod test;
 mod tools;
@@ -26,6 +27,9 @@ enum Command {
         /// The port of 127.0.0.1 to listen on; 0 takes a free one
         #[arg(long, default_value_t = 8000)]
         port: u16,
+        /// Send no headers beyond what any static host sends: the page is then not cross-origin isolated, and the CPU has one thread
+        #[arg(long)]
+        plain: bool,
     },
     /// Run every check and test: format, lints, native, browser and npm
     Test {
@@ -38,7 +42,9 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Build => build::build(),
-        Command::Serve { port } => build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port)),
+        Command::Serve { port, plain } => {
+            build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
+        }
         Command::Test { only } => test::test(&only),
     };
     match outcome {

@@ -1,4 +1,5 @@
-//! A static file server for the site on this machine: what any static host does, and no header beyond that.
+//! A static file server for the site on this machine: what any static host does and, unless told not to, the headers that let the page
+//! share memory between threads.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -12,8 +13,11 @@ use anyhow::{Context, Result};
 /// The longest request head that is read.
 const HEAD_LIMIT: u64 = 16 * 1024;
 
+/// The headers of a page that is cross-origin isolated.
+const ISOLATION: &str = "Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n";
+
 /// Serves `folder` on 127.0.0.1 until the process ends.
-pub fn serve(folder: &Path, port: u16) -> Result<()> {
+pub fn serve(folder: &Path, port: u16, is_isolated: bool) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
         format!("cannot listen on port {port}; pick another with --port, or a free one with --port 0")
     })?;
@@ -23,13 +27,13 @@ pub fn serve(folder: &Path, port: u16) -> Result<()> {
         let Ok(stream) = stream else { continue };
         let folder = folder.to_owned();
         // A browser that closes early is no concern of the server's.
-        thread::spawn(move || answer(&stream, &folder).ok());
+        thread::spawn(move || answer(&stream, &folder, is_isolated).ok());
     }
     Ok(())
 }
 
 /// Reads one request and answers it; the connection then closes.
-fn answer(mut stream: &TcpStream, folder: &Path) -> io::Result<()> {
+fn answer(mut stream: &TcpStream, folder: &Path, is_isolated: bool) -> io::Result<()> {
     let Some(request) = Request::read(stream)? else {
         return respond(stream, "400 Bad Request", &[]);
     };
@@ -65,6 +69,9 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> io::Result<()> {
     );
     if status.starts_with("206") {
         head += &format!("Content-Range: bytes {}-{}/{length}\r\n", range.start, range.end - 1);
+    }
+    if is_isolated {
+        head += ISOLATION;
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     if request.method == "GET" {
@@ -217,6 +224,10 @@ mod tests {
 
     /// Sends one request to a server of a folder that holds `hello.json`; returns the whole answer.
     fn request(text: &str) -> String {
+        request_to(false, text)
+    }
+
+    fn request_to(is_isolated: bool, text: &str) -> String {
         let folder =
             std::env::temp_dir().join(format!("undiffuse-serve-{}-{:?}", std::process::id(), thread::current().id()));
         std::fs::create_dir_all(folder.join("sub")).unwrap();
@@ -224,7 +235,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(text.as_bytes()).unwrap();
-        answer(&listener.accept().unwrap().0, &folder).unwrap();
+        answer(&listener.accept().unwrap().0, &folder, is_isolated).unwrap();
         let mut reply = String::new();
         client.read_to_string(&mut reply).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
@@ -240,6 +251,17 @@ mod tests {
             "{reply}"
         );
         assert!(reply.ends_with("\r\n\r\n\"hello\""), "{reply}");
+    }
+
+    #[test]
+    fn the_headers_for_shared_memory_are_sent_unless_told_not_to() {
+        let text = "GET /hello.json HTTP/1.1\r\n\r\n";
+        let reply = request_to(true, text);
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("\r\nCross-Origin-Opener-Policy: same-origin\r\n"), "{reply}");
+        assert!(head.ends_with("\r\nCross-Origin-Embedder-Policy: require-corp"), "{reply}");
+        assert_eq!(body, "\"hello\"");
+        assert!(!request(text).contains("Cross-Origin"));
     }
 
     #[test]

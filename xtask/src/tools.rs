@@ -80,6 +80,46 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Calls `make`, which makes `output`, unless it was made from these very ingredients with this very wasm-opt.
+pub fn made_from(output: &Path, ingredients: &[&[u8]], make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let binaryen = fs::read(root().join("node_modules/binaryen/package.json")).context("npm module binaryen")?;
+    let recipe = [ingredients.concat(), binaryen, include_bytes!("tools.rs").to_vec()].concat();
+    let stamp = output.with_extension("stamp");
+    if fs::read(&stamp).is_ok_and(|made_from| made_from == recipe) {
+        return Ok(());
+    }
+    // The stamp goes first and comes back last: an interrupted build starts over.
+    remove(&stamp)?;
+    make()?;
+    fs::write(&stamp, recipe).with_context(|| stamp.display().to_string())
+}
+
+/// Optimises a module with wasm-opt, which may use the features that rustc enables for the target today, SIMD, and those of `features`.
+/// Each is named: `--all-features` would emit what browsers reject.
+pub fn wasm_opt(module: &Path, output: &Path, features: &[&str]) -> Result<()> {
+    const USUAL: [&str; 8] = [
+        "-O3",
+        "--enable-bulk-memory",
+        "--enable-multivalue",
+        "--enable-mutable-globals",
+        "--enable-nontrapping-float-to-int",
+        "--enable-reference-types",
+        "--enable-sign-ext",
+        "--enable-simd",
+    ];
+    run(node("binaryen/bin/wasm-opt").args(USUAL).args(features).arg(module).arg("--output").arg(output))
+}
+
 /// The wasm target of the running toolchain.
 pub fn wasm_target() -> Result<()> {
     let libraries = output(command("rustc").args(["--print", "target-libdir", "--target", WASM]))?;

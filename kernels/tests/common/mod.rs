@@ -42,7 +42,8 @@ impl Buffer {
         f64::from(self.values()[index])
     }
 
-    fn margin_is_whole(&self) -> bool {
+    /// Whether nothing was written next to the numbers.
+    pub fn margin_is_whole(&self) -> bool {
         let all = self.lines.as_flattened();
         all[..self.first].iter().chain(&all[self.first + self.len..]).all(|&v| v == MARGIN)
     }

@@ -29,6 +29,9 @@ const GRAPHICS = {
   "no-webgpu": { host: "plain-http.test", args: ["--host-resolver-rules=MAP plain-http.test 127.0.0.1"] },
 };
 
+/** What a host sends so that its pages are cross-origin isolated and may share memory between threads. */
+const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
 /** Keeps the browser from looking for its maker's hosts, which a test machine need not reach. */
 const QUIET = [
   "--disable-background-networking",
@@ -67,15 +70,17 @@ export function launch(graphics) {
  * @param {object} options
  * @param {Graphics} options.graphics
  * @param {Record<string, string>} [options.mounts]  folder by path prefix; the built site under `SITE` unless told
+ * @param {boolean} [options.isolated]  whether the pages are cross-origin isolated; not unless told
  * @returns {(name: string, body: (fixture: Fixture) => Promise<void>, timeout?: number) => void}
  */
-export function browserTests({ graphics, mounts = { [SITE]: join(root, "dist") } }) {
+export function browserTests({ graphics, mounts = { [SITE]: join(root, "dist") }, isolated = false }) {
   /** @type {import('playwright-core').Browser} */
   let browser;
   /** @type {Site} */
   let site;
   before(async () => {
-    [browser, site] = await Promise.all([launch(graphics), Site.start(mounts, GRAPHICS[graphics].host)]);
+    const host = Site.start(mounts, GRAPHICS[graphics].host, isolated ? ISOLATION : {});
+    [browser, site] = await Promise.all([launch(graphics), host]);
   });
   after(async () => {
     await browser?.close();

@@ -1,5 +1,6 @@
 /**
- * A static host in this process, as plain as the plainest: no special headers, the site on a path of its own. It can misbehave, file by file.
+ * A static host in this process, as plain as the plainest: no special headers unless asked for, the site on a path of its own. It can misbehave,
+ * file by file.
  */
 import { createServer } from "node:http";
 import { createReadStream } from "node:fs";
@@ -70,22 +71,25 @@ export class Site {
   });
   #mounts;
   #host;
+  #headers;
 
-  /** @param {Record<string, string>} mounts @param {string} host */
-  constructor(mounts, host) {
+  /** @param {Record<string, string>} mounts @param {string} host @param {Record<string, string>} headers */
+  constructor(mounts, host, headers) {
     // The longest prefix first: one folder may lie inside another's path.
     this.#mounts = Object.entries(mounts).map(([prefix, folder]) => /** @type {const} */ ([prefix, resolve(folder)]));
     this.#mounts.sort(([one], [other]) => other.length - one.length);
     this.#host = host;
+    this.#headers = headers;
   }
 
   /**
    * Starts a host on a free port of this machine.
    * @param {Record<string, string>} mounts  folder by path prefix; a prefix begins and ends with a slash
    * @param {string} [host]  the name by which the browser finds it
+   * @param {Record<string, string>} [headers]  what it sends with every file
    */
-  static async start(mounts, host = "127.0.0.1") {
-    const site = new Site(mounts, host);
+  static async start(mounts, host = "127.0.0.1", headers = {}) {
+    const site = new Site(mounts, host, headers);
     await new Promise((resolve) => site.#server.listen(0, "127.0.0.1", () => resolve(undefined)));
     return site;
   }
@@ -163,6 +167,7 @@ export class Site {
       "Content-Type": reply.type ?? TYPES[extname(file ?? "")] ?? "application/octet-stream",
       "Content-Length": bytes.length,
       "Cache-Control": "no-store",
+      ...this.#headers,
       ...(reply.ranges !== false && { "Accept-Ranges": "bytes" }),
     });
     if (method === "HEAD") return void response.end();

@@ -1,0 +1,124 @@
+//! How fast the matrix kernels are, next to a loop of multiply-adds: `cargo run --release -p undiffuse-kernels --example rates`.
+//!
+//! One thread, the best of some repetitions. Winograd's rates count the products of the direct convolution, so that rates compare times.
+
+use std::time::Instant;
+
+use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
+use undiffuse_kernels::linear::{self, Linear};
+use undiffuse_kernels::{Arithmetic, InstructionSet, Job, run_on};
+
+/// Numbers at an address that kernels take.
+fn numbers(len: usize) -> (Vec<f32>, usize) {
+    let numbers: Vec<f32> = (0..len + 16).map(|i| (i % 61) as f32 / 61.0 - 0.5).collect();
+    let address = (numbers.as_ptr() as usize).next_multiple_of(64);
+    (numbers, address)
+}
+
+/// Seconds of the fastest of some runs of `body`.
+fn fastest(mut body: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    let mut best = f64::INFINITY;
+    while start.elapsed().as_secs_f64() < 0.2 {
+        let start = Instant::now();
+        body();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+fn rate(set: InstructionSet, arithmetic: Arithmetic, job: Job, multiply_adds: usize) -> f64 {
+    let all = || {
+        for part in 0..job.parts() {
+            // SAFETY: the callers' operands name memory of the sizes they state.
+            unsafe { run_on(set, &job, part, arithmetic) };
+        }
+    };
+    2e-9 * multiply_adds as f64 / fastest(all)
+}
+
+fn linear(set: InstructionSet, arithmetic: Arithmetic, [rows, in_features, out_features]: [usize; 3]) -> f64 {
+    let (_x, x) = numbers(rows * in_features);
+    let (_weight, weight) = numbers(linear::packed_len(out_features, in_features));
+    let (_out, out) = numbers(rows * out_features);
+    let (bias, residual, residual_rows, x2, in_features2) = (0, 0, 1, 0, 0);
+    let operands =
+        Linear { x, x2, weight, bias, residual, residual_rows, out, rows, in_features, in_features2, out_features };
+    rate(set, arithmetic, Job::new(operands), rows * in_features * out_features)
+}
+
+/// Padding 1, nothing added, no addresses.
+fn three_by_three(side: usize, in_channels: usize) -> Conv2d {
+    let (height, width, out_height, out_width) = (side, side, side, side);
+    let (kernel_height, kernel_width, padding_top, padding_left, stride, residual_rows) = (3, 3, 1, 1, 1, 1);
+    Conv2d {
+        x: 0,
+        x2: 0,
+        weight: 0,
+        bias: 0,
+        residual: 0,
+        residual_rows,
+        out: 0,
+        scratch: 0,
+        batch: 1,
+        height,
+        width,
+        in_channels,
+        in_channels2: 0,
+        upsample: 0,
+        kernel_height,
+        kernel_width,
+        stride,
+        padding_top,
+        padding_left,
+        out_height,
+        out_width,
+        out_channels: 0,
+        algorithm: Algorithm::DIRECT,
+    }
+}
+
+fn conv2d(set: InstructionSet, arithmetic: Arithmetic, [batch, side, channels, out_channels]: [usize; 4]) -> Vec<f64> {
+    let algorithms = [Algorithm::DIRECT, Algorithm::WINOGRAD_2, Algorithm::WINOGRAD_4];
+    let each = algorithms.map(|algorithm| {
+        let (_x, x) = numbers(batch * side * side * channels);
+        let (_weight, weight) = numbers(algorithm.packed_len([out_channels, channels, 3, 3]));
+        let (_out, out) = numbers(batch * side * side * out_channels);
+        let mut operands = Conv2d { x, weight, out, batch, out_channels, algorithm, ..three_by_three(side, channels) };
+        let (_scratch, scratch) = numbers(operands.scratch_len());
+        operands.scratch = scratch;
+        rate(set, arithmetic, Job::new(operands), batch * side * side * channels * out_channels * 9)
+    });
+    each.into()
+}
+
+/// GFLOP/s of independent multiply-adds that stay in registers.
+fn ceiling(set: InstructionSet, arithmetic: Arithmetic) -> f64 {
+    linear(set, arithmetic, [64, 256, 32])
+}
+
+fn main() {
+    for set in InstructionSet::available() {
+        for arithmetic in [Arithmetic::Fused, Arithmetic::Separate] {
+            println!("{set:?}, {arithmetic:?}: GFLOP/s; in the first-level cache {:.0}", ceiling(set, arithmetic));
+            for shape in
+                [[1, 512, 512], [32, 128, 128], [128, 128, 128], [512, 96, 768], [256, 256, 256], [1024, 512, 128]]
+            {
+                println!("  linear {shape:?}: {:.0}", linear(set, arithmetic, shape));
+            }
+            for shape in [
+                [2, 16, 64, 64],
+                [2, 8, 96, 96],
+                [2, 4, 128, 128],
+                [1, 32, 128, 128],
+                [1, 16, 256, 256],
+                [1, 8, 256, 256],
+                [1, 4, 256, 256],
+                [1, 16, 512, 256],
+            ] {
+                let rates: Vec<String> = conv2d(set, arithmetic, shape).iter().map(|r| format!("{r:.0}")).collect();
+                println!("  conv2d {shape:?}: direct, F2, F4 {}", rates.join(", "));
+            }
+        }
+    }
+}

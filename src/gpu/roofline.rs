@@ -1,0 +1,97 @@
+//! A device's ceilings, measured on it.
+
+use super::device::{Buffer, Device};
+use super::kernels::{self, Kernel};
+use super::{Error, read_back};
+use crate::profile::{Ceilings, now};
+
+/// A measurement is made longer until it takes so many seconds, which no wait and no clock's steps disturb.
+const LONG_ENOUGH: f64 = 0.01;
+
+/// How often the one that is long enough is repeated; the fastest counts.
+const REPETITIONS: usize = 3;
+
+/// Invocations of the arithmetic: enough to fill the largest GPU.
+const INVOCATIONS: u32 = 1 << 17;
+
+/// Operations of an invocation in each round: 8 sums of 4 lanes take 4 products each.
+const FLOP: f64 = 2.0 * 8.0 * 4.0 * 4.0;
+
+/// Bytes of a copy on a GPU, more than its caches hold; a software adapter has smaller ones, and is slow.
+const COPIED: [u64; 2] = [64 << 20, 16 << 20];
+
+/// Measures `device`, in some tens of milliseconds and what compiling three small kernels takes.
+pub async fn measure(device: &Device) -> Result<Ceilings, Error> {
+    let half = device.raw().features().contains(wgpu::Features::SHADER_F16);
+    let arithmetic =
+        [Some(&kernels::MATRICES), Some(&kernels::MULTIPLY_ADDS), half.then_some(&kernels::HALF_MULTIPLY_ADDS)];
+    let arithmetic = arithmetic.map(|entry| entry.map(|entry| entry.kernel()));
+    let copy = kernels::COPY_VECTORS.kernel();
+    let all: Vec<_> = arithmetic.into_iter().flatten().chain([copy]).map(|kernel| (kernel, "roofline")).collect();
+    device.compile(&all).await?;
+
+    let [on_gpu, in_software] = COPIED;
+    let copied = if device.info().software { in_software } else { on_gpu }.min(device.limits().binding_bytes);
+    let source = device.storage_buffer("roofline", copied)?;
+    let destination = device.storage_buffer("roofline", copied)?;
+    device.write(&source, bytemuck::cast_slice(&[1e-6f32; 36]));
+    let buffers = (&source, &destination);
+
+    let mut rates = [0.0; 3];
+    for (rate, kernel) in rates.iter_mut().zip(arithmetic) {
+        let Some(kernel) = kernel else { continue };
+        let mut rounds = 4;
+        let seconds = fastest(device, async |longer| {
+            rounds *= longer;
+            queue(device, kernel, [INVOCATIONS, rounds], buffers);
+        });
+        let seconds = seconds.await?;
+        *rate = FLOP * f64::from(INVOCATIONS) * f64::from(rounds) / seconds;
+    }
+    let mut copies = 1;
+    let vectors = (copied / 64) as u32;
+    let seconds = fastest(device, async |longer| {
+        copies *= longer;
+        (0..copies).for_each(|_| queue(device, copy, [vectors, 0], buffers));
+    });
+    let seconds = seconds.await?;
+    let [matrices, multiply_adds, half_rate] = rates;
+    Ok(Ceilings {
+        flop_per_second: multiply_adds.max(matrices),
+        half_flop_per_second: half.then_some(half_rate),
+        bytes_per_second: 2.0 * (64 * vectors) as f64 * f64::from(copies) / seconds,
+    })
+}
+
+/// The least time that the work queued by `work` takes, when it is long enough. The argument says how many times as much is to
+/// be done as the last time.
+async fn fastest(device: &Device, mut work: impl AsyncFnMut(u32)) -> Result<f64, Error> {
+    let mut longer = 1;
+    let mut best = f64::INFINITY;
+    let mut counted = 0;
+    // A device that is never slow enough is one whose clock stands still: 2^24 times the least work is beyond any GPU.
+    for _ in 0..24 + REPETITIONS {
+        read_back::idle(device).await?;
+        let start = now();
+        work(longer).await;
+        read_back::idle(device).await?;
+        let seconds = now() - start;
+        if seconds < LONG_ENOUGH && counted == 0 {
+            longer = 2;
+            continue;
+        }
+        longer = 1;
+        best = best.min(seconds);
+        counted += 1;
+        if counted == REPETITIONS {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+fn queue(device: &Device, kernel: Kernel, parameters: [u32; 2], (source, destination): (&Buffer, &Buffer)) {
+    if let Some(pipeline) = device.pipeline(&kernel) {
+        device.dispatch(&kernel, &pipeline, &parameters, &[source], destination);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the variants of the matrix kernels ask of a GPU, counted for a network of real size: no GPU is needed for that.
+
+use super::kernels::{Kernel, Storage};
+use super::lower::{Dispatch, Operand, lower};
+use super::variants::{Class, Family, Tile, Variants};
+use super::{Error, Limits};
+use crate::graph::{Graph, fuse};
+use crate::models::{Unet2dConditionConfig, Unet2dConditionInputs};
+
+/// The work of a network's matrix kernels.
+#[derive(Debug, Default)]
+struct Work {
+    dispatches: usize,
+    /// Of the tiles, what lies past the result's borders included.
+    gflop: f64,
+    /// Loaded from memory and caches to be multiplied, and the sums of splits written and read.
+    gigabytes: f64,
+    /// The part of the arithmetic in launches of fewer workgroups than `FEW`, which would leave a large chip idle.
+    in_few_workgroups: f64,
+}
+
+/// Two workgroups for each compute unit of a large chip.
+const FEW: usize = 256;
+
+impl Work {
+    fn new(graph: &Graph, variants: Variants) -> Result<Self, Error> {
+        let limits = Limits { binding_bytes: 1 << 30, score_bytes: 16 << 20 };
+        let lowered = lower(graph, limits, variants, |_| Storage::F16)?;
+        let mut work = Self { dispatches: lowered.dispatches.len(), ..Self::default() };
+        for dispatch in &lowered.dispatches {
+            work.add(dispatch);
+        }
+        Ok(work)
+    }
+
+    fn add(&mut self, Dispatch { kernel, parameters, write, .. }: &Dispatch) {
+        let p: Vec<_> = parameters.iter().map(|&word| f64::from(word)).collect();
+        // Bytes of four channels of x, and of a block of 4 × 4 weights as f16.
+        let (quad, block) = (16.0, 32.0);
+        let (multiply_adds, bytes) = match kernel.entry.name {
+            "linear" => {
+                let quads = p[0] * (p[2] / 4.0).ceil();
+                (quads * 16.0 * 8.0 * 4.0, quads * (16.0 * quad + 2.0 * block))
+            }
+            "conv2d" => {
+                let quads = p[0] * (p[3] / 4.0).ceil() * p[7] * p[8];
+                (quads * 16.0 * 8.0 * 4.0, quads * (16.0 * quad + 2.0 * block))
+            }
+            "conv3x3" => {
+                let quads = p[0] * (p[3] / 4.0).ceil();
+                (quads * 16.0 * 8.0 * 4.0 * 9.0, 3.0 * quads * (24.0 * quad + 6.0 * block))
+            }
+            "split_sum" => (0.0, p[1] * p[2] * 4.0 * (p[3] + 1.0)),
+            _ => {
+                let Some(tile) = Tile::ALL.into_iter().find(|tile| tile.entry().name == kernel.entry.name) else {
+                    return;
+                };
+                let [rows, channels] = tile.sizes().map(|n| n as f64);
+                let steps = p[7] * p[8] * (p[3] / 16.0).ceil();
+                let tiles = (p[14] / rows).ceil() * (p[6] / channels).ceil();
+                let sums = if matches!(write, Operand::Scratch(_)) {
+                    p[14] * p[6] * 4.0 * (steps / p[15]).ceil()
+                } else {
+                    0.0
+                };
+                let of_step = rows * 4.0 * quad + channels * block;
+                (tiles * steps * rows * channels * 16.0, tiles * steps * of_step + sums)
+            }
+        };
+        self.gflop += 2e-9 * multiply_adds;
+        self.gigabytes += 1e-9 * bytes;
+        if workgroups(kernel, parameters[0]) < FEW {
+            self.in_few_workgroups += 2e-9 * multiply_adds;
+        }
+    }
+}
+
+fn workgroups(kernel: &Kernel, invocations: u32) -> usize {
+    kernel.workgroups(invocations).map(|n| n as usize).into_iter().product()
+}
+
+/// The UNet of Stable Diffusion 1.5 for a guided picture of 512 × 512.
+fn stable_diffusion() -> Graph {
+    let json = include_str!("../../tests/published/stable-diffusion-v1-5.unet.json");
+    let config = Unet2dConditionConfig::from_json(json).unwrap();
+    let inputs = Unet2dConditionInputs { batch: 2, height: 64, width: 64, tokens: 77, timestep_cond: false };
+    fuse(&config.graph(inputs).unwrap())
+}
+
+#[test]
+fn tiles_ask_for_a_fraction_of_the_loads_and_leave_no_large_chip_idle() {
+    let graph = stable_diffusion();
+    println!("SD 1.5 UNet, 64×64 latents, batch 2, f16 weights: what its matrix kernels do in a step");
+    println!(
+        "{:24} {:>10} {:>8} {:>8} {:>10} {:>22}",
+        "", "dispatches", "GFLOP", "GB", "FLOP/byte", "in few workgroups"
+    );
+    let count = |name: &str, class, family| {
+        let work = Work::new(&graph, Variants::new(class, true, family)).unwrap();
+        let Work { dispatches, gflop, gigabytes, in_few_workgroups } = work;
+        println!(
+            "{name:24} {dispatches:10} {gflop:8.0} {gigabytes:8.1} {:10.1} {:20.1} %",
+            gflop / gigabytes,
+            100.0 * in_few_workgroups / gflop
+        );
+        work
+    };
+    let registers = count("registers", Class::Software, None);
+    for tile in Tile::ALL {
+        count(&format!("{tile:?} only"), Class::Nvidia, Some(Family::Tiled(Some(tile))));
+    }
+    for class in [Class::Nvidia, Class::Amd, Class::Apple, Class::Intel, Class::Other] {
+        let work = count(&format!("{class:?}"), class, None);
+        assert!(work.gigabytes * 2.5 < registers.gigabytes, "{class:?}: {work:?}, in registers {registers:?}");
+        assert!(work.gflop < 1.15 * registers.gflop, "{class:?}: {work:?}, in registers {registers:?}");
+    }
+    let work = count("Nvidia", Class::Nvidia, None);
+    assert!(work.in_few_workgroups < 0.02 * work.gflop, "{work:?}");
+}
