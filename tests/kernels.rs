@@ -208,8 +208,13 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
         }
         let options = Conv2dOptions { out_channels, kernel, stride, padding, bias: random.flip() };
         let residual = random.pick(0..=3);
+        // The GPU has the enlargement in the convolution's addressing.
+        let enlarged = random.pick(0..=3) == 0;
         let graph = graph(|root| {
-            let x = root.input("x", &[batch, height, width, channels]).unwrap();
+            let mut x = root.input("x", &[batch, height, width, channels]).unwrap();
+            if enlarged {
+                x = root.resize_nearest(x, 2 * height, 2 * width).unwrap();
+            }
             let y = root.at("conv").conv2d(x, options).unwrap();
             let shape = root.shape(y);
             let other = |shape: &[usize]| root.input("residual", shape).unwrap();
@@ -223,7 +228,9 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
         let dtype = DTYPES[case % 3];
         for (kernels, device) in two_of(&devices, case) {
             let size = format!("{batch}×{height}×{width}×{channels}");
-            let what = format!("case {case}: {kernels}, {dtype} {options:?} of {size}, residual {residual}");
+            let what = format!(
+                "case {case}: {kernels}, {dtype} {options:?} of {size}, enlarged {enlarged}, residual {residual}"
+            );
             check(device, &graph, dtype, &mut random, &what);
         }
     }

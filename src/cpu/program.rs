@@ -127,10 +127,17 @@ impl Program {
         };
         match &node.op {
             Op::Input | Op::Reshape { .. } | Op::PackRgba8 { .. } => {}
-            &Op::Conv2d { x, weight, bias, residual, stride, padding } => {
+            &Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } => {
                 let kernel = &self.graph.weight(weight).shape;
+                let (small, mut input, mut enlarged) = ([shape(x)[1], shape(x)[2]], value(x), Vec::new());
+                let size = if upsample { small.map(|side| 2 * side) } else { small };
+                if upsample {
+                    enlarged.resize(4 * input.len(), 0.0);
+                    resample::resize_nearest(input, small, size, shape(x)[3], &mut enlarged);
+                    input = &enlarged;
+                }
                 let geometry = convolution::Geometry {
-                    input: [shape(x)[1], shape(x)[2]],
+                    input: size,
                     channels: shape(x)[3],
                     kernel: [kernel[2], kernel[3]],
                     stride,
@@ -138,7 +145,7 @@ impl Program {
                     output: [node.shape[1], node.shape[2]],
                 };
                 let bias = bias.map(vector).transpose()?;
-                convolution::convolution(geometry, value(x), matrix(weight)?, bias, residual_of(residual), out);
+                convolution::convolution(geometry, input, matrix(weight)?, bias, residual_of(residual), out);
             }
             &Op::Linear { x, weight, bias, residual } => {
                 let channels = last(x);

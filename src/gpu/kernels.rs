@@ -361,7 +361,7 @@ pub static CONV2D: Entry = Entry {
     source: &[shader!("convolution"), shader!("conv2d")],
     options: Options::ChannelsAndWeights,
     workgroup: 16,
-    parameters: 14,
+    parameters: 15,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -372,7 +372,7 @@ pub static CONV3X3: Entry = Entry {
     source: &[shader!("convolution"), shader!("conv3x3")],
     options: Options::ChannelsAndWeights,
     workgroup: 16,
-    parameters: 14,
+    parameters: 15,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -383,7 +383,7 @@ pub static TILE_128X64: Entry = Entry {
     source: &[shader!("sums_8x8"), shader!("tiled"), shader!("tile_128x64")],
     options: Options::Tiled,
     workgroup: 128,
-    parameters: 16,
+    parameters: 17,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -394,7 +394,7 @@ pub static TILE_64X64: Entry = Entry {
     source: &[shader!("sums_8x8"), shader!("tiled"), shader!("tile_64x64")],
     options: Options::Tiled,
     workgroup: 64,
-    parameters: 16,
+    parameters: 17,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -405,7 +405,7 @@ pub static TILE_64X32: Entry = Entry {
     source: &[shader!("sums_8x4"), shader!("tiled"), shader!("tile_64x32")],
     options: Options::Tiled,
     workgroup: 64,
-    parameters: 16,
+    parameters: 17,
     reads: &[1, 2, 3, 4],
     write: 5,
 };

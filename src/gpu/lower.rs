@@ -250,16 +250,18 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
     }
 
     fn conv2d(&mut self, node: &Node) -> Result<(), Error> {
-        let &Op::Conv2d { x, weight, bias, residual, stride, padding } = &node.op else { return Ok(()) };
+        let &Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } = &node.op else { return Ok(()) };
         let (&[batch, in_height, in_width, in_channels], &[_, height, width, channels]) =
             (self.shape(x), &node.shape[..])
         else {
             return Err(self.malformed("its operands are no pictures"));
         };
+        // The kernels count in pixels of the enlarged picture.
+        let [in_height, in_width] = [in_height, in_width].map(|side| if upsample { 2 * side } else { side });
         let kernel = [self.graph.weight(weight).shape[2], self.graph.weight(weight).shape[3]];
         let per_picture = residual.is_some_and(|id| self.shape(id) != node.shape);
         let unpadded = padding == Default::default();
-        if kernel == [1, 1] && stride == 1 && unpadded {
+        if kernel == [1, 1] && stride == 1 && unpadded && !upsample {
             let rows_per_residual = match residual {
                 None => 0,
                 Some(_) if per_picture => height * width,
@@ -271,7 +273,8 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let (taps, of_x) = (kernel[0] * kernel[1], [in_height, in_width, in_channels]);
         let product = Product { rows, channels, steps: taps * in_channels.div_ceil(16) };
         if let Choice::Tiled { tile, splits, half } = self.variants.choose(product, (self.storage)(weight)) {
-            let walk = TapWalk { of_x, of_y: [height, width], kernel, stride, padding: [padding.top, padding.left] };
+            let padding = [padding.top, padding.left];
+            let walk = TapWalk { of_x, of_y: [height, width], kernel, stride, padding, upsample };
             let rows_per_residual = residual.map_or(0, |_| if per_picture { height * width } else { 1 });
             let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
             return self.tiled(product, tile, splits, half, walk, operands);
@@ -294,6 +297,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             padding.left,
             usize::from(bias.is_some()),
             residual.map_or(0, |_| 1 + usize::from(per_picture)),
+            usize::from(upsample),
         ];
         let reads = [
             Operand::Node(x),
@@ -319,7 +323,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let product = Product { rows, channels, steps: in_channels.div_ceil(16) };
         if let Choice::Tiled { tile, splits, half } = self.variants.choose(product, (self.storage)(weight)) {
             let (of_x, of_y) = ([1, rows, in_channels], [1, rows]);
-            let walk = TapWalk { of_x, of_y, kernel: [1, 1], stride: 1, padding: [0, 0] };
+            let walk = TapWalk { of_x, of_y, kernel: [1, 1], stride: 1, padding: [0, 0], upsample: false };
             let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
             return self.tiled(product, tile, splits, half, walk, operands);
         }
@@ -374,6 +378,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             own(rows_per_residual),
             rows,
             steps.div_ceil(splits),
+            usize::from(walk.upsample),
         ];
         let [tile_rows, tile_channels] = tile.sizes();
         let groups = [splits, rows.div_ceil(tile_rows), channels.div_ceil(tile_channels)];
@@ -551,6 +556,8 @@ struct TapWalk {
     stride: usize,
     /// Zeros above and to the left.
     padding: [usize; 2],
+    /// The picture has half the height and width that are said of it, and each pixel counts four times.
+    upsample: bool,
 }
 
 /// What a matrix kernel reads.

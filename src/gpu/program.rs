@@ -10,7 +10,7 @@ use super::plan::{Layout, Range};
 use super::read_back::{NodeNames, PendingRead, code_of_node};
 use super::weights::Stored;
 use super::{Error, Weights};
-use crate::graph::{DType, Graph, NodeId, Op};
+use crate::graph::{DType, Graph, NodeId, Op, fold_upsampling};
 
 /// Dispatches in one submit: few enough that none runs for long, many enough that submitting costs nothing.
 pub(super) const DISPATCHES_PER_SUBMIT: usize = 96;
@@ -104,6 +104,7 @@ impl Program {
         device.check()?;
         weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
+        let graph = &fold_upsampling(graph);
         let lowered = lower::lower(graph, device.limits(), device.variants(), |id| found[id.index()].storage)?;
         let layout = Layout::new(graph, &lowered, device.limits())?;
         let mut dispatches = lowered.dispatches;

@@ -80,6 +80,8 @@ pub enum Op {
         stride: usize,
         /// Zeros around `x`.
         padding: Padding,
+        /// `x` is first enlarged to twice its height and width, nearest neighbour. Made by [`super::fold_upsampling`] alone.
+        upsample: bool,
     },
     /// x Wᵀ + bias over the last axis, plus a residual of the result's shape.
     Linear {
