@@ -287,6 +287,52 @@ fn products_of_several_tiles_and_splits_agree_with_the_cpu() {
 }
 
 #[test]
+fn tensors_larger_than_a_binding_agree_with_the_cpu() {
+    // Pictures of 512 KiB and more, of which a kernel gets 256: by matrix kernels of both families, of all kernel sizes, with every
+    // kind of residual. Lines of the last have to be bound in pairs to begin at a multiple of 256 bytes.
+    let mut random = Random(30);
+    let families = [Family::Registers, Family::Tiled(None), Family::Tiled(Some(Tile::T128x64))];
+    for (case, kernels) in (0..12).flat_map(|case| families.map(|kernels| (case, kernels))) {
+        let options =
+            gpu::DeviceOptions { kernels: Some(kernels), binding_bytes: Some(256 << 10), ..Default::default() };
+        let device = device_with(options);
+        let [height, width, channels] = [[37, 64, 64], [64, 37, 64], [131, 50, 24]][case % 3];
+        let (kernel, stride) = [(1, 1), (3, 1), (3, 2), (5, 1)][case % 4];
+        let enlarged = kernel > 1 && random.flip();
+        let residual = random.pick(0..=2);
+        let graph = graph(|root| {
+            let x = root.input("x", &[1, height, width, channels]).unwrap();
+            let mut h = root.at("norm").group_norm(x, 4, 1e-5).unwrap();
+            if enlarged {
+                h = root.resize_nearest(h, 2 * height, 2 * width).unwrap();
+            }
+            let out_channels = if enlarged || kernel == 5 { channels / 4 } else { channels };
+            let y = match kernel {
+                1 => root.at("linear").linear(h, out_channels, true).unwrap(),
+                _ => root
+                    .at("conv")
+                    .conv2d(h, Conv2dOptions { stride, ..Conv2dOptions::same(out_channels, kernel) })
+                    .unwrap(),
+            };
+            let shape = root.shape(y);
+            match residual {
+                1 => root.add(y, root.input("residual", &shape).unwrap()).unwrap(),
+                2 if kernel > 1 => root.add(y, root.input("residual", &[1, 1, 1, out_channels]).unwrap()).unwrap(),
+                _ => y,
+            }
+        });
+        let fused = fuse(&graph);
+        let what = format!("{kernels:?}, {kernel}×{kernel} by {stride}, enlarged {enlarged}, residual {residual}");
+        let mut pair = Pair::new(&device, &fused, Dtype::F32, &mut random);
+        pair.agree(F32_TOLERANCE, &format!("case {case}: {height}×{width}×{channels}, {what}"));
+        pair.write("x", &vec![f32::NAN; height * width * channels]);
+        pair.gpu.run().unwrap();
+        let error = pollster::block_on(pair.gpu.read(&["out"])).unwrap_err();
+        assert_eq!(error, gpu::Error::NonFinite { path: "x".into(), op: "input" });
+    }
+}
+
+#[test]
 fn group_norms_agree_with_the_cpu_fused_or_not() {
     let (device, mut random) = (device(), Random(3));
     let activations = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::Mish)];

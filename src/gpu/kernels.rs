@@ -427,7 +427,7 @@ pub static MOMENTS: Entry = Entry {
     source: &[shader!("activation_functions"), shader!("group_norm")],
     options: Options::Channels,
     workgroup: 32,
-    parameters: 8,
+    parameters: 9,
     reads: &[1],
     write: 7,
 };
@@ -435,11 +435,11 @@ pub static MOMENTS: Entry = Entry {
 /// `shaders/group_norm.wgsl`.
 pub static COMBINE: Entry = Entry {
     name: "combine",
-    source: &[shader!("activation_functions"), shader!("group_norm")],
-    options: Options::Channels,
+    source: &[shader!("activation_functions"), shader!("aligned"), shader!("group_norm")],
+    options: Options::Single,
     workgroup: 32,
-    parameters: 8,
-    reads: &[1, 2, 6],
+    parameters: 9,
+    reads: &[2, 6],
     write: 7,
 };
 
@@ -449,7 +449,7 @@ pub static NORMALIZE_PIXELS: Entry = Entry {
     source: &[shader!("activation_functions"), shader!("group_norm")],
     options: Options::ChannelsAndActivation,
     workgroup: 32,
-    parameters: 8,
+    parameters: 9,
     reads: &[1, 3, 6],
     write: 5,
 };

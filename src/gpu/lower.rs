@@ -2,7 +2,7 @@
 
 use super::kernels::{self, Channels, Entry, Kernel, Storage};
 use super::variants::{Choice, Product, Tile, Variants};
-use super::{Error, Limits};
+use super::{Error, Limits, bands};
 use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, WeightId};
 
 /// A tensor that a dispatch reads or writes.
@@ -10,6 +10,8 @@ use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, WeightId};
 pub enum Operand {
     /// The value of a node.
     Node(NodeId),
+    /// Some bytes of the value of a node.
+    Part(NodeId, Span),
     /// A weight, laid out by [`super::Weights`].
     Weight(WeightId),
     /// Memory for the duration of one node: an index into [`Lowered::scratch`].
@@ -18,6 +20,15 @@ pub enum Operand {
     Constant(usize),
     /// The word that says whether a value is not finite.
     Status,
+}
+
+/// A part of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u64,
 }
 
 /// One launch of a kernel.
@@ -74,7 +85,10 @@ pub fn lower(
         lowering.node = NodeId(index);
         lowering.lower_node(&graph.nodes()[index])?;
     }
-    Ok(lowering.lowered)
+    let mut lowered = lowering.lowered;
+    let dispatches = std::mem::take(&mut lowered.dispatches).into_iter();
+    lowered.dispatches = dispatches.flat_map(|dispatch| bands::split(graph, dispatch, limits.binding_bytes)).collect();
+    Ok(lowered)
 }
 
 struct Lowering<'g, F> {
@@ -432,14 +446,13 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let quads = channels.div_ceil(4);
         let sizes = [batch, pixels, channels, groups, slices, pixels_per_slice].map(|n| n as u32);
         let [a, b, c, d, e, f] = sizes;
-        let parameters = [a, b, c, d, e, f, eps.to_bits()];
-        let partials = self.scratch(batch * slices * 8 * quads);
+        let parameters = [a, b, c, d, e, f, eps.to_bits(), 0];
+        let partials = self.scratch(batch * slices * 12 * quads);
         let norm = self.scratch(batch * 12 * quads);
         let moments = kernels::MOMENTS.with(Channels::of(&[channels]));
         self.dispatch(moments, &[Operand::Node(x)], partials, &[batch, slices, quads], parameters)?;
-        let combine = kernels::COMBINE.with(Channels::of(&[channels]));
-        let reads = [Operand::Node(x), Operand::Weight(weight), partials];
-        self.dispatch(combine, &reads, norm, &[batch, groups], parameters)?;
+        let reads = [Operand::Weight(weight), partials];
+        self.dispatch(kernels::COMBINE.kernel(), &reads, norm, &[batch, groups], parameters)?;
         let normalize = kernels::NORMALIZE_PIXELS.with(Channels::of(&[channels])).activation(activation);
         let reads = [Operand::Node(x), Operand::Weight(bias), norm];
         let blocks = [batch, pixels.div_ceil(4), quads];

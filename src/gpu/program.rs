@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use super::bands;
 use super::device::{Buffer, Device};
 use super::kernels::{self, Kernel};
 use super::lower::{self, Dispatch, Operand};
@@ -117,8 +118,7 @@ impl Program {
         device.compile(&used).await?;
 
         let (allocated, caught) = device.scoped(|| -> Result<_, Error> {
-            let slabs = layout.slabs.iter().map(|&bytes| device.storage_buffer("activations", bytes));
-            let slabs = slabs.collect::<Result<Vec<_>, _>>()?;
+            let slabs: Vec<_> = layout.slabs.iter().map(|&bytes| device.slab(bytes)).collect();
             let constants = lowered.constants.iter().map(|values| {
                 let buffer = device.storage_buffer("constant", 4 * values.len() as u64)?;
                 device.write(&buffer, bytemuck::cast_slice(values));
@@ -137,6 +137,7 @@ impl Program {
 
         let memory_of = |operand: Operand| match operand {
             Operand::Node(id) => Memory::range(&slabs, layout.nodes[id.index()]),
+            Operand::Part(id, span) => Memory::range(&slabs, layout.nodes[id.index()].part(span)),
             Operand::Scratch(index) => Memory::range(&slabs, layout.scratch[index]),
             Operand::Constant(index) => Memory::whole(&constants[index]),
             Operand::Weight(id) => Memory::whole(&found[id.index()].buffer),
@@ -291,11 +292,15 @@ impl Program {
         let nodes = self.graph.nodes();
         let is_checked =
             |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == DType::F32;
-        let checks: Vec<_> =
-            (0..nodes.len()).filter(is_checked).map(|i| non_finite_check(&self.graph, NodeId(i), NodeId(i))).collect();
+        let checks: Vec<_> = (0..nodes.len())
+            .filter(is_checked)
+            .map(|i| non_finite_check(&self.graph, NodeId(i), NodeId(i)))
+            .flat_map(|check| bands::split(&self.graph, check, self.device.limits().binding_bytes))
+            .collect();
         self.device.compile(&[(kernels::NON_FINITE.kernel(), "")]).await?;
         let memory_of = |operand: Operand| match operand {
             Operand::Node(id) => self.memory_of(id),
+            Operand::Part(id, span) => Memory::range(&self.slabs, self.layout.nodes[id.index()].part(span)),
             _ => Memory::whole(&self.status),
         };
         let (_parameters, checks) = record(&self.device, &checks, memory_of);
