@@ -34,7 +34,7 @@ mod native {
     async fn draw(folder: &str) -> Result<(Vec<Vec<u8>>, u64), Box<dyn std::error::Error>> {
         let source = DirectorySource::new(folder);
         let checkpoint = Checkpoint::open(&source, &OpenOptions::default()).await?;
-        let pipeline = checkpoint.load(Device::Cpu, &mut |_| {}).await?;
+        let pipeline = checkpoint.load(Device::cpu(), &mut |_| {}).await?;
         let mut pictures = Vec::new();
         for seed in 0..SEEDS {
             let options = SampleOptions {

@@ -4,7 +4,7 @@
 // activation: y = activation(x); affine: y = scale x + shift. One invocation for four elements; buffers end on a multiple of four,
 //             what lies past a tensor's end is never read by another kernel.
 // geglu:      y = a · gelu(b), a and b the halves of the last axis of x. One invocation for each element of y.
-// CPU twins: src/cpu/activation.rs, and affine in src/cpu/elementwise.rs.
+// CPU twins: src/twin/activation.rs, and affine in src/twin/elementwise.rs.
 
 const WORKGROUP: u32 = 64u;
 

@@ -1,6 +1,6 @@
 // Element-wise non-linearities, of which a pipeline has one: software adapters walk through every case of a switch that they meet.
 // The arguments of exp are bounded, because WGSL leaves open what an overflow gives.
-// CPU twin: src/cpu/activation.rs.
+// CPU twin: src/twin/activation.rs.
 
 // Numbered as in src/gpu/kernels.rs.
 override ACTIVATION: u32 = 0u;

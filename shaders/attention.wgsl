@@ -5,7 +5,7 @@
 // softmax: 7 scores, in place; what is masked or padding becomes zero. One invocation for each row.
 // mix_values: 1 v, 6 scores, 5 y. One invocation for each tile of 4 queries × 8 channels.
 // q and y are [batch, query_tokens, channels], k and v [batch, key_tokens, channels].
-// CPU twin: src/cpu/attention.rs.
+// CPU twin: src/twin/attention.rs.
 
 const WORKGROUP: u32 = 16u;
 

@@ -5,7 +5,7 @@
 // Launch: one invocation for each tile of 4×4 pixels × 8 output channels, tiles of the same pixels side by side.
 // The tile lives in registers with the loops over it written out (see linear.wgsl); borders are tested once for each tap, not
 // for each channel.
-// CPU twin: src/cpu/convolution.rs.
+// CPU twin: src/twin/convolution.rs.
 
 @compute @workgroup_size(WORKGROUP)
 fn conv2d(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -4,7 +4,7 @@
 // 3 bias [out_channels], 4 residual, 5 y [batch, out_height, out_width, out_channels].
 // Launch: one invocation for each tile of 4×4 pixels × 8 output channels, tiles of the same pixels side by side.
 // As conv2d.wgsl, but the three taps of a kernel row are written out, so that each pixel is loaded once for all of them.
-// CPU twin: src/cpu/convolution.rs.
+// CPU twin: src/twin/convolution.rs.
 
 @compute @workgroup_size(WORKGROUP)
 fn conv3x3(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

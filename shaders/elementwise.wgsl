@@ -1,7 +1,7 @@
 // y[i] = a[i] + b[i], a[i] − b[i] or a[i] · b[i] over a box walked with strides; a stride of zero broadcasts.
 //
 // Bindings: 0 parameters (strides.wgsl), 1 a, 2 b, 3 y. Launch: one invocation for each element of the box.
-// CPU twin: src/cpu/elementwise.rs.
+// CPU twin: src/twin/elementwise.rs.
 
 const WORKGROUP: u32 = 64u;
 const SUBTRACT: u32 = 1u;

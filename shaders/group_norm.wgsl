@@ -8,7 +8,7 @@
 //                   2 weight, 6 partials, 7 norm [batch, 3, quads]. One invocation for each group.
 // normalize_pixels: y = activation((x - origin - mean) * scale + bias). 1 x, 3 bias, 6 norm, 5 y. One invocation for 4 pixels of a
 //                   quad.
-// CPU twin: src/cpu/norm.rs.
+// CPU twin: src/twin/norm.rs.
 
 const WORKGROUP: u32 = 32u;
 

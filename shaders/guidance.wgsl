@@ -2,7 +2,7 @@
 //
 // Bindings: 0 parameters, 1 model_output [2 · batch, …], u before c, 2 coefficients (g is the first), 3 y [batch, …].
 // Launch: one workgroup for each image.
-// CPU twin: src/cpu/guidance.rs.
+// CPU twin: src/twin/guidance.rs.
 
 const WORKGROUP: u32 = 64u;
 const GUIDANCE: u32 = 0u;

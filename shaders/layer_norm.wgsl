@@ -2,7 +2,7 @@
 //
 // Bindings: 0 parameters, 1 x [rows, channels], 2 weight [channels], 3 bias [channels], 5 y [rows, channels].
 // Launch: one invocation for each row.
-// CPU twin: src/cpu/norm.rs.
+// CPU twin: src/twin/norm.rs.
 
 const WORKGROUP: u32 = 16u;
 

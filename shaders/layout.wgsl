@@ -1,7 +1,7 @@
 // y[i] = a[i] over a box walked with strides: slices, concatenations, permutations.
 //
 // Bindings: 0 parameters (strides.wgsl), 1 a, 3 y. Launch: one invocation for each element of the box.
-// CPU twin: src/cpu/layout.rs.
+// CPU twin: src/twin/layout.rs.
 
 const WORKGROUP: u32 = 64u;
 

@@ -5,7 +5,7 @@
 // Launch: one invocation for each tile of 16 rows × 8 output channels, tiles of the same rows side by side.
 // The tile lives in registers, without workgroup memory and with the loops over it written out: on software adapters loads are
 // the cost, and no compiler unrolls.
-// CPU twin: src/cpu/convolution.rs.
+// CPU twin: src/twin/convolution.rs.
 
 const WORKGROUP: u32 = 16u;
 

@@ -2,7 +2,7 @@
 //
 // Bindings: 0 parameters, 1 sample, 2 model_output, 3 noise, 4 history [HISTORY, …], 5 coefficients, 6 y [2 + HISTORY, …]: the
 // new sample, x0, and the new history, 7 x0 where it is given. Launch: one invocation for each element of the sample.
-// CPU twin: src/cpu/linear_update.rs.
+// CPU twin: src/twin/linear_update.rs.
 
 const WORKGROUP: u32 = 64u;
 // graph::update::HISTORY.

@@ -2,7 +2,7 @@
 //
 // Bindings: 0 parameters, 1 x, 2 y [batch, height, width]. Launch: one invocation for each pixel.
 // 255 · clamp(x/2 + 1/2, 0, 1), halves to even, alpha 255; one channel is grey.
-// CPU twin: src/cpu/elementwise.rs.
+// CPU twin: src/twin/elementwise.rs.
 
 const WORKGROUP: u32 = 64u;
 

@@ -3,7 +3,7 @@
 // Bindings: 0 parameters, 1 x, 5 y. Launch: one invocation for each quad of channels of a pixel of y.
 // nearest:   source index = floor(i · in / out).
 // avg_pool2: mean of 2×2 pixels; an odd last row or column is dropped.
-// CPU twin: src/cpu/resample.rs.
+// CPU twin: src/twin/resample.rs.
 
 const WORKGROUP: u32 = 64u;
 

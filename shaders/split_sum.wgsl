@@ -2,7 +2,7 @@
 //
 // Bindings: 0 parameters, 1 sums [splits, rows, channels], 3 bias [channels], 4 residual [rows / rows_per_residual, channels],
 // 5 y [rows, channels]. Launch: one invocation for each quad of channels of a row.
-// CPU twin: src/cpu/convolution.rs.
+// CPU twin: src/twin/convolution.rs.
 
 const WORKGROUP: u32 = 64u;
 

@@ -4,7 +4,7 @@
 // Bindings: 0 parameters, 1 x [batch, …], 3 y. Launch: one workgroup for each image.
 // The bits of floats that are not negative are in the order of the floats, so the value of a rank is found exactly, bit by bit
 // from the highest: the largest number with no more than `rank` values below it.
-// CPU twin: src/cpu/threshold.rs.
+// CPU twin: src/twin/threshold.rs.
 
 const WORKGROUP: u32 = 64u;
 const MAGNITUDE: u32 = 0x7fffffffu;

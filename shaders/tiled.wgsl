@@ -6,7 +6,7 @@
 // out_channels] with rows = batch · out_height · out_width.
 // Launch: one workgroup for each tile of TILE_ROWS rows × TILE_QUADS · 4 channels and each split of the depth, tiles of the same
 // rows side by side. Where there are several splits, split_sum.wgsl adds them up, and bias and residual with them.
-// CPU twin: src/cpu/convolution.rs.
+// CPU twin: src/twin/convolution.rs.
 //
 // The depth, kernel taps times input channels, is walked in steps of 16 channels of one tap: a step's x and weights are loaded into
 // registers while the step before is multiplied, then handed to the workgroup. A border costs a test for each load, none for each

@@ -3,7 +3,7 @@
 // Bindings: 0 parameters, 1 timesteps [batch], 2 frequencies [dim / 2], 3 y [batch, dim].
 // Launch: one invocation for each element of y.
 // The frequencies exp(−ln(max_period) i / (dim/2 − shift)) are constants of the network and come from the CPU.
-// CPU twin: src/cpu/timestep_embedding.rs.
+// CPU twin: src/twin/timestep_embedding.rs.
 
 const WORKGROUP: u32 = 64u;
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::graph::{DType, Graph, WeightSpec};
+use crate::graph::{Graph, WeightSpec};
 use crate::weights::{Dtype, LowRank};
 use crate::{cpu, gpu};
 
@@ -10,9 +10,17 @@ use crate::{cpu, gpu};
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The executor of [`crate::cpu`].
-    Cpu,
+    Cpu(cpu::Device),
     /// The executor of [`crate::gpu`].
     Gpu(gpu::Device),
+}
+
+impl Device {
+    /// This machine's CPU, with all of its cores and vectors.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn cpu() -> Self {
+        Self::Cpu(cpu::Device::native(None, cpu::Arithmetic::default()))
+    }
 }
 
 /// What can go wrong on a device.
@@ -42,7 +50,7 @@ pub enum Weights {
 #[derive(Debug)]
 pub enum WeightLoader {
     /// On the CPU.
-    Cpu(cpu::Weights),
+    Cpu(Box<cpu::Weights>),
     /// On a GPU.
     Gpu(Box<gpu::Weights>),
 }
@@ -63,7 +71,7 @@ impl WeightLoader {
     /// If they would not fit.
     pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
         match device {
-            Device::Cpu => Ok(Self::Cpu(cpu::Weights::new(specs)?)),
+            Device::Cpu(device) => Ok(Self::Cpu(Box::new(cpu::Weights::new(device, specs)?))),
             Device::Gpu(device) => Ok(Self::Gpu(Box::new(gpu::Weights::new(device, specs)))),
         }
     }
@@ -118,9 +126,9 @@ impl WeightLoader {
     /// A weight that is missing, or for which there was no memory, by name.
     pub async fn finish(self) -> Result<Weights, Error> {
         match self {
-            Self::Cpu(weights) => {
-                weights.check_complete()?;
-                Ok(Weights::Cpu(Rc::new(weights)))
+            Self::Cpu(mut weights) => {
+                weights.finish()?;
+                Ok(Weights::Cpu(Rc::new(*weights)))
             }
             Self::Gpu(mut weights) => {
                 weights.finish().await?;
@@ -178,7 +186,7 @@ impl Program {
     /// If a weight is missing, or the device cannot run the graph.
     pub async fn compile(device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
         match (device, weights) {
-            (Device::Cpu, Weights::Cpu(weights)) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights.clone())?))),
+            (Device::Cpu(_), Weights::Cpu(weights)) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights)?))),
             (Device::Gpu(device), Weights::Gpu(weights)) => {
                 Ok(Self::Gpu(Box::new(gpu::Program::compile(device, graph, weights.clone()).await?)))
             }
@@ -215,7 +223,7 @@ impl Program {
     /// If there is no such input or output, or they differ in length.
     pub fn copy_from(&mut self, input: &str, source: &Program, output: &str) -> Result<(), Error> {
         match (self, source) {
-            (Self::Cpu(program), Self::Cpu(source)) => Ok(program.write(input, source.read(output)?)?),
+            (Self::Cpu(program), Self::Cpu(source)) => Ok(program.copy_from(input, source, output)?),
             (Self::Gpu(program), Self::Gpu(source)) => Ok(program.copy_input(input, source, output)?),
             _ => Err(Error::Mixed),
         }
@@ -227,10 +235,7 @@ impl Program {
     /// As [`Program::copy_from`].
     pub fn feed_back(&mut self, input: &str, output: &str) -> Result<(), Error> {
         match self {
-            Self::Cpu(program) => {
-                let value = program.read(output)?.to_vec();
-                Ok(program.write(input, &value)?)
-            }
+            Self::Cpu(program) => Ok(program.feed_back(input, output)?),
             Self::Gpu(program) => Ok(program.copy_input(input, program, output)?),
         }
     }
@@ -252,16 +257,7 @@ impl Program {
     /// If there is no such output, nothing has run, a value was not finite, or the device is lost.
     pub async fn read(&mut self, names: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
         match self {
-            Self::Cpu(program) => names
-                .iter()
-                .map(|name| {
-                    let id = program.graph().output(name).map_err(cpu::Error::from)?;
-                    Ok(match program.graph().node(id).dtype {
-                        DType::F32 => program.read(name)?.iter().map(|v| v.to_bits()).collect(),
-                        DType::U32 => program.read_u32(name)?.to_vec(),
-                    })
-                })
-                .collect(),
+            Self::Cpu(program) => names.iter().map(|name| Ok(program.read_words(name)?)).collect(),
             Self::Gpu(program) => Ok(program.read(names).await?),
         }
     }

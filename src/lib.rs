@@ -9,7 +9,7 @@
 //!
 //! let checkpoint = DirectorySource::new("www/models/emoji64");
 //! pollster::block_on(async {
-//!     let pipeline = Pipeline::load(&checkpoint, Device::Cpu, &mut |_| {}).await?;
+//!     let pipeline = Pipeline::load(&checkpoint, Device::cpu(), &mut |_| {}).await?;
 //!     let options = SampleOptions { prompt: "fox, noto style".into(), seed: 7, ..Default::default() };
 //!     let mut sampler = pipeline.sampler(options).await?;
 //!     while let Some(step) = sampler.step().await? {
@@ -32,6 +32,7 @@
 //! | [`weights`], [`text`], [`noise`] | checkpoint files, the CLIP tokenizer, torch's random streams |
 //! | [`graph`] | a network as a static graph of typed ops; knows no model and no device |
 //! | [`cpu`], [`gpu`] | execute a graph; know no model and no diffusion. [`device`] is either |
+//! | `twin` | the oracle that both are compared with |
 //! | `web` | the only room that knows JavaScript |
 #![warn(missing_docs)]
 
@@ -46,6 +47,9 @@ mod order;
 pub mod pipeline;
 pub mod profile;
 pub mod text;
+#[cfg(not(target_arch = "wasm32"))]
+#[doc(hidden)]
+pub mod twin;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
 pub mod weights;

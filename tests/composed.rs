@@ -26,14 +26,15 @@ fn tensor(shape: &[usize], data: Vec<f32>) -> NamedTensor {
 
 /// One network of a checkpoint, called once.
 fn call(folder: &Path, inputs: &[(&str, NamedTensor)], output: &str) -> Vec<f32> {
-    let network = block_on(Component::load(&DirectorySource::new(folder), Device::Cpu, None)).expect("a network");
+    let network = block_on(Component::load(&DirectorySource::new(folder), Device::cpu(), None)).expect("a network");
     let inputs: Tensors = inputs.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
     block_on(network.run(&inputs)).expect("a result").remove(output).expect(output).data
 }
 
 fn load(folder: &Path) -> Pipeline {
     let source = DirectorySource::new(folder);
-    let load = async { Checkpoint::open(&source, &OpenOptions::default()).await?.load(Device::Cpu, &mut |_| {}).await };
+    let load =
+        async { Checkpoint::open(&source, &OpenOptions::default()).await?.load(Device::cpu(), &mut |_| {}).await };
     block_on(load).expect("the checkpoint loads")
 }
 

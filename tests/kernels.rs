@@ -1,9 +1,10 @@
-//! Every op on the GPU executor against its twin on the CPU.
+//! Every op on the GPU and on the CPU against its twin.
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::rc::Rc;
 
 use half::{bf16, f16};
+use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::gpu::kernels::Storage;
 use undiffuse::gpu::variants::{Choice, Class, Family, Product, Tile};
 use undiffuse::graph::{
@@ -11,7 +12,7 @@ use undiffuse::graph::{
     fuse, update,
 };
 use undiffuse::weights::Dtype;
-use undiffuse::{cpu, gpu};
+use undiffuse::{gpu, twin};
 
 fn device() -> gpu::Device {
     device_with(gpu::DeviceOptions::default())
@@ -98,10 +99,21 @@ fn floats(words: &[u32]) -> Vec<f32> {
     words.iter().map(|&bits| f32::from_bits(bits)).collect()
 }
 
-/// A network on both devices.
+/// A network on the GPU and on the CPU, and its twin.
 struct Pair {
-    cpu: cpu::Program,
+    twin: twin::Program,
     gpu: gpu::Program,
+    cpu: Vec<(&'static str, cpu::Program)>,
+}
+
+/// The ways in which the CPU computes.
+fn cpus() -> [(&'static str, cpu::Device); 3] {
+    let device = |threads, arithmetic| cpu::Device::native(Some(threads), arithmetic);
+    [
+        ("fused, 1 thread", device(1, Arithmetic::Fused)),
+        ("fused, 2 threads", device(2, Arithmetic::Fused)),
+        ("separate, 1 thread", device(1, Arithmetic::Separate)),
+    ]
 }
 
 fn weight_values(graph: &Graph, random: &mut Random) -> Vec<Vec<f32>> {
@@ -115,17 +127,20 @@ fn weight_values(graph: &Graph, random: &mut Random) -> Vec<Vec<f32>> {
 
 impl Pair {
     fn new(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random) -> Self {
-        let mut on_cpu = cpu::Weights::new(graph.weights()).expect("weights that fit");
+        let mut on_twin = Vec::new();
+        let mut on_cpu = cpus().map(|(name, device)| (name, cpu::Weights::new(&device, graph.weights()).unwrap()));
         let mut on_gpu = gpu::Weights::new(device, graph.weights());
         for (index, values) in weight_values(graph, random).iter().enumerate() {
             let bytes = encode(dtype, values);
-            on_cpu.put(index, dtype, &bytes).unwrap();
+            on_twin.push(dtype.to_f32(&bytes).unwrap());
+            on_cpu.iter_mut().for_each(|(_, weights)| weights.put(index, dtype, &bytes).unwrap());
             on_gpu.put(index, dtype, &bytes).unwrap();
         }
         pollster::block_on(on_gpu.finish()).unwrap();
-        let cpu = cpu::Program::new(graph, Rc::new(on_cpu)).unwrap();
+        let twin = twin::Program::new(graph, on_twin).unwrap();
         let gpu = pollster::block_on(gpu::Program::compile(device, graph, Rc::new(on_gpu))).unwrap();
-        let mut pair = Self { cpu, gpu };
+        let cpu = on_cpu.iter().map(|(name, weights)| (*name, cpu::Program::new(graph, weights).unwrap())).collect();
+        let mut pair = Self { twin, gpu, cpu };
         for (name, id) in graph.inputs() {
             pair.write(name, &random.normals(graph.node(*id).elements()));
         }
@@ -133,39 +148,49 @@ impl Pair {
     }
 
     fn write(&mut self, input: &str, data: &[f32]) {
-        self.cpu.write(input, data).unwrap();
+        self.twin.write(input, data).unwrap();
         self.gpu.write(input, data).unwrap();
+        self.cpu.iter_mut().for_each(|(_, program)| program.write(input, data).unwrap());
     }
 
-    /// Runs both and compares all outputs: within `tolerance` times the largest magnitude.
+    /// Runs all and compares all outputs: within `tolerance` times the largest magnitude, and on the CPU to the same bits with any
+    /// number of threads.
     fn agree(&mut self, tolerance: f32, what: &str) {
-        self.cpu.run().unwrap();
+        self.twin.run();
         self.gpu.run().unwrap();
-        let graph = self.cpu.graph().clone();
+        self.cpu.iter_mut().for_each(|(_, program)| program.run().unwrap());
+        let graph = self.twin.graph().clone();
         for (name, id) in graph.outputs() {
             let got = pollster::block_on(self.gpu.read(&[name])).unwrap().remove(0);
-            match graph.node(*id).dtype {
-                DType::U32 => assert_eq!(got, self.cpu.read_u32(name).unwrap(), "{what}: {name}"),
-                DType::F32 => {
-                    let got = floats(&got);
-                    let expected = self.cpu.read(name).unwrap();
-                    assert_eq!(got.len(), expected.len(), "{what}: {name}");
-                    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
-                    let errors = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).enumerate();
-                    // A NaN is the worst of all.
-                    let rank = |error: f32| if error.is_nan() { f32::INFINITY } else { error };
-                    let (at, worst) = errors.max_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).unwrap();
-                    assert!(
-                        worst <= tolerance * largest,
-                        "{what}: {name}[{at}] of shape {:?} is {}, expected {}: off by {worst:e}, allowed {:e}",
-                        graph.node(*id).shape,
-                        got[at],
-                        expected[at],
-                        tolerance * largest,
-                    );
-                }
+            self.compare(name, *id, &got, tolerance, &format!("{what}: {name}"));
+            let on_cpu: Vec<_> = self.cpu.iter().map(|(_, program)| program.read_words(name).unwrap()).collect();
+            for ((way, _), got) in self.cpu.iter().zip(&on_cpu) {
+                self.compare(name, *id, got, tolerance, &format!("{what}, on the CPU, {way}: {name}"));
             }
+            assert!(on_cpu[0] == on_cpu[1], "{what}: {name} depends on the number of threads");
         }
+    }
+
+    fn compare(&self, name: &str, id: NodeId, got: &[u32], tolerance: f32, what: &str) {
+        let node = self.twin.graph().node(id);
+        if node.dtype == DType::U32 {
+            return assert_eq!(got, self.twin.read_u32(name).unwrap(), "{what}");
+        }
+        let (got, expected) = (floats(got), self.twin.read(name).unwrap());
+        assert_eq!(got.len(), expected.len(), "{what}");
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let errors = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).enumerate();
+        // A NaN is the worst of all.
+        let rank = |error: f32| if error.is_nan() { f32::INFINITY } else { error };
+        let (at, worst) = errors.max_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).unwrap();
+        assert!(
+            worst <= tolerance * largest,
+            "{what}[{at}] of shape {:?} is {}, expected {}: off by {worst:e}, allowed {:e}",
+            node.shape,
+            got[at],
+            expected[at],
+            tolerance * largest,
+        );
     }
 }
 
@@ -306,7 +331,7 @@ fn tensors_larger_than_a_binding_agree_with_the_cpu() {
             if enlarged {
                 h = root.resize_nearest(h, 2 * height, 2 * width).unwrap();
             }
-            let out_channels = if enlarged || kernel == 5 { channels / 4 } else { channels };
+            let out_channels = if enlarged || kernel == 5 { channels / 2 } else { channels };
             let y = match kernel {
                 1 => root.at("linear").linear(h, out_channels, true).unwrap(),
                 _ => root
@@ -638,7 +663,7 @@ fn rescaled_guidance_has_the_spread_of_the_conditional_output() {
         let mean = values.iter().sum::<f32>() / image as f32;
         (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / (image - 1) as f32).sqrt()
     };
-    for (index, guided) in pair.cpu.read("out").unwrap().chunks_exact(image).enumerate() {
+    for (index, guided) in pair.twin.read("out").unwrap().chunks_exact(image).enumerate() {
         let conditional = &output[(2 + index) * image..][..image];
         let (found, expected) = (deviation(guided), deviation(conditional));
         assert!((found - expected).abs() < 1e-5 * expected, "image {index}: {found}, expected {expected}");
@@ -695,7 +720,7 @@ fn a_thresholded_x0_goes_into_the_update_as_the_coefficients_make_it() {
         inputs.iter().for_each(|(name, values)| pair.write(name, values));
         pair.agree(F32_TOLERANCE, "an update");
     }
-    let [given, own] = programs.each_ref().map(|pair| pair.cpu.read("out").unwrap());
+    let [given, own] = programs.each_ref().map(|pair| pair.twin.read("out").unwrap());
     for (index, (given, own)) in given.iter().zip(own).enumerate() {
         assert!((given - own).abs() < 1e-5, "{index}: {given} with x0 given, {own} without");
     }
@@ -722,7 +747,7 @@ fn learned_deviations_are_those_of_the_two_variance_types() {
         pair.write("v", variance);
         pair.write("line", &line);
         pair.agree(F32_TOLERANCE, what);
-        for ((&v, z), found) in variance.iter().zip(z).zip(pair.cpu.read("out").unwrap()) {
+        for ((&v, z), found) in variance.iter().zip(z).zip(pair.twin.read("out").unwrap()) {
             let share = (v + 1.0) / 2.0;
             let expected = match what {
                 "learned" => z * v.sqrt(),
@@ -756,7 +781,7 @@ fn what_a_mask_covers_is_the_sample_and_the_rest_the_noised_image() {
     pair.write("a", &[0.5]);
     pair.write("b", &[2.0]);
     pair.agree(F32_TOLERANCE, "an inpainting step");
-    for (index, found) in pair.cpu.read("out").unwrap().iter().enumerate() {
+    for (index, found) in pair.twin.read("out").unwrap().iter().enumerate() {
         let expected = if mask[index % 20] == 1.0 { x[index] } else { 0.5 * image[index] + 2.0 * noise[index] };
         assert!((found - expected).abs() < 1e-6, "{index}: {found}, expected {expected}");
     }

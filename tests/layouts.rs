@@ -577,7 +577,7 @@ fn draw(source: &dyn Source, options: &OpenOptions) -> (Vec<f32>, Vec<f32>) {
         assert!(progress.loaded >= loaded && progress.loaded <= progress.total, "{progress:?} after {loaded}");
         loaded = progress.loaded;
     };
-    let pipeline = block_on(checkpoint.load(Device::Cpu, &mut on_progress)).unwrap_or_else(|error| panic!("{error}"));
+    let pipeline = block_on(checkpoint.load(Device::cpu(), &mut on_progress)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(loaded, pipeline.info().bytes);
     let side = takes_prompt.then_some(16);
     let sample = SampleOptions {

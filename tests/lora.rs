@@ -100,7 +100,7 @@ impl Networks {
         // The prompt is in the file's own words.
         let words = facts["expected"].as_str().unwrap();
         let prompt = words.split_once("(prompt: '").unwrap().1.split_once("')").unwrap().0;
-        let pipeline = block_on(Pipeline::load(&DirectorySource::new(&model), Device::Cpu, &mut |_| {})).unwrap();
+        let pipeline = block_on(Pipeline::load(&DirectorySource::new(&model), Device::cpu(), &mut |_| {})).unwrap();
         let ids: Vec<f32> = pipeline.tokenize(prompt).unwrap().into_iter().map(|id| id as f32).collect();
         let input = |name: &str| {
             let Tensor { shape, data } = expected[&format!("unet_in/{name}")].clone();
@@ -157,7 +157,7 @@ fn walk(device: &Device, what: &str) {
 
 #[test]
 fn every_network_with_a_lora_gives_what_the_reference_gives_and_is_restored_on_the_cpu() {
-    walk(&Device::Cpu, "networks with LoRAs on the CPU");
+    walk(&Device::cpu(), "networks with LoRAs on the CPU");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn every_network_with_a_lora_gives_what_the_reference_gives_and_is_restored_on_t
 #[test]
 fn loras_add_up_and_replace_those_that_were_merged_before() {
     let expected = read_tensors(&lora().join("expected.safetensors"));
-    let networks = Networks::load(&Device::Cpu, &expected);
+    let networks = Networks::load(&Device::cpu(), &expected);
     let open = |name: &str| block_on(LoraFile::open(&DirectorySource::new(lora()), name)).unwrap();
     let (peft, old) = (open("peft_unet_attn.safetensors"), open("old_diffusers_attn_procs.safetensors"));
     let with = |loras: &[(&LoraFile, f64)]| {
@@ -188,7 +188,7 @@ fn loras_add_up_and_replace_those_that_were_merged_before() {
 #[test]
 fn a_refused_lora_changes_nothing() {
     let model = reference("pipelines").join("models/sd");
-    let pipeline = block_on(Pipeline::load(&DirectorySource::new(model), Device::Cpu, &mut |_| {})).unwrap();
+    let pipeline = block_on(Pipeline::load(&DirectorySource::new(model), Device::cpu(), &mut |_| {})).unwrap();
     let pair = |module: &str| {
         let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
         file(&[(&down, &[2, 24]), (&up, &[24, 2])], &[]).unwrap()
@@ -204,7 +204,7 @@ fn a_refused_lora_changes_nothing() {
     block_on(pipeline.set_loras(&[(&fits, 1.0)])).unwrap();
 
     let unet = reference("pipelines").join("models/sd/unet");
-    let unet = block_on(Component::load(&DirectorySource::new(unet), Device::Cpu, None)).unwrap();
+    let unet = block_on(Component::load(&DirectorySource::new(unet), Device::cpu(), None)).unwrap();
     let message = block_on(unet.set_loras(&[(&fits, 1.0)])).unwrap_err().to_string();
     assert_eq!(message, "`lora` is l.safetensors: it changes no unet");
 }

@@ -169,7 +169,7 @@ fn walk(device: &Device, what: &str) {
 
 #[test]
 fn every_network_of_the_reference_agrees_on_the_cpu() {
-    walk(&Device::Cpu, "networks on the CPU");
+    walk(&Device::cpu(), "networks on the CPU");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn first_call(folder: &str) -> (Component, BTreeMap<String, NamedTensor>) {
             source.insert(file, bytes);
         }
     }
-    let component = block_on(Component::load(&source, Device::Cpu, None)).expect("a component of the reference");
+    let component = block_on(Component::load(&source, Device::cpu(), None)).expect("a component of the reference");
     let (calls, _) = calls(&read_tensors(&folder.join("io.safetensors")));
     (component, calls.into_iter().next().expect("a recorded call").inputs)
 }
@@ -240,6 +240,6 @@ fn one_class_serves_all_rows() {
 fn a_class_that_is_not_known_is_refused_with_those_that_are() {
     let mut source = MemorySource::new();
     source.insert("config.json", br#"{"_class_name": "VQModel"}"#.to_vec());
-    let error = block_on(Component::load(&source, Device::Cpu, None)).expect_err("no such class").to_string();
+    let error = block_on(Component::load(&source, Device::cpu(), None)).expect_err("no such class").to_string();
     assert!(error.contains("class \"VQModel\" is not supported") && error.contains("AutoencoderTiny"), "{error}");
 }

@@ -267,7 +267,7 @@ fn walk(device: &Device, what: &str) {
 
 #[test]
 fn every_pipeline_run_of_the_reference_is_reproduced_on_the_cpu() {
-    walk(&Device::Cpu, "pipelines on the CPU");
+    walk(&Device::cpu(), "pipelines on the CPU");
 }
 
 #[test]

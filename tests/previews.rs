@@ -62,7 +62,7 @@ fn saturated(picture: &Rgba) -> f64 {
 
 #[test]
 fn a_linear_preview_looks_like_the_decoded_picture() {
-    let pipeline = emoji64(Device::Cpu);
+    let pipeline = emoji64(Device::cpu());
     for solver in [Solver::Ddim, Solver::Euler] {
         let linear = run(&pipeline, options(Preview::Linear, solver));
         let decoded = run(&pipeline, options(Preview::Decode, solver));
@@ -80,7 +80,7 @@ fn a_linear_preview_looks_like_the_decoded_picture() {
 
 #[test]
 fn a_noisy_sample_is_shown_as_noise_whatever_the_solver_scales_it_by() {
-    let pipeline = emoji64(Device::Cpu);
+    let pipeline = emoji64(Device::cpu());
     for preview in [Preview::Linear, Preview::Decode] {
         let first = |solver| run(&pipeline, options(preview, solver)).swap_remove(0).images.swap_remove(0);
         let (ddim, euler) = (first(Solver::Ddim), first(Solver::Euler));
@@ -93,7 +93,7 @@ fn a_noisy_sample_is_shown_as_noise_whatever_the_solver_scales_it_by() {
 #[test]
 fn the_gpu_shows_the_linear_previews_of_the_cpu() {
     let [cpu, gpu] =
-        [Device::Cpu, common::gpu()].map(|device| run(&emoji64(device), options(Preview::Linear, Solver::Ddim)));
+        [Device::cpu(), common::gpu()].map(|device| run(&emoji64(device), options(Preview::Linear, Solver::Ddim)));
     for (cpu, gpu) in cpu.iter().zip(&gpu) {
         for (cpu, gpu) in [(&cpu.images, &gpu.images), (&cpu.denoised, &gpu.denoised)] {
             let near = cpu[0].pixels.iter().zip(&gpu[0].pixels).all(|(&a, &b)| a.abs_diff(b) <= 2);
@@ -104,7 +104,7 @@ fn the_gpu_shows_the_linear_previews_of_the_cpu() {
 
 #[test]
 fn the_last_picture_is_decoded_whatever_was_shown_before() {
-    let pipeline = emoji64(Device::Cpu);
+    let pipeline = emoji64(Device::cpu());
     let runs = [Preview::Auto, Preview::Linear, Preview::Decode, Preview::None]
         .map(|preview| run(&pipeline, options(preview, Solver::Ddim)));
     for run in &runs {
@@ -120,7 +120,7 @@ fn the_last_picture_is_decoded_whatever_was_shown_before() {
 
 #[test]
 fn a_model_without_latents_shows_its_samples() {
-    let pipeline = load(reference("pipelines/models/ddpm_uncond"), Device::Cpu);
+    let pipeline = load(reference("pipelines/models/ddpm_uncond"), Device::cpu());
     let options = SampleOptions { steps: 3, seed: 3, ..Default::default() };
     let mut sampler = block_on(pipeline.sampler(options)).unwrap();
     while let Some(step) = block_on(sampler.step()).unwrap() {
@@ -134,7 +134,7 @@ fn a_model_without_latents_shows_its_samples() {
 
 #[test]
 fn a_tiny_autoencoder_paints_the_previews_when_it_fits() {
-    let pipeline = load(reference("pipelines/models/sd"), Device::Cpu);
+    let pipeline = load(reference("pipelines/models/sd"), Device::cpu());
     let options = |preview| SampleOptions { steps: 2, ..options(preview, Solver::Ddim) };
     let message = block_on(pipeline.sampler(options(Preview::Tiny))).map(drop).unwrap_err().to_string();
     assert_eq!(message, "`preview` is tiny: the pipeline was given no tiny autoencoder; `linear` needs none");
@@ -146,7 +146,7 @@ fn a_tiny_autoencoder_paints_the_previews_when_it_fits() {
     let mut sampler = block_on(pipeline.sampler(options(Preview::Auto))).unwrap();
     let step = block_on(sampler.step()).unwrap().unwrap();
     let latents = NamedTensor { shape: sampler.latents_shape().to_vec(), data: block_on(sampler.latents()).unwrap() };
-    let network = block_on(Component::load(&tiny, Device::Cpu, None)).unwrap();
+    let network = block_on(Component::load(&tiny, Device::cpu(), None)).unwrap();
     let decoded = block_on(network.run(&BTreeMap::from([("decode/in".to_owned(), latents)]))).unwrap();
     let decoded = &decoded["decode/out"].data;
     let plane = decoded.len() / 3;
@@ -159,7 +159,7 @@ fn a_tiny_autoencoder_paints_the_previews_when_it_fits() {
 fn a_tiny_autoencoder_for_other_latents_is_refused() {
     let tiny = DirectorySource::new(reference("models/vae_taesd_like"));
     let refusal = |model: &str| {
-        let pipeline = load(reference("pipelines/models").join(model), Device::Cpu);
+        let pipeline = load(reference("pipelines/models").join(model), Device::cpu());
         block_on(pipeline.set_tiny_vae(&tiny, &mut |_, _| {})).unwrap_err().to_string()
     };
     assert_eq!(refusal("sd2_v"), "config.json: it enlarges latents 8 times, and the model's own autoencoder 4 times");
@@ -168,7 +168,7 @@ fn a_tiny_autoencoder_for_other_latents_is_refused() {
 
 #[test]
 fn a_linear_preview_costs_less_than_a_tenth_of_a_step() {
-    for (device, what) in [(Device::Cpu, "CPU"), (common::gpu(), "GPU")] {
+    for (device, what) in [(Device::cpu(), "CPU"), (common::gpu(), "GPU")] {
         let pipeline = emoji64(device);
         // The fastest of many steps, in turns, and of more while the machine is busy with something else.
         let mut fastest = [Duration::MAX; 2];
@@ -198,7 +198,7 @@ fn a_linear_preview_costs_less_than_a_tenth_of_a_step() {
 #[test]
 fn tiles_of_a_large_picture_show_no_seams() {
     const SIDE: usize = 160;
-    let pipeline = emoji64(Device::Cpu);
+    let pipeline = emoji64(Device::cpu());
     let picture = |vae_tiling| {
         let options = options(Preview::None, Solver::Ddim);
         let options = SampleOptions { steps: 2, width: Some(SIDE), height: Some(SIDE), vae_tiling, ..options };

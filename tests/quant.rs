@@ -138,7 +138,7 @@ fn walk(device: &Device, what: &str) {
 
 #[test]
 fn a_network_runs_from_blocks_on_the_cpu() {
-    walk(&Device::Cpu, "GGUF networks on the CPU");
+    walk(&Device::cpu(), "GGUF networks on the CPU");
 }
 
 #[test]

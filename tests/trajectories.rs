@@ -94,7 +94,7 @@ fn walk(device: Device, what: &str) {
 
 #[test]
 fn every_recorded_run_is_reproduced_on_the_cpu() {
-    walk(Device::Cpu, "trajectories on the CPU");
+    walk(Device::cpu(), "trajectories on the CPU");
 }
 
 #[test]

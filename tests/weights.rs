@@ -108,12 +108,12 @@ const UNPACKED: [Dtype; 6] = [Dtype::Q2_K, Dtype::Q3_K, Dtype::Q4_K, Dtype::Q5_K
 fn every_storage_computes_what_the_cpu_computes_however_its_bytes_arrive() {
     let device = Device::Gpu(gpu());
     let agree = |graph: &Graph, dtype: Dtype, tolerance: f32| {
-        let expected = run(&Device::Cpu, graph, &load(&Device::Cpu, graph, dtype, usize::MAX));
+        let expected = run(&Device::cpu(), graph, &load(&Device::cpu(), graph, dtype, usize::MAX));
         for chunk in [usize::MAX, 1000, 37, 1] {
             let got = run(&device, graph, &load(&device, graph, dtype, chunk));
             let spec = &graph.weights()[0].shape;
             assert_close(&got, &expected, tolerance, &format!("{spec:?} as {dtype} in chunks of {chunk}"));
-            let on_cpu = run(&Device::Cpu, graph, &load(&Device::Cpu, graph, dtype, chunk));
+            let on_cpu = run(&Device::cpu(), graph, &load(&Device::cpu(), graph, dtype, chunk));
             assert_eq!(on_cpu, expected, "{spec:?} as {dtype} in chunks of {chunk}, on the CPU");
         }
     };
@@ -142,7 +142,7 @@ fn a_matrix_larger_than_the_staging_buffer_comes_in_pieces() {
     let device = Device::Gpu(gpu());
     for (dtype, input, output) in [(Dtype::F32, 1100, 2051), (Dtype::F16, 1500, 3002), (Dtype::Q8_0, 2080, 4097)] {
         let graph = linear(input, output, false);
-        let expected = run(&Device::Cpu, &graph, &load(&Device::Cpu, &graph, dtype, usize::MAX));
+        let expected = run(&Device::cpu(), &graph, &load(&Device::cpu(), &graph, dtype, usize::MAX));
         let got = run(&device, &graph, &load(&device, &graph, dtype, 1 << 20));
         assert_close(&got, &expected, 1e-5, dtype.name());
     }
@@ -162,7 +162,7 @@ fn quantised_weights_take_as_many_bytes_as_in_their_file_and_loading_leaves_noth
 
 #[test]
 fn bytes_that_are_not_the_weights_are_refused_with_its_name() {
-    for device in [Device::Cpu, Device::Gpu(gpu())] {
+    for device in [Device::cpu(), Device::Gpu(gpu())] {
         let graph = linear(48, 2, true);
         let refused = |index: usize, dtype: Dtype, bytes: &[u8]| {
             let mut loader = WeightLoader::new(&device, graph.weights()).unwrap();
@@ -209,11 +209,11 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
     for graph in [linear(64, 10, false), convolution(32, 6, 3), convolution(32, 6, 1), linear(32, 4, true)] {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0, Dtype::Q5_1] {
             let what = format!("{:?} as {dtype}", graph.weights()[0].shape);
-            let on_cpu = load(&Device::Cpu, &graph, dtype, 1000);
+            let on_cpu = load(&Device::cpu(), &graph, dtype, 1000);
             let on_gpu = load(&device, &graph, dtype, 1000);
             let spec = &graph.weights()[0];
             let additions = [addition(spec, 4, 7, 0.3), addition(spec, 1, 8, -1.2)];
-            let before = (run(&Device::Cpu, &graph, &on_cpu), run(&device, &graph, &on_gpu));
+            let before = (run(&Device::cpu(), &graph, &on_cpu), run(&device, &graph, &on_gpu));
             let (bytes, mut earlier) = (on_gpu.bytes(), block_on(Program::compile(&device, &graph, &on_gpu)).unwrap());
 
             // Something else first: it must leave nothing behind.
@@ -222,7 +222,7 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
                 block_on(weights.merge(0, &additions)).unwrap();
             }
             assert!(on_gpu.bytes() > bytes, "{what}: the original stays");
-            let after = (run(&Device::Cpu, &graph, &on_cpu), run(&device, &graph, &on_gpu));
+            let after = (run(&Device::cpu(), &graph, &on_cpu), run(&device, &graph, &on_gpu));
             // A sum that lies between two f16 may be rounded to either.
             let tolerance = if matches!(dtype, Dtype::F32 | Dtype::BF16) { 1e-6 } else { 1e-3 };
             assert_close(&after.1, &after.0, tolerance, &what);
@@ -236,7 +236,7 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
                 weights.restore(0);
             }
             assert_eq!(on_gpu.bytes(), bytes, "{what}");
-            assert_eq!(run(&Device::Cpu, &graph, &on_cpu), before.0, "{what}: restored");
+            assert_eq!(run(&Device::cpu(), &graph, &on_cpu), before.0, "{what}: restored");
             assert_eq!(run(&device, &graph, &on_gpu), before.1, "{what}: restored");
         }
     }
@@ -246,7 +246,7 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
 fn a_merged_weight_is_rounded_once_to_the_precision_it_had() {
     let (input, output) = (32, 6);
     let graph = linear(input, output, false);
-    for device in [Device::Cpu, Device::Gpu(gpu())] {
+    for device in [Device::cpu(), Device::Gpu(gpu())] {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0] {
             let weights = load(&device, &graph, dtype, 1000);
             let original = matrix(&device, &weights, input, output);
@@ -296,7 +296,7 @@ fn the_rounding_to_f16_is_right_for_small_large_and_halfway_numbers() {
 
 #[test]
 fn an_addition_that_does_not_fit_is_refused_with_the_weights_name() {
-    for device in [Device::Cpu, Device::Gpu(gpu())] {
+    for device in [Device::cpu(), Device::Gpu(gpu())] {
         let graph = linear(8, 4, true);
         let weights = load(&device, &graph, Dtype::F32, 1000);
         let wrong = LowRank { up: vec![1.0; 8], down: vec![1.0; 12], scale: 1.0 };

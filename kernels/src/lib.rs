@@ -14,15 +14,29 @@
 #![warn(missing_docs)]
 // Each function here reads and writes the memory that a job names: one contract, that of `run`.
 #![allow(unsafe_op_in_unsafe_fn, clippy::missing_safety_doc)]
+// An index counts registers, of several arrays at a time.
+#![allow(clippy::needless_range_loop)]
 
 use bytemuck::{Pod, Zeroable};
 
+pub mod activation;
+pub mod attention;
 pub mod conv2d;
+pub mod elementwise;
 mod grid;
+pub mod guidance;
+pub mod layout;
 pub mod linear;
+pub mod linear_update;
+mod math;
+mod memory;
+pub mod norm;
 mod operand;
+pub mod resample;
 mod simd;
 mod tile;
+pub mod timestep_embedding;
+pub mod unpack;
 mod winograd;
 
 pub use operand::{Activation, Float};
@@ -125,6 +139,23 @@ kernels! {
     PackLinear: linear::Pack,
     Conv2d: conv2d::Conv2d,
     PackConv2d: conv2d::Pack,
+    Unpack: unpack::Unpack,
+    Attention: attention::Attention,
+    GroupNorm: norm::GroupNorm,
+    LayerNorm: norm::LayerNorm,
+    Activate: activation::Activate,
+    Geglu: activation::Geglu,
+    Affine: elementwise::Affine,
+    PackRgba8: elementwise::PackRgba8,
+    NonFinite: elementwise::NonFinite,
+    Copy: layout::Copy,
+    Binary: layout::Binary,
+    ResizeNearest: resample::ResizeNearest,
+    AvgPool2: resample::AvgPool2,
+    TimestepEmbedding: timestep_embedding::TimestepEmbedding,
+    Guidance: guidance::Guidance,
+    Threshold: guidance::Threshold,
+    LinearUpdate: linear_update::LinearUpdate,
 }
 
 /// How a product is added to a sum.

@@ -1,10 +1,36 @@
 //! `--device`: where networks run.
 
+use std::num::NonZeroUsize;
+
 use clap::ValueEnum;
+use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::device::Device;
 use undiffuse::gpu::{self, DeviceOptions};
 
 use super::Error;
+
+/// What says where networks run.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Options {
+    /// Where the networks run
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    device: Choice,
+
+    /// On the CPU: how many threads, by default one for each core
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<NonZeroUsize>,
+
+    /// On the CPU: round products and sums apart, so that a seed gives the same bits on every machine; slower
+    #[arg(long)]
+    portable: bool,
+}
+
+impl Options {
+    fn cpu(self) -> Device {
+        let arithmetic = if self.portable { Arithmetic::Separate } else { Arithmetic::Fused };
+        Device::Cpu(cpu::Device::native(self.threads.map(NonZeroUsize::get), arithmetic))
+    }
+}
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -13,20 +39,21 @@ pub enum Choice {
     Auto,
     /// The GPU, or a software adapter that stands for one, or an error
     Gpu,
-    /// All cores of the CPU
+    /// The CPU
     Cpu,
 }
 
 /// Opens the device.
-pub async fn open(choice: Choice) -> Result<Device, Error> {
+pub async fn open(options: Options) -> Result<Device, Error> {
+    let choice = options.device;
     if choice == Choice::Cpu {
-        return Ok(Device::Cpu);
+        return Ok(options.cpu());
     }
     match gpu::Device::request(DeviceOptions::default()).await {
         // The CPU executor is faster than an adapter that computes on the CPU.
-        Ok(device) if choice == Choice::Auto && device.info().software => Ok(Device::Cpu),
+        Ok(device) if choice == Choice::Auto && device.info().software => Ok(options.cpu()),
         Ok(device) => Ok(Device::Gpu(device)),
-        Err(_) if choice == Choice::Auto => Ok(Device::Cpu),
+        Err(_) if choice == Choice::Auto => Ok(options.cpu()),
         Err(error) => Err(Error::Device { choice: "gpu", message: format!("{error}; use --device cpu") }),
     }
 }
@@ -34,9 +61,9 @@ pub async fn open(choice: Choice) -> Result<Device, Error> {
 /// What to call it.
 pub fn describe(device: &Device) -> String {
     match device {
-        Device::Cpu => {
-            let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-            format!("CPU ({cores} {})", if cores == 1 { "core" } else { "cores" })
+        Device::Cpu(device) => {
+            let threads = device.threads();
+            format!("CPU ({threads} {})", if threads == 1 { "thread" } else { "threads" })
         }
         Device::Gpu(device) => {
             let info = device.info();

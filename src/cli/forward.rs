@@ -41,9 +41,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
 
-    /// Where the network runs
-    #[arg(long, value_enum, default_value_t = device::Choice::Auto)]
-    device: device::Choice,
+    #[command(flatten)]
+    device: device::Options,
 }
 
 /// Runs the network.

@@ -188,9 +188,8 @@ pub struct Args {
     #[arg(long, value_name = "TYPE")]
     prediction_type: Option<String>,
 
-    /// Where the networks run
-    #[arg(long, value_enum, default_value_t = device::Choice::Auto)]
-    device: device::Choice,
+    #[command(flatten)]
+    device: device::Options,
 
     /// The picture to write, a PNG of 8-bit RGB; an existing file is replaced. Of several pictures, x.png becomes
     /// x-0.png, x-1.png and so on
@@ -423,8 +422,8 @@ async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
     Ok(files)
 }
 
-async fn load(checkpoint: Checkpoint, model: &Path, choice: device::Choice) -> Result<Pipeline, Error> {
-    let device = device::open(choice).await?;
+async fn load(checkpoint: Checkpoint, model: &Path, options: device::Options) -> Result<Pipeline, Error> {
+    let device = device::open(options).await?;
     note(format_args!("device: {}", device::describe(&device)));
     let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
     let start = Instant::now();

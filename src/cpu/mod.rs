@@ -1,35 +1,25 @@
-//! Executes a graph on the CPU: the readable twin of every shader, and the device where there is no usable GPU.
+//! Executes a graph on the CPU: the device where there is no usable GPU.
 //!
-//! Each op is one function over slices, in a file that names its shader. Sums run in one fixed order and transcendental
-//! functions are computed in software, so the same seed gives the same bits natively and in every browser.
+//! What computes is the crate `undiffuse-kernels`, functions over plain memory. This room puts a network before them: [`Weights`] are
+//! packed as kernels read them, a [`Program`] is a graph planned into one region of memory and lowered to a list of jobs once, and
+//! replayed for every step without another allocation. Where memory and threads are is known to a [`Machine`] only: natively that is
+//! the process ([`Host`]), in a browser a WebAssembly module beside this one.
 
-mod activation;
-mod attention;
-mod convolution;
-mod elementwise;
-mod gemm;
-mod guidance;
-mod layout;
-mod linear_update;
-mod math;
-mod norm;
-mod parallel;
+mod device;
+mod form;
+mod host;
+mod lower;
+mod machine;
+mod plan;
 mod program;
-mod resample;
-mod threshold;
-mod timestep_embedding;
 mod weights;
 
-pub use program::Program;
+pub use device::Device;
+pub use host::Host;
+pub use machine::Machine;
+pub use program::{MemoryReport, Program};
+pub use undiffuse_kernels::{Arithmetic, Job};
 pub use weights::Weights;
-
-/// Bytes that weights and activations may take together: in a browser, a module has 4 GiB for everything.
-const MEMORY: u64 = if cfg!(target_arch = "wasm32") { 3 << 30 } else { 1 << 62 };
-
-/// Refuses what would not fit, because an allocation that fails ends the module without a word.
-fn check_memory(what: &'static str, bytes: u64) -> Result<(), Error> {
-    if bytes > MEMORY { Err(Error::OutOfMemory { what, bytes, limit: MEMORY }) } else { Ok(()) }
-}
 
 /// What can go wrong on the CPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -68,15 +58,13 @@ pub enum Error {
         /// Its op.
         op: &'static str,
     },
-    /// More memory than there can be.
-    #[error("out of memory: {what} needs {bytes} bytes, and {limit} can be had; try a smaller picture or model")]
+    /// More memory than there is.
+    #[error("out of memory: {what} needs {bytes} bytes, which cannot be had; try a smaller picture or model")]
     OutOfMemory {
         /// For what.
-        what: &'static str,
+        what: String,
         /// How much.
         bytes: u64,
-        /// How much can be had.
-        limit: u64,
     },
     /// An output read before the first run.
     #[error("output `{0}` was read before the network ran")]

@@ -2,44 +2,123 @@
 
 use std::rc::Rc;
 
-use super::convolution::Residual;
-use super::gemm::Panels;
+use bytemuck::cast_slice_mut;
+use undiffuse_kernels::{Job, elementwise, layout};
+
+use super::form::Form;
+use super::lower::{self, Places};
+use super::machine::Region;
+use super::plan::Plan;
 use super::weights::Stored;
-use super::{
-    Error, Weights, activation, attention, check_memory, convolution, elementwise, guidance, layout, linear_update,
-    norm, resample, threshold,
-};
-use super::{timestep_embedding, timestep_embedding::timestep_embedding as embed};
-use crate::graph::{DType, Graph, Liveness, Node, NodeId, Op, WeightId, update};
+use super::{Device, Error, Weights};
+use crate::graph::{DType, Graph, NodeId, Op};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
 pub struct Program {
+    device: Device,
     graph: Graph,
-    liveness: Liveness,
     /// The graph's weights, as they were when this was prepared.
     weights: Vec<Stored>,
-    values: Vec<Vec<f32>>,
-    pixels: Vec<Vec<u32>>,
+    forms: Vec<Form>,
+    plan: Plan,
+    values: Region,
+    /// A word for each node, which says whether its value is not finite.
+    statuses: Region,
+    jobs: Vec<Job>,
+    /// The node that each job helps to compute.
+    node_of_job: Vec<NodeId>,
     has_run: bool,
+    /// Where the words are read to.
+    found: Vec<u32>,
+}
+
+/// Memory of a program, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryReport {
+    /// What values take as planned: all of it is allocated when the program is prepared.
+    pub activation_bytes: u64,
+    /// The values that are alive at the same node, at most.
+    pub live_bytes: u64,
 }
 
 impl Program {
     /// Prepares `graph`; its weights are looked up by name.
     ///
     /// # Errors
-    /// If a weight of the graph is not among `weights` or has not been loaded.
-    pub fn new(graph: &Graph, weights: Rc<Weights>) -> Result<Self, Error> {
+    /// If a weight of the graph is not among `weights` or has not been loaded, or if there is no memory for the graph's values.
+    pub fn new(graph: &Graph, weights: &Weights) -> Result<Self, Error> {
         weights.check_complete()?;
-        let bound = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
-        let mut values = vec![Vec::new(); graph.nodes().len()];
-        for (_, id) in graph.inputs() {
-            values[id.index()] = vec![0.0; graph.node(*id).elements()];
+        let machine = weights.device().machine();
+        let forms = lower::forms(graph);
+        let bound: Vec<_> = (graph.weights().iter().zip(&forms))
+            .map(|(spec, form)| weights.find(&spec.name, *form))
+            .collect::<Result<_, _>>()?;
+        weights.forget_staging();
+        let plan = Plan::new(graph, &lower::scratch(graph, &forms));
+        let region = |bytes: u64| {
+            let region = usize::try_from(bytes).ok().and_then(|bytes| Region::new(machine, bytes));
+            region.ok_or(Error::OutOfMemory { what: "the network's values".to_owned(), bytes })
+        };
+        let (values, statuses) = (region(plan.bytes)?, region(4 * graph.nodes().len() as u64)?);
+        let mut program = Self {
+            device: weights.device().clone(),
+            graph: graph.clone(),
+            weights: bound,
+            forms,
+            plan,
+            values,
+            statuses,
+            jobs: Vec::new(),
+            node_of_job: Vec::new(),
+            has_run: false,
+            found: vec![0; graph.nodes().len()],
+        };
+        program.clear();
+        (program.jobs, program.node_of_job) = program.lower(|program, id| program.is_output(id));
+        Ok(program)
+    }
+
+    /// Fills inputs and words with zeroes: a region holds anything.
+    fn clear(&self) {
+        let machine = self.device.machine();
+        machine.write(self.statuses.address(), &vec![0; 4 * self.graph.nodes().len()]);
+        for (_, id) in self.graph.inputs() {
+            machine.write(self.address(*id), &vec![0; 4 * self.graph.node(*id).elements()]);
         }
-        let pixels = vec![Vec::new(); graph.nodes().len()];
-        let liveness = Liveness::new(graph);
-        check_memory("the network with its weights", weights.bytes().saturating_add(peak_bytes(graph, &liveness)))?;
-        Ok(Self { graph: graph.clone(), liveness, weights: bound, values, pixels, has_run: false })
+    }
+
+    /// The jobs of all nodes in their order, each with its node; where `checked`, followed by the search for what is not finite.
+    fn lower(&self, checked: impl Fn(&Self, NodeId) -> bool) -> (Vec<Job>, Vec<NodeId>) {
+        let places = Places {
+            graph: &self.graph,
+            values: self.values.address(),
+            plan: &self.plan,
+            weights: &self.weights,
+            forms: &self.forms,
+        };
+        let (mut jobs, mut nodes) = (Vec::new(), Vec::new());
+        for (index, node) in self.graph.nodes().iter().enumerate() {
+            let id = NodeId(index);
+            lower::lower(&places, id, &mut jobs);
+            if checked(self, id) {
+                // Pixels hide what they were made of.
+                let x = if let Op::PackRgba8 { x } = node.op { x } else { id };
+                let y = self.statuses.address() + 4 * index;
+                let elements = self.graph.node(x).elements();
+                jobs.push(Job::new(elementwise::NonFinite { x: self.address(x), y, elements }));
+            }
+            nodes.resize(jobs.len(), id);
+        }
+        (jobs, nodes)
+    }
+
+    fn is_output(&self, id: NodeId) -> bool {
+        self.graph.outputs().iter().any(|(_, output)| *output == id)
+    }
+
+    fn address(&self, id: NodeId) -> usize {
+        self.values.address() + self.plan.of_node[id.index()]
     }
 
     /// The graph that runs.
@@ -47,226 +126,141 @@ impl Program {
         &self.graph
     }
 
+    /// What its values take.
+    pub fn memory(&self) -> MemoryReport {
+        MemoryReport { activation_bytes: self.plan.bytes, live_bytes: self.plan.live_bytes }
+    }
+
     /// Fills an input.
     ///
     /// # Errors
     /// If there is no such input or it has another length.
     pub fn write(&mut self, input: &str, data: &[f32]) -> Result<(), Error> {
-        let id = self.graph.input(input)?;
-        let value = &mut self.values[id.index()];
-        if value.len() != data.len() {
-            return Err(Error::InputLength { name: input.to_owned(), expected: value.len(), found: data.len() });
-        }
-        value.copy_from_slice(data);
+        let id = self.input(input, data.len())?;
+        self.device.machine().write(self.address(id), bytemuck::cast_slice(data));
         Ok(())
+    }
+
+    /// Fills an input with an output of `source`, which may be this program.
+    ///
+    /// # Errors
+    /// If there is no such input or output, they differ in length, or nothing has made the output yet.
+    fn copy(&self, input: &str, source: &Self, output: &str) -> Result<(), Error> {
+        let from = source.output(output, DType::F32)?;
+        let elements = source.graph.node(from).elements();
+        let to = self.input(input, elements)?;
+        if !Rc::ptr_eq(self.device.machine(), source.device.machine()) {
+            let mut bytes = vec![0; 4 * elements];
+            source.device.machine().read(source.address(from), &mut bytes);
+            self.device.machine().write(self.address(to), &bytes);
+            return Ok(());
+        }
+        let (shape, strides) = ([1, 1, 1, elements], [0, 0, 0, 1]);
+        let (x, y) = (source.address(from), self.address(to));
+        let job = Job::new(layout::Copy { x, y, shape, x_strides: strides, y_strides: strides });
+        // SAFETY: both values are as long as the job says and lie in regions that the programs hold; inputs and outputs live to the
+        // end of a run, so they share no memory.
+        unsafe { self.device.machine().run(&[job]) };
+        Ok(())
+    }
+
+    /// Fills an input with an output of `source`, in the machine's memory.
+    ///
+    /// # Errors
+    /// If there is no such input or output, they differ in length, or no run has made the output.
+    pub fn copy_from(&mut self, input: &str, source: &Self, output: &str) -> Result<(), Error> {
+        self.copy(input, source, output)
+    }
+
+    /// Fills an input with an output of the same program, in the machine's memory.
+    ///
+    /// # Errors
+    /// As [`Program::copy_from`].
+    pub fn feed_back(&mut self, input: &str, output: &str) -> Result<(), Error> {
+        self.copy(input, self, output)
     }
 
     /// Computes the outputs.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the first node that made a NaN or an infinity.
+    /// [`Error::NonFinite`] with the first node that made a NaN or an infinity, if one has reached an output.
     pub fn run(&mut self) -> Result<(), Error> {
-        let mut values = std::mem::take(&mut self.values);
-        let result = self.evaluate(&mut values);
-        self.values = values;
-        self.has_run = result.is_ok();
-        result
+        // SAFETY: each job reads and writes values and weights of this program, where the plan and the loader have put them; the
+        // program holds their regions.
+        unsafe { self.device.machine().run(&self.jobs) };
+        self.finish()
     }
 
-    fn evaluate(&mut self, values: &mut [Vec<f32>]) -> Result<(), Error> {
-        for index in 0..self.graph.nodes().len() {
-            let node = &self.graph.nodes()[index];
-            match node.op {
-                Op::Input | Op::Reshape { .. } => {}
-                Op::PackRgba8 { x } => {
-                    let shape = &self.graph.node(x).shape;
-                    let source = &values[self.liveness.storage(x).index()];
-                    self.pixels[index] = elementwise::pack_rgba8(source, shape[1], shape[2] * shape[3]);
-                }
-                _ => {
-                    let mut out = std::mem::take(&mut values[index]);
-                    out.resize(node.elements(), 0.0);
-                    self.compute(node, values, &mut out)?;
-                    if !out.iter().fold(true, |finite, v| finite & v.is_finite()) {
-                        return Err(Error::NonFinite { path: node.path.clone(), op: node.op.name() });
-                    }
-                    values[index] = out;
-                }
-            }
-            let node = &self.graph.nodes()[index];
-            node.op.for_each_input(|id| {
-                if self.liveness.last_use(id) == index {
-                    values[self.liveness.storage(id).index()] = Vec::new();
-                }
-            });
-        }
-        Ok(())
+    /// As [`Program::run`], with the seconds that each node took.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_timed(&mut self) -> Result<Vec<f64>, Error> {
+        // SAFETY: as in `run`.
+        let seconds = unsafe { self.device.machine().run_timed(&self.jobs) };
+        let mut of_node = vec![0.0; self.graph.nodes().len()];
+        self.node_of_job.iter().zip(seconds).for_each(|(id, seconds)| of_node[id.index()] += seconds);
+        self.finish()?;
+        Ok(of_node)
     }
 
-    fn compute(&self, node: &Node, values: &[Vec<f32>], out: &mut [f32]) -> Result<(), Error> {
-        let value = |id: NodeId| &values[self.liveness.storage(id).index()][..];
-        let shape = |id: NodeId| &self.graph.node(id).shape[..];
-        let missing = |id: WeightId| Error::MissingWeight(self.graph.weight(id).name.clone());
-        let matrix = |id: WeightId| -> Result<&Panels, Error> {
-            match &self.weights[id.index()] {
-                Stored::Matrix(panels, _) => Ok(panels),
-                Stored::Vector(_) => Err(missing(id)),
-            }
-        };
-        let vector = |id: WeightId| -> Result<&[f32], Error> {
-            match &self.weights[id.index()] {
-                Stored::Vector(values) => Ok(values),
-                Stored::Matrix(..) => Err(missing(id)),
-            }
-        };
-        let last = |id: NodeId| shape(id).last().copied().unwrap_or(1);
-        let residual_of = |id: Option<NodeId>| match id {
-            None => Residual::None,
-            Some(id) if shape(id) == node.shape => Residual::Full(value(id)),
-            Some(id) => Residual::PerChannel(value(id)),
-        };
-        match &node.op {
-            Op::Input | Op::Reshape { .. } | Op::PackRgba8 { .. } => {}
-            &Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } => {
-                let kernel = &self.graph.weight(weight).shape;
-                let (small, mut input, mut enlarged) = ([shape(x)[1], shape(x)[2]], value(x), Vec::new());
-                let size = if upsample { small.map(|side| 2 * side) } else { small };
-                if upsample {
-                    enlarged.resize(4 * input.len(), 0.0);
-                    resample::resize_nearest(input, small, size, shape(x)[3], &mut enlarged);
-                    input = &enlarged;
-                }
-                let geometry = convolution::Geometry {
-                    input: size,
-                    channels: shape(x)[3],
-                    kernel: [kernel[2], kernel[3]],
-                    stride,
-                    padding,
-                    output: [node.shape[1], node.shape[2]],
-                };
-                let bias = bias.map(vector).transpose()?;
-                convolution::convolution(geometry, input, matrix(weight)?, bias, residual_of(residual), out);
-            }
-            &Op::Linear { x, weight, bias, residual } => {
-                let channels = last(x);
-                let geometry = convolution::Geometry::linear(value(x).len() / channels, channels);
-                let bias = bias.map(vector).transpose()?;
-                convolution::convolution(geometry, value(x), matrix(weight)?, bias, residual_of(residual), out);
-            }
-            &Op::GroupNorm { x, weight, bias, groups, eps, activation } => {
-                let channels = last(x);
-                let pixels = value(x).len() / shape(x)[0] / channels;
-                norm::group_norm(value(x), out, [pixels, channels, groups], eps, vector(weight)?, vector(bias)?);
-                if let Some(activation) = activation {
-                    activation::activate(out, activation);
-                }
-            }
-            &Op::LayerNorm { x, weight, bias, eps } => {
-                norm::layer_norm(value(x), out, eps, vector(weight)?, vector(bias)?);
-            }
-            &Op::Attention { q, k, v, heads, causal } => {
-                let geometry = attention::Geometry {
-                    query_tokens: shape(q)[1],
-                    key_tokens: shape(k)[1],
-                    channels: last(q),
-                    heads,
-                    causal,
-                };
-                attention::attention(geometry, value(q), value(k), value(v), out);
-            }
-            &Op::Activate { x, activation } => {
-                out.copy_from_slice(value(x));
-                activation::activate(out, activation);
-            }
-            &Op::Geglu { x } => activation::geglu(value(x), out, last(x) / 2),
-            &Op::Binary { op, a, b } => elementwise::binary(op, value(a), shape(a), value(b), shape(b), out),
-            &Op::Affine { x, scale, shift } => elementwise::affine(value(x), scale, shift, out),
-            Op::Concat { inputs, axis } => {
-                let inner = node.shape[axis + 1..].iter().product();
-                let mut start = 0;
-                for &id in inputs {
-                    let length = shape(id)[*axis];
-                    layout::copy_into(value(id), length, out, node.shape[*axis], start, inner);
-                    start += length;
-                }
-            }
-            &Op::Slice { x, axis, start } => {
-                let inner = node.shape[axis + 1..].iter().product();
-                layout::copy_out_of(value(x), shape(x)[axis], start, out, node.shape[axis], inner);
-            }
-            Op::Permute { x, axes } => layout::permute(value(*x), shape(*x), axes, out),
-            &Op::ResizeNearest { x } => {
-                let (from, to) = ([shape(x)[1], shape(x)[2]], [node.shape[1], node.shape[2]]);
-                resample::resize_nearest(value(x), from, to, last(x), out);
-            }
-            &Op::AvgPool2 { x } => resample::avg_pool2(value(x), [shape(x)[1], shape(x)[2]], last(x), out),
-            &Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
-                let dim = node.shape[1];
-                let options =
-                    timestep_embedding::Options { dim, flip_sin_to_cos, downscale_freq_shift, scale, max_period };
-                embed(value(timestep), options, out);
-            }
-            &Op::Guidance { model_output, coefficients, rescale } => {
-                let scale = value(coefficients)[update::GUIDANCE];
-                guidance::guidance(value(model_output), scale, rescale, node.elements() / node.shape[0], out);
-            }
-            &Op::Threshold { x, ratio, max_value } => {
-                threshold::threshold(value(x), ratio, max_value, node.elements() / node.shape[0], out);
-            }
-            &Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
-                let operands = linear_update::Operands {
-                    sample: value(sample),
-                    model_output: value(model_output),
-                    noise: value(noise),
-                    history: value(history),
-                    coefficients: value(coefficients),
-                    x0: x0.map(value),
-                };
-                linear_update::linear_update(operands, out);
-            }
+    fn finish(&mut self) -> Result<(), Error> {
+        self.has_run = self.first_non_finite().is_none();
+        if self.has_run {
+            return Ok(());
         }
-        Ok(())
+        // Something is wrong: compute it again, with a look at every node. Inputs are as they were.
+        let (jobs, _) = self.lower(|program, id| program.graph.node(id).dtype == DType::F32);
+        // SAFETY: as in `run`.
+        unsafe { self.device.machine().run(&jobs) };
+        let first = self.first_non_finite();
+        self.device.machine().write(self.statuses.address(), &vec![0; 4 * self.found.len()]);
+        let node = self.graph.node(first.unwrap_or(NodeId(0)));
+        Err(Error::NonFinite { path: node.path.clone(), op: node.op.name() })
+    }
+
+    /// The first node that was looked at and whose value is not finite.
+    fn first_non_finite(&mut self) -> Option<NodeId> {
+        self.device.machine().read(self.statuses.address(), cast_slice_mut(&mut self.found));
+        self.found.iter().position(|&word| word != 0).map(NodeId)
     }
 
     /// The value of an f32 output after a run.
     ///
     /// # Errors
     /// If there is no such output, or no run has made it.
-    pub fn read(&self, output: &str) -> Result<&[f32], Error> {
-        let id = self.graph.output(output)?;
-        if !self.has_run || self.graph.node(id).dtype != DType::F32 {
-            return Err(Error::NotRun(output.to_owned()));
-        }
-        Ok(&self.values[self.liveness.storage(id).index()])
+    pub fn read(&self, output: &str) -> Result<Vec<f32>, Error> {
+        let id = self.output(output, DType::F32)?;
+        let mut values = vec![0.0f32; self.graph.node(id).elements()];
+        self.device.machine().read(self.address(id), cast_slice_mut(&mut values));
+        Ok(values)
     }
 
-    /// The value of a packed-pixel output after a run.
+    /// The words of an output after a run: the bits of f32 values, or packed pixels.
     ///
     /// # Errors
-    /// If there is no such output, or no run has made it.
-    pub fn read_u32(&self, output: &str) -> Result<&[u32], Error> {
+    /// As [`Program::read`].
+    pub fn read_words(&self, output: &str) -> Result<Vec<u32>, Error> {
+        let id = self.output(output, self.graph.node(self.graph.output(output)?).dtype)?;
+        let mut words = vec![0u32; self.graph.node(id).elements()];
+        self.device.machine().read(self.address(id), cast_slice_mut(&mut words));
+        Ok(words)
+    }
+
+    fn input(&self, input: &str, found: usize) -> Result<NodeId, Error> {
+        let id = self.graph.input(input)?;
+        let expected = self.graph.node(id).elements();
+        if expected != found {
+            return Err(Error::InputLength { name: input.to_owned(), expected, found });
+        }
+        Ok(id)
+    }
+
+    fn output(&self, output: &str, dtype: DType) -> Result<NodeId, Error> {
         let id = self.graph.output(output)?;
-        if !self.has_run || self.graph.node(id).dtype != DType::U32 {
+        if !self.has_run || self.graph.node(id).dtype != dtype {
             return Err(Error::NotRun(output.to_owned()));
         }
-        Ok(&self.pixels[id.index()])
+        Ok(id)
     }
-}
-
-/// Bytes of the values that are alive at the same time, at most.
-fn peak_bytes(graph: &Graph, liveness: &Liveness) -> u64 {
-    let bytes = |index: usize| 4 * graph.nodes()[index].elements() as u64;
-    let mut ends: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes().len()];
-    let (mut alive, mut peak) = (0, 0);
-    for (index, node) in graph.nodes().iter().enumerate() {
-        if !matches!(node.op, Op::Reshape { .. }) {
-            alive += bytes(index);
-            if let Some(ending) = ends.get_mut(liveness.last_use(NodeId(index))) {
-                ending.push(index);
-            }
-        }
-        peak = peak.max(alive);
-        alive -= ends[index].iter().map(|&ended| bytes(ended)).sum::<u64>();
-    }
-    peak
 }

@@ -1,24 +1,37 @@
-//! Weights as the CPU wants them: f32, matrices in panels.
+//! Weights as kernels want them: f32, matrices packed, all of a network in one region.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use bytemuck::{cast_slice, cast_slice_mut};
 use half::f16;
+use undiffuse_kernels::{ALIGNMENT, Job};
 
-use super::gemm::Panels;
-use super::{Error, check_memory};
+use super::form::Form;
+use super::machine::Region;
+use super::{Device, Error};
 use crate::graph::WeightSpec;
-use crate::weights::{Cutter, Dtype, LowRank, grow};
+use crate::weights::{Cutter, Dtype, LowRank};
 
 /// The weights of one network.
 #[derive(Debug)]
 pub struct Weights {
+    device: Device,
     specs: Vec<WeightSpec>,
-    stored: Vec<Option<Stored>>,
+    /// All weights as they were loaded.
+    region: Rc<Region>,
+    /// Where in the region each begins.
+    offsets: Vec<usize>,
+    /// Which of them have been loaded, as what.
+    loaded: Vec<Option<Dtype>>,
     /// What a LoRA has made of some of them.
     merged: RefCell<HashMap<usize, Stored>>,
+    /// Matrices in another form than that in which they were loaded, and of which form.
+    transformed: RefCell<HashMap<(usize, Form), Stored>>,
     arriving: Option<Arriving>,
+    /// Memory for a matrix before it is packed, as long as the largest that has come.
+    staging: RefCell<Option<Rc<Region>>>,
 }
 
 /// A weight of which some bytes have come.
@@ -30,41 +43,67 @@ struct Arriving {
     missing: usize,
     /// Cuts what arrives where it can be converted.
     cutter: Cutter,
-    elements: usize,
-    values: Vec<f32>,
+    /// Where the next number goes.
+    address: usize,
 }
 
 /// A weight in memory, shared by the programs that use it.
 #[derive(Clone, Debug)]
-pub(super) enum Stored {
-    /// With whether a merged matrix is rounded to f16, as on a GPU.
-    Matrix(Rc<Panels>, bool),
-    Vector(Rc<[f32]>),
+pub(super) struct Stored {
+    region: Rc<Region>,
+    offset: usize,
+}
+
+impl Stored {
+    /// Where it begins.
+    pub fn address(&self) -> usize {
+        self.region.address() + self.offset
+    }
 }
 
 impl Weights {
-    /// Places for the weights `specs`, of which none is loaded.
+    /// Places on `device` for the weights `specs`, of which none is loaded.
     ///
     /// # Errors
-    /// If they would not fit into memory.
-    pub fn new(specs: &[WeightSpec]) -> Result<Self, Error> {
-        let (stored, merged) = (specs.iter().map(|_| None).collect(), RefCell::default());
-        let weights = Self { specs: specs.to_vec(), stored, merged, arriving: None };
-        check_memory("the weights as f32", weights.bytes())?;
-        Ok(weights)
+    /// If there is no memory for them.
+    pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
+        let mut offsets = Vec::with_capacity(specs.len());
+        let bytes = specs.iter().try_fold(0usize, |end, spec| {
+            offsets.push(end);
+            end.checked_add(Form::of(spec).numbers(spec)?.checked_mul(4)?.checked_next_multiple_of(ALIGNMENT)?)
+        });
+        let region = bytes.and_then(|bytes| Region::new(device.machine(), bytes));
+        let bytes = bytes.map_or(u64::MAX, |bytes| bytes as u64);
+        let region = region.ok_or(Error::OutOfMemory { what: "the network's weights as f32".to_owned(), bytes })?;
+        Ok(Self {
+            device: device.clone(),
+            specs: specs.to_vec(),
+            region: Rc::new(region),
+            offsets,
+            loaded: vec![None; specs.len()],
+            merged: RefCell::default(),
+            transformed: RefCell::default(),
+            arriving: None,
+            staging: RefCell::default(),
+        })
     }
 
-    /// Bytes that they take when all are loaded, with what is merged.
+    /// Where they are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes that they take, with what is merged and what programs have had transformed.
     pub fn bytes(&self) -> u64 {
-        let bytes = |spec: &WeightSpec| 4 * spec.shape.iter().map(|&side| side as u64).product::<u64>();
-        let merged = self.merged.borrow();
-        self.specs.iter().chain(merged.keys().map(|&index| &self.specs[index])).map(bytes).sum()
+        let (merged, transformed) = (self.merged.borrow(), self.transformed.borrow());
+        let others = merged.values().chain(transformed.values()).map(|stored| stored.region.bytes());
+        (self.region.bytes() + others.sum::<usize>()) as u64
     }
 
     /// Stores the weight `index` from all of its bytes in the checkpoint: begin, one chunk, end.
     ///
     /// # Errors
-    /// If the bytes are not those of a tensor of the weight's shape.
+    /// As [`Weights::begin`], [`Weights::chunk`] and [`Weights::end`].
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
         self.begin(index, dtype)?;
         self.chunk(bytes)?;
@@ -74,27 +113,31 @@ impl Weights {
     /// Starts on the weight `index`, whose bytes come next by [`Weights::chunk`].
     ///
     /// # Errors
-    /// If a tensor of this dtype holds no weights.
+    /// If a tensor of this dtype holds no weights, or there is no memory to pack it in.
     pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+        let Some(spec) = self.specs.get(index) else { return Ok(()) };
         if !dtype.is_weight() {
             return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
         }
-        let elements = self.specs.get(index).map_or(0, |spec| spec.shape.iter().product());
+        let elements = spec.shape.iter().product();
         let Some(missing) = dtype.bytes_of(elements) else {
             return Err(self.error(index, format!("{elements} elements are no whole blocks of {dtype}")));
         };
-        let (cutter, values) = (Cutter::new(dtype.block().bytes), Vec::new());
-        self.arriving = Some(Arriving { index, dtype, missing, cutter, elements, values });
+        let address = match spec.matrix() {
+            Some(_) => self.staging(index)?.address(),
+            None => self.original(index).address(),
+        };
+        self.arriving = Some(Arriving { index, dtype, missing, cutter: Cutter::new(dtype.block().bytes), address });
         Ok(())
     }
 
-    /// The next bytes of the weight.
+    /// The next bytes of the weight; they are converted into the machine's memory, and not kept.
     ///
     /// # Errors
     /// If they are more than the weight's shape has.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let Some(arriving) = &mut self.arriving else { return Ok(()) };
-        let Arriving { index, dtype, missing, cutter, elements, values } = arriving;
+        let Arriving { index, dtype, missing, cutter, address } = arriving;
         let Some(still_missing) = missing.checked_sub(bytes.len()) else {
             let (index, message) = (*index, format!("more bytes came than its shape takes as {dtype}"));
             self.arriving = None;
@@ -102,9 +145,9 @@ impl Weights {
         };
         *missing = still_missing;
         cutter.push(bytes, |bytes| {
-            let new = dtype.to_f32(bytes).unwrap_or_default();
-            grow(values, new.len(), *elements);
-            values.extend(new);
+            let values = dtype.to_f32(bytes).unwrap_or_default();
+            self.device.machine().write(*address, cast_slice(&values));
+            *address += 4 * values.len();
         });
         Ok(())
     }
@@ -114,20 +157,25 @@ impl Weights {
     /// # Errors
     /// If they are fewer than the weight's shape has.
     pub fn end(&mut self) -> Result<(), Error> {
-        let Some(Arriving { index, dtype, missing, values, .. }) = self.arriving.take() else { return Ok(()) };
+        let Some(Arriving { index, dtype, missing, .. }) = self.arriving.take() else { return Ok(()) };
         if missing > 0 {
             return Err(self.error(index, format!("{missing} bytes of it as {dtype} are missing")));
         }
-        let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        let as_half = dtype == Dtype::F16 || dtype.is_quantised();
-        self.stored[index] = Some(match spec.matrix() {
-            Some([out, input, taps]) => {
-                let at = |k: usize, n: usize| values[(n * input + k % input) * taps + k / input];
-                Stored::Matrix(Rc::new(Panels::from_fn(taps * input, out, at)), as_half)
-            }
-            None => Stored::Vector(values.into()),
-        });
+        let form = Form::of(&self.specs[index]);
+        if form != Form::Plain {
+            self.pack(index, form, &self.original(index))?;
+        }
+        self.loaded[index] = Some(dtype);
         Ok(())
+    }
+
+    /// Ends the loading: frees what only loading needs.
+    ///
+    /// # Errors
+    /// Names the first weight that is missing.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.staging.take();
+        self.check_complete()
     }
 
     /// Replaces matrix `index` by W + Σ scale·up·down, computed from the weight as it was loaded, in f32; for a convolution `up` is
@@ -139,28 +187,39 @@ impl Weights {
     /// If the factors do not fit the weight, if it is no matrix, or if there is no memory for it.
     pub fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
-        let error = |message| Error::Weight { name: spec.name.clone(), message };
-        let (Stored::Matrix(original, as_half), Some([out, input, taps])) = (self.original(index)?, spec.matrix())
-        else {
-            return Err(error("a vector takes no low-rank addition".to_owned()));
+        let Some(dtype) = self.loaded[index] else { return Err(Error::MissingWeight(spec.name.clone())) };
+        let Some([out, input, taps]) = spec.matrix() else {
+            return Err(self.error(index, "a vector takes no low-rank addition".to_owned()));
         };
         self.restore(index);
         if additions.is_empty() {
             return Ok(());
         }
-        let sum = LowRank::sum(additions, out, input * taps).map_err(error)?;
-        check_memory("the weights with the LoRAs' as f32", self.bytes() + 4 * sum.len() as u64)?;
-        let merged = Panels::from_fn(taps * input, out, |k, n| {
-            let value = original.at(k, n) + sum[(n * input + k % input) * taps + k / input];
-            if *as_half { f16::from_f32(value).to_f32() } else { value }
-        });
-        self.merged.borrow_mut().insert(index, Stored::Matrix(Rc::new(merged), *as_half));
+        let mut values = LowRank::sum(additions, out, input * taps).map_err(|message| self.error(index, message))?;
+        let mut original = vec![0.0f32; values.len()];
+        self.unpack(index, &self.original(index))?;
+        let (machine, staging) = (self.device.machine(), self.staging(index)?);
+        machine.read(staging.address(), cast_slice_mut(&mut original));
+        let as_half = dtype == Dtype::F16 || dtype.is_quantised();
+        for (value, original) in values.iter_mut().zip(original) {
+            *value += original;
+            if as_half {
+                *value = f16::from_f32(*value).to_f32();
+            }
+        }
+        machine.write(staging.address(), cast_slice(&values));
+        let form = Form::of(spec);
+        let merged = self.allocate(index, form)?;
+        self.pack(index, form, &merged)?;
+        self.staging.take();
+        self.merged.borrow_mut().insert(index, merged);
         Ok(())
     }
 
     /// Takes back what [`Weights::merge`] has made of weight `index`.
     pub fn restore(&self, index: usize) {
         self.merged.borrow_mut().remove(&index);
+        self.transformed.borrow_mut().retain(|(other, _), _| *other != index);
     }
 
     /// Whether each weight of the network is there.
@@ -168,7 +227,10 @@ impl Weights {
     /// # Errors
     /// Names the first that is missing.
     pub fn check_complete(&self) -> Result<(), Error> {
-        (0..self.specs.len()).try_for_each(|index| self.original(index).map(drop))
+        match self.loaded.iter().position(Option::is_none) {
+            None => Ok(()),
+            Some(index) => Err(Error::MissingWeight(self.specs[index].name.clone())),
+        }
     }
 
     /// The weights' names, shapes and roles.
@@ -180,17 +242,79 @@ impl Weights {
         Error::Weight { name: self.specs.get(index).map(|spec| spec.name.clone()).unwrap_or_default(), message }
     }
 
-    /// The weight called `name`, as it is now.
-    pub(super) fn find(&self, name: &str) -> Result<Stored, Error> {
+    /// The weight called `name` in a form, as it is now.
+    ///
+    /// # Errors
+    /// If there is none, or no memory for the form.
+    pub(super) fn find(&self, name: &str, form: Form) -> Result<Stored, Error> {
         let index = self.specs.iter().position(|spec| spec.name == name);
+        let index = index.filter(|&index| self.loaded[index].is_some());
         let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
-        match self.merged.borrow().get(&index) {
-            Some(merged) => Ok(merged.clone()),
-            None => self.original(index).cloned(),
+        let stored = self.merged.borrow().get(&index).cloned().unwrap_or_else(|| self.original(index));
+        if form == Form::of(&self.specs[index]) {
+            return Ok(stored);
         }
+        if let Some(transformed) = self.transformed.borrow().get(&(index, form)) {
+            return Ok(transformed.clone());
+        }
+        let transformed = self.allocate(index, form)?;
+        self.unpack(index, &stored)?;
+        self.pack(index, form, &transformed)?;
+        self.transformed.borrow_mut().insert((index, form), transformed.clone());
+        Ok(transformed)
     }
 
-    fn original(&self, index: usize) -> Result<&Stored, Error> {
-        self.stored[index].as_ref().ok_or_else(|| Error::MissingWeight(self.specs[index].name.clone()))
+    /// Frees the memory that [`Weights::find`] has needed to change forms.
+    pub(super) fn forget_staging(&self) {
+        self.staging.take();
+    }
+
+    /// Where the weight `index` was loaded to.
+    fn original(&self, index: usize) -> Stored {
+        Stored { region: self.region.clone(), offset: self.offsets[index] }
+    }
+
+    fn allocate(&self, index: usize, form: Form) -> Result<Stored, Error> {
+        let bytes = form.numbers(&self.specs[index]).and_then(|numbers| numbers.checked_mul(4)).unwrap_or(usize::MAX);
+        let region = Region::new(self.device.machine(), bytes).ok_or_else(|| self.out_of_memory(index, bytes))?;
+        Ok(Stored { region: Rc::new(region), offset: 0 })
+    }
+
+    fn out_of_memory(&self, index: usize, bytes: usize) -> Error {
+        Error::OutOfMemory { what: format!("weight `{}`", self.specs[index].name), bytes: bytes as u64 }
+    }
+
+    /// Memory for the weight `index` in the order that its checkpoint has.
+    fn staging(&self, index: usize) -> Result<Rc<Region>, Error> {
+        let bytes = Form::Plain.numbers(&self.specs[index]).and_then(|numbers| numbers.checked_mul(4));
+        let bytes = bytes.unwrap_or(usize::MAX);
+        let mut staging = self.staging.borrow_mut();
+        if let Some(region) = staging.as_ref().filter(|region| region.bytes() >= bytes) {
+            return Ok(region.clone());
+        }
+        staging.take();
+        let region = Region::new(self.device.machine(), bytes).ok_or_else(|| self.out_of_memory(index, bytes))?;
+        Ok(staging.insert(Rc::new(region)).clone())
+    }
+
+    /// Stores what lies in the staging memory in a form.
+    fn pack(&self, index: usize, form: Form, to: &Stored) -> Result<(), Error> {
+        let job = form.pack(&self.specs[index], self.staging(index)?.address(), to.address());
+        self.run(job);
+        Ok(())
+    }
+
+    /// Brings a weight back into the order that its checkpoint has, in the staging memory.
+    fn unpack(&self, index: usize, from: &Stored) -> Result<(), Error> {
+        let job = Form::unpack(&self.specs[index], from.address(), self.staging(index)?.address());
+        self.run(job);
+        Ok(())
+    }
+
+    fn run(&self, job: Option<Job>) {
+        if let Some(job) = job {
+            // SAFETY: the job reads and writes the staging memory and a weight's place, both held here and as long as its form says.
+            unsafe { self.device.machine().run(&[job]) };
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::kernels::{self, Channels, Entry, Kernel, Storage};
 use super::variants::{Choice, Product, Tile, Variants};
 use super::{Error, Limits, bands};
-use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, WeightId};
+use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides};
 
 /// A tensor that a dispatch reads or writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -527,15 +527,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         starts: [usize; 3],
     ) -> Result<(), Error> {
         let outer = walk.shape.len() - 4;
-        for index in 0..walk.shape[..outer].iter().product() {
-            let mut rest = index;
-            let mut starts = starts;
-            for axis in (0..outer).rev() {
-                for (start, strides) in starts.iter_mut().zip(&walk.strides) {
-                    *start += rest % walk.shape[axis] * strides[axis];
-                }
-                rest /= walk.shape[axis];
-            }
+        for starts in walk.boxes(starts) {
             // The vectors of the parameters are aligned to 16 bytes.
             let mut parameters = [0; 23];
             parameters[0] = operation;
@@ -582,48 +574,4 @@ struct MatrixOperands {
     residual: Option<NodeId>,
     /// Consecutive rows of the result that share one of the residual; 0 if there is none.
     rows_per_residual: usize,
-}
-
-/// Row-major strides.
-fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
-}
-
-/// A box of elements with the strides of two operands and the result along each axis, with as few axes as possible, and at least four.
-struct Walk {
-    shape: Vec<usize>,
-    strides: [Vec<usize>; 3],
-}
-
-impl Walk {
-    fn new(shape: &[usize], strides: [&[usize]; 3]) -> Self {
-        let mut walk = Walk { shape: Vec::new(), strides: [const { Vec::new() }; 3] };
-        for (axis, &length) in shape.iter().enumerate() {
-            if length == 1 {
-                continue;
-            }
-            // An axis continues the one before it if one step there is `length` steps here, for all tensors.
-            let continues =
-                walk.strides.iter().zip(&strides).all(|(merged, own)| merged.last() == Some(&(own[axis] * length)));
-            for (merged, own) in walk.strides.iter_mut().zip(&strides) {
-                if continues {
-                    merged.pop();
-                }
-                merged.push(own[axis]);
-            }
-            match walk.shape.last_mut() {
-                Some(last) if continues => *last *= length,
-                _ => walk.shape.push(length),
-            }
-        }
-        while walk.shape.len() < 4 {
-            walk.shape.insert(0, 1);
-            walk.strides.iter_mut().for_each(|strides| strides.insert(0, 0));
-        }
-        walk
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Device`] opens an adapter; [`Weights`] holds a network's weights in GPU memory; [`Program`] is a graph compiled once
 //! (lowered to dispatches, planned into memory, recorded with its bind groups) and replayed for every step. The kernels are WGSL
-//! in `shaders/`, listed in [`kernels`]; each has a twin in [`crate::cpu`].
+//! in `shaders/`, listed in [`kernels`]; each has a twin in `crate::twin`.
 
 mod bands;
 mod device;

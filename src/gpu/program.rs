@@ -109,7 +109,7 @@ impl Program {
         let lowered = lower::lower(graph, device.limits(), device.variants(), |id| found[id.index()].storage)?;
         let layout = Layout::new(graph, &lowered, device.limits())?;
         let mut dispatches = lowered.dispatches;
-        insert_output_checks(graph, &mut dispatches);
+        insert_output_checks(graph, &mut dispatches, device.limits().binding_bytes);
         let mut seen = HashSet::new();
         let used: Vec<(Kernel, &str)> = (dispatches.iter())
             .filter(|dispatch| seen.insert(dispatch.kernel.key()))
@@ -333,8 +333,8 @@ fn non_finite_check(graph: &Graph, id: NodeId, after: NodeId) -> Dispatch {
     }
 }
 
-/// Adds checks of all outputs, each after the node that makes it, before its operands' memory is used for something else.
-fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>) {
+/// Adds checks of all outputs, by bindings of at most `limit` bytes, each after the node that makes it, before its operands' memory is used for something else.
+fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>, limit: u64) {
     for &(_, id) in graph.outputs() {
         let checked = match graph.node(id).op {
             // No pixel is a NaN; what they are packed from may be.
@@ -342,7 +342,8 @@ fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>) {
             _ => id,
         };
         let position = dispatches.partition_point(|dispatch| dispatch.node <= id);
-        dispatches.insert(position, non_finite_check(graph, checked, id));
+        let checks = bands::split(graph, non_finite_check(graph, checked, id), limit);
+        dispatches.splice(position..position, checks);
     }
 }
 

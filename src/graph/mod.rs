@@ -15,6 +15,7 @@ mod op;
 mod plan;
 mod rewrite;
 mod split;
+mod walk;
 
 pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
 pub use cost::Cost;
@@ -23,6 +24,7 @@ pub use op::{Activation, BinaryOp, Op, Padding, update};
 pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
 pub use rewrite::{fold_upsampling, fuse};
 pub use split::{Split, split};
+pub(crate) use walk::{Walk, strides};
 
 /// Index of a node in its graph; nodes only refer to earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -9,6 +9,8 @@ mod autoencoder_tiny;
 mod clip_text;
 mod config;
 mod embeddings;
+#[cfg(test)]
+pub(crate) mod published;
 mod resnet;
 mod tiling;
 mod unet_2d;

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
+use crate::cpu;
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu::{self, variants::Class};
@@ -235,7 +236,9 @@ impl LoraSet {
 
 async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
     if machine.is_some() {
-        return Ok(Device::Cpu);
+        // Until the kernels' own module does the work, on the one thread of this one.
+        let host = cpu::Host::new(1, cpu::Arithmetic::Separate);
+        return Ok(Device::Cpu(cpu::Device::new(Rc::new(host))));
     }
     let options = gpu::DeviceOptions {
         class: files.adapter().map(|name| Class::of_name(&name)),

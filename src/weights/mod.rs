@@ -19,7 +19,7 @@ pub use low_rank::LowRank;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::DirectorySource;
 pub use source::{ByteStream, LocalBoxFuture, MemorySource, Source, check_path, read_small};
-pub(crate) use tensor_file::{Cutter, grow};
+pub(crate) use tensor_file::Cutter;
 pub use tensor_file::{Gather, Sink, TensorFile, TensorInfo};
 
 /// What can be wrong with a checkpoint's files.

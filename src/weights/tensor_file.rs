@@ -172,7 +172,7 @@ impl<E, F: FnMut(&TensorInfo, &[u8]) -> Result<(), E>> Sink<E> for Gather<F> {
 
 /// Makes room for `more` elements behind those of `values`, which will be `whole` in the end. The room doubles and stops at
 /// the whole, so that it is never more than twice what has arrived, nor more than what is to come.
-pub(crate) fn grow<T>(values: &mut Vec<T>, more: usize, whole: usize) {
+fn grow<T>(values: &mut Vec<T>, more: usize, whole: usize) {
     let needed = values.len() + more;
     if needed > values.capacity() {
         values.reserve_exact(needed.saturating_mul(2).min(whole).max(needed) - values.len());

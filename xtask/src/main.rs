@@ -1,6 +1,7 @@
 //! The repository's own commands. `cargo xtask build` makes the npm package and the static site, `serve` shows the site on
-//! this machine, `test` runs every check. Each installs what it needs, or names what is missing and how to get it.
+//! this machine, `test` runs every check, `bench` measures. Each installs what it needs, or names what is missing and how to get it.
 
+mod bench;
 mod build;
 mod kernels;
 mod serve;
@@ -37,6 +38,15 @@ enum Command {
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<test::Stage>,
     },
+    /// Measure speed, size and memory, next to onnxruntime and to what the machine can do, and write docs/performance.md
+    Bench {
+        /// Run these parts alone
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<bench::Part>,
+        /// Show in a few minutes that everything works; the numbers are not written down
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,6 +56,7 @@ fn main() -> ExitCode {
             build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
         }
         Command::Test { only } => test::test(&only),
+        Command::Bench { only, quick } => bench::bench(&only, quick),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -146,20 +146,26 @@ pub fn has_nextest() -> bool {
     output(cargo().args(["nextest", "--version"])).is_ok()
 }
 
-/// Node.js and the modules of `package-lock.json`, installed again whenever that file changes.
+/// Node.js and the development tools of `package-lock.json`.
 pub fn node_modules() -> Result<()> {
+    npm_modules(".")
+}
+
+/// Node.js and the modules of the `package-lock.json` in a folder of the repository, installed again whenever that file changes.
+pub fn npm_modules(folder: &str) -> Result<()> {
     let wanted = format!("Node.js {}.{} or newer is needed, with npm", NODE.0, NODE.1);
     let version = output(command("node").arg("--version")).with_context(|| format!("{wanted}; node is not here"))?;
     if node_version(&version).is_none_or(|found| found < NODE) {
         bail!("{wanted}; this one is {version}");
     }
-    let lock = fs::read(root().join("package-lock.json")).context("package-lock.json")?;
-    let installed = root().join("node_modules/.installed-lock.json");
+    let folder = root().join(folder);
+    let lock = fs::read(folder.join("package-lock.json")).context("package-lock.json")?;
+    let installed = folder.join("node_modules/.installed-lock.json");
     if fs::read(&installed).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    println!("installing the npm modules of package-lock.json");
-    run(&mut npm(&["ci", "--no-audit", "--no-fund", "--loglevel=error"])).context(wanted)?;
+    println!("installing the npm modules of {}", folder.join("package-lock.json").display());
+    run(npm(&["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder)).context(wanted)?;
     fs::write(&installed, lock).with_context(|| installed.display().to_string())
 }
 

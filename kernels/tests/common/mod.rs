@@ -1,5 +1,8 @@
 //! What the tests of kernels share: aligned buffers, seeded numbers, every machine that can be had here, comparison.
 
+// Not each test needs all of it.
+#![allow(dead_code)]
+
 use undiffuse_kernels::{Arithmetic, InstructionSet, Job, run_on};
 
 /// Numbers as kernels take them, with a margin that nothing may write to.

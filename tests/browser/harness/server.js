@@ -16,6 +16,7 @@ const LONGEST_IN_MEMORY = 100e6;
 const TYPES = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript; charset=utf-8",
+  ".mjs": "text/javascript; charset=utf-8",
   ".css": "text/css; charset=utf-8",
   ".json": "application/json",
   ".txt": "text/plain; charset=utf-8",
@@ -164,6 +165,7 @@ export class Site {
       bytes = bytes.subarray(start, end);
     }
     response.writeHead(status, {
+      ...this.#headers,
       "Content-Type": reply.type ?? TYPES[extname(file ?? "")] ?? "application/octet-stream",
       "Content-Length": bytes.length,
       "Cache-Control": "no-store",

@@ -1,0 +1,111 @@
+//! The native half of `cargo xtask bench`: makes what both sides of a comparison read, and times this crate's executors.
+//! Each command prints one line of JSON.
+
+mod ceilings;
+mod kinds;
+mod network;
+mod onnx;
+mod prepare;
+mod runner;
+mod weights;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use network::{Name, Network, Size};
+use runner::{Runner, Target};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a network's checkpoint, ONNX model, inputs and expected outputs into a folder
+    Prepare {
+        folder: PathBuf,
+        #[arg(long)]
+        network: Name,
+    },
+    /// Time steps of a network
+    Step {
+        /// The folder that `prepare` wrote into
+        folder: PathBuf,
+        #[arg(long)]
+        network: Name,
+        #[command(flatten)]
+        size: Size,
+        #[arg(long)]
+        device: Target,
+        /// CPU: how many threads; by default one for each core
+        #[arg(long)]
+        threads: Option<usize>,
+        #[arg(long, default_value_t = 10)]
+        steps: usize,
+    },
+    /// Time each node of a network and hold the sums by kind against the device's ceilings
+    Profile {
+        /// The folder that `prepare` wrote into
+        folder: PathBuf,
+        #[arg(long)]
+        network: Name,
+        #[command(flatten)]
+        size: Size,
+        #[arg(long)]
+        device: Target,
+        #[arg(long, default_value_t = 10)]
+        steps: usize,
+    },
+    /// Measure what the machine's cores can do
+    Ceilings {
+        #[arg(long)]
+        threads: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    let report = match Cli::parse().command {
+        Command::Prepare { folder, network } => {
+            prepare::prepare(&folder, network)?;
+            json!({})
+        }
+        Command::Step { folder, network, size, device, threads, steps } => {
+            let network = Network::new(network, size, &folder)?;
+            let (device, name) = runner::open(device, threads)?;
+            let mut runner = Runner::new(&device, &network)?;
+            let first = runner.times(1)?;
+            let steps = runner.times(steps)?;
+            json!({
+                "device": name,
+                "parameters": network.parameters(),
+                "multiply_adds": network.multiply_adds(),
+                "first_ms": first[0],
+                "steps_ms": steps,
+                "peak_mib": runner::peak_mib(),
+            })
+        }
+        Command::Profile { folder, network, size, device, steps } => {
+            let network = Network::new(network, size, &folder)?;
+            let (device, name) = runner::open(device, None)?;
+            let mut runner = Runner::new(&device, &network)?;
+            let first = runner.times(1)?;
+            let steps = runner.times(steps)?;
+            let mut report = kinds::by_kind(&runner.profile()?);
+            report["device"] = name.into();
+            report["first_ms"] = first[0].into();
+            report["steps_ms"] = steps.into();
+            report
+        }
+        Command::Ceilings { threads } => {
+            let ceilings = ceilings::measure(threads);
+            json!({ "gflops": ceilings.gflops, "copy_gb": ceilings.copy_gb })
+        }
+    };
+    println!("{report}");
+    Ok(())
+}

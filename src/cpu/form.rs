@@ -1,0 +1,74 @@
+//! The forms that weights are stored in: what each kernel wants to read.
+
+use undiffuse_kernels::conv2d::{self, Algorithm};
+use undiffuse_kernels::{COLUMNS, Job, linear, unpack};
+
+use crate::graph::WeightSpec;
+
+/// How a weight lies in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Form {
+    /// As in its checkpoint.
+    Plain,
+    /// As a linear layer reads it, which is also how a 1×1 convolution may be computed.
+    Linear,
+    /// As a convolution reads it that is computed so.
+    Conv2d(Algorithm),
+}
+
+impl Form {
+    /// The form in which a weight is loaded, from which its checkpoint's order can be had back.
+    pub fn of(spec: &WeightSpec) -> Self {
+        match spec.matrix() {
+            None => Self::Plain,
+            Some([_, _, 1]) => Self::Linear,
+            Some(_) => Self::Conv2d(Algorithm::DIRECT),
+        }
+    }
+
+    /// How many numbers a weight has in this form; `None` if they are more than can be counted.
+    pub fn numbers(self, spec: &WeightSpec) -> Option<usize> {
+        let plain = spec.shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side))?;
+        // So that what follows cannot overflow: no form is larger than this.
+        plain.checked_add(COLUMNS.checked_mul(plain)?)?.checked_mul(36)?;
+        Some(match (self, kernel(spec)) {
+            (Self::Linear, Some([out, input, height, width])) => linear::packed_len(out, input * height * width),
+            (Self::Conv2d(algorithm), Some(kernel)) => algorithm.packed_len(kernel),
+            _ => plain,
+        })
+    }
+
+    /// The job that brings a weight from its checkpoint's order into this form; none where they are the same.
+    pub fn pack(self, spec: &WeightSpec, plain: usize, packed: usize) -> Option<Job> {
+        let [out, input, height, width] = kernel(spec)?;
+        match self {
+            Self::Plain => None,
+            Self::Linear => {
+                let in_features = input * height * width;
+                Some(Job::new(linear::Pack { weight: plain, out: packed, out_features: out, in_features }))
+            }
+            Self::Conv2d(algorithm) => Some(Job::new(conv2d::Pack {
+                weight: plain,
+                out: packed,
+                out_channels: out,
+                in_channels: input,
+                kernel_height: height,
+                kernel_width: width,
+                algorithm,
+            })),
+        }
+    }
+
+    /// The job that brings a weight from the form in which it is loaded into its checkpoint's order.
+    pub fn unpack(spec: &WeightSpec, packed: usize, plain: usize) -> Option<Job> {
+        let [out_channels, in_channels, height, width] = kernel(spec)?;
+        Some(Job::new(unpack::Unpack { packed, out: plain, out_channels, in_channels, taps: height * width }))
+    }
+}
+
+/// `[out, in, height, width]` of a matrix, which for a linear layer is a kernel of one pixel.
+fn kernel(spec: &WeightSpec) -> Option<[usize; 4]> {
+    let [out, input, _] = spec.matrix()?;
+    let side = |axis: usize| spec.shape.get(axis).copied().unwrap_or(1);
+    Some([out, input, side(2), side(3)])
+}

@@ -1,0 +1,162 @@
+//! The process itself as a machine: its memory, its cores, its vectors.
+
+use std::alloc::{self, Layout};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use undiffuse_kernels::{Arithmetic, Job};
+
+use super::Machine;
+
+/// What regions are aligned to: a line of the cache.
+const ALIGNMENT: usize = 64;
+
+/// How often a thread that waits for the others looks before it offers its core to something else.
+const SPINS: usize = 4096;
+
+/// The machine that this process runs on.
+pub struct Host {
+    arithmetic: Arithmetic,
+    /// The threads beside the one that calls; none where that one is enough, and none in a browser.
+    #[cfg(not(target_arch = "wasm32"))]
+    pool: Option<rayon::ThreadPool>,
+    regions: RefCell<HashMap<usize, Layout>>,
+}
+
+impl Host {
+    /// With `threads` threads, at least one; fewer where the system grants no more.
+    pub fn new(threads: usize, arithmetic: Arithmetic) -> Self {
+        #[cfg(not(target_arch = "wasm32"))]
+        let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok());
+        #[cfg(target_arch = "wasm32")]
+        let _ = threads;
+        Self {
+            arithmetic,
+            #[cfg(not(target_arch = "wasm32"))]
+            pool: pool.flatten(),
+            regions: RefCell::default(),
+        }
+    }
+
+    /// Panics unless `bytes` bytes at `address` lie in one region.
+    fn check(&self, address: usize, bytes: usize) {
+        let regions = self.regions.borrow();
+        let holds = |(start, layout): (&usize, &Layout)| address >= *start && address - start + bytes <= layout.size();
+        assert!(regions.iter().any(holds), "{bytes} bytes at {address:#x} are outside of what was allocated");
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Host({} threads, {:?})", self.threads(), self.arithmetic)
+    }
+}
+
+impl Machine for Host {
+    fn allocate(&self, bytes: usize) -> Option<usize> {
+        let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).ok()?;
+        // SAFETY: the layout is not empty. Zeroes, because memory that the system has just granted holds them anyway.
+        let address = unsafe { alloc::alloc_zeroed(layout) } as usize;
+        if address == 0 {
+            return None;
+        }
+        self.regions.borrow_mut().insert(address, layout);
+        Some(address)
+    }
+
+    fn free(&self, address: usize) {
+        if let Some(layout) = self.regions.borrow_mut().remove(&address) {
+            // SAFETY: it was allocated with this layout, and is forgotten from here on.
+            unsafe { alloc::dealloc(address as *mut u8, layout) };
+        }
+    }
+
+    fn write(&self, address: usize, bytes: &[u8]) {
+        self.check(address, bytes.len());
+        // SAFETY: the target lies in a region of this machine, which no reference points into.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+    }
+
+    fn read(&self, address: usize, bytes: &mut [u8]) {
+        self.check(address, bytes.len());
+        // SAFETY: the source lies in a region of this machine, all of which was written when it was allocated.
+        unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    unsafe fn run(&self, jobs: &[Job]) {
+        let shared =
+            Shared { jobs, arithmetic: self.arithmetic, claimed: AtomicUsize::new(0), done: AtomicUsize::new(0) };
+        // Threads are woken once for all jobs, and find out by themselves which is next.
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(pool) = self.pool.as_ref().filter(|_| jobs.iter().any(|job| job.parts() > 1)) {
+            return pool.in_place_scope(|scope| {
+                // SAFETY: the caller vouches for the jobs, and every thread has left them when the scope ends.
+                scope.spawn_broadcast(|_, _| unsafe { shared.work() });
+                // SAFETY: likewise.
+                unsafe { shared.work() };
+            });
+        }
+        // SAFETY: the caller vouches for the jobs.
+        unsafe { shared.work() };
+    }
+
+    unsafe fn run_timed(&self, jobs: &[Job]) -> Vec<f64> {
+        let timed = |job| {
+            let start = Instant::now();
+            // SAFETY: as the caller says, with the jobs before it done.
+            unsafe { self.run(std::slice::from_ref(job)) };
+            start.elapsed().as_secs_f64()
+        };
+        jobs.iter().map(timed).collect()
+    }
+
+    fn threads(&self) -> usize {
+        #[cfg(not(target_arch = "wasm32"))]
+        return 1 + self.pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads);
+        #[cfg(target_arch = "wasm32")]
+        1
+    }
+}
+
+/// Jobs that several threads do together. Parts are numbered through all jobs.
+struct Shared<'a> {
+    jobs: &'a [Job],
+    arithmetic: Arithmetic,
+    /// Parts that a thread has taken.
+    claimed: AtomicUsize,
+    /// Parts that are done.
+    done: AtomicUsize,
+}
+
+impl Shared<'_> {
+    /// Takes parts until there is none left; returns when all are done.
+    ///
+    /// # Safety
+    /// As of [`Machine::run`].
+    unsafe fn work(&self) {
+        let mut end = 0;
+        for job in self.jobs {
+            let start = end;
+            end += job.parts();
+            // No part of this job was taken before all of those before it were done, and this thread has seen them done.
+            while let Some(part) = self.claim(end) {
+                // SAFETY: the jobs before this one are done, and the caller vouches for it.
+                unsafe { undiffuse_kernels::run(job, part - start, self.arithmetic) };
+                self.done.fetch_add(1, Ordering::Release);
+            }
+            let mut looks = 0;
+            while self.done.load(Ordering::Acquire) < end {
+                looks += 1;
+                if looks < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            }
+        }
+    }
+
+    /// The next part below `end`.
+    fn claim(&self, end: usize) -> Option<usize> {
+        let next = |part: usize| (part < end).then_some(part + 1);
+        self.claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
+    }
+}

@@ -1,0 +1,387 @@
+//! From a node of the graph to the jobs that compute it: a pure function of shapes and addresses.
+
+use bytemuck::Zeroable;
+use undiffuse_kernels::attention::Attention;
+use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
+use undiffuse_kernels::{
+    Activation as Kernel, Job, activation, elementwise, guidance, layout, linear, linear_update, norm, resample,
+    timestep_embedding,
+};
+
+use super::form::Form;
+use super::plan::Plan;
+use super::weights::Stored;
+use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Padding, Walk, WeightId, strides, update};
+
+/// Bytes of an f32.
+const F32: usize = 4;
+
+/// Where everything is.
+pub(super) struct Places<'a> {
+    /// The network.
+    pub graph: &'a Graph,
+    /// Where the region of its values begins.
+    pub values: usize,
+    /// Where each is in it.
+    pub plan: &'a Plan,
+    /// The network's weights.
+    pub weights: &'a [Stored],
+    /// The form of each.
+    pub forms: &'a [Form],
+}
+
+impl Places<'_> {
+    fn node(&self, id: NodeId) -> usize {
+        self.values + self.plan.of_node[id.index()]
+    }
+
+    fn scratch(&self, id: NodeId) -> usize {
+        self.values + self.plan.of_scratch[id.index()]
+    }
+
+    fn weight(&self, id: WeightId) -> usize {
+        self.weights[id.index()].address()
+    }
+
+    /// 0 for none.
+    fn optional_weight(&self, id: Option<WeightId>) -> usize {
+        id.map_or(0, |id| self.weight(id))
+    }
+
+    /// 0 for none.
+    fn optional_node(&self, id: Option<NodeId>) -> usize {
+        id.map_or(0, |id| self.node(id))
+    }
+
+    fn shape(&self, id: NodeId) -> &[usize] {
+        &self.graph.node(id).shape
+    }
+}
+
+/// `[batch, height, width, channels]` of a picture; of another tensor what its axes are, the missing ones 1.
+fn picture(shape: &[usize]) -> [usize; 4] {
+    std::array::from_fn(|axis| shape.get(axis).copied().unwrap_or(1))
+}
+
+/// Product of all axes but the last, and the last.
+fn rows_and_channels(shape: &[usize]) -> (usize, usize) {
+    let channels = shape.last().copied().unwrap_or(1);
+    (shape.iter().product::<usize>() / channels.max(1), channels)
+}
+
+fn kernel(activation: Option<Activation>) -> Kernel {
+    match activation {
+        None => Kernel::NONE,
+        Some(Activation::Silu) => Kernel::SILU,
+        Some(Activation::Gelu) => Kernel::GELU,
+        Some(Activation::GeluTanh) => Kernel::GELU_TANH,
+        Some(Activation::QuickGelu) => Kernel::QUICK_GELU,
+        Some(Activation::Mish) => Kernel::MISH,
+        Some(Activation::Relu) => Kernel::RELU,
+        Some(Activation::Tanh) => Kernel::TANH,
+        Some(Activation::Exp) => Kernel::EXP,
+        Some(Activation::Sqrt) => Kernel::SQRT,
+    }
+}
+
+/// The form in which each weight of `graph` is read: for a convolution by what its shapes make fastest.
+pub(super) fn forms(graph: &Graph) -> Vec<Form> {
+    let mut forms: Vec<Option<Form>> = vec![None; graph.weights().len()];
+    for node in graph.nodes() {
+        let Some((weight, conv)) = conv2d(graph, node) else { continue };
+        let loaded = Form::of(graph.weight(weight));
+        let form = match conv.choose() {
+            Algorithm::DIRECT => loaded,
+            winograd => Form::Conv2d(winograd),
+        };
+        let of_weight = &mut forms[weight.index()];
+        // A weight that two convolutions would have in different forms stays as it was loaded: both can read that.
+        *of_weight = Some(if of_weight.is_none_or(|other| other == form) { form } else { loaded });
+    }
+    forms.into_iter().zip(graph.weights()).map(|(form, spec)| form.unwrap_or_else(|| Form::of(spec))).collect()
+}
+
+/// Bytes of memory that each node needs while it is computed, with weights in `forms`.
+pub(super) fn scratch(graph: &Graph, forms: &[Form]) -> Vec<usize> {
+    let numbers = |node: &Node| match (conv2d(graph, node), attention(graph, node)) {
+        (Some((weight, conv)), _) => with_form(conv, forms[weight.index()]).scratch_len(),
+        (_, Some(attention)) => attention.scratch_len(),
+        _ => 0,
+    };
+    graph.nodes().iter().map(|node| F32 * numbers(node)).collect()
+}
+
+/// What the attention `node` is but for addresses; `None` for another op.
+fn attention(graph: &Graph, node: &Node) -> Option<Attention> {
+    let &Op::Attention { q, k, v, heads, causal } = &node.op else { return None };
+    let [batch, query_tokens, channels, _] = picture(&graph.node(q).shape);
+    let [k_stride, v_stride] = [k, v].map(|id| rows_and_channels(&graph.node(id).shape).1);
+    Some(Attention {
+        q_stride: channels,
+        k_stride,
+        v_stride,
+        batch,
+        heads,
+        head_size: channels / heads,
+        query_tokens,
+        key_tokens: graph.node(k).shape[1],
+        causal: usize::from(causal),
+        ..Zeroable::zeroed()
+    })
+}
+
+/// What the convolution `node` is but for addresses and algorithm; `None` for another op, and for a convolution that is a linear layer.
+fn conv2d(graph: &Graph, node: &Node) -> Option<(WeightId, Conv2d)> {
+    let &Op::Conv2d { x, weight, residual, stride, padding, .. } = &node.op else { return None };
+    let [batch, height, width, in_channels] = picture(&graph.node(x).shape);
+    let [_, out_height, out_width, out_channels] = picture(&node.shape);
+    let [_, _, kernel_height, kernel_width] = picture(&graph.weight(weight).shape);
+    if kernel_height * kernel_width == 1 && stride == 1 && padding == Padding::default() {
+        return None;
+    }
+    let conv = Conv2d {
+        residual_rows: residual_rows(graph, node, residual),
+        batch,
+        height,
+        width,
+        in_channels,
+        kernel_height,
+        kernel_width,
+        stride,
+        padding_top: padding.top,
+        padding_left: padding.left,
+        out_height,
+        out_width,
+        out_channels,
+        ..Zeroable::zeroed()
+    };
+    Some((weight, conv))
+}
+
+fn with_form(conv: Conv2d, form: Form) -> Conv2d {
+    let algorithm = if let Form::Conv2d(algorithm) = form { algorithm } else { Algorithm::DIRECT };
+    Conv2d { algorithm, ..conv }
+}
+
+/// How many pixels of `node` share what is added to them: those of a picture, if it is `[batch, 1, 1, channels]`.
+fn residual_rows(graph: &Graph, node: &Node, residual: Option<NodeId>) -> usize {
+    match residual {
+        Some(id) if graph.node(id).shape != node.shape => node.shape[1] * node.shape[2],
+        _ => 1,
+    }
+}
+
+/// Appends the jobs of the node `id`.
+pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
+    let node = places.graph.node(id);
+    let (y, elements) = (places.node(id), node.elements());
+    match &node.op {
+        Op::Input | Op::Reshape { .. } => {}
+        &Op::Conv2d { x, weight, bias, residual, .. } | &Op::Linear { x, weight, bias, residual } => {
+            let (bias, residual_at) = (places.optional_weight(bias), places.optional_node(residual));
+            if let Some((_, conv)) = conv2d(places.graph, node) {
+                jobs.push(Job::new(Conv2d {
+                    x: places.node(x),
+                    weight: places.weight(weight),
+                    bias,
+                    residual: residual_at,
+                    out: y,
+                    scratch: places.scratch(id),
+                    ..with_form(conv, places.forms[weight.index()])
+                }));
+                return;
+            }
+            let (rows, in_features) = rows_and_channels(places.shape(x));
+            jobs.push(Job::new(linear::Linear {
+                x: places.node(x),
+                weight: places.weight(weight),
+                bias,
+                residual: residual_at,
+                residual_rows: residual_rows(places.graph, node, residual),
+                out: y,
+                rows,
+                in_features,
+                out_features: rows_and_channels(&node.shape).1,
+                ..Zeroable::zeroed()
+            }));
+        }
+        &Op::GroupNorm { x, weight, bias, groups, eps, activation } => {
+            let (rows, channels) = rows_and_channels(places.shape(x));
+            let batch = node.shape[0];
+            jobs.push(Job::new(norm::GroupNorm {
+                x: places.node(x),
+                weight: places.weight(weight),
+                bias: places.weight(bias),
+                out: y,
+                batch,
+                pixels: rows / batch,
+                channels,
+                groups,
+                eps: eps.into(),
+                activation: kernel(activation),
+                ..Zeroable::zeroed()
+            }));
+        }
+        &Op::LayerNorm { x, weight, bias, eps } => {
+            let (rows, channels) = rows_and_channels(places.shape(x));
+            let (weight, bias, eps) = (places.weight(weight), places.weight(bias), eps.into());
+            jobs.push(Job::new(norm::LayerNorm { x: places.node(x), weight, bias, out: y, rows, channels, eps }));
+        }
+        &Op::Attention { q, k, v, .. } => {
+            jobs.extend(attention(places.graph, node).map(|attention| {
+                let [q, k, v] = [q, k, v].map(|id| places.node(id));
+                Job::new(Attention { q, k, v, out: y, scratch: places.scratch(id), ..attention })
+            }));
+        }
+        &Op::Activate { x, activation } => {
+            let activation = kernel(Some(activation));
+            jobs.push(Job::new(activation::Activate { x: places.node(x), out: y, count: elements, activation }));
+        }
+        &Op::Geglu { x } => {
+            let (rows, channels) = rows_and_channels(&node.shape);
+            jobs.push(Job::new(activation::Geglu { x: places.node(x), out: y, rows, channels }));
+        }
+        &Op::Affine { x, scale, shift } => {
+            let (scale, shift) = (scale.into(), shift.into());
+            jobs.push(Job::new(elementwise::Affine { x: places.node(x), y, elements, scale, shift }));
+        }
+        &Op::Binary { op, a, b } => binary(places, node, y, op, [a, b], jobs),
+        Op::Concat { inputs, axis } => {
+            let y_strides = strides(&node.shape);
+            let mut start = 0;
+            for &input in inputs {
+                let shape = places.shape(input);
+                copy(
+                    shape,
+                    [places.node(input), y + F32 * start * y_strides[*axis]],
+                    [&strides(shape), &y_strides],
+                    jobs,
+                );
+                start += shape[*axis];
+            }
+        }
+        Op::Slice { x, axis, start } => {
+            let x_strides = strides(places.shape(*x));
+            let from = places.node(*x) + F32 * start * x_strides[*axis];
+            copy(&node.shape, [from, y], [&x_strides, &strides(&node.shape)], jobs);
+        }
+        Op::Permute { x, axes } => {
+            let of_source = strides(places.shape(*x));
+            let x_strides: Vec<_> = axes.iter().map(|&axis| of_source[axis]).collect();
+            copy(&node.shape, [places.node(*x), y], [&x_strides, &strides(&node.shape)], jobs);
+        }
+        &Op::ResizeNearest { x } => {
+            let [batch, in_height, in_width, channels] = picture(places.shape(x));
+            let [_, height, width, _] = picture(&node.shape);
+            let x = places.node(x);
+            jobs.push(Job::new(resample::ResizeNearest { x, y, batch, in_height, in_width, height, width, channels }));
+        }
+        &Op::AvgPool2 { x } => {
+            let [batch, in_height, in_width, channels] = picture(places.shape(x));
+            let x = places.node(x);
+            jobs.push(Job::new(resample::AvgPool2 { x, y, batch, in_height, in_width, channels }));
+        }
+        &Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
+            let (batch, dim) = rows_and_channels(&node.shape);
+            jobs.push(Job::new(timestep_embedding::TimestepEmbedding {
+                timestep: places.node(timestep),
+                y,
+                batch,
+                dim,
+                flip_sin_to_cos: usize::from(flip_sin_to_cos),
+                downscale_freq_shift: downscale_freq_shift.into(),
+                scale: scale.into(),
+                max_period: max_period.into(),
+            }));
+        }
+        &Op::Guidance { model_output, coefficients, rescale } => {
+            jobs.push(Job::new(guidance::Guidance {
+                x: places.node(model_output),
+                scale: places.node(coefficients) + F32 * update::GUIDANCE,
+                y,
+                batch: node.shape[0],
+                image: elements / node.shape[0],
+                rescale: rescale.into(),
+            }));
+        }
+        &Op::Threshold { x, ratio, max_value } => {
+            let (batch, image) = (node.shape[0], elements / node.shape[0]);
+            let (ratio, max_value) = (ratio.into(), max_value.into());
+            jobs.push(Job::new(guidance::Threshold { x: places.node(x), y, batch, image, ratio, max_value }));
+        }
+        &Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
+            let elements = places.graph.node(sample).elements();
+            jobs.push(Job::new(linear_update::LinearUpdate {
+                sample: places.node(sample),
+                model_output: places.node(model_output),
+                noise: places.node(noise),
+                history: places.node(history),
+                coefficients: places.node(coefficients),
+                x0: places.optional_node(x0),
+                y,
+                elements,
+                guided: usize::from(places.graph.node(model_output).elements() > elements),
+            }));
+        }
+        &Op::PackRgba8 { x } => {
+            let [batch, channels, height, width] = picture(places.shape(x));
+            let x = places.node(x);
+            jobs.push(Job::new(elementwise::PackRgba8 { x, y, batch, channels, pixels: height * width }));
+        }
+    }
+}
+
+/// One copy for each box of four axes; the addresses and strides are those of the source and the result.
+fn copy(shape: &[usize], [x, y]: [usize; 2], [x_strides, y_strides]: [&[usize]; 2], jobs: &mut Vec<Job>) {
+    let walk = Walk::new(shape, [x_strides, y_strides, y_strides]);
+    for [x_start, _, y_start] in walk.boxes([0; 3]) {
+        let [x_strides, y_strides, _] = inner(&walk);
+        jobs.push(Job::new(layout::Copy {
+            x: x + F32 * x_start,
+            y: y + F32 * y_start,
+            shape: last_four(&walk.shape),
+            x_strides,
+            y_strides,
+        }));
+    }
+}
+
+fn binary(places: &Places, node: &Node, y: usize, op: BinaryOp, operands: [NodeId; 2], jobs: &mut Vec<Job>) {
+    let [a, b] = operands.map(|id| places.node(id));
+    let b_shape = places.shape(operands[1]);
+    let mut b_strides = strides(b_shape);
+    for (stride, (of_b, of_a)) in b_strides.iter_mut().zip(b_shape.iter().zip(&node.shape)) {
+        if of_b != of_a {
+            *stride = 0;
+        }
+    }
+    let own = strides(&node.shape);
+    let walk = Walk::new(&node.shape, [&own, &b_strides, &own]);
+    let operation = match op {
+        BinaryOp::Add => layout::Binary::ADD,
+        BinaryOp::Sub => layout::Binary::SUB,
+        BinaryOp::Mul => layout::Binary::MUL,
+    };
+    for [a_start, b_start, y_start] in walk.boxes([0; 3]) {
+        let [a_strides, b_strides, y_strides] = inner(&walk);
+        jobs.push(Job::new(layout::Binary {
+            a: a + F32 * a_start,
+            b: b + F32 * b_start,
+            y: y + F32 * y_start,
+            operation,
+            shape: last_four(&walk.shape),
+            a_strides,
+            b_strides,
+            y_strides,
+        }));
+    }
+}
+
+fn inner(walk: &Walk) -> [[usize; 4]; 3] {
+    [0, 1, 2].map(|tensor| last_four(&walk.strides[tensor]))
+}
+
+/// The last four of at least four numbers.
+fn last_four(numbers: &[usize]) -> [usize; 4] {
+    std::array::from_fn(|index| numbers[numbers.len() - 4 + index])
+}

@@ -1,0 +1,70 @@
+//! What the kernels run on: memory, and something that does their jobs.
+
+use std::rc::Rc;
+
+use undiffuse_kernels::Job;
+
+/// Memory that kernels see, with threads that run them. Natively that is the process itself ([`super::Host`]); in a browser it is a
+/// WebAssembly module of its own, whose memory nothing else touches.
+///
+/// An address is a number in that memory. Reading and writing outside of what was allocated panics or, in a browser, throws.
+pub trait Machine: std::fmt::Debug {
+    /// A region of at least `bytes` bytes, aligned to 64, with anything in it; `None` where there is no memory for it.
+    fn allocate(&self, bytes: usize) -> Option<usize>;
+
+    /// Gives a region back.
+    fn free(&self, address: usize);
+
+    /// Copies `bytes` to `address`.
+    fn write(&self, address: usize, bytes: &[u8]);
+
+    /// Copies what lies at `address` to `bytes`.
+    fn read(&self, address: usize, bytes: &mut [u8]);
+
+    /// Does `jobs` one after the other, the parts of each on all threads.
+    ///
+    /// # Safety
+    /// What [`undiffuse_kernels::run`] asks of each job holds when its turn comes.
+    unsafe fn run(&self, jobs: &[Job]);
+
+    /// As [`Machine::run`], with the seconds that each job took.
+    ///
+    /// # Safety
+    /// As of [`Machine::run`].
+    unsafe fn run_timed(&self, jobs: &[Job]) -> Vec<f64>;
+
+    /// How many threads work.
+    fn threads(&self) -> usize;
+}
+
+/// A region of a machine's memory, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Region {
+    machine: Rc<dyn Machine>,
+    address: usize,
+    bytes: usize,
+}
+
+impl Region {
+    /// `None` where there is no memory for it.
+    pub fn new(machine: &Rc<dyn Machine>, bytes: usize) -> Option<Self> {
+        let address = machine.allocate(bytes)?;
+        Some(Self { machine: machine.clone(), address, bytes })
+    }
+
+    /// Its first byte.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.machine.free(self.address);
+    }
+}

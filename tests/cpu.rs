@@ -1,0 +1,223 @@
+//! The CPU executor: its memory, its threads, and what it refuses. What its kernels compute is tested in `kernels.rs`.
+#![cfg(not(target_arch = "wasm32"))]
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+
+use pollster::block_on;
+use undiffuse::cpu::{Arithmetic, Device, Error, Host, Job, Machine, Program, Weights};
+use undiffuse::device;
+use undiffuse::graph::{Builder, Conv2dOptions, Graph};
+use undiffuse::pipeline::{Pipeline, SampleOptions};
+use undiffuse::weights::{DirectorySource, Dtype};
+
+fn cpu() -> Device {
+    Device::native(Some(1), Arithmetic::Fused)
+}
+
+/// Three convolutions of one picture of three channels, whose result is `out`, or pixels if `pack`.
+fn network(pack: bool) -> Graph {
+    let builder = Builder::new();
+    let root = builder.root();
+    let mut x = root.input("x", &[1, 6, 6, 3]).unwrap();
+    for layer in 0..3 {
+        x = root.at(format!("blocks.{layer}.conv")).conv2d(x, Conv2dOptions::same(3, 3)).unwrap();
+    }
+    if pack {
+        x = root.pack_rgba8(root.permute(x, &[0, 3, 1, 2]).unwrap()).unwrap();
+    }
+    root.output("out", x);
+    builder.finish()
+}
+
+/// Its weights, of which the second convolution has `value`.
+fn weights(device: &Device, graph: &Graph, value: f32) -> Weights {
+    let mut weights = Weights::new(device, graph.weights()).unwrap();
+    for (index, spec) in graph.weights().iter().enumerate() {
+        let count: usize = spec.shape.iter().product();
+        let mut values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin() * 0.3).collect();
+        if spec.name == "blocks.1.conv.weight" {
+            values[7] = value;
+        }
+        weights.put(index, Dtype::F32, &Dtype::F32.encode(&values).unwrap()).unwrap();
+    }
+    weights.finish().unwrap();
+    weights
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_reported_with_the_layer_that_made_it() {
+    for pack in [false, true] {
+        for value in [f32::NAN, f32::NEG_INFINITY] {
+            let graph = network(pack);
+            let mut program = Program::new(&graph, &weights(&cpu(), &graph, value)).unwrap();
+            program.write("x", &[1.0; 108]).unwrap();
+            let error = program.run().unwrap_err();
+            assert_eq!(error, Error::NonFinite { path: "blocks.1.conv".into(), op: "conv2d" }, "pixels: {pack}");
+            assert_eq!(program.read("out").unwrap_err(), Error::NotRun("out".into()));
+        }
+    }
+}
+
+#[test]
+fn an_input_that_is_not_finite_is_reported_as_such_and_a_better_one_runs() {
+    let graph = network(false);
+    let mut program = Program::new(&graph, &weights(&cpu(), &graph, 0.5)).unwrap();
+    let mut x = [1.0; 108];
+    for value in [f32::INFINITY, f32::NAN] {
+        x[100] = value;
+        program.write("x", &x).unwrap();
+        assert_eq!(program.run().unwrap_err(), Error::NonFinite { path: "x".into(), op: "input" });
+    }
+    x[100] = 1.0;
+    program.write("x", &x).unwrap();
+    program.run().unwrap();
+    assert!(program.read("out").unwrap().iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn an_output_that_nothing_has_made_and_data_that_do_not_fit_are_refused() {
+    let graph = network(false);
+    let mut program = Program::new(&graph, &weights(&cpu(), &graph, 0.5)).unwrap();
+    assert_eq!(program.read("out").unwrap_err(), Error::NotRun("out".into()));
+    assert_eq!(program.feed_back("x", "out").unwrap_err(), Error::NotRun("out".into()));
+    let expected = Error::InputLength { name: "x".into(), expected: 108, found: 3 };
+    assert_eq!(program.write("x", &[0.0; 3]).unwrap_err(), expected);
+    assert!(matches!(program.write("y", &[]).unwrap_err(), Error::Graph(_)));
+    assert!(matches!(program.read("y").unwrap_err(), Error::Graph(_)));
+    let missing = Weights::new(&cpu(), graph.weights()).unwrap();
+    assert_eq!(Program::new(&graph, &missing).unwrap_err(), Error::MissingWeight("blocks.0.conv.weight".into()));
+}
+
+#[test]
+fn outputs_become_inputs_of_the_same_program_and_of_one_on_the_same_or_another_device() {
+    let builder = Builder::new();
+    let root = builder.root();
+    root.output("out", root.affine(root.input("x", &[33]).unwrap(), 2.0, 1.0).unwrap());
+    let graph = builder.finish();
+    let device = cpu();
+    let program = |device: &Device| Program::new(&graph, &Weights::new(device, &[]).unwrap()).unwrap();
+    let mut first = program(&device);
+    first.run().unwrap();
+    assert_eq!(first.read("out").unwrap(), [1.0; 33], "an input is zero before it is written");
+    first.feed_back("x", "out").unwrap();
+    first.run().unwrap();
+    for mut second in [program(&device), program(&cpu())] {
+        second.copy_from("x", &first, "out").unwrap();
+        second.run().unwrap();
+        assert_eq!(second.read("out").unwrap(), [7.0; 33]);
+    }
+    assert_eq!(first.read("out").unwrap(), [3.0; 33]);
+}
+
+#[test]
+fn the_time_of_every_node_is_told_and_inputs_take_none() {
+    let graph = network(false);
+    let mut program = Program::new(&graph, &weights(&cpu(), &graph, 0.5)).unwrap();
+    let seconds = program.run_timed().unwrap();
+    assert_eq!(seconds.len(), graph.nodes().len());
+    assert_eq!(seconds[0], 0.0);
+    assert!(seconds[1..].iter().all(|&seconds| seconds > 0.0), "{seconds:?}");
+}
+
+/// A machine with little memory.
+#[derive(Debug)]
+struct Small {
+    host: Host,
+    free: Cell<usize>,
+    sizes: Rc<std::cell::RefCell<HashMap<usize, usize>>>,
+}
+
+impl Machine for Small {
+    fn allocate(&self, bytes: usize) -> Option<usize> {
+        self.free.set(self.free.get().checked_sub(bytes)?);
+        let address = self.host.allocate(bytes)?;
+        self.sizes.borrow_mut().insert(address, bytes);
+        Some(address)
+    }
+
+    fn free(&self, address: usize) {
+        let bytes = self.sizes.borrow_mut().remove(&address).expect("a region");
+        self.free.set(self.free.get() + bytes);
+        self.host.free(address);
+    }
+
+    fn write(&self, address: usize, bytes: &[u8]) {
+        self.host.write(address, bytes);
+    }
+
+    fn read(&self, address: usize, bytes: &mut [u8]) {
+        self.host.read(address, bytes);
+    }
+
+    unsafe fn run(&self, jobs: &[Job]) {
+        // SAFETY: as the caller says.
+        unsafe { self.host.run(jobs) };
+    }
+
+    unsafe fn run_timed(&self, jobs: &[Job]) -> Vec<f64> {
+        // SAFETY: as the caller says.
+        unsafe { self.host.run_timed(jobs) }
+    }
+
+    fn threads(&self) -> usize {
+        self.host.threads()
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_refused_by_name_and_leaves_nothing_behind() {
+    let graph = network(false);
+    let mut refusals = Vec::new();
+    // From no memory at all to enough, in steps smaller than anything that is allocated.
+    for limit in (0..).step_by(64) {
+        let sizes = Rc::default();
+        let machine = Small { host: Host::new(1, Arithmetic::Fused), free: Cell::new(limit), sizes: Rc::clone(&sizes) };
+        let device = Device::new(Rc::new(machine));
+        let run = || {
+            let mut weights = Weights::new(&device, graph.weights())?;
+            for (index, spec) in graph.weights().iter().enumerate() {
+                weights.put(index, Dtype::F32, &vec![0; 4 * spec.shape.iter().product::<usize>()])?;
+            }
+            weights.finish()?;
+            Program::new(&graph, &weights)?.run()
+        };
+        let result = run();
+        assert!(sizes.borrow().is_empty(), "{limit} bytes leave something behind");
+        let Err(error) = result else { break };
+        let Error::OutOfMemory { what, .. } = error else { panic!("{limit} bytes: {error}") };
+        if refusals.last() != Some(&what) {
+            refusals.push(what);
+        }
+    }
+    assert_eq!(refusals, ["the network's weights as f32", "weight `blocks.0.conv.weight`", "the network's values"]);
+}
+
+/// The last latents of two steps of the model in `www/`.
+fn two_steps(device: Device) -> Vec<u32> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64");
+    let run = async {
+        let source = DirectorySource::new(folder);
+        let pipeline = Pipeline::load(&source, device::Device::Cpu(device), &mut |_| {}).await?;
+        let options = SampleOptions { prompt: "fox, noto style".into(), seed: 7, steps: 2, ..Default::default() };
+        let mut sampler = pipeline.sampler(options).await?;
+        while sampler.step().await?.is_some() {}
+        sampler.latents().await
+    };
+    block_on(run).expect("two steps").into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn a_run_gives_the_same_bits_with_any_number_of_threads() {
+    for arithmetic in [Arithmetic::Fused, Arithmetic::Separate] {
+        let alone = two_steps(Device::native(Some(1), arithmetic));
+        for threads in [2, 3] {
+            let together = two_steps(Device::native(Some(threads), arithmetic));
+            assert!(alone == together, "{arithmetic:?} with {threads} threads");
+        }
+    }
+}
