@@ -8,8 +8,8 @@ import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
-/** @import { DeviceInfo } from "./index.d.ts" */
-/** @import { Begun, Loaded, PlainStep, Request, ToClient, ToHost } from "./protocol.js" */
+/** @import { DeviceInfo, Profile } from "./index.d.ts" */
+/** @import { Begun, Loaded, PlainStep, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
@@ -84,6 +84,8 @@ class Host {
         return [undefined];
       case "sample":
         return [await this.#sample(request)];
+      case "profile":
+        return [await this.#profile(request, signal)];
       case "step": {
         const step = await this.#step(request.run);
         return [step, step ? [...step.images, ...step.denoised].map(({ data }) => data.buffer) : []];
@@ -193,13 +195,30 @@ class Host {
   }
 
   /**
-   * @param {Request & { type: "sample" }} request
+   * @param {RunDescription} description
    * @returns {Promise<Begun>}
    */
   async #sample({ run, seed, seeds, options, image, mask }) {
     const sampler = await this.#idle().sample(seed, seeds, JSON.stringify(options), image, mask);
     this.#run = { id: run, sampler };
     return { total: sampler.total, warning: sampler.warning };
+  }
+
+  /**
+   * Measures the first step of a run, which is made for that alone.
+   * @param {RunDescription} description
+   * @param {AbortSignal} signal
+   * @returns {Promise<Profile>}
+   */
+  async #profile(description, signal) {
+    await this.#sample(description);
+    try {
+      await this.#run?.sampler.step();
+      throwIfAborted(signal);
+      return JSON.parse(await this.#run?.sampler.profile());
+    } finally {
+      this.#stop(description.run);
+    }
   }
 
   /** The pipeline, which nothing but the request at hand may be using. */

@@ -286,6 +286,12 @@ export class Pipeline {
   sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> }): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
+   * Measures the first step of a run with these options: where its time goes, next to what this device can do at most.
+   * Takes as long as some tens of steps, and the device's own measurement the first time. Fails with code `"busy"` in
+   * the middle of a run.
+   */
+  profile(options?: SampleOptions): Promise<Profile>;
+  /**
    * Merges LoRAs into the weights, in place of those that were. `[]` takes all out again, to the last bit. A file that
    * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
    */
@@ -309,6 +315,53 @@ export interface Capabilities {
   readonly auto: DeviceInfo;
   /** Whether `device: "webgpu"` can work. */
   readonly webgpu: boolean;
+}
+
+/** Where the time of a step goes: the network and the solver's update, without what becomes of the pictures. */
+export interface Profile {
+  /**
+   * How the nodes were timed: by the GPU's own timestamps (which browsers round: short nodes are repeated until that no
+   * longer counts); by waiting for each, where the adapter has none; or by the processor's clock.
+   */
+  readonly clock: "timestamps" | "waits" | "processor";
+  /** The whole step as it usually runs: the mean of several, but for the slowest. */
+  readonly milliseconds: number;
+  /** What this very device can do at most, measured on it when it was first asked for. */
+  readonly ceilings: {
+    /** Floating point operations a second in f32: multiply-adds, two each, without memory traffic. */
+    readonly flopPerSecond: number;
+    /** Likewise in f16, where the device computes in it. */
+    readonly halfFlopPerSecond: number | null;
+    /** Bytes read and written a second by a large copy. */
+    readonly bytesPerSecond: number;
+  };
+  /** What is computed, in order. */
+  readonly nodes: readonly ProfiledNode[];
+}
+
+/** A node of the network: a layer, with what was folded into it. */
+export interface ProfiledNode {
+  /** Its module in the checkpoint, such as `down_blocks.1.resnets.0.conv1`. */
+  readonly path: string;
+  /** What it does, such as `conv2d`. */
+  readonly op: string;
+  /** Shape of its result, channels last. */
+  readonly shape: readonly number[];
+  /** The kernels that compute it, with their variants. */
+  readonly kernel: string;
+  /** Likewise, of it alone. */
+  readonly milliseconds: number;
+  /** Products of convolutions, linear layers and attention. */
+  readonly multiplyAdds: number;
+  /** All operations, two for each multiply-add. */
+  readonly flop: number;
+  /** Bytes of its operands, its weights as stored, and its result, each once. */
+  readonly bytes: number;
+  /**
+   * The least time that it could take under the ceilings as a share of the time that it takes; above 1 where its
+   * operands are in a cache.
+   */
+  readonly roofline: number;
 }
 
 /** What a checkpoint is. */

@@ -9,7 +9,7 @@ import { pixelsOf } from "./picture.js";
 import { describeFile, describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
-/** @import { Begun, Loaded, Pixels, PlainStep } from "./protocol.js" */
+/** @import { Begun, Loaded, Pixels, PlainStep, RunDescription } from "./protocol.js" */
 
 export { AbortError, DeviceError, ModelError, OptionError, SourceError, StateError, UndiffuseError } from "./errors.js";
 
@@ -86,6 +86,15 @@ export class Pipeline {
    */
   sample(options = {}) {
     return new Run(this.#connection, ++this.#lastRun, options);
+  }
+
+  /**
+   * @param {Public.SampleOptions} [options]
+   * @returns {Promise<Public.Profile>}
+   */
+  async profile(options = {}) {
+    const { signal, description } = await describeRun(++this.#lastRun, options);
+    return this.#connection.request({ type: "profile", ...description }, { signal });
   }
 
   /**
@@ -185,23 +194,13 @@ class Run {
     // Where the connection itself has failed, there is nothing left to free.
     const stop = () => connection.request({ type: "stop", run }).catch(() => {});
     try {
-      const { signal, seed, seeds, image, mask, rest } = checkSampleOptions(options);
-      throwIfAborted(signal);
-      const request = {
-        type: /** @type {const} */ ("sample"),
-        run,
-        seed,
-        seeds,
-        options: this.#isWatched ? rest : { ...rest, preview: "none" },
-        image: image === undefined ? undefined : await pixelsOf(image, "image", signal),
-        mask: mask === undefined ? undefined : await pixelsOf(mask, "mask", signal),
-      };
-      throwIfAborted(signal);
+      const { signal, description } = await describeRun(run, options);
+      if (!this.#isWatched) description.options = { ...description.options, preview: "none" };
       // The caller may abort between two steps and never ask for the next one: the memory must not wait for that.
       signal?.addEventListener("abort", stop);
       try {
         /** @type {Begun} */
-        const { total, warning } = await connection.request(request);
+        const { total, warning } = await connection.request({ type: "sample", ...description });
         this.#warning = warning;
         for (let index = 0; index < total; index++) {
           throwIfAborted(signal);
@@ -227,6 +226,27 @@ class Run {
     if (last && last.index + 1 === last.total) return last.images;
     throw new AbortError("aborted", "This run was left before its last step, so it has no final image.");
   }
+}
+
+/**
+ * What the host is told of a run.
+ * @param {number} run
+ * @param {Public.SampleOptions} options
+ * @returns {Promise<{ signal?: AbortSignal, description: RunDescription }>}
+ */
+async function describeRun(run, options) {
+  const { signal, seed, seeds, image, mask, rest } = checkSampleOptions(options);
+  throwIfAborted(signal);
+  const description = {
+    run,
+    seed,
+    seeds,
+    options: rest,
+    image: image === undefined ? undefined : await pixelsOf(image, "image", signal),
+    mask: mask === undefined ? undefined : await pixelsOf(mask, "mask", signal),
+  };
+  throwIfAborted(signal);
+  return { signal, description };
 }
 
 /**

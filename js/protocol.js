@@ -2,7 +2,7 @@
 // What passes between the client (the page) and the host (usually a worker), over one MessagePort per pipeline.
 // The host answers requests one after the other, in order; `abort` alone does not wait for its turn.
 
-/** @import { CpuOptions, DeviceInfo, LoadOptions, LoadProgress, ModelInfo } from "./index.d.ts" */
+/** @import { CpuOptions, DeviceInfo, LoadOptions, LoadProgress, ModelInfo, Profile } from "./index.d.ts" */
 /** @import { PlainError } from "./errors.js" */
 /** @import { SourceDescription } from "./source.js" */
 
@@ -12,11 +12,17 @@
  */
 
 /**
+ * A run that is to be made, by its number.
+ * @typedef {{ run: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }} RunDescription
+ */
+
+/**
  * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"],
  *       variant: string | undefined, unet: string | undefined, predictionType: string | undefined,
  *       tinyVae: SourceDescription | undefined, vocabulary: string | undefined, kernels: LoadOptions["kernels"] }
  *   | { type: "loras", loras: WeightedLora[] }
- *   | { type: "sample", run: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }
+ *   | { type: "sample" } & RunDescription
+ *   | { type: "profile" } & RunDescription
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
  *   | { type: "dispose" }} Request
@@ -38,7 +44,7 @@
 
 /** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
 
-/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` */
+/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample`; `profile` is answered by a {@link Profile} */
 
 /**
  * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, images: Pixels[], denoised: Pixels[] }} PlainStep

@@ -78,6 +78,13 @@ fn load_x(row: Row, ky: u32, kx: u32, quad: u32) -> vec4<f32> {
     return select(vec4<f32>(), first_quad(start_of(pixel, p.in_channels), select(0u, quad, valid), p.in_channels), valid);
 }
 
+// Past the last input channel x is zero, and any weight will do.
+fn load_weight(ky: u32, kx: u32, quad: u32, column: u32) -> mat4x4<f32> {
+    let in_quads = (p.in_channels + 3u) / 4u;
+    let row = (ky * p.kernel_width + kx) * in_quads + min(quad, in_quads - 1u);
+    return weight_block(row, column, (p.out_channels + 3u) / 4u);
+}
+
 fn compute_tile(group: u32, lane: u32) {
     let in_quads = (p.in_channels + 3u) / 4u;
     let out_quads = (p.out_channels + 3u) / 4u;
@@ -115,8 +122,7 @@ fn compute_tile(group: u32, lane: u32) {
     var next_3 = load_x(row_3, ky, kx, quad + x_quad);
     var next_weight = mat4x4<f32>();
     if loads_weights {
-        // Past the last channel x is zero, and any weight will do.
-        next_weight = weight_block((ky * p.kernel_width + kx) * in_quads + min(quad + weight_quad, in_quads - 1u), weight_column, out_quads);
+        next_weight = load_weight(ky, kx, quad + weight_quad, weight_column);
     }
     var sums = Sums();
     while step < end {
@@ -148,7 +154,7 @@ fn compute_tile(group: u32, lane: u32) {
             next_2 = load_x(row_2, ky, kx, quad + x_quad);
             next_3 = load_x(row_3, ky, kx, quad + x_quad);
             if loads_weights {
-                next_weight = weight_block((ky * p.kernel_width + kx) * in_quads + min(quad + weight_quad, in_quads - 1u), weight_column, out_quads);
+                next_weight = load_weight(ky, kx, quad + weight_quad, weight_column);
             }
         }
         add_products(&sums, lane % THREADS_X, lane / THREADS_X);

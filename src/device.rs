@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::gpu::variants::Measured;
 use crate::graph::{Graph, WeightSpec};
+use crate::profile::Profile;
 use crate::weights::{Dtype, LowRank};
 use crate::{cpu, gpu};
 
@@ -248,6 +250,29 @@ impl Program {
         match self {
             Self::Cpu(program) => Ok(program.run()?),
             Self::Gpu(program) => Ok(program.run()?),
+        }
+    }
+
+    /// The fastest kernels for this program on this device: [`gpu::Program::measure_kernels`]. The CPU has no choice.
+    ///
+    /// # Errors
+    /// If memory runs out or the device is lost.
+    pub async fn measure_kernels(&self) -> Result<Measured, Error> {
+        match self {
+            Self::Cpu(_) => Ok(Measured::default()),
+            Self::Gpu(program) => Ok(program.measure_kernels().await?),
+        }
+    }
+
+    /// Where the time of a run goes, with the inputs that were written last; the device's ceilings are measured when they are first
+    /// needed. Takes some tens of runs.
+    ///
+    /// # Errors
+    /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
+        match self {
+            Self::Cpu(program) => Ok(program.profile()?),
+            Self::Gpu(program) => Ok(program.profile().await?),
         }
     }
 

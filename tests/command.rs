@@ -55,6 +55,31 @@ fn a_size_is_drawn_as_asked() {
 }
 
 #[test]
+fn a_profile_says_where_the_time_of_a_step_goes() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("profile.json");
+    let picture = draw(&folder, "3", &[&format!("--profile={}", file.display()), "--device", "cpu"]);
+    assert!(picture == draw(&folder, "3", &["--profile", "--device", "cpu"]), "the profile has changed the picture");
+
+    let profile: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(profile["clock"], "processor");
+    assert!(profile["milliseconds"].as_f64() > Some(0.0), "{profile}");
+    let nodes = profile["nodes"].as_array().expect("a list of nodes");
+    let convolution = nodes.iter().find(|node| node["path"] == "conv_in").expect("the first convolution");
+    assert_eq!(convolution["shape"], serde_json::json!([2, 16, 16, 64]));
+    assert_eq!(convolution["multiplyAdds"], 2 * 16 * 16 * 64 * 4 * 9);
+}
+
+#[test]
+fn the_profile_has_a_file_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out.png");
+    let profile = format!("--profile={}", out.display());
+    let words = ["--out and --profile name the same file"];
+    refuse(1, &words, &[&"sample", &emoji64(), &"--prompt", &"a cat", &"--out", &out, &profile]);
+}
+
+#[test]
 fn a_trace_holds_the_run() {
     let folder = TempDir::new().unwrap();
     let trace = folder.path().join("trace.safetensors");

@@ -1,10 +1,13 @@
-//! The work of known networks, counted.
+//! The work of known networks, counted and timed.
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::fs;
 
+use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::graph::{Graph, Op, fuse};
 use undiffuse::models::{Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
+use undiffuse::profile::Clock;
+use undiffuse::weights::Dtype;
 
 /// runwayml/stable-diffusion-v1-5.
 const SD15: &str = r#"{
@@ -63,4 +66,35 @@ fn fusion_leaves_the_multiply_adds_and_moves_fewer_bytes() {
     assert_eq!(before.multiply_adds, after.multiply_adds);
     assert_eq!(before.flop, after.flop);
     assert!(after.bytes < before.bytes, "{} became {}", before.bytes, after.bytes);
+}
+
+#[test]
+fn a_profile_on_the_cpu_has_the_time_of_every_node_and_leaves_the_outputs_as_they_were() {
+    let device = cpu::Device::native(Some(2), Arithmetic::Fused);
+    let graph = fuse(&conditional(&config("www/models/emoji64/unet/config.json"), 16, 32));
+    let mut weights = cpu::Weights::new(&device, graph.weights()).expect("weights that fit");
+    for (index, spec) in graph.weights().iter().enumerate() {
+        let count: usize = spec.shape.iter().product();
+        let bytes: Vec<u8> = (0..count).flat_map(|i| ((i as f32 * 0.7).sin() * 0.05).to_le_bytes()).collect();
+        weights.put(index, Dtype::F32, &bytes).expect("bytes of a weight");
+    }
+    let mut program = cpu::Program::new(&graph, &weights).expect("a complete network");
+    program.write("sample", &[0.1; 2 * 4 * 16 * 16]).expect("an input");
+    program.run().expect("finite values");
+    let before = program.read("out").expect("an output");
+
+    let profile = program.profile().expect("a profile");
+    assert!(program.read("out").expect("an output") == before, "the profile has changed the output");
+    assert_eq!(profile.clock, Clock::Processor);
+    println!("{:?}", profile.ceilings);
+    // No machine does less, and none that has two threads does so much.
+    assert!((1e8..1e13).contains(&profile.ceilings.flop_per_second), "{:?}", profile.ceilings);
+    assert!((1e8..1e13).contains(&profile.ceilings.bytes_per_second), "{:?}", profile.ceilings);
+    let all: u64 = profile.nodes.iter().map(|node| node.cost.multiply_adds).sum();
+    assert_eq!(format!("{:.3}", all as f64 / 1e9), "0.520");
+    let seconds: f64 = profile.nodes.iter().map(|node| node.seconds).sum();
+    // Another program may take the processor meanwhile: only that both are of one magnitude is sure.
+    assert!(seconds < 10.0 * profile.whole && profile.whole < 10.0 * seconds, "{seconds} s, {} s", profile.whole);
+    let convolution = profile.nodes.iter().find(|node| node.op == "conv2d").expect("a convolution");
+    assert_eq!((convolution.path.as_str(), convolution.kernel.as_str()), ("conv_in", "Conv2d"));
 }

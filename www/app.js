@@ -5,6 +5,7 @@ import { acceptFiles } from "./drop.js";
 import * as easel from "./easel.js";
 import * as film from "./film.js";
 import * as loras from "./loras.js";
+import * as profile from "./profile.js";
 import { readMade, withMade } from "./metadata.js";
 import {
   anySeed,
@@ -54,6 +55,7 @@ function setState(state) {
   document.body.dataset.state = state;
   button("start").disabled = busy || !pipeline;
   button("cancel").disabled = !busy;
+  button("measure").disabled = busy || !pipeline;
   button("download").disabled = !film.shownStep();
   progress.hidden = !busy;
 }
@@ -130,6 +132,7 @@ async function load() {
   }
   showFieldsFor(pipeline.info);
   loras.clear();
+  profile.clear();
   if (pipeline.info.needsImage) /** @type {HTMLDetailsElement} */ (element("more")).open = true;
   showDevice(pipeline.device);
   setState("ready");
@@ -137,13 +140,23 @@ async function load() {
   return true;
 }
 
-async function run() {
-  if (!pipeline) return;
-  const { info } = pipeline;
+/**
+ * What is to be drawn, by the form and the easel.
+ * @param {import("./pkg/index.js").ModelInfo} info
+ */
+function readForm(info) {
   const image = info.takesImage ? easel.picture() : undefined;
   const parameters = readParameters();
   // It says something of a picture only.
   if (!image) parameters.strength = "";
+  const mask = image && info.takesMask ? easel.mask() : undefined;
+  return { parameters, image, options: { ...optionsOf(parameters), image, mask } };
+}
+
+async function run() {
+  if (!pipeline) return;
+  const { info } = pipeline;
+  const { parameters, image, options } = readForm(info);
   const { signal } = (running = new AbortController());
   const overtaken = () => running?.signal !== signal;
   history.replaceState(null, "", linkTo(parameters, model));
@@ -167,7 +180,6 @@ async function run() {
   let spent = 0;
   try {
     await pipeline.setLoras(loras.chosen(), { signal });
-    const options = { ...optionsOf(parameters), image, mask: image && info.takesMask ? easel.mask() : undefined };
     const steps = pipeline.sample({ ...options, signal });
     for await (const step of steps) {
       if (count === 0) showNotice(steps.warning);
@@ -317,6 +329,30 @@ function showDevice({ kind, name, reason, threads = 1 }) {
   element("device").replaceChildren(where, kind === "webgpu" ? ", through WebGPU." : `: ${reason}.`);
 }
 
+/** Profiles a step with the form's values. */
+async function measure() {
+  if (!pipeline) return;
+  const { options } = readForm(pipeline.info);
+  const { signal } = (running = new AbortController());
+  const overtaken = () => running?.signal !== signal;
+  clearMessages();
+  progress.removeAttribute("value");
+  setState("sampling");
+  say("Measuring", { aloud: true });
+  try {
+    await pipeline.setLoras(loras.chosen(), { signal });
+    profile.show(await pipeline.profile({ ...options, signal }));
+  } catch (error) {
+    if (overtaken()) return;
+    if (!(error instanceof AbortError)) {
+      showError(error);
+      return;
+    }
+  }
+  setState("ready");
+  say("Measured", { aloud: true });
+}
+
 async function share() {
   const link = linkTo(readParameters(), model);
   history.replaceState(null, "", link);
@@ -389,6 +425,7 @@ button("cancel").addEventListener("click", () =>
   (document.body.dataset.state === "loading" ? loading : running)?.abort(),
 );
 button("dice").addEventListener("click", () => writeParameters({ seed: anySeed() }));
+button("measure").addEventListener("click", measure);
 button("share").addEventListener("click", share);
 button("download").addEventListener("click", download);
 button("retry").addEventListener("click", load);

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
 import { brotliCompressSync } from "node:zlib";
-import { launch, root, Site } from "../../tests/browser/harness/index.js";
+import { ISOLATION, launch, root, Site } from "../../tests/browser/harness/index.js";
 
 /**
  * What `undiffuse-bench prepare` says of a network.
@@ -23,9 +23,6 @@ import { launch, root, Site } from "../../tests/browser/harness/index.js";
  * @property {number} [threads]
  * @property {number} steps
  */
-
-/** Pages with these may share memory between threads. */
-const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 /** What a page loads to compute at all, in contrast to the model. */
 const CODE = [".html", ".js", ".mjs", ".wasm"];
@@ -47,7 +44,7 @@ const site = await Site.start(
     "/checkpoint/": resolve(root, model.checkpoint),
   },
   "127.0.0.1",
-  ISOLATED,
+  ISOLATION,
 );
 const browser = await launch("webgpu");
 try {
@@ -100,10 +97,15 @@ async function codeBytes() {
   const known = join(root, "target/bench/brotli.json");
   /** @type {Record<string, number>} */
   const sizes = JSON.parse(await readFile(known, "utf8").catch(() => "{}"));
+  const paths = [...new Set(site.requests.map(({ path }) => path))].filter(
+    (path) => CODE.includes(extname(path)) && !path.startsWith("/model/"),
+  );
+  // All of them before any is compressed: meanwhile the host would close its connections.
+  const files = await Promise.all(
+    paths.map(async (path) => Buffer.from(await (await fetch(site.url(path))).arrayBuffer())),
+  );
   let total = 0;
-  for (const path of new Set(site.requests.map(({ path }) => path))) {
-    if (!CODE.includes(extname(path)) || path.startsWith("/model/")) continue;
-    const bytes = Buffer.from(await (await fetch(site.url(path))).arrayBuffer());
+  for (const bytes of files) {
     const hash = createHash("sha256").update(bytes).digest("hex");
     // Half a minute for the largest: it is remembered by its content.
     sizes[hash] ??= brotliCompressSync(bytes).length;

@@ -95,6 +95,7 @@ impl Conv2d {
     /// The algorithm that takes least time, by shapes alone.
     ///
     /// Winograd's save products, but their weights are larger: where few tiles share them, reading the weights is what takes the time.
+    /// `cargo run --release -p undiffuse-kernels --example rates` prints what the limits below rest on.
     pub fn choose(&self) -> Algorithm {
         let whole_vectors =
             self.in_channels.is_multiple_of(COLUMNS / 2) && self.in_channels2.is_multiple_of(COLUMNS / 2);
@@ -102,9 +103,9 @@ impl Conv2d {
             return Algorithm::DIRECT;
         }
         let tiles = |size: usize| self.batch * self.out_height.div_ceil(size) * self.out_width.div_ceil(size);
-        if tiles(4) >= 16 {
+        if tiles(4) >= 8 {
             Algorithm::WINOGRAD_4
-        } else if tiles(2) >= 16 {
+        } else if tiles(2) >= 4 {
             Algorithm::WINOGRAD_2
         } else {
             Algorithm::DIRECT

@@ -33,6 +33,7 @@ mod memory;
 pub mod norm;
 mod operand;
 pub mod resample;
+pub mod roofline;
 mod simd;
 mod tile;
 pub mod timestep_embedding;
@@ -121,6 +122,14 @@ macro_rules! kernels {
             }
         )*
 
+        impl Job {
+            /// The kernel's name.
+            pub fn name(&self) -> &'static str {
+                const NAMES: &[&str] = &[$(stringify!($kernel)),*];
+                NAMES.get(self.kernel).copied().unwrap_or_default()
+            }
+        }
+
         /// Does part `part` of `job` with the instruction set `S`.
         #[inline(always)]
         unsafe fn run_with<S: Simd>(job: &Job, part: usize) {
@@ -156,6 +165,7 @@ kernels! {
     Guidance: guidance::Guidance,
     Threshold: guidance::Threshold,
     LinearUpdate: linear_update::LinearUpdate,
+    MultiplyAdds: roofline::MultiplyAdds,
 }
 
 /// How a product is added to a sum.

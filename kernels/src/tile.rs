@@ -37,16 +37,16 @@ pub unsafe fn multiply<S: Simd, const WIDE: bool>(
     step: usize,
     k: usize,
 ) {
-    for _ in 0..k / 4 {
-        for offset in 0..4 {
+    for _ in 0..k / S::UNROLL {
+        for offset in 0..S::UNROLL {
             multiply_add::<S, WIDE>(sums, &rows, matrix.add(offset * step), offset);
         }
-        matrix = matrix.add(4 * step);
+        matrix = matrix.add(S::UNROLL * step);
         for row in &mut rows[..S::ROWS] {
-            *row = row.add(4);
+            *row = row.add(S::UNROLL);
         }
     }
-    for _ in 0..k % 4 {
+    for _ in 0..k % S::UNROLL {
         multiply_add::<S, WIDE>(sums, &rows, matrix, 0);
         matrix = matrix.add(step);
         for row in &mut rows[..S::ROWS] {

@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use clap::ValueEnum;
 use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 use undiffuse::gpu::{self, DeviceOptions};
 
-use super::Error;
+use super::{Error, tuned};
 
 /// What says where networks run.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -23,6 +24,11 @@ pub struct Options {
     /// On the CPU: round products and sums apart, so that a seed gives the same bits on every machine; slower
     #[arg(long)]
     portable: bool,
+
+    /// On a GPU: which matrix kernels, to compare them: registers, tiled, tiled-128x64, tiled-64x64 or tiled-64x32; by default
+    /// those that suit it
+    #[arg(long, value_name = "NAME")]
+    kernels: Option<Family>,
 }
 
 impl Options {
@@ -45,14 +51,17 @@ pub enum Choice {
 
 /// Opens the device.
 pub async fn open(options: Options) -> Result<Device, Error> {
-    let choice = options.device;
+    let (choice, kernels) = (options.device, options.kernels);
     if choice == Choice::Cpu {
         return Ok(options.cpu());
     }
-    match gpu::Device::request(DeviceOptions::default()).await {
+    match gpu::Device::request(DeviceOptions { kernels, ..Default::default() }).await {
         // The CPU executor is faster than an adapter that computes on the CPU.
         Ok(device) if choice == Choice::Auto && device.info().software => Ok(options.cpu()),
-        Ok(device) => Ok(Device::Gpu(device)),
+        Ok(device) => {
+            tuned::recall(&device);
+            Ok(Device::Gpu(device))
+        }
         Err(_) if choice == Choice::Auto => Ok(options.cpu()),
         Err(error) => Err(Error::Device { choice: "gpu", message: format!("{error}; use --device cpu") }),
     }

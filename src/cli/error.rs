@@ -43,6 +43,9 @@ pub enum Error {
         /// What is missing and what to do.
         message: String,
     },
+    /// Nowhere to keep what was measured.
+    #[error("--tune: there is no folder to keep the result in; set XDG_CACHE_HOME to one")]
+    Cache,
     /// Nobody can be told the result.
     #[error("stdout: {0}")]
     Stdout(io::Error),

@@ -6,10 +6,12 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `sample`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
-//! | `device` | `--device` |
+//! | `device` | `--device` and `--kernels` |
+//! | `tuned` | what `--tune` found out |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
+//! | `profile` | `--profile` |
 //! | `metadata` | what a picture was made with, inside its PNG |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
@@ -20,11 +22,13 @@ mod inspect;
 mod metadata;
 mod output;
 mod picture;
+mod profile;
 mod quantize;
 mod sample;
 mod schedule;
 mod scheduler;
 mod tensors;
+mod tuned;
 
 use std::io;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use indicatif::DecimalBytes;
 use serde_json::Value;
+use undiffuse::device::Device;
 use undiffuse::diffusion::Solver;
 use undiffuse::noise::Stream;
 use undiffuse::pipeline::{
@@ -16,7 +17,7 @@ use undiffuse::weights::DirectorySource;
 use super::metadata::Made;
 use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
-use super::{Error, device, picture, scheduler};
+use super::{Error, device, picture, profile, scheduler, tuned};
 
 /// Draws a picture
 ///
@@ -191,6 +192,11 @@ pub struct Args {
     #[command(flatten)]
     device: device::Options,
 
+    /// When the pictures are drawn, measure which kernels this GPU runs the model with in the least time, and use them from
+    /// the next run on. Takes a few seconds
+    #[arg(long)]
+    tune: bool,
+
     /// The picture to write, a PNG of 8-bit RGB; an existing file is replaced. Of several pictures, x.png becomes
     /// x-0.png, x-1.png and so on
     #[arg(long, value_name = "FILE")]
@@ -201,6 +207,11 @@ pub struct Args {
     /// `negative_token_ids` [prompts, tokens] where the model takes a prompt
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Show where the time of a step goes, node by node, next to what this device can do at most; with a FILE, write all of it
+    /// there as JSON as well. The last step is measured, some tens of times
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    profile: Option<Option<PathBuf>>,
 }
 
 /// One of torch's random streams.
@@ -246,8 +257,16 @@ pub async fn run(args: Args) -> Result<(), Error> {
     // Everything that can be wrong with the arguments alone, before the weights are read.
     let outs = outputs(&args)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
-    if trace.as_ref().is_some_and(|trace| outs.iter().any(|out| trace.is_same_file(out))) {
-        return Err(Error::path(&args.out, "--out and --trace name the same file; give each its own"));
+    let profile = args.profile.iter().flatten().next().map(|path| Output::new(path)).transpose()?;
+    let others = [("--trace", &trace), ("--profile", &profile)];
+    for (index, (name, file)) in others.iter().enumerate() {
+        let Some(file) = file else { continue };
+        let same = |other: &Output| other.is_same_file(file);
+        let earlier = others[..index].iter().find(|(_, other)| other.as_ref().is_some_and(same));
+        let first = if outs.iter().any(same) { Some("--out") } else { earlier.map(|(name, _)| *name) };
+        if let Some(first) = first {
+            return Err(Error::path(&args.out, format!("{first} and {name} name the same file; give each its own")));
+        }
     }
     let options = options(&args)?;
     if !args.model.exists() {
@@ -268,7 +287,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     checkpoint.check(&options)?;
     let loras = loras(&args.lora).await?;
-    let pipeline = load(checkpoint, &args.model, args.device).await?;
+    let device = device::open(args.device).await?;
+    let pipeline = load(checkpoint, &args.model, device.clone()).await?;
     if !loras.is_empty() {
         let weighted: Vec<_> = loras.iter().zip(&args.lora).map(|(file, (_, weight))| (file, *weight)).collect();
         pipeline.set_loras(&weighted).await?;
@@ -279,6 +299,13 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let mut recorded = trace.as_ref().map(|_| Trace::default());
     let pictures = walk(&mut sampler, recorded.as_mut()).await?;
+    if args.profile.is_some() {
+        let measured = sampler.profile().await?;
+        note(format_args!("{}", profile::Report(&measured)));
+        if let Some(file) = profile {
+            file.write(format!("{:#}\n", measured.to_json()).as_bytes())?;
+        }
+    }
     if let (Some(trace), Some(recorded), Some(path), Some(first)) = (&trace, &recorded, &args.trace, pictures.first()) {
         let mut tensors = recorded.tensors(&mut sampler, first).await?;
         if pipeline.info().takes_prompt {
@@ -296,6 +323,20 @@ pub async fn run(args: Args) -> Result<(), Error> {
         out.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&args.out, e))?)?;
         result(format_args!("{}", out.path()))?;
     }
+    if args.tune {
+        tune(&device, &sampler).await?;
+    }
+    Ok(())
+}
+
+async fn tune(device: &Device, sampler: &Sampler) -> Result<(), Error> {
+    let measured = sampler.measure_kernels().await?;
+    let (Device::Gpu(device), false) = (device, measured.is_empty()) else {
+        note(format_args!("--tune: this device has no choice of kernels"));
+        return Ok(());
+    };
+    let path = tuned::remember(device, &measured)?;
+    note(format_args!("kept the fastest kernels for {} products in {}", measured.len(), path.display()));
     Ok(())
 }
 
@@ -422,8 +463,7 @@ async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
     Ok(files)
 }
 
-async fn load(checkpoint: Checkpoint, model: &Path, options: device::Options) -> Result<Pipeline, Error> {
-    let device = device::open(options).await?;
+async fn load(checkpoint: Checkpoint, model: &Path, device: Device) -> Result<Pipeline, Error> {
     note(format_args!("device: {}", device::describe(&device)));
     let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
     let start = Instant::now();

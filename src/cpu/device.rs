@@ -1,19 +1,22 @@
 //! A CPU as a device: a handle that weights and programs share.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
-use super::Machine;
+use super::{Error, Machine, roofline};
+use crate::profile::Ceilings;
 
 /// Something that runs kernels, shared by what lies in its memory.
 #[derive(Clone, Debug)]
 pub struct Device {
     machine: Rc<dyn Machine>,
+    ceilings: Rc<Cell<Option<Ceilings>>>,
 }
 
 impl Device {
     /// What `machine` is.
     pub fn new(machine: Rc<dyn Machine>) -> Self {
-        Self { machine }
+        Self { machine, ceilings: Rc::default() }
     }
 
     /// This process, with `threads` threads, by default one for each core.
@@ -26,6 +29,19 @@ impl Device {
     /// How many threads work.
     pub fn threads(&self) -> usize {
         self.machine.threads()
+    }
+
+    /// What the machine can do at most, measured when it is first asked for.
+    ///
+    /// # Errors
+    /// If there is no memory for the measurement.
+    pub fn ceilings(&self) -> Result<Ceilings, Error> {
+        if let Some(known) = self.ceilings.get() {
+            return Ok(known);
+        }
+        let measured = roofline::measure(self)?;
+        self.ceilings.set(Some(measured));
+        Ok(measured)
     }
 
     pub(super) fn machine(&self) -> &Rc<dyn Machine> {

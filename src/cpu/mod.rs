@@ -10,8 +10,11 @@ mod form;
 mod host;
 mod lower;
 mod machine;
+mod network;
 mod plan;
+mod profile;
 mod program;
+mod roofline;
 mod weights;
 
 pub use device::Device;

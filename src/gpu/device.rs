@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::faults::{Caught, Faults, scoped};
 use super::kernels::{Kernel, KernelKey};
-use super::variants::{Class, Family, Variants};
+use super::variants::{Class, Family, Measured, Variants};
 use super::{Error, Limits, roofline};
 use crate::profile::Ceilings;
 
@@ -54,7 +54,7 @@ struct Shared {
     queue: wgpu::Queue,
     info: DeviceInfo,
     limits: Limits,
-    variants: Variants,
+    variants: RefCell<Variants>,
     faults: Arc<Faults>,
     pipelines: RefCell<HashMap<KernelKey, Pipeline>>,
     allocated: Rc<Cell<u64>>,
@@ -154,7 +154,7 @@ impl Device {
         let found = adapter.get_info();
         let class = options.class.filter(|&class| class != Class::Other).unwrap_or_else(|| Class::of(&found));
         let f16 = required_features.contains(wgpu::Features::SHADER_F16);
-        let variants = Variants::new(class, f16, options.kernels);
+        let variants = RefCell::new(Variants::new(class, f16, options.kernels));
         let info = DeviceInfo {
             adapter: found.name,
             backend: match found.backend {
@@ -181,7 +181,12 @@ impl Device {
 
     /// Which kernels it runs.
     pub fn variants(&self) -> Variants {
-        self.shared.variants
+        self.shared.variants.borrow().clone()
+    }
+
+    /// Lets programs that are compiled from now on use what was measured by [`super::Program::measure_kernels`], on this adapter.
+    pub fn set_measured(&self, measured: Measured) {
+        self.shared.variants.borrow_mut().set_measured(measured);
     }
 
     /// Bytes of all buffers that exist on this device now.

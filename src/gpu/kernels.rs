@@ -104,6 +104,20 @@ impl Storage {
     pub const ALL: [Self; 8] =
         [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1];
 
+    /// Its name, as checkpoints spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+        }
+    }
+
     /// What its blocks are made of, if it is quantised.
     pub fn quants(self) -> Option<Quants> {
         let (shared_halves, has_fifth, bits) = match self {

@@ -1,7 +1,7 @@
 //! From a node of the graph to the dispatches that compute it: a pure function, without a device.
 
 use super::kernels::{self, Channels, Entry, Kernel, Storage};
-use super::variants::{Choice, Product, Tile, Variants};
+use super::variants::{Choice, Product, Tiling, Variants};
 use super::{Error, Limits, bands};
 use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides};
 
@@ -76,7 +76,7 @@ const ABSENT: Operand = Operand::Constant(0);
 pub fn lower(
     graph: &Graph,
     limits: Limits,
-    variants: Variants,
+    variants: &Variants,
     storage: impl Fn(WeightId) -> Storage,
 ) -> Result<Lowered, Error> {
     let lowered = Lowered { constants: vec![vec![0.0; 4]], ..Lowered::default() };
@@ -94,7 +94,7 @@ pub fn lower(
 struct Lowering<'g, F> {
     graph: &'g Graph,
     limits: Limits,
-    variants: Variants,
+    variants: &'g Variants,
     storage: F,
     lowered: Lowered,
     node: NodeId,
@@ -284,14 +284,12 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             return self.matrix_product(x, weight, bias, residual, rows_per_residual);
         }
         let rows = batch * height * width;
-        let (taps, of_x) = (kernel[0] * kernel[1], [in_height, in_width, in_channels]);
-        let product = Product { rows, channels, steps: taps * in_channels.div_ceil(16) };
-        if let Choice::Tiled { tile, splits, half } = self.variants.choose(product, (self.storage)(weight)) {
-            let padding = [padding.top, padding.left];
+        if let Some(tiled) = self.tiled() {
+            let (of_x, padding) = ([in_height, in_width, in_channels], [padding.top, padding.left]);
             let walk = TapWalk { of_x, of_y: [height, width], kernel, stride, padding, upsample };
             let rows_per_residual = residual.map_or(0, |_| if per_picture { height * width } else { 1 });
             let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
-            return self.tiled(product, tile, splits, half, walk, operands);
+            return self.tiled_product(tiled, walk, operands);
         }
         let (out, out_channels) = self.padded_output(rows, in_channels, channels, residual);
         let channel_counts = [in_channels, out_channels];
@@ -334,12 +332,11 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
     ) -> Result<(), Error> {
         let (rows, in_channels) = self.rows_and_channels(x);
         let (_, channels) = self.rows_and_channels(self.node);
-        let product = Product { rows, channels, steps: in_channels.div_ceil(16) };
-        if let Choice::Tiled { tile, splits, half } = self.variants.choose(product, (self.storage)(weight)) {
+        if let Some(tiled) = self.tiled() {
             let (of_x, of_y) = ([1, rows, in_channels], [1, rows]);
             let walk = TapWalk { of_x, of_y, kernel: [1, 1], stride: 1, padding: [0, 0], upsample: false };
             let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
-            return self.tiled(product, tile, splits, half, walk, operands);
+            return self.tiled_product(tiled, walk, operands);
         }
         let (out, out_channels) = self.padded_output(rows, in_channels, channels, residual);
         let kernel = kernels::LINEAR.with(Channels::of(&[in_channels, out_channels])).weights((self.storage)(weight));
@@ -355,17 +352,18 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         self.drop_padding(out, rows, out_channels, channels)
     }
 
+    /// How the product of this node is tiled in workgroup memory, if it is.
+    fn tiled(&self) -> Option<Tiled> {
+        let (product, weight) = Product::of(self.graph, self.graph.node(self.node))?;
+        match self.variants.choose(product, (self.storage)(weight)) {
+            Choice::Registers => None,
+            Choice::Tiled { tiling, half } => Some(Tiled { product, tiling, half }),
+        }
+    }
+
     /// A product by the kernel that tiles it in workgroup memory.
-    fn tiled(
-        &mut self,
-        product: Product,
-        tile: Tile,
-        splits: usize,
-        half: bool,
-        walk: TapWalk,
-        operands: MatrixOperands,
-    ) -> Result<(), Error> {
-        let Product { rows, channels, steps } = product;
+    fn tiled_product(&mut self, tiled: Tiled, walk: TapWalk, operands: MatrixOperands) -> Result<(), Error> {
+        let Tiled { product: Product { rows, channels, steps }, tiling: Tiling { tile, splits }, half } = tiled;
         let MatrixOperands { x, weight, bias, residual, rows_per_residual } = operands;
         let [in_height, in_width, in_channels] = walk.of_x;
         let aligned = Channels::of(&[in_channels, channels]);
@@ -548,6 +546,15 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let node = self.graph.node(self.node);
         Error::Unsupported { path: node.path.clone(), op: node.op.name(), message: message.to_owned() }
     }
+}
+
+/// A product that is tiled in workgroup memory.
+#[derive(Clone, Copy)]
+struct Tiled {
+    product: Product,
+    tiling: Tiling,
+    /// Whether the weights are f16 there.
+    half: bool,
 }
 
 /// How a convolution walks over its input.

@@ -9,6 +9,7 @@ mod device;
 mod faults;
 pub mod kernels;
 mod lower;
+mod measure;
 mod plan;
 mod profile;
 mod program;

@@ -138,7 +138,8 @@ mod tests {
         let decoder = AutoencoderKlConfig::from_json(&config).expect("a config").decoder(1, 64, 64).expect("a network");
         let graph = fold_upsampling(&fuse(&decoder));
         for class in [Class::Software, Class::Nvidia] {
-            let lowered = lower(&graph, DEFAULT, Variants::new(class, false, None), |_| Storage::F16).expect("kernels");
+            let lowered =
+                lower(&graph, DEFAULT, &Variants::new(class, false, None), |_| Storage::F16).expect("kernels");
             let layout = Layout::new(&graph, &lowered, DEFAULT).expect("tensors that fit");
             let parts = lowered.dispatches.iter().filter(|d| matches!(d.write, Operand::Part(..))).count();
             assert!(parts > 0, "its largest values are larger than a binding");
@@ -152,7 +153,7 @@ mod tests {
             let graph = fold_upsampling(&fuse(&graph));
             for class in [Class::Software, Class::Nvidia] {
                 let variants = Variants::new(class, false, None);
-                let lowered = lower(&graph, DEFAULT, variants, |_| Storage::F32).expect("kernels for every node");
+                let lowered = lower(&graph, DEFAULT, &variants, |_| Storage::F32).expect("kernels for every node");
                 let layout = Layout::new(&graph, &lowered, DEFAULT).expect("tensors that fit");
                 let ratio = layout.total() as f64 / layout.live_bytes as f64;
                 let mib = layout.total() as f64 / f64::from(1 << 20);

@@ -5,10 +5,10 @@ use super::program::{DISPATCHES_PER_SUBMIT, Memory, Program, Recorded};
 use super::read_back::{self, PendingRead};
 use super::{Error, kernels};
 use crate::graph::NodeId;
-use crate::profile::{Clock, NodeTime, Profile, Times, median, now};
+use crate::profile::{Clock, NodeTime, Profile, Times, now, typical};
 
 /// Runs that count, after those that find out how long a node takes.
-const RUNS: usize = 7;
+const RUNS: usize = 8;
 
 /// A node's time is to be so many times what the clock cannot tell apart.
 const STEPS: f64 = 20.0;
@@ -62,7 +62,7 @@ impl Program {
         let nodes = nodes.iter().enumerate().map(|(index, recorded)| NodeTime {
             node: recorded.first().map_or(NodeId(0), |first| first.node),
             kernel: names(recorded),
-            seconds: median(runs.iter().map(|run| run[index]).collect()),
+            seconds: typical(runs.iter().map(|run| run[index]).collect()),
         });
         let kind = if clock.timestamps.is_some() { Clock::Timestamps } else { Clock::Waits };
         Ok(Times { clock: kind, whole, nodes: nodes.collect() })
@@ -78,7 +78,7 @@ impl Program {
             read_back::idle(&self.device).await?;
             runs.push(now() - start);
         }
-        Ok(median(runs.split_off(1)))
+        Ok(typical(runs.split_off(1)))
     }
 
     /// Runs every node `repeats` times, one node after the other; seconds of one time.
@@ -184,7 +184,7 @@ impl NodeClock {
             read_back::idle(device).await?;
             waits.push(now() - start);
         }
-        Ok(Self { timestamps: None, granularity: median(waits) })
+        Ok(Self { timestamps: None, granularity: typical(waits) })
     }
 }
 

@@ -9,6 +9,7 @@ use super::kernels::{self, Kernel};
 use super::lower::{self, Dispatch, Operand};
 use super::plan::{Layout, Range};
 use super::read_back::{NodeNames, PendingRead, code_of_node};
+use super::variants::Variants;
 use super::weights::Stored;
 use super::{Error, Weights};
 use crate::graph::{DType, Graph, NodeId, Op, fold_upsampling};
@@ -38,7 +39,7 @@ pub struct Program {
     pub(super) device: Device,
     graph: Graph,
     pub(super) nodes: NodeNames,
-    weights: Rc<Weights>,
+    pub(super) weights: Rc<Weights>,
     /// The weights as they were when this was compiled, which keeps them alive.
     pub(super) bound: Vec<Stored>,
     pub(super) recorded: Vec<Recorded>,
@@ -102,11 +103,21 @@ impl Program {
     /// # Errors
     /// If a weight is missing, a tensor exceeds the device's limits, memory runs out, a kernel does not compile, or the device is lost.
     pub async fn compile(device: &Device, graph: &Graph, weights: Rc<Weights>) -> Result<Self, Error> {
+        Self::compile_with(device, graph, weights, &device.variants()).await
+    }
+
+    /// Likewise, with the kernels that `variants` chooses.
+    pub(super) async fn compile_with(
+        device: &Device,
+        graph: &Graph,
+        weights: Rc<Weights>,
+        variants: &Variants,
+    ) -> Result<Self, Error> {
         device.check()?;
         weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
         let graph = &fold_upsampling(graph);
-        let lowered = lower::lower(graph, device.limits(), device.variants(), |id| found[id.index()].storage)?;
+        let lowered = lower::lower(graph, device.limits(), variants, |id| found[id.index()].storage)?;
         let layout = Layout::new(graph, &lowered, device.limits())?;
         let mut dispatches = lowered.dispatches;
         insert_output_checks(graph, &mut dispatches, device.limits().binding_bytes);

@@ -19,9 +19,12 @@
 //! everywhere. Weights stored as f16 can stay so in workgroup memory, which rounds nothing; it saves a quarter of that memory's
 //! traffic, where converting on each load is free. Activations are never rounded.
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use super::kernels::{self, Entry, Storage};
+use crate::graph::{Graph, Node, Op, WeightId};
 
 /// What kind of adapter there is, as far as kernels are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +96,17 @@ impl Tile {
         }
     }
 
+    /// Workgroups of 64 invocations for `product`, unless its depth is split; a larger one counts as several.
+    fn workgroups(self, product: Product) -> usize {
+        self.tiles(product) * self.entry().workgroup as usize / 64
+    }
+
+    /// How many of them cover the result of `product`.
+    fn tiles(self, product: Product) -> usize {
+        let [rows, channels] = self.sizes();
+        product.rows.div_ceil(rows) * product.channels.div_ceil(channels)
+    }
+
     /// Its kernel.
     pub(super) fn entry(self) -> &'static Entry {
         match self {
@@ -112,32 +126,52 @@ pub enum Family {
     Tiled(Option<Tile>),
 }
 
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Registers,
+        Self::Tiled(None),
+        Self::Tiled(Some(Tile::T128x64)),
+        Self::Tiled(Some(Tile::T64x64)),
+        Self::Tiled(Some(Tile::T64x32)),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Registers => "registers",
+            Self::Tiled(None) => "tiled",
+            Self::Tiled(Some(Tile::T128x64)) => "tiled-128x64",
+            Self::Tiled(Some(Tile::T64x64)) => "tiled-64x64",
+            Self::Tiled(Some(Tile::T64x32)) => "tiled-64x32",
+        }
+    }
+}
+
 impl FromStr for Family {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Ok(match name {
-            "registers" => Self::Registers,
-            "tiled" => Self::Tiled(None),
-            "tiled-128x64" => Self::Tiled(Some(Tile::T128x64)),
-            "tiled-64x64" => Self::Tiled(Some(Tile::T64x64)),
-            "tiled-64x32" => Self::Tiled(Some(Tile::T64x32)),
-            _ => {
-                let known = "registers, tiled, tiled-128x64, tiled-64x64 and tiled-64x32";
-                return Err(format!("there are no kernels called \"{name}\", only {known}"));
-            }
+        Self::ALL.into_iter().find(|family| family.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("there are no kernels called \"{name}\"; there are {known}")
         })
     }
 }
 
-/// What a device chooses by.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// What a device chooses by. Clones share what was measured.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Variants {
     /// `None`: the kernels that keep their tiles in registers.
     tiles: Option<Tiles>,
     /// The only tile to use.
     only: Option<Tile>,
+    /// What was found to be fastest, whatever the table says.
+    measured: Rc<Measured>,
 }
+
+/// The fastest tilings that were found on an adapter, for products with weights stored so.
+pub type Measured = HashMap<(Product, Storage), Tiling>;
 
 /// A row of the table: how a class of GPUs runs the tiled kernels.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -161,6 +195,15 @@ pub struct Product {
     pub steps: usize,
 }
 
+/// How a product is cut up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tiling {
+    /// The tile.
+    pub tile: Tile,
+    /// Parts of the depth; if there are several, their sums are added up by a second kernel.
+    pub splits: usize,
+}
+
 /// How a product is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Choice {
@@ -168,10 +211,8 @@ pub enum Choice {
     Registers,
     /// By the tiled kernel.
     Tiled {
-        /// The tile.
-        tile: Tile,
-        /// Parts of the depth; if there are several, their sums are added up by a second kernel.
-        splits: usize,
+        /// How it is cut up.
+        tiling: Tiling,
         /// Whether the weights are f16 in workgroup memory.
         half: bool,
     },
@@ -181,31 +222,91 @@ impl Variants {
     /// What an adapter of `class` runs, if nobody asks for anything else; `f16` says whether its shaders know f16.
     pub fn new(class: Class, f16: bool, asked: Option<Family>) -> Self {
         let tiles = Tiles::of(class, f16);
-        match asked {
-            None => Self { tiles: (class != Class::Software).then_some(tiles), only: None },
-            Some(Family::Registers) => Self { tiles: None, only: None },
-            Some(Family::Tiled(only)) => Self { tiles: Some(tiles), only },
-        }
+        let (tiles, only) = match asked {
+            None => ((class != Class::Software).then_some(tiles), None),
+            Some(Family::Registers) => (None, None),
+            Some(Family::Tiled(only)) => (Some(tiles), only),
+        };
+        Self { tiles, only, measured: Rc::default() }
+    }
+
+    /// Prefers what was measured from now on.
+    pub fn set_measured(&mut self, measured: Measured) {
+        self.measured = Rc::new(measured);
     }
 
     /// How `product` is computed with weights stored as `storage`.
     pub fn choose(&self, product: Product, storage: Storage) -> Choice {
         let Some(tiles) = &self.tiles else { return Choice::Registers };
-        let candidates = Tile::ALL.into_iter().zip(tiles.rates);
-        let candidates = candidates.filter(|(tile, _)| self.only.is_none_or(|only| only == *tile));
-        let costs = candidates.map(|(tile, rate)| {
-            let (splits, cost) = tiles.cost(product, tile, rate);
-            (tile, splits, cost)
-        });
-        let best = costs.reduce(|best, next| if next.2 < best.2 { next } else { best });
         let half = tiles.half && storage == Storage::F16;
-        best.map_or(Choice::Registers, |(tile, splits, _)| Choice::Tiled { tile, splits, half })
+        if let Some(&tiling) = self.measured.get(&(product, storage)).filter(|_| self.only.is_none()) {
+            return Choice::Tiled { tiling, half };
+        }
+        let costs = self.tiles_and_rates(tiles).map(|(tile, rate)| {
+            let splits = tiles.splits(product, tile);
+            (Tiling { tile, splits }, tiles.cost(product, tile, splits) / rate)
+        });
+        let best = costs.reduce(|best, next| if next.1 < best.1 { next } else { best });
+        best.map_or(Choice::Registers, |(tiling, _)| Choice::Tiled { tiling, half })
+    }
+
+    /// What is worth measuring for `product`: every tile, with half, as many and twice the splits that the table gives it. Nothing
+    /// where there is no choice.
+    pub fn candidates(&self, product: Product) -> Vec<Tiling> {
+        let Some(tiles) = &self.tiles else { return Vec::new() };
+        let mut candidates = Vec::new();
+        for (tile, _) in self.tiles_and_rates(tiles) {
+            let usual = tiles.splits(product, tile);
+            for splits in [usual, usual.div_ceil(2), 2 * usual] {
+                let tiling = Tiling { tile, splits: product.whole_splits(splits) };
+                if splits <= product.most_splits() && !candidates.contains(&tiling) {
+                    candidates.push(tiling);
+                }
+            }
+        }
+        candidates
     }
 
     /// Whether attention is tiled in workgroup memory (`flash_attention.wgsl`), by the same reasons as matrix products; a software
     /// adapter has its scores in memory (`attention.wgsl`).
     pub fn flash_attention(&self) -> bool {
         self.tiles.is_some()
+    }
+
+    fn tiles_and_rates(&self, tiles: &Tiles) -> impl Iterator<Item = (Tile, f32)> {
+        let only = self.only;
+        Tile::ALL.into_iter().zip(tiles.rates).filter(move |(tile, _)| only.is_none_or(|only| only == *tile))
+    }
+}
+
+impl Product {
+    /// What `node` of `graph` computes, if it is a convolution or a linear layer, and its matrix.
+    pub fn of(graph: &Graph, node: &Node) -> Option<(Self, WeightId)> {
+        let (Op::Conv2d { weight, .. } | Op::Linear { weight, .. }) = node.op else { return None };
+        let (&[channels, inputs, ref taps @ ..], elements) = (&graph.weight(weight).shape[..], node.elements()) else {
+            return None;
+        };
+        let steps = inputs.div_ceil(16) * taps.iter().product::<usize>();
+        Some((Self { rows: elements.checked_div(channels)?, channels, steps }, weight))
+    }
+
+    /// More splits than this and adding them up takes as long as multiplying.
+    fn most_splits(self) -> usize {
+        /// Steps of a split: 256 channels are 64 FLOP for each byte of a sum that is written and read again.
+        const STEPS: usize = 16;
+        /// Bytes of all sums.
+        const SUM_BYTES: usize = 32 << 20;
+        (self.steps / STEPS).min(SUM_BYTES / (4 * self.rows * self.channels).max(1)).max(1)
+    }
+
+    /// Whether it can be cut up so: no split is left without a step, and there are not too many.
+    pub fn admits(self, Tiling { splits, .. }: Tiling) -> bool {
+        (1..=self.most_splits()).contains(&splits) && self.whole_splits(splits) == splits
+    }
+
+    /// As many splits or a few less, so that none is left without a step.
+    fn whole_splits(self, splits: usize) -> usize {
+        self.steps.div_ceil(self.steps.div_ceil(splits).max(1)).max(1)
     }
 }
 
@@ -228,22 +329,17 @@ impl Tiles {
         Self { rates, fill, half: half && f16 }
     }
 
-    /// Into how many parts the depth is split with `tile`, and the time that the product takes then, in units of this device.
-    fn cost(&self, product: Product, tile: Tile, rate: f32) -> (usize, f32) {
-        /// Steps of a split: below, adding up takes as long as multiplying. 256 channels are 64 FLOP for each byte of a sum that is
-        /// written and read again.
-        const STEPS: usize = 16;
-        /// Bytes of all sums.
-        const SUM_BYTES: usize = 32 << 20;
+    /// Into how many parts the depth is split with `tile`: as many as fill the device.
+    fn splits(&self, product: Product, tile: Tile) -> usize {
+        let groups = tile.workgroups(product).max(1);
+        product.whole_splits(self.fill.div_ceil(groups).clamp(1, product.most_splits()))
+    }
+
+    /// The time of the product at the best rate, in units of this device.
+    fn cost(&self, product: Product, tile: Tile, splits: usize) -> f32 {
         let [rows, channels] = tile.sizes();
-        let tiles = product.rows.div_ceil(rows) * product.channels.div_ceil(channels);
-        let groups = tiles * tile.entry().workgroup as usize / 64;
-        let most = (product.steps / STEPS).min(SUM_BYTES / (4 * product.rows * product.channels).max(1)).max(1);
-        let splits = self.fill.div_ceil(groups.max(1)).clamp(1, most);
-        // No split may be left without a step.
-        let splits = product.steps.div_ceil(product.steps.div_ceil(splits).max(1)).max(1);
-        let busy = ((groups * splits) as f32 / self.fill as f32).min(1.0);
-        (splits, (tiles * rows * channels) as f32 / (rate * busy))
+        let busy = ((tile.workgroups(product) * splits) as f32 / self.fill as f32).min(1.0);
+        (tile.tiles(product) * rows * channels) as f32 / busy
     }
 }
 
@@ -282,10 +378,7 @@ mod tests {
             assert_eq!(asked, Choice::Registers, "{class:?}");
             for tile in Tile::ALL {
                 let choice = Variants::new(class, true, Some(Family::Tiled(Some(tile)))).choose(product, Storage::F16);
-                assert!(
-                    matches!(choice, Choice::Tiled { tile: chosen, .. } if chosen == tile),
-                    "{class:?}: {choice:?}"
-                );
+                assert!(matches!(choice, Choice::Tiled { tiling, .. } if tiling.tile == tile), "{class:?}: {choice:?}");
             }
         }
     }
@@ -314,7 +407,7 @@ mod tests {
                     for steps in [1, 15, 16, 31, 32, 80, 180, 720, 1440] {
                         let product = Product { rows, channels, steps };
                         let choice = variants.choose(product, Storage::F32);
-                        let Choice::Tiled { splits, .. } = choice else { panic!("{choice:?}") };
+                        let Choice::Tiled { tiling: Tiling { splits, .. }, .. } = choice else { panic!("{choice:?}") };
                         let per_split = steps.div_ceil(splits);
                         assert!((splits - 1) * per_split < steps, "{product:?}: {splits} splits of {per_split} steps");
                         assert!(splits == 1 || per_split >= 16, "{product:?}: {splits} splits of {per_split} steps");
@@ -331,24 +424,44 @@ mod tests {
             Variants::new(class, true, None).choose(Product { rows, channels, steps }, Storage::F16)
         };
         // The decoder at 512×512, and the middle of a UNet at 8×8.
-        let Choice::Tiled { tile, splits, .. } = tile_of(Class::Nvidia, 262_144, 128, 72) else { panic!("registers") };
+        let Choice::Tiled { tiling: Tiling { tile, splits }, .. } = tile_of(Class::Nvidia, 262_144, 128, 72) else {
+            panic!("registers")
+        };
         assert_eq!((tile, splits), (Tile::T128x64, 1));
-        let Choice::Tiled { splits, .. } = tile_of(Class::Nvidia, 128, 1280, 720) else { panic!("registers") };
+        let Choice::Tiled { tiling: Tiling { splits, .. }, .. } = tile_of(Class::Nvidia, 128, 1280, 720) else {
+            panic!("registers")
+        };
         assert!(splits > 4, "{splits}");
-        let Choice::Tiled { tile, .. } = tile_of(Class::Apple, 8192, 320, 180) else { panic!("registers") };
+        let Choice::Tiled { tiling: Tiling { tile, .. }, .. } = tile_of(Class::Apple, 8192, 320, 180) else {
+            panic!("registers")
+        };
         assert_eq!(tile, Tile::T64x32);
     }
 
     #[test]
+    fn what_was_measured_is_preferred_to_the_table_unless_a_tile_is_asked_for() {
+        let product = Product { rows: 2048, channels: 640, steps: 360 };
+        let mut variants = Variants::new(Class::Nvidia, true, None);
+        let Choice::Tiled { tiling: usual, .. } = variants.choose(product, Storage::F16) else { panic!("registers") };
+        let candidates = variants.candidates(product);
+        assert!(candidates.contains(&usual) && candidates.len() > 3, "{candidates:?}");
+        for &tiling in &candidates {
+            assert!(product.admits(tiling), "{tiling:?}");
+            variants.set_measured(Measured::from([((product, Storage::F16), tiling)]));
+            assert_eq!(variants.choose(product, Storage::F16), Choice::Tiled { tiling, half: false });
+            assert_eq!(variants.choose(product, Storage::F32), Choice::Tiled { tiling: usual, half: false });
+        }
+        let mut asked = Variants::new(Class::Nvidia, true, Some(Family::Tiled(Some(Tile::T64x32))));
+        let small = asked.choose(product, Storage::F16);
+        asked.set_measured(Measured::from([((product, Storage::F16), usual)]));
+        assert_eq!(asked.choose(product, Storage::F16), small);
+        assert_eq!(Variants::new(Class::Software, true, None).candidates(product), []);
+    }
+
+    #[test]
     fn families_have_names() {
-        for (name, family) in [
-            ("registers", Family::Registers),
-            ("tiled", Family::Tiled(None)),
-            ("tiled-128x64", Family::Tiled(Some(Tile::T128x64))),
-            ("tiled-64x64", Family::Tiled(Some(Tile::T64x64))),
-            ("tiled-64x32", Family::Tiled(Some(Tile::T64x32))),
-        ] {
-            assert_eq!(name.parse(), Ok(family));
+        for family in Family::ALL {
+            assert_eq!(family.name().parse(), Ok(family));
         }
         let error = "fast".parse::<Family>().unwrap_err();
         assert!(error.contains("\"fast\"") && error.contains("tiled-64x32"), "{error}");

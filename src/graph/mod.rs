@@ -14,6 +14,7 @@ mod liveness;
 mod op;
 mod plan;
 mod rewrite;
+mod single;
 mod split;
 mod walk;
 

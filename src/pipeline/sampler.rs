@@ -10,6 +10,8 @@ use super::step_graph::{coefficients, variance_line};
 use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::diffusion::{LearnedVariance, Table};
+use crate::gpu::variants::Measured;
+use crate::profile::Profile;
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,6 +143,24 @@ impl Sampler {
         let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
         let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, self.next == total).await?;
         Ok(Some(StepOutput { index, total, timestep, images, denoised }))
+    }
+
+    /// Takes the time of the kernels that a GPU can compute a step with, and returns the fastest for each of its products (see
+    /// [`crate::gpu::Program::measure_kernels`]); nothing where there is no choice.
+    ///
+    /// # Errors
+    /// If memory runs out or the device is lost.
+    pub async fn measure_kernels(&self) -> Result<Measured, Error> {
+        Ok(self.step.measure_kernels().await?)
+    }
+
+    /// Where the time of a step goes: the network and the update after it. The step that is measured is the last one made, again,
+    /// and the run can go on afterwards.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a lost device.
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
+        Ok(self.step.profile().await?)
     }
 
     /// x_t after the last step made, `[batch, channels, height, width]`.

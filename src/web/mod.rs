@@ -277,6 +277,11 @@ impl Sampler {
         self.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
     }
 
+    /// Resolves to where the time of the last step made goes: `Profile` of index.d.ts, as JSON.
+    pub fn profile(&self) -> Promise {
+        self.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
+    }
+
     /// Resolves to x_T, a `Float32Array` `[batch, channels, height, width]`.
     pub fn initial_latents(&self) -> Promise {
         self.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))

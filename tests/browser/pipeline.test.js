@@ -119,6 +119,46 @@ for (const load of [
       assert.deepEqual(report, { count: 2, aborted: "aborted", early: "aborted", width: 64 });
     });
 
+    test("a profile has the time and the cost of every node, and leaves the pipeline free", async ({ page, site }) => {
+      const report = await onPage(
+        page,
+        site,
+        async (load) => {
+          const { Pipeline, settle, model } = window;
+          const pipeline = await Pipeline.load(model, load);
+          const options = { prompt: "a happy cat", guidanceScale: 5 };
+          const profile = await pipeline.profile(options);
+          const again = await pipeline.profile(options);
+          const wrong = await settle(pipeline.profile({ steps: 0 }));
+          const run = pipeline.sample({ steps: 3 })[Symbol.asyncIterator]();
+          await run.next();
+          const busy = await settle(pipeline.profile(options));
+          await run.return();
+          const image = await pipeline.sample({ steps: 1 });
+          await pipeline.dispose();
+          return { profile, again, codes: [wrong.error?.code, busy.error?.code], width: image.width };
+        },
+        load,
+      );
+      assert.deepEqual(report.codes, ["invalid-option", "busy"]);
+      assert.equal(report.width, 64);
+      /** @type {import("../../js/index.js").Profile} */
+      const profile = report.profile;
+      assert.equal(profile.clock, load.device === "cpu" ? "processor" : "timestamps");
+      assert.deepEqual(report.again.ceilings, profile.ceilings, "the device was measured again");
+      assert.ok(profile.ceilings.flopPerSecond > 1e8 && profile.ceilings.bytesPerSecond > 1e8, "no device is so slow");
+      const sum = (/** @type {"multiplyAdds" | "milliseconds"} */ field) =>
+        profile.nodes.reduce((sum, node) => sum + node[field], 0);
+      // 0.520 of the whole network, less the keys and values of the text, which are made once for a run.
+      assert.equal((sum("multiplyAdds") / 1e9).toFixed(2), "0.51");
+      // Other programs take the processor meanwhile: only the magnitude is sure.
+      const ratio = sum("milliseconds") / profile.milliseconds;
+      assert.ok(ratio > 0.1 && ratio < 10, `nodes take ${ratio} of the step`);
+      const slowest = profile.nodes.reduce((a, b) => (a.milliseconds > b.milliseconds ? a : b));
+      assert.ok(["conv2d", "linear"].includes(slowest.op), `${slowest.path} is the slowest`);
+      for (const node of profile.nodes) assert.ok(node.path && node.kernel && node.shape.length > 0, node.path);
+    });
+
     test("a pipeline that is busy or disposed says so, and can be disposed twice", async ({ page, site }) => {
       const report = await onPage(
         page,

@@ -117,6 +117,31 @@ for (const query of ["?device=webgpu", "?device=cpu"]) {
   describe(`with ${query}`, () => {
     const test = browserTests({ graphics: "webgpu" });
 
+    test("it shows where the time of a step goes, the slowest first", async ({ page, site }) => {
+      await open(page, site, query);
+      await page.getByText("Where the time of a step goes").click();
+      await page.getByRole("button", { name: "Measure a step" }).click();
+      await page.locator("#profile tbody tr").first().waitFor({ timeout: 150_000 });
+      assert.match(await page.locator("#profile output").innerText(), /A step takes .* GFLOP to do/);
+      const [kinds, slowest] = await page
+        .locator("#profile table")
+        .evaluateAll((tables) =>
+          tables.map((table) =>
+            [...table.querySelectorAll("tbody tr")].map((row) => [
+              row.children[0].textContent,
+              Number(row.children[2].textContent),
+            ]),
+          ),
+        );
+      assert.match(String(kinds[0][0]), /^convolution × \d+$/);
+      assert.equal(slowest.length, 8);
+      const times = slowest.map(([, milliseconds]) => Number(milliseconds));
+      assert.deepEqual(
+        times,
+        times.toSorted((a, b) => b - a),
+      );
+    });
+
     test("a seed gives its picture again, and another seed another", async ({ page, site }) => {
       await open(page, site, query);
       const pictures = [];

@@ -21,7 +21,7 @@ const SAMPLE = { prompt: "a happy cat", seed: 7, steps: 2 };
 const sample = (page, model, load = {}) =>
   page.evaluate(
     ([model, load, sample]) => window.consumer.run(model, load, sample),
-    /** @type {const} */ ([model, { device: "cpu", ...load }, SAMPLE]),
+    /** @type {const} */ ([model, { device: "cpu", cpu: { threads: 2 }, ...load }, SAMPLE]),
   );
 
 /** Runs a program of npm's in the project; its standard output. @param {string} program @param {string[]} args */
@@ -92,13 +92,14 @@ describe("bundled by Vite", () => {
   const browserTest = browserTests({
     graphics: "webgpu",
     mounts: { "/": join(project, "dist"), [MODEL]: join(root, "www", MODEL) },
+    isolated: true,
   });
 
   for (const worker of [true, false]) {
     browserTest(`it samples ${worker ? "in a worker" : "on the page’s own thread"}`, async ({ page, site }) => {
       await page.goto(site.url("/"));
       const report = await sample(page, MODEL, { worker });
-      assert.equal(report.device, "cpu");
+      assert.deepEqual([report.device, report.threads], ["cpu", worker ? 2 : 1]);
       assert.deepEqual(
         report.steps.map((/** @type {{ index: number }} */ step) => step.index),
         [0, 1],
@@ -155,11 +156,13 @@ describe("imported by a page without a bundler", () => {
       [`/deep${MODEL}`]: join(root, "www", MODEL),
       "/deep/": join(import.meta.dirname, "plain"),
     },
+    isolated: true,
   });
 
   browserTest("it samples, from URLs relative to the page", async ({ page, site }) => {
     await page.goto(site.url("/deep/"));
     const report = await sample(page, "models/emoji64/");
     assert.equal(report.images.length, SAMPLE.steps);
+    assert.equal(report.threads, 2);
   });
 });

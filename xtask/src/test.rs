@@ -24,7 +24,7 @@ pub enum Stage {
     Lint,
     /// The tests of these commands
     Xtask,
-    /// The crate's tests on this machine, its GPU or a software Vulkan included
+    /// The crates' tests on this machine, its GPU or a software Vulkan included
     Native,
     /// The documentation builds without a warning and its examples run
     Docs,
@@ -77,12 +77,27 @@ impl Stage {
             Self::Native => {
                 tools::vulkan()?;
                 if tools::has_nextest() {
-                    return count(tools::cargo().args(["nextest", "run", "--no-fail-fast"]), nextest);
+                    return count(
+                        tools::cargo().args(["nextest", "run", "--workspace", "--exclude", "xtask", "--no-fail-fast"]),
+                        nextest,
+                    );
                 }
                 println!(
                     "cargo-nextest is not here: running `cargo test`, which is slower and does not end a test that hangs"
                 );
-                return count(tools::cargo().args(["test", "--no-fail-fast", "--lib", "--bins", "--tests"]), libtest);
+                return count(
+                    tools::cargo().args([
+                        "test",
+                        "--workspace",
+                        "--exclude",
+                        "xtask",
+                        "--no-fail-fast",
+                        "--lib",
+                        "--bins",
+                        "--tests",
+                    ]),
+                    libtest,
+                );
             }
             Self::Docs => {
                 tools::run(tools::cargo().args(["doc", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "--deny warnings"))?;

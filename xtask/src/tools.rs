@@ -104,11 +104,10 @@ pub fn made_from(output: &Path, ingredients: &[&[u8]], make: impl FnOnce() -> Re
     fs::write(&stamp, recipe).with_context(|| stamp.display().to_string())
 }
 
-/// Optimises a module with wasm-opt, which may use the features that rustc enables for the target today, SIMD, and those of `features`.
-/// Each is named: `--all-features` would emit what browsers reject.
-pub fn wasm_opt(module: &Path, output: &Path, features: &[&str]) -> Result<()> {
-    const USUAL: [&str; 8] = [
-        "-O3",
+/// Optimises a module with wasm-opt as `options` say, which may use the features that rustc enables for the target today and SIMD. Each
+/// is named: `--all-features` would emit what browsers reject.
+pub fn wasm_opt(module: &Path, output: &Path, options: &[&str]) -> Result<()> {
+    const FEATURES: [&str; 7] = [
         "--enable-bulk-memory",
         "--enable-multivalue",
         "--enable-mutable-globals",
@@ -117,7 +116,7 @@ pub fn wasm_opt(module: &Path, output: &Path, features: &[&str]) -> Result<()> {
         "--enable-sign-ext",
         "--enable-simd",
     ];
-    run(node("binaryen/bin/wasm-opt").args(USUAL).args(features).arg(module).arg("--output").arg(output))
+    run(node("binaryen/bin/wasm-opt").args(FEATURES).args(options).arg(module).arg("--output").arg(output))
 }
 
 /// The wasm target of the running toolchain.

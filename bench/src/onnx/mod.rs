@@ -464,3 +464,82 @@ fn text(name: &str, value: &str) -> AttributeProto {
 fn ints(name: &str, values: &[usize]) -> AttributeProto {
     AttributeProto { name: name.into(), ints: signed(values), kind: 7, ..AttributeProto::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use undiffuse::graph::Builder;
+
+    use super::*;
+    use crate::network::{Name, Network, Size};
+
+    fn exported(name: Name) -> (Network, GraphProto) {
+        let network = Network::new(name, Size::default(), Path::new("")).expect("a network of the benchmark");
+        let model = model(&network.graph, &Weights::Random).expect("ops that can be exported");
+        let graph = ModelProto::decode(&model[..]).expect("what was just encoded").graph.expect("a graph");
+        (network, graph)
+    }
+
+    #[test]
+    fn nothing_is_read_before_it_is_made() {
+        for name in [Name::Emoji64, Name::Cifar, Name::Small] {
+            let (network, graph) = exported(name);
+            let mut known: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+            known.extend(graph.input.iter().map(|port| port.name.as_str()));
+            for node in &graph.node {
+                for input in node.input.iter().filter(|input| !input.is_empty()) {
+                    assert!(known.contains(input.as_str()), "{}: {} reads {input}", network.name, node.name);
+                }
+                for output in &node.output {
+                    assert!(known.insert(output), "{}: {output} is made twice", network.name);
+                }
+            }
+            assert!(known.contains("out"));
+        }
+    }
+
+    #[test]
+    fn pictures_are_turned_around_transformers_alone() {
+        let (network, graph) = exported(Name::Cifar);
+        let attentions = network.graph.nodes().iter().filter(|node| node.op.name() == "attention").count();
+        let transpositions = graph.node.iter().filter(|node| node.op_type == "Transpose").count();
+        // The picture in and out; queries, keys and values by heads, and what comes of them.
+        assert_eq!(transpositions, 6 * attentions);
+    }
+
+    #[test]
+    fn weights_stay_halves_and_matrices_are_turned_beforehand() {
+        let (network, graph) = exported(Name::Small);
+        let find = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name).expect("an initializer");
+        let spec = |name: &str| network.graph.weights().iter().find(|spec| spec.name == name).expect("a weight");
+
+        let kernel = find("conv_in.weight.f16");
+        assert_eq!((kernel.data_type, &kernel.dims[..]), (FLOAT16, &[64, 4, 3, 3][..]));
+        assert_eq!(kernel.raw_data, *Weights::Random.tensor(spec("conv_in.weight")).expect("a tensor").bytes);
+
+        let name = "down_blocks.0.attentions.0.transformer_blocks.0.ff.net.0.proj.weight";
+        let (turned, straight) =
+            (find(&format!("{name}.t.f16")), Weights::Random.tensor(spec(name)).expect("a tensor"));
+        let [rows, columns] = spec(name).shape[..] else { panic!("no matrix") };
+        assert_eq!(turned.dims, [columns as i64, rows as i64]);
+        let (row, column) = (3, 5);
+        assert_eq!(
+            turned.raw_data[2 * (column * rows + row)..][..2],
+            straight.bytes[2 * (row * columns + column)..][..2]
+        );
+    }
+
+    #[test]
+    fn an_op_that_has_no_operator_is_refused_by_its_layer() {
+        let builder = Builder::new();
+        let root = builder.root();
+        let x = root.input("x", &[1, 2]).expect("an input");
+        root.output("out", root.at("gate").activate(x, Activation::Mish).expect("an activation"));
+        let error = model(&builder.finish(), &Weights::Random).expect_err("a refusal");
+        assert!(
+            format!("{error:#}").contains("gate (activate) cannot be exported: no operators stand for Mish"),
+            "{error:#}"
+        );
+    }
+}

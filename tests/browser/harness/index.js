@@ -30,7 +30,10 @@ const GRAPHICS = {
 };
 
 /** What a host sends so that its pages are cross-origin isolated and may share memory between threads. */
-const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+export const ISOLATION = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
 
 /** Keeps the browser from looking for its maker's hosts, which a test machine need not reach. */
 const QUIET = [

@@ -165,7 +165,6 @@ export class Site {
       bytes = bytes.subarray(start, end);
     }
     response.writeHead(status, {
-      ...this.#headers,
       "Content-Type": reply.type ?? TYPES[extname(file ?? "")] ?? "application/octet-stream",
       "Content-Length": bytes.length,
       "Cache-Control": "no-store",

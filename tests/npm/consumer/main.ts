@@ -4,6 +4,7 @@ import wasm from "undiffuse/undiffuse.wasm?url";
 
 interface Report {
   device: string;
+  threads: number | undefined;
   steps: Pick<Step, "index" | "total" | "timestep">[];
   /** The bytes of every x_t and, last, of the awaited picture. */
   images: number[][];
@@ -14,7 +15,8 @@ type Shown = SampleOptions & { preview?: "auto" | "decode" };
 async function run(source: string, load: LoadOptions, sample: Shown): Promise<Report> {
   const pipeline = await Pipeline.load(source, load);
   try {
-    const report: Report = { device: pipeline.device.kind, steps: [], images: [] };
+    const { kind, threads } = pipeline.device;
+    const report: Report = { device: kind, threads, steps: [], images: [] };
     for await (const { index, total, timestep, image } of pipeline.sample(sample)) {
       report.steps.push({ index, total, timestep });
       report.images.push([...image.data]);

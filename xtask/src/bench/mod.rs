@@ -313,7 +313,8 @@ fn scale(effort: Effort) -> Result<Report> {
     Ok(report)
 }
 
-/// The CPU executor next to a loop of multiply-adds, and each kind of node on the adapter that wgpu finds next to its ceilings.
+/// The CPU executor next to a loop of multiply-adds, and each kind of node next to the ceilings that its device measures of itself, on
+/// the CPU and on the adapter that wgpu finds.
 fn ceilings(effort: Effort) -> Result<Report> {
     let mut report = Report::new("undiffuse", "multiply-adds in registers");
     for threads in thread_counts() {
@@ -339,14 +340,16 @@ fn ceilings(effort: Effort) -> Result<Report> {
         }
     }
     for network in if effort.is_quick { &NETWORKS[..1] } else { &NETWORKS[..] } {
-        report.profiles.push(profile(network, &["--steps", &effort.steps.min(10).to_string()])?);
+        for device in ["cpu", "gpu"] {
+            report.profiles.push(profile(network, device, &["--steps", &effort.steps.min(10).to_string()])?);
+        }
     }
     Ok(report)
 }
 
-/// Where the time of a network goes on the adapter that wgpu finds.
-fn profile(network: &str, arguments: &[&str]) -> Result<Profile> {
-    let fixed = ["profile", FOLDER, "--network", network, "--device", "gpu"];
+/// Where the time of a network goes on the CPU, or on the adapter that wgpu finds.
+fn profile(network: &str, device: &str, arguments: &[&str]) -> Result<Profile> {
+    let fixed = ["profile", FOLDER, "--network", network, "--device", device];
     let mut profile: Profile = serde_json::from_value(side::json(ours().args(fixed).args(arguments))?)?;
     profile.network = network.into();
     Ok(profile)
@@ -359,7 +362,7 @@ fn gpu(effort: Effort) -> Result<Report> {
     let steps = effort.steps.to_string();
     let sizes = ["--batch", batch, "--side", side, "--steps", &steps];
     let mut report = Report::new("undiffuse", "PyTorch eager, f16");
-    let own = profile("sd15", &sizes)?;
+    let own = profile("sd15", "gpu", &[&sizes[..], if effort.is_quick { &[] } else { &["--hardware"] }].concat())?;
     let mut python = tools::command(if cfg!(windows) { "python" } else { "python3" });
     match side::json(python.arg("bench/torch/eager.py").args(sizes)) {
         Ok(theirs) => {
