@@ -7,6 +7,7 @@
 
 mod device;
 mod form;
+#[cfg(not(target_arch = "wasm32"))]
 mod host;
 mod lower;
 mod machine;
@@ -18,6 +19,7 @@ mod roofline;
 mod weights;
 
 pub use device::Device;
+#[cfg(not(target_arch = "wasm32"))]
 pub use host::Host;
 pub use machine::Machine;
 pub use program::{MemoryReport, Program};
