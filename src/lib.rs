@@ -1,6 +1,6 @@
 //! Runs the reverse process of diffusion models, x_T → x_0, from a checkpoint as people already have it: the folder that
 //! `diffusers` writes. In a browser the networks run as WebGPU compute passes or, where there is no usable GPU, on the CPU
-//! in the same WebAssembly module; natively the same code runs on Vulkan, Metal, DirectX 12 or the CPU.
+//! in a module beside this one; natively the same code runs on Vulkan, Metal, DirectX 12 or the CPU.
 //!
 //! ```no_run
 //! # #[cfg(not(target_arch = "wasm32"))]

@@ -66,6 +66,13 @@ function assertNear(what, actual, expected, tolerance) {
   );
 }
 
+/** The bits of f32 values: 32-bit FNV-1a of their little-endian bytes. @param {number[]} values */
+function checksum(values) {
+  const bytes = new Uint8Array(Float32Array.from(values).buffer);
+  const hash = bytes.reduce((hash, byte) => Math.imul(hash ^ byte, 0x01000193), 0x811c9dc5);
+  return (hash >>> 0).toString(16).padStart(8, "0");
+}
+
 /**
  * One part of a tensor along its first axis.
  * @param {Tensor} tensor @param {number} index @returns {Tensor}
@@ -176,19 +183,28 @@ describe("runs recorded from diffusers", () => {
     test(`every one is reproduced on ${what}`, reproduce, 60_000 * (1 + runs.length));
   }
 
-  test("the CPU makes the same bits on two threads as on one", async ({ page, site }) => {
+  test("the CPU makes the same bits on two threads as on one, and portably those of any machine", async ({
+    page,
+    site,
+  }) => {
     await page.goto(site.url("/"));
     await page.waitForFunction(() => "core" in window);
+    const { latents, seed, prompt, steps, guidance_scale } = JSON.parse(
+      await readFile(join(root, "tests/portable.json"), "utf8"),
+    );
+    const options = { prompt, steps, guidanceScale: guidance_scale };
     for (const simd of /** @type {const} */ (["auto", "portable"])) {
-      const [one, two] = await page.evaluate(async (simd) => {
+      const [one, two] = await page.evaluate(async ([simd, seed, options]) => {
         const runs = [];
         for (const threads of [1, 2]) {
           await window.core.load({ cpu: { threads, simd } });
-          runs.push(await window.core.sample(3, { prompt: "fox, noto style", steps: 4, guidanceScale: 4.5 }));
+          runs.push(await window.core.sample(seed, options));
         }
         return runs;
-      }, simd);
+      }, /** @type {const} */ ([simd, seed, options]));
       assert.deepEqual(one, two, simd);
+      // `tests/portable.rs` holds native runs to the same.
+      if (simd === "portable") assert.deepEqual(one.latents.map(checksum), latents);
     }
   });
 
