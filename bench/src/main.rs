@@ -11,9 +11,10 @@ mod weights;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use undiffuse::device::Device;
 
 use network::{Name, Network, Size};
 use runner::{Runner, Target};
@@ -58,6 +59,9 @@ enum Command {
         size: Size,
         #[arg(long)]
         device: Target,
+        /// Refuse an adapter that computes on the CPU
+        #[arg(long)]
+        hardware: bool,
         #[arg(long, default_value_t = 10)]
         steps: usize,
     },
@@ -89,9 +93,12 @@ fn main() -> Result<()> {
                 "peak_mib": runner::peak_mib(),
             })
         }
-        Command::Profile { folder, network, size, device, steps } => {
+        Command::Profile { folder, network, size, device, hardware, steps } => {
             let network = Network::new(network, size, &folder)?;
             let (device, name) = runner::open(device, None)?;
+            if hardware && matches!(&device, Device::Gpu(device) if device.info().software) {
+                bail!("{name} computes on the CPU and would take an hour; try a small picture on it with --quick");
+            }
             let mut runner = Runner::new(&device, &network)?;
             let first = runner.times(1)?;
             let steps = runner.times(steps)?;

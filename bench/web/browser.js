@@ -38,7 +38,7 @@ const model = JSON.parse(await readFile(join(root, folder, name, "model.json"), 
 const site = await Site.start(
   {
     "/": join(root, "bench/web"),
-    "/pkg/": join(root, "pkg"),
+    "/pkg/": join(root, "dist/pkg"),
     "/runtime/": join(root, "bench/web/node_modules/onnxruntime-web/dist"),
     "/model/": join(root, folder, name),
     "/checkpoint/": resolve(root, model.checkpoint),
@@ -97,10 +97,15 @@ async function codeBytes() {
   const known = join(root, "target/bench/brotli.json");
   /** @type {Record<string, number>} */
   const sizes = JSON.parse(await readFile(known, "utf8").catch(() => "{}"));
+  const paths = [...new Set(site.requests.map(({ path }) => path))].filter(
+    (path) => CODE.includes(extname(path)) && !path.startsWith("/model/"),
+  );
+  // All of them before any is compressed: meanwhile the host would close its connections.
+  const files = await Promise.all(
+    paths.map(async (path) => Buffer.from(await (await fetch(site.url(path))).arrayBuffer())),
+  );
   let total = 0;
-  for (const path of new Set(site.requests.map(({ path }) => path))) {
-    if (!CODE.includes(extname(path)) || path.startsWith("/model/")) continue;
-    const bytes = Buffer.from(await (await fetch(site.url(path))).arrayBuffer());
+  for (const bytes of files) {
     const hash = createHash("sha256").update(bytes).digest("hex");
     // Half a minute for the largest: it is remembered by its content.
     sizes[hash] ??= brotliCompressSync(bytes).length;

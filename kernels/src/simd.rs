@@ -417,7 +417,13 @@ mod wasm {
 
         #[inline(always)]
         unsafe fn vectorise(task: impl Task) {
-            task.run::<Self>();
+            // A function for each kernel: browsers compile a module function by function, slowly and in the end worse where all
+            // kernels are one.
+            #[inline(never)]
+            unsafe fn inner(task: impl Task) {
+                task.run::<Simd128>();
+            }
+            inner(task);
         }
         #[inline(always)]
         unsafe fn mul_add(a: v128, b: v128, c: v128) -> v128 {

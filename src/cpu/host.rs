@@ -19,8 +19,7 @@ const SPINS: usize = 4096;
 /// The machine that this process runs on.
 pub struct Host {
     arithmetic: Arithmetic,
-    /// The threads beside the one that calls; none where that one is enough, and none in a browser.
-    #[cfg(not(target_arch = "wasm32"))]
+    /// The threads beside the one that calls; none where that one is enough.
     pool: Option<rayon::ThreadPool>,
     regions: RefCell<HashMap<usize, Layout>>,
 }
@@ -28,16 +27,8 @@ pub struct Host {
 impl Host {
     /// With `threads` threads, at least one; fewer where the system grants no more.
     pub fn new(threads: usize, arithmetic: Arithmetic) -> Self {
-        #[cfg(not(target_arch = "wasm32"))]
         let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok());
-        #[cfg(target_arch = "wasm32")]
-        let _ = threads;
-        Self {
-            arithmetic,
-            #[cfg(not(target_arch = "wasm32"))]
-            pool: pool.flatten(),
-            regions: RefCell::default(),
-        }
+        Self { arithmetic, pool: pool.flatten(), regions: RefCell::default() }
     }
 
     /// Panics unless `bytes` bytes at `address` lie in one region.
@@ -89,7 +80,6 @@ impl Machine for Host {
         let shared =
             Shared { jobs, arithmetic: self.arithmetic, claimed: AtomicUsize::new(0), done: AtomicUsize::new(0) };
         // Threads are woken once for all jobs, and find out by themselves which is next.
-        #[cfg(not(target_arch = "wasm32"))]
         if let Some(pool) = self.pool.as_ref().filter(|_| jobs.iter().any(|job| job.parts() > 1)) {
             return pool.in_place_scope(|scope| {
                 // SAFETY: the caller vouches for the jobs, and every thread has left them when the scope ends.
@@ -113,10 +103,7 @@ impl Machine for Host {
     }
 
     fn threads(&self) -> usize {
-        #[cfg(not(target_arch = "wasm32"))]
-        return 1 + self.pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads);
-        #[cfg(target_arch = "wasm32")]
-        1
+        1 + self.pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
     }
 }
 

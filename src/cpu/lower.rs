@@ -1,17 +1,17 @@
-//! From a node of the graph to the jobs that compute it: a pure function of shapes and addresses.
+//! From a node of the network to the jobs that compute it: a pure function of shapes and addresses.
 
-use bytemuck::Zeroable;
 use undiffuse_kernels::attention::Attention;
-use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
+use undiffuse_kernels::conv2d::Conv2d;
 use undiffuse_kernels::{
     Activation as Kernel, Job, activation, elementwise, guidance, layout, linear, linear_update, norm, resample,
     timestep_embedding,
 };
 
 use super::form::Form;
+use super::network::{Network, picture, rows_and_channels, with_form};
 use super::plan::Plan;
 use super::weights::Stored;
-use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Padding, Walk, WeightId, strides, update};
+use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides, update};
 
 /// Bytes of an f32.
 const F32: usize = 4;
@@ -19,7 +19,7 @@ const F32: usize = 4;
 /// Where everything is.
 pub(super) struct Places<'a> {
     /// The network.
-    pub graph: &'a Graph,
+    pub network: &'a Network,
     /// Where the region of its values begins.
     pub values: usize,
     /// Where each is in it.
@@ -53,20 +53,19 @@ impl Places<'_> {
         id.map_or(0, |id| self.node(id))
     }
 
-    fn shape(&self, id: NodeId) -> &[usize] {
-        &self.graph.node(id).shape
+    fn graph(&self) -> &Graph {
+        self.network.graph()
     }
-}
 
-/// `[batch, height, width, channels]` of a picture; of another tensor what its axes are, the missing ones 1.
-fn picture(shape: &[usize]) -> [usize; 4] {
-    std::array::from_fn(|axis| shape.get(axis).copied().unwrap_or(1))
-}
+    fn shape(&self, id: NodeId) -> &[usize] {
+        &self.graph().node(id).shape
+    }
 
-/// Product of all axes but the last, and the last.
-fn rows_and_channels(shape: &[usize]) -> (usize, usize) {
-    let channels = shape.last().copied().unwrap_or(1);
-    (shape.iter().product::<usize>() / channels.max(1), channels)
+    /// The one or two values that `id` stands for, 0 in place of the second.
+    fn parts(&self, id: NodeId) -> [usize; 2] {
+        let (first, second) = self.network.parts(id);
+        [self.node(first), self.optional_node(second)]
+    }
 }
 
 fn kernel(activation: Option<Activation>) -> Kernel {
@@ -84,104 +83,19 @@ fn kernel(activation: Option<Activation>) -> Kernel {
     }
 }
 
-/// The form in which each weight of `graph` is read: for a convolution by what its shapes make fastest.
-pub(super) fn forms(graph: &Graph) -> Vec<Form> {
-    let mut forms: Vec<Option<Form>> = vec![None; graph.weights().len()];
-    for node in graph.nodes() {
-        let Some((weight, conv)) = conv2d(graph, node) else { continue };
-        let loaded = Form::of(graph.weight(weight));
-        let form = match conv.choose() {
-            Algorithm::DIRECT => loaded,
-            winograd => Form::Conv2d(winograd),
-        };
-        let of_weight = &mut forms[weight.index()];
-        // A weight that two convolutions would have in different forms stays as it was loaded: both can read that.
-        *of_weight = Some(if of_weight.is_none_or(|other| other == form) { form } else { loaded });
-    }
-    forms.into_iter().zip(graph.weights()).map(|(form, spec)| form.unwrap_or_else(|| Form::of(spec))).collect()
-}
-
-/// Bytes of memory that each node needs while it is computed, with weights in `forms`.
-pub(super) fn scratch(graph: &Graph, forms: &[Form]) -> Vec<usize> {
-    let numbers = |node: &Node| match (conv2d(graph, node), attention(graph, node)) {
-        (Some((weight, conv)), _) => with_form(conv, forms[weight.index()]).scratch_len(),
-        (_, Some(attention)) => attention.scratch_len(),
-        _ => 0,
-    };
-    graph.nodes().iter().map(|node| F32 * numbers(node)).collect()
-}
-
-/// What the attention `node` is but for addresses; `None` for another op.
-fn attention(graph: &Graph, node: &Node) -> Option<Attention> {
-    let &Op::Attention { q, k, v, heads, causal } = &node.op else { return None };
-    let [batch, query_tokens, channels, _] = picture(&graph.node(q).shape);
-    let [k_stride, v_stride] = [k, v].map(|id| rows_and_channels(&graph.node(id).shape).1);
-    Some(Attention {
-        q_stride: channels,
-        k_stride,
-        v_stride,
-        batch,
-        heads,
-        head_size: channels / heads,
-        query_tokens,
-        key_tokens: graph.node(k).shape[1],
-        causal: usize::from(causal),
-        ..Zeroable::zeroed()
-    })
-}
-
-/// What the convolution `node` is but for addresses and algorithm; `None` for another op, and for a convolution that is a linear layer.
-fn conv2d(graph: &Graph, node: &Node) -> Option<(WeightId, Conv2d)> {
-    let &Op::Conv2d { x, weight, residual, stride, padding, .. } = &node.op else { return None };
-    let [batch, height, width, in_channels] = picture(&graph.node(x).shape);
-    let [_, out_height, out_width, out_channels] = picture(&node.shape);
-    let [_, _, kernel_height, kernel_width] = picture(&graph.weight(weight).shape);
-    if kernel_height * kernel_width == 1 && stride == 1 && padding == Padding::default() {
-        return None;
-    }
-    let conv = Conv2d {
-        residual_rows: residual_rows(graph, node, residual),
-        batch,
-        height,
-        width,
-        in_channels,
-        kernel_height,
-        kernel_width,
-        stride,
-        padding_top: padding.top,
-        padding_left: padding.left,
-        out_height,
-        out_width,
-        out_channels,
-        ..Zeroable::zeroed()
-    };
-    Some((weight, conv))
-}
-
-fn with_form(conv: Conv2d, form: Form) -> Conv2d {
-    let algorithm = if let Form::Conv2d(algorithm) = form { algorithm } else { Algorithm::DIRECT };
-    Conv2d { algorithm, ..conv }
-}
-
-/// How many pixels of `node` share what is added to them: those of a picture, if it is `[batch, 1, 1, channels]`.
-fn residual_rows(graph: &Graph, node: &Node, residual: Option<NodeId>) -> usize {
-    match residual {
-        Some(id) if graph.node(id).shape != node.shape => node.shape[1] * node.shape[2],
-        _ => 1,
-    }
-}
-
 /// Appends the jobs of the node `id`.
 pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
-    let node = places.graph.node(id);
+    let (network, node) = (places.network, places.graph().node(id));
     let (y, elements) = (places.node(id), node.elements());
     match &node.op {
         Op::Input | Op::Reshape { .. } => {}
         &Op::Conv2d { x, weight, bias, residual, .. } | &Op::Linear { x, weight, bias, residual } => {
             let (bias, residual_at) = (places.optional_weight(bias), places.optional_node(residual));
-            if let Some((_, conv)) = conv2d(places.graph, node) {
+            let ([x, x2], of_x) = (places.parts(x), x);
+            if let Some((_, conv)) = network.conv2d(node) {
                 jobs.push(Job::new(Conv2d {
-                    x: places.node(x),
+                    x,
+                    x2,
                     weight: places.weight(weight),
                     bias,
                     residual: residual_at,
@@ -191,35 +105,39 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
                 }));
                 return;
             }
-            let (rows, in_features) = rows_and_channels(places.shape(x));
+            let (rows, _) = rows_and_channels(places.shape(of_x));
+            let [in_features, in_features2] = network.channels(of_x);
             jobs.push(Job::new(linear::Linear {
-                x: places.node(x),
+                x,
+                x2,
                 weight: places.weight(weight),
                 bias,
                 residual: residual_at,
-                residual_rows: residual_rows(places.graph, node, residual),
+                residual_rows: network.residual_rows(node, residual),
                 out: y,
                 rows,
                 in_features,
+                in_features2,
                 out_features: rows_and_channels(&node.shape).1,
-                ..Zeroable::zeroed()
             }));
         }
         &Op::GroupNorm { x, weight, bias, groups, eps, activation } => {
-            let (rows, channels) = rows_and_channels(places.shape(x));
-            let batch = node.shape[0];
+            let (rows, _) = rows_and_channels(&node.shape);
+            let (batch, [channels, channels2]) = (node.shape[0], network.channels(x));
+            let [x, x2] = places.parts(x);
             jobs.push(Job::new(norm::GroupNorm {
-                x: places.node(x),
+                x,
+                x2,
                 weight: places.weight(weight),
                 bias: places.weight(bias),
                 out: y,
                 batch,
                 pixels: rows / batch,
                 channels,
+                channels2,
                 groups,
                 eps: eps.into(),
                 activation: kernel(activation),
-                ..Zeroable::zeroed()
             }));
         }
         &Op::LayerNorm { x, weight, bias, eps } => {
@@ -228,7 +146,7 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
             jobs.push(Job::new(norm::LayerNorm { x: places.node(x), weight, bias, out: y, rows, channels, eps }));
         }
         &Op::Attention { q, k, v, .. } => {
-            jobs.extend(attention(places.graph, node).map(|attention| {
+            jobs.extend(network.attention(node).map(|attention| {
                 let [q, k, v] = [q, k, v].map(|id| places.node(id));
                 Job::new(Attention { q, k, v, out: y, scratch: places.scratch(id), ..attention })
             }));
@@ -246,6 +164,8 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
             jobs.push(Job::new(elementwise::Affine { x: places.node(x), y, elements, scale, shift }));
         }
         &Op::Binary { op, a, b } => binary(places, node, y, op, [a, b], jobs),
+        // Read where its parts are.
+        Op::Concat { .. } if network.is_joined(id) => {}
         Op::Concat { inputs, axis } => {
             let y_strides = strides(&node.shape);
             let mut start = 0;
@@ -310,7 +230,7 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
             jobs.push(Job::new(guidance::Threshold { x: places.node(x), y, batch, image, ratio, max_value }));
         }
         &Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
-            let elements = places.graph.node(sample).elements();
+            let elements = places.graph().node(sample).elements();
             jobs.push(Job::new(linear_update::LinearUpdate {
                 sample: places.node(sample),
                 model_output: places.node(model_output),
@@ -320,7 +240,7 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
                 x0: places.optional_node(x0),
                 y,
                 elements,
-                guided: usize::from(places.graph.node(model_output).elements() > elements),
+                guided: usize::from(places.graph().node(model_output).elements() > elements),
             }));
         }
         &Op::PackRgba8 { x } => {

@@ -7,9 +7,11 @@
 
 mod device;
 mod form;
+#[cfg(not(target_arch = "wasm32"))]
 mod host;
 mod lower;
 mod machine;
+mod network;
 mod plan;
 mod profile;
 mod program;
@@ -17,6 +19,7 @@ mod roofline;
 mod weights;
 
 pub use device::Device;
+#[cfg(not(target_arch = "wasm32"))]
 pub use host::Host;
 pub use machine::Machine;
 pub use program::{MemoryReport, Program};

@@ -2,7 +2,8 @@
 
 use undiffuse_kernels::ALIGNMENT;
 
-use crate::graph::{self, Graph, Lifetime, Liveness, NodeId, Op, Slabs, largest_live_set};
+use super::network::Network;
+use crate::graph::{self, Lifetime, Liveness, NodeId, Op, Slabs, largest_live_set};
 
 /// Offsets in a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,9 +19,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the values of `graph`, and `scratch` bytes within each of its nodes.
-    pub fn new(graph: &Graph, scratch: &[usize]) -> Self {
+    /// Plans the values of `network`, and `scratch` bytes within each of its nodes.
+    pub fn new(network: &Network, scratch: &[usize]) -> Self {
+        let graph = network.graph();
         let liveness = Liveness::new(graph);
+        let mut last_uses: Vec<usize> =
+            (0..graph.nodes().len()).map(|index| liveness.last_use(NodeId(index))).collect();
+        for index in 0..last_uses.len() {
+            // Who reads a concatenation in place reads its parts.
+            if let (first, Some(second)) = network.parts(NodeId(index)) {
+                for part in [first, second].map(|id| liveness.storage(id).index()) {
+                    last_uses[part] = last_uses[part].max(last_uses[index]);
+                }
+            }
+        }
         let mut lifetimes: Vec<Lifetime> = Vec::with_capacity(2 * graph.nodes().len());
         let mut add = |bytes: u64, first, last| {
             lifetimes.push(Lifetime { bytes: bytes.next_multiple_of(ALIGNMENT as u64), first, last });
@@ -32,8 +44,9 @@ impl Plan {
             let storage = liveness.storage(id);
             of_node.push(match node.op {
                 _ if storage != id => of_node[storage.index()],
+                _ if network.is_joined(id) => of_node[network.parts(id).0.index()],
                 Op::Input => add(bytes, 0, usize::MAX),
-                _ => add(bytes, index, liveness.last_use(id)),
+                _ => add(bytes, index, last_uses[index]),
             });
         }
         let of_scratch: Vec<_> =
@@ -54,14 +67,13 @@ impl Plan {
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
-    use crate::cpu::lower;
     use crate::models::published;
 
     #[test]
     fn memory_is_within_15_percent_of_what_no_plan_can_do_without() {
         for (name, graph) in published::graphs() {
-            let graph = graph::fuse(&graph);
-            let plan = Plan::new(&graph, &lower::scratch(&graph, &lower::forms(&graph)));
+            let network = Network::new(&graph::fuse(&graph));
+            let plan = Plan::new(&network, &network.scratch(&network.forms()));
             let ratio = plan.bytes as f64 / plan.live_bytes as f64;
             println!("{name}: {:.1} MiB, {ratio:.3} of the largest live set", plan.bytes as f64 / f64::from(1 << 20));
             assert!(ratio < 1.15, "{name}");

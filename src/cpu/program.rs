@@ -8,6 +8,7 @@ use undiffuse_kernels::{Job, elementwise, layout};
 use super::form::Form;
 use super::lower::{self, Places};
 use super::machine::Region;
+use super::network::Network;
 use super::plan::Plan;
 use super::weights::Stored;
 use super::{Device, Error, Weights};
@@ -17,7 +18,7 @@ use crate::graph::{DType, Graph, NodeId, Op};
 #[derive(Debug)]
 pub struct Program {
     pub(super) device: Device,
-    graph: Graph,
+    network: Network,
     /// The graph's weights, as they were when this was prepared.
     weights: Vec<Stored>,
     forms: Vec<Form>,
@@ -50,12 +51,13 @@ impl Program {
     pub fn new(graph: &Graph, weights: &Weights) -> Result<Self, Error> {
         weights.check_complete()?;
         let machine = weights.device().machine();
-        let forms = lower::forms(graph);
+        let network = Network::new(graph);
+        let forms = network.forms();
         let bound: Vec<_> = (graph.weights().iter().zip(&forms))
             .map(|(spec, form)| weights.find(&spec.name, *form))
             .collect::<Result<_, _>>()?;
         weights.forget_staging();
-        let plan = Plan::new(graph, &lower::scratch(graph, &forms));
+        let plan = Plan::new(&network, &network.scratch(&forms));
         let region = |bytes: u64| {
             let region = usize::try_from(bytes).ok().and_then(|bytes| Region::new(machine, bytes));
             region.ok_or(Error::OutOfMemory { what: "the network's values".to_owned(), bytes })
@@ -63,7 +65,7 @@ impl Program {
         let (values, statuses) = (region(plan.bytes)?, region(4 * graph.nodes().len() as u64)?);
         let mut program = Self {
             device: weights.device().clone(),
-            graph: graph.clone(),
+            network,
             weights: bound,
             forms,
             plan,
@@ -82,30 +84,30 @@ impl Program {
     /// Fills inputs and words with zeroes: a region holds anything.
     fn clear(&self) {
         let machine = self.device.machine();
-        machine.write(self.statuses.address(), &vec![0; 4 * self.graph.nodes().len()]);
-        for (_, id) in self.graph.inputs() {
-            machine.write(self.address(*id), &vec![0; 4 * self.graph.node(*id).elements()]);
+        machine.write(self.statuses.address(), &vec![0; 4 * self.graph().nodes().len()]);
+        for (_, id) in self.graph().inputs() {
+            machine.write(self.address(*id), &vec![0; 4 * self.graph().node(*id).elements()]);
         }
     }
 
     /// The jobs of all nodes in their order, each with its node; where `checked`, followed by the search for what is not finite.
     fn lower(&self, checked: impl Fn(&Self, NodeId) -> bool) -> (Vec<Job>, Vec<NodeId>) {
         let places = Places {
-            graph: &self.graph,
+            network: &self.network,
             values: self.values.address(),
             plan: &self.plan,
             weights: &self.weights,
             forms: &self.forms,
         };
         let (mut jobs, mut nodes) = (Vec::new(), Vec::new());
-        for (index, node) in self.graph.nodes().iter().enumerate() {
+        for (index, node) in self.graph().nodes().iter().enumerate() {
             let id = NodeId(index);
             lower::lower(&places, id, &mut jobs);
             if checked(self, id) {
                 // Pixels hide what they were made of.
                 let x = if let Op::PackRgba8 { x } = node.op { x } else { id };
                 let y = self.statuses.address() + 4 * index;
-                let elements = self.graph.node(x).elements();
+                let elements = self.graph().node(x).elements();
                 jobs.push(Job::new(elementwise::NonFinite { x: self.address(x), y, elements }));
             }
             nodes.resize(jobs.len(), id);
@@ -114,7 +116,7 @@ impl Program {
     }
 
     fn is_output(&self, id: NodeId) -> bool {
-        self.graph.outputs().iter().any(|(_, output)| *output == id)
+        self.graph().outputs().iter().any(|(_, output)| *output == id)
     }
 
     fn address(&self, id: NodeId) -> usize {
@@ -123,7 +125,7 @@ impl Program {
 
     /// The graph that runs.
     pub fn graph(&self) -> &Graph {
-        &self.graph
+        self.network.graph()
     }
 
     /// What its values take.
@@ -147,7 +149,7 @@ impl Program {
     /// If there is no such input or output, they differ in length, or nothing has made the output yet.
     fn copy(&self, input: &str, source: &Self, output: &str) -> Result<(), Error> {
         let from = source.output(output, DType::F32)?;
-        let elements = source.graph.node(from).elements();
+        let elements = source.graph().node(from).elements();
         let to = self.input(input, elements)?;
         if !Rc::ptr_eq(self.device.machine(), source.device.machine()) {
             let mut bytes = vec![0; 4 * elements];
@@ -198,7 +200,7 @@ impl Program {
     pub fn run_timed(&mut self) -> Result<Vec<f64>, Error> {
         // SAFETY: as in `run`.
         let seconds = unsafe { self.device.machine().run_timed(&self.jobs) };
-        let mut of_node = vec![0.0; self.graph.nodes().len()];
+        let mut of_node = vec![0.0; self.graph().nodes().len()];
         self.node_of_job.iter().zip(seconds).for_each(|(id, seconds)| of_node[id.index()] += seconds);
         self.finish()?;
         Ok(of_node)
@@ -210,12 +212,13 @@ impl Program {
             return Ok(());
         }
         // Something is wrong: compute it again, with a look at every node. Inputs are as they were.
-        let (jobs, _) = self.lower(|program, id| program.graph.node(id).dtype == DType::F32);
+        let (jobs, _) =
+            self.lower(|program, id| program.graph().node(id).dtype == DType::F32 && !program.network.is_joined(id));
         // SAFETY: as in `run`.
         unsafe { self.device.machine().run(&jobs) };
         let first = self.first_non_finite();
         self.device.machine().write(self.statuses.address(), &vec![0; 4 * self.found.len()]);
-        let node = self.graph.node(first.unwrap_or(NodeId(0)));
+        let node = self.graph().node(first.unwrap_or(NodeId(0)));
         Err(Error::NonFinite { path: node.path.clone(), op: node.op.name() })
     }
 
@@ -231,7 +234,7 @@ impl Program {
     /// If there is no such output, or no run has made it.
     pub fn read(&self, output: &str) -> Result<Vec<f32>, Error> {
         let id = self.output(output, DType::F32)?;
-        let mut values = vec![0.0f32; self.graph.node(id).elements()];
+        let mut values = vec![0.0f32; self.graph().node(id).elements()];
         self.device.machine().read(self.address(id), cast_slice_mut(&mut values));
         Ok(values)
     }
@@ -241,15 +244,15 @@ impl Program {
     /// # Errors
     /// As [`Program::read`].
     pub fn read_words(&self, output: &str) -> Result<Vec<u32>, Error> {
-        let id = self.output(output, self.graph.node(self.graph.output(output)?).dtype)?;
-        let mut words = vec![0u32; self.graph.node(id).elements()];
+        let id = self.output(output, self.graph().node(self.graph().output(output)?).dtype)?;
+        let mut words = vec![0u32; self.graph().node(id).elements()];
         self.device.machine().read(self.address(id), cast_slice_mut(&mut words));
         Ok(words)
     }
 
     fn input(&self, input: &str, found: usize) -> Result<NodeId, Error> {
-        let id = self.graph.input(input)?;
-        let expected = self.graph.node(id).elements();
+        let id = self.graph().input(input)?;
+        let expected = self.graph().node(id).elements();
         if expected != found {
             return Err(Error::InputLength { name: input.to_owned(), expected, found });
         }
@@ -257,8 +260,8 @@ impl Program {
     }
 
     fn output(&self, output: &str, dtype: DType) -> Result<NodeId, Error> {
-        let id = self.graph.output(output)?;
-        if !self.has_run || self.graph.node(id).dtype != dtype {
+        let id = self.graph().output(output)?;
+        if !self.has_run || self.graph().node(id).dtype != dtype {
             return Err(Error::NotRun(output.to_owned()));
         }
         Ok(id)

@@ -8,39 +8,32 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::tools::{self, WASM};
 
-/// A build of the kernels.
-struct Build {
-    name: &'static str,
-    /// What rustc may use.
-    target_features: &'static str,
-    /// How wasm-opt makes it fast, and what it may use beyond what every module does.
-    wasm_opt: &'static [&'static str],
-}
-
-const BUILDS: [Build; 2] = [
-    Build { name: "simd", target_features: "+simd128", wasm_opt: &["-O3"] },
-    Build { name: "relaxed", target_features: "+simd128,+relaxed-simd", wasm_opt: &["-O3", "--enable-relaxed-simd"] },
-];
+/// The builds: a name, and what rustc may use.
+const BUILDS: [(&str, &str); 2] = [("simd", "+simd128"), ("relaxed", "+simd128,+relaxed-simd")];
 
 /// How the linker lays the modules out: js/kernels_module.js starts them, on a memory of js/machine.js. The least memory is one that
 /// holds constants and a stack; the most is what 32 bits can address.
-const LINK: [&str; 6] = [
+const LINK: [&str; 7] = [
     "--import-memory",
     "--initial-memory=1048576",
     "--max-memory=4294967296",
     "--export=__stack_pointer",
     "--export=__heap_base",
     "-zstack-size=65536",
+    "--strip-all",
 ];
 
 /// Builds every module; their names in the package with their content.
+///
+/// wasm-opt has no part in it: it would make one function of all kernels, each of which is called from one place, and browsers compile
+/// function by function.
 pub fn build(target: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut modules = Vec::new();
-    for build in &BUILDS {
-        let folder = target.join("undiffuse-kernels").join(build.name);
-        println!("building the kernels for {WASM} with {}", build.target_features);
-        let features = format!("-Ctarget-feature={}", build.target_features);
-        // What LLVM unrolls it reorders, until a browser's compiler runs out of registers: 38 GFLOP/s instead of 58.
+    for (name, features) in BUILDS {
+        let folder = target.join("undiffuse-kernels").join(name);
+        println!("building the kernels for {WASM} with {features}");
+        let features = format!("-Ctarget-feature={features}");
+        // What LLVM unrolls it reorders, until a browser's compiler runs out of registers and spills.
         let unroll = "-Cllvm-args=-unroll-runtime=false".to_owned();
         let flags = [features, unroll].into_iter().chain(LINK.map(|argument| format!("-Clink-arg={argument}")));
         tools::run(
@@ -51,18 +44,11 @@ pub fn build(target: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
                 // In place of the flags in .cargo/config.toml: the one thing that counts here is speed.
                 .env("CARGO_ENCODED_RUSTFLAGS", flags.collect::<Vec<_>>().join("\x1f")),
         )?;
-        let linked = folder.join(WASM).join("release/undiffuse_kernels.wasm");
-        let optimised = folder.join("kernels.wasm");
-        let bytes = fs::read(&linked).with_context(|| linked.display().to_string())?;
-        tools::made_from(&optimised, &[&bytes, include_bytes!("kernels.rs")], || {
-            println!("optimising them, {} bytes", bytes.len());
-            tools::wasm_opt(&linked, &optimised, build.wasm_opt)
-        })?;
-        let module = fs::read(&optimised).with_context(|| optimised.display().to_string())?;
-        let shared =
-            with_shared_memory(&module).with_context(|| format!("the kernels with {}", build.target_features))?;
-        modules.push((format!("kernels_{}.wasm", build.name).into(), module));
-        modules.push((format!("kernels_{}_shared.wasm", build.name).into(), shared));
+        let path = folder.join(WASM).join("release/undiffuse_kernels.wasm");
+        let module = fs::read(&path).with_context(|| path.display().to_string())?;
+        let shared = with_shared_memory(&module).with_context(|| path.display().to_string())?;
+        modules.push((format!("kernels_{name}.wasm").into(), module));
+        modules.push((format!("kernels_{name}_shared.wasm").into(), shared));
     }
     Ok(modules)
 }
