@@ -4,9 +4,11 @@
 
 use std::time::Instant;
 
+use undiffuse_kernels::attention::Attention;
 use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
 use undiffuse_kernels::linear::{self, Linear};
-use undiffuse_kernels::{Arithmetic, InstructionSet, Job, run_on};
+use undiffuse_kernels::norm::GroupNorm;
+use undiffuse_kernels::{Activation, Arithmetic, InstructionSet, Job, run_on};
 
 /// Numbers at an address that kernels take.
 fn numbers(len: usize) -> (Vec<f32>, usize) {
@@ -97,6 +99,48 @@ fn ceiling(set: InstructionSet, arithmetic: Arithmetic) -> f64 {
     linear(set, arithmetic, [64, 256, 32])
 }
 
+/// Tokens that attend to each other.
+fn attention(
+    set: InstructionSet,
+    arithmetic: Arithmetic,
+    [batch, heads, head_size, query_tokens, key_tokens]: [usize; 5],
+) -> f64 {
+    let stride = heads * head_size;
+    let (_q, q) = numbers(batch * query_tokens * stride);
+    let (_k, k) = numbers(batch * key_tokens * stride);
+    let (_out, out) = numbers(batch * query_tokens * stride);
+    let (q_stride, k_stride, v_stride, v, causal, scratch) = (stride, stride, stride, k, 0, 0);
+    let mut operands = Attention {
+        q,
+        k,
+        v,
+        out,
+        scratch,
+        q_stride,
+        k_stride,
+        v_stride,
+        batch,
+        heads,
+        head_size,
+        query_tokens,
+        key_tokens,
+        causal,
+    };
+    let (_scratch, scratch) = numbers(operands.scratch_len());
+    operands.scratch = scratch;
+    rate(set, arithmetic, Job::new(operands), 2 * batch * query_tokens * key_tokens * stride)
+}
+
+/// Millions of numbers a second.
+fn group_norm(set: InstructionSet, arithmetic: Arithmetic, [batch, pixels, channels]: [usize; 3]) -> f64 {
+    let (_x, x) = numbers(batch * pixels * channels);
+    let (_out, out) = numbers(batch * pixels * channels);
+    let (_weight, weight) = numbers(channels);
+    let (x2, channels2, bias, groups, eps, activation) = (0, 0, weight, 32, 1e-5.into(), Activation::SILU);
+    let operands = GroupNorm { x, x2, weight, bias, out, batch, pixels, channels, channels2, groups, eps, activation };
+    rate(set, arithmetic, Job::new(operands), batch * pixels * channels) * 500.0
+}
+
 fn main() {
     for set in InstructionSet::available() {
         for arithmetic in [Arithmetic::Fused, Arithmetic::Separate] {
@@ -118,6 +162,21 @@ fn main() {
             ] {
                 let rates: Vec<String> = conv2d(set, arithmetic, shape).iter().map(|r| format!("{r:.0}")).collect();
                 println!("  conv2d {shape:?}: direct, F2, F4 {}", rates.join(", "));
+            }
+            for shape in [
+                [2, 4, 24, 64, 64],
+                [2, 4, 32, 16, 16],
+                [2, 4, 24, 64, 32],
+                [1, 1, 256, 256, 256],
+                [1, 8, 40, 32, 1024],
+            ] {
+                println!("  attention {shape:?}: {:.0}", attention(set, arithmetic, shape));
+            }
+            for shape in [[2, 256, 64], [2, 64, 96], [2, 16, 128], [1, 1024, 128], [1, 256, 256]] {
+                println!(
+                    "  group norm and SiLU {shape:?}: {:.0} million numbers a second",
+                    group_norm(set, arithmetic, shape)
+                );
             }
         }
     }

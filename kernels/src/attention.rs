@@ -48,6 +48,9 @@ pub struct Attention {
 /// Keys of a block.
 const KEYS: usize = 128;
 
+/// Queries that a block of keys serves while it stays in the caches.
+const QUERIES: usize = 128;
+
 impl Attention {
     /// Pieces of a head's queries, and parts.
     #[inline(always)]
@@ -63,10 +66,16 @@ impl Attention {
         self.plan()[1]
     }
 
-    /// Scratch memory of each part: queries, scores, sums of values, and three numbers for each query.
+    /// Scratch memory of a query: its numbers, its sums of values, and three more.
+    #[inline(always)]
+    fn scratch_of_query(&self) -> usize {
+        2 * self.head_size.next_multiple_of(COLUMNS) + 3
+    }
+
+    /// Scratch memory of each part: a block of scores, and what its queries need.
     #[inline(always)]
     fn scratch_of_part(&self) -> usize {
-        COLUMNS * (2 * self.head_size.next_multiple_of(COLUMNS) + KEYS + 3)
+        COLUMNS * KEYS + QUERIES * self.scratch_of_query().next_multiple_of(COLUMNS)
     }
 
     /// Numbers of scratch memory that it needs.
@@ -84,11 +93,39 @@ impl Compute for Attention {
             let (head, sequence) = (piece / pieces % self.heads, piece / pieces / self.heads);
             let [mut query, last] = cut(piece % pieces, pieces, self.query_tokens, COLUMNS);
             while query < last {
-                let count = panel::<S>().min(last - query);
-                let block = Block::new::<S>(self, part, sequence, head, query, count);
-                block.attend::<S>(self);
-                query += panel::<S>();
+                let end = (query + QUERIES).min(last);
+                self.attend::<S>(part, sequence, head, [query, end]);
+                query = end;
             }
+        }
+    }
+}
+
+impl Attention {
+    /// Up to [`QUERIES`] queries of a head.
+    #[inline(always)]
+    unsafe fn attend<S: Simd>(&self, part: usize, sequence: usize, head: usize, queries: [usize; 2]) {
+        let panels = (queries[1] - queries[0]).div_ceil(panel::<S>());
+        for index in 0..panels {
+            Block::new::<S>(self, part, sequence, head, queries, index).start::<S>(self);
+        }
+        let seen = if self.causal == 1 { self.key_tokens.min(queries[1]) } else { self.key_tokens };
+        let mut key = 0;
+        while key < seen {
+            let keys = KEYS.min(seen - key);
+            for index in 0..panels {
+                let block = Block::new::<S>(self, part, sequence, head, queries, index);
+                // The last query of a causal panel sees no key behind it, and neither does any other.
+                let keys =
+                    if self.causal == 1 { keys.min((block.first + block.count).saturating_sub(key)) } else { keys };
+                if keys > 0 {
+                    block.attend::<S>(self, key, keys);
+                }
+            }
+            key += keys;
+        }
+        for index in 0..panels {
+            Block::new::<S>(self, part, sequence, head, queries, index).finish::<S>(self);
         }
     }
 }
@@ -117,20 +154,23 @@ struct Block {
 }
 
 impl Block {
+    /// Panel `index` of some queries.
     #[inline(always)]
     unsafe fn new<S: Simd>(
         of: &Attention,
         part: usize,
         sequence: usize,
         head: usize,
-        first: usize,
-        count: usize,
+        [start, end]: [usize; 2],
+        index: usize,
     ) -> Self {
+        let first = start + index * panel::<S>();
+        let count = panel::<S>().min(end - first);
         let column = head * of.head_size;
-        let queries = (of.scratch as *mut f32).add(part * of.scratch_of_part());
-        let scores = queries.add(COLUMNS * of.head_size.next_multiple_of(COLUMNS));
-        let values = scores.add(COLUMNS * KEYS);
-        let largest = values.add(COLUMNS * of.head_size.next_multiple_of(COLUMNS));
+        let scores = (of.scratch as *mut f32).add(part * of.scratch_of_part());
+        let queries = scores.add(COLUMNS * KEYS + index * panel::<S>() * of.scratch_of_query());
+        let values = queries.add(panel::<S>() * of.head_size.next_multiple_of(COLUMNS));
+        let largest = values.add(panel::<S>() * of.head_size.next_multiple_of(COLUMNS));
         let token = sequence * of.query_tokens + first;
         Self {
             first,
@@ -143,13 +183,14 @@ impl Block {
             scores,
             values,
             largest,
-            factors: largest.add(COLUMNS),
-            weights: largest.add(2 * COLUMNS),
+            factors: largest.add(panel::<S>()),
+            weights: largest.add(2 * panel::<S>()),
         }
     }
 
+    /// Packs the queries; no key has been seen.
     #[inline(always)]
-    unsafe fn attend<S: Simd>(self, of: &Attention) {
+    unsafe fn start<S: Simd>(self, of: &Attention) {
         let scale = 1.0 / (of.head_size as f32).sqrt();
         for query in 0..panel::<S>() {
             for channel in 0..of.head_size {
@@ -162,18 +203,22 @@ impl Block {
             *self.largest.add(query) = f32::NEG_INFINITY;
             *self.weights.add(query) = 0.0;
         }
-        let seen = if of.causal == 1 { of.key_tokens.min(self.first + self.count) } else { of.key_tokens };
-        let mut key = 0;
-        while key < seen {
-            let keys = KEYS.min(seen - key);
-            self.score::<S>(of, key, keys);
-            if of.causal == 1 {
-                self.hide::<S>(key, keys);
-            }
-            self.weigh::<S>(keys);
-            self.add_values::<S>(of, key, keys);
-            key += keys;
+    }
+
+    /// Sees `keys` keys from `key` on.
+    #[inline(always)]
+    unsafe fn attend<S: Simd>(self, of: &Attention, key: usize, keys: usize) {
+        self.score::<S>(of, key, keys);
+        if of.causal == 1 {
+            self.hide::<S>(key, keys);
         }
+        self.weigh::<S>(keys);
+        self.add_values::<S>(of, key, keys);
+    }
+
+    /// Writes the result.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(self, of: &Attention) {
         for query in 0..self.count {
             let sum = S::splat(*self.weights.add(query));
             let mut channel = 0;

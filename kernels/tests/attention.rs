@@ -101,7 +101,10 @@ fn tokens_may_lie_apart_as_in_a_joined_product() {
 fn a_causal_token_sees_itself_and_those_before_it() {
     Case { causal: true, query_tokens: 1, key_tokens: 1, ..SMALL }.check();
     Case { causal: true, batch: 2, heads: 2, head_size: 32, query_tokens: 77, key_tokens: 77, ..SMALL }.check();
+    // Queries of more than one block of keys, some of which see a part of the last.
     Case { causal: true, query_tokens: 300, key_tokens: 300, ..SMALL }.check();
+    Case { causal: true, query_tokens: 150, key_tokens: 290, ..SMALL }.check();
+    Case { causal: true, query_tokens: 290, key_tokens: 150, ..SMALL }.check();
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub fn build(target: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let folder = target.join("undiffuse-kernels").join(name);
         println!("building the kernels for {WASM} with {features}");
         let features = format!("-Ctarget-feature={features}");
-        // What LLVM unrolls it reorders, until a browser's compiler runs out of registers: 38 GFLOP/s instead of 58.
+        // What LLVM unrolls it reorders, until a browser's compiler runs out of registers and spills.
         let unroll = "-Cllvm-args=-unroll-runtime=false".to_owned();
         let flags = [features, unroll].into_iter().chain(LINK.map(|argument| format!("-Clink-arg={argument}")));
         tools::run(
