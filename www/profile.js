@@ -49,9 +49,9 @@ export function show({ milliseconds, ceilings, clock, nodes }) {
   for (const node of nodes) kinds.set(node.op, [...(kinds.get(node.op) ?? []), node]);
   const groups = [...kinds].map(([op, nodes]) => together(KINDS[op] ?? op.replaceAll("_", " "), nodes)).sort(slower);
   fill(tables.children[0], groups);
-  const slowest = nodes
-    .map((node) => together(`${node.path} (${node.shape.join(" × ")})`, [node], node.kernel))
-    .sort(slower);
+  const alone = (/** @type {ProfiledNode} */ node) =>
+    together(node.path, [node], `${node.shape.join(" × ")}: ${node.kernel}`);
+  const slowest = nodes.map(alone).sort(slower);
   fill(tables.children[1], slowest.slice(0, SLOWEST));
   tables.hidden = false;
 }
@@ -124,7 +124,7 @@ function fill(table, groups) {
   table.querySelector("tbody")?.replaceChildren(...rows);
 }
 
-/** Three digits of a number. @param {number} value */
+/** @param {number} value */
 function number(value) {
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
 }
