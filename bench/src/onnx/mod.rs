@@ -166,7 +166,8 @@ impl Writer<'_> {
                 self.model.input.push(port(name, &node.shape));
                 same(name.clone())
             }
-            Op::Conv2d { x, weight, bias, residual, stride, padding } => {
+            Op::Conv2d { upsample: true, .. } => bail!("a network is written as it was built, before any rewrite"),
+            Op::Conv2d { x, weight, bias, residual, stride, padding, upsample: false } => {
                 let dims = graph.weight(*weight).shape.clone();
                 let pads = [padding.top, padding.left, padding.bottom, padding.right];
                 let attributes =
