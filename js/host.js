@@ -116,6 +116,8 @@ class Host {
     // Awaited below. If the device fails first, nobody asks for the module any more.
     starting.catch(() => {});
     const source = openSource(request.source, signal);
+    // What is read first, whatever comes after it: it need not wait for the module.
+    source.expect(source.files?.length === 1 ? source.files : ["model_index.json"]);
     const files = {
       variant: request.variant,
       unet: request.unet,
@@ -136,8 +138,8 @@ class Host {
       throwIfAborted(signal);
       return (await starting).Pipeline.load(source, this.#machine, { ...files, adapter: device.name }, onProgress);
     };
-    let device = await chooseDevice(request.device);
     try {
+      let device = await chooseDevice(request.device);
       let pipeline;
       try {
         pipeline = await loadOn(device);
@@ -156,6 +158,8 @@ class Host {
     } catch (error) {
       this.#closeMachine();
       throw error;
+    } finally {
+      source.forget();
     }
   }
 

@@ -20,8 +20,15 @@ import { HttpFile } from "./http.js";
  */
 
 /**
- * What the WebAssembly side reads from. `files`: all paths, where they can be known without asking for each.
- * @typedef {{ name: string, files?: string[], open(path: string): Promise<OpenFile> }} OpenSource
+ * What the WebAssembly side reads from. `files`: all paths, where they can be known without asking for each. `expect` is told
+ * of files that will most likely be opened; `forget` ends what was begun for them in vain.
+ * @typedef {{
+ *   name: string,
+ *   files?: string[],
+ *   expect(paths: string[]): void,
+ *   open(path: string): Promise<OpenFile>,
+ *   forget(): void,
+ * }} OpenSource
  */
 
 /** The ends of the names of files that are a checkpoint, or a part of one, by themselves. */
@@ -153,23 +160,23 @@ export function openSource(description, signal) {
   switch (description.kind) {
     case "url": {
       const { base, file } = description;
-      const open = (/** @type {string} */ path) => HttpFile.open(urlOf(base, path), path, signal);
-      return { name: base, files: file === undefined ? undefined : [file], open };
+      return remote(base, file, (path) => urlOf(base, path), signal);
     }
     case "files": {
       const { files } = description;
       const open = async (/** @type {string} */ path) => openBlob(path, files.get(path), signal);
-      return { name: "the chosen files", files: [...files.keys()], open };
+      return { ...LOCAL, name: "the chosen files", files: [...files.keys()], open };
     }
     case "directory": {
       const { handle } = description;
-      return { name: handle.name, open: async (path) => openBlob(path, await fileIn(handle, path), signal) };
+      const open = async (/** @type {string} */ path) => openBlob(path, await fileIn(handle, path), signal);
+      return { ...LOCAL, name: handle.name, open };
     }
     case "handle": {
       const { handle } = description;
       const open = async (/** @type {string} */ path) =>
         openBlob(path, path === handle.name ? await read(handle, path) : undefined, signal);
-      return { name: handle.name, files: [handle.name], open };
+      return { ...LOCAL, name: handle.name, files: [handle.name], open };
     }
   }
 }
@@ -182,7 +189,49 @@ export function openSource(description, signal) {
  */
 export function openVocabulary(address, signal) {
   const url = address ?? new URL("./internal/merges.txt", import.meta.url).href;
-  return { name: url, files: ["merges.txt"], open: (path) => HttpFile.open(url, path, signal) };
+  return remote(url, "merges.txt", () => url, signal);
+}
+
+/** Files at hand: there is nothing to be begun before one is opened. */
+const LOCAL = { expect() {}, forget() {} };
+
+/**
+ * @param {string} name
+ * @param {string | undefined} file the only one, if there is only one
+ * @param {(path: string) => string} addressOf
+ * @param {AbortSignal} signal
+ * @returns {OpenSource}
+ */
+function remote(name, file, addressOf, signal) {
+  /** Files on their way that nobody has opened yet. @type {Map<string, Promise<HttpFile>>} */
+  const expected = new Map();
+  const fetch = (/** @type {string} */ path) => HttpFile.open(addressOf(path), path, signal);
+  return {
+    name,
+    files: file === undefined ? undefined : [file],
+    expect(paths) {
+      for (const path of paths.filter((path) => !expected.has(path))) {
+        const coming = fetch(path);
+        // Whoever opens it is told.
+        coming.catch(() => {});
+        expected.set(path, coming);
+      }
+    },
+    open(path) {
+      const coming = expected.get(path) ?? fetch(path);
+      expected.delete(path);
+      return coming;
+    },
+    forget() {
+      for (const coming of expected.values()) {
+        coming.then(
+          (file) => file.cancel(),
+          () => {},
+        );
+      }
+      expected.clear();
+    },
+  };
 }
 
 /**

@@ -18,6 +18,8 @@ struct Parameters {
     has_bias: u32,
     // 0: none, 1: of the result's shape, 2: one pixel for each picture.
     residual: u32,
+    // 1: x has half the height and width that are said of it, and each pixel counts four times; 0: it has all of them.
+    upsample: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -26,11 +28,12 @@ struct Parameters {
 // Where a pixel of the input begins: lines and columns add up. A coordinate outside of the picture is moved to its edge, and what
 // is loaded there zeroed.
 fn line_start(batch: u32, line: i32) -> u32 {
-    return start_of((batch * p.in_height + u32(clamp(line, 0, i32(p.in_height) - 1))) * p.in_width, p.in_channels);
+    let stored = u32(clamp(line, 0, i32(p.in_height) - 1)) >> p.upsample;
+    return start_of((batch * (p.in_height >> p.upsample) + stored) * (p.in_width >> p.upsample), p.in_channels);
 }
 
 fn column_start(column: i32) -> u32 {
-    return start_of(u32(clamp(column, 0, i32(p.in_width) - 1)), p.in_channels);
+    return start_of(u32(clamp(column, 0, i32(p.in_width) - 1)) >> p.upsample, p.in_channels);
 }
 
 fn inside(coordinate: i32, length: u32) -> bool {

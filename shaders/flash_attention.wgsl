@@ -7,7 +7,7 @@
 // then the weights relative to the largest score so far, to which what was summed before is rescaled; then adds weights × values, 4
 // queries × COLUMNS quads of channels to an invocation. For heads of more than 160 channels each tile makes all scores again.
 // All memory of a workgroup is the 16 KiB that every device has, all arithmetic f32.
-// CPU twin: src/cpu/attention.rs.
+// CPU twin: src/twin/attention.rs.
 
 const WORKGROUP: u32 = 128u;
 const QUERIES: u32 = 64u;

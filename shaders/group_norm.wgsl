@@ -1,11 +1,11 @@
 // Group normalisation of [batch, pixels, channels] with affine parameters, then an activation, in three passes. All sums are of
 // differences to a value of the picture itself, so that mean 100 with a spread of 0.01 survives in f32.
 //
-// moments:          of each channel over a slice of pixels, relative to the picture's first pixel: mean, and sum of squared
-//                   deviations from it. 1 x, 7 partials [batch, slices, 2, quads]. One invocation for a slice of a quad.
+// moments:          of each channel over a slice of pixels: its first pixel, the mean relative to that, and the sum of squared
+//                   deviations from the mean. 1 x, 7 partials [batch, slices, 3, quads]. One invocation for a slice of a quad.
 // combine:          merges them (Chan et al.) for each group, relative to the group's first channel in the first pixel, and writes
 //                   for each of its channels: that origin, the mean relative to it, weight / standard deviation.
-//                   1 x, 2 weight, 6 partials, 7 norm [batch, 3, quads]. One invocation for each group.
+//                   2 weight, 6 partials, 7 norm [batch, 3, quads]. One invocation for each group.
 // normalize_pixels: y = activation((x - origin - mean) * scale + bias). 1 x, 3 bias, 6 norm, 5 y. One invocation for 4 pixels of a
 //                   quad.
 // CPU twin: src/twin/norm.rs.
@@ -21,6 +21,8 @@ struct Parameters {
     slices: u32,
     pixels_per_slice: u32,
     eps: f32,
+    // Slices of the picture before those of this dispatch.
+    first_slice: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -45,7 +47,7 @@ fn moments(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let batch = index / (quads() * p.slices);
     let begin = slice * p.pixels_per_slice;
     let end = min(begin + p.pixels_per_slice, p.pixels);
-    let origin = first_quad(start_of(batch * p.pixels, p.channels), quad, p.channels);
+    let origin = first_quad(start_of(batch * p.pixels + begin, p.channels), quad, p.channels);
     var sum = vec4<f32>();
     var squares = vec4<f32>();
     for (var pixel = begin; pixel < end; pixel++) {
@@ -54,9 +56,10 @@ fn moments(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
         squares += d * d;
     }
     let mean = sum / f32(end - begin);
-    let partial = (batch * p.slices + slice) * 2u * quads() + quad;
-    statistics[partial] = mean;
-    statistics[partial + quads()] = max(squares - sum * mean, vec4<f32>());
+    let partial = (batch * p.slices + p.first_slice + slice) * 3u * quads() + quad;
+    statistics[partial] = origin;
+    statistics[partial + quads()] = mean;
+    statistics[partial + 2u * quads()] = max(squares - sum * mean, vec4<f32>());
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -68,20 +71,19 @@ fn combine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let group = index % p.groups;
     let batch = index / p.groups;
     let length = p.channels / p.groups;
-    let first_pixel = start_of(batch * p.pixels, p.channels);
-    let origin = first_quad(first_pixel, group * length / 4u, p.channels)[group * length % 4u];
+    let origin = partials[batch * p.slices * 3u * quads() + group * length / 4u][group * length % 4u];
     var count = 0.0;
     var mean = 0.0;
     var squares = 0.0;
     for (var slice = 0u; slice < p.slices; slice++) {
         let added = f32(min(p.pixels_per_slice, p.pixels - slice * p.pixels_per_slice));
-        let partial = (batch * p.slices + slice) * 2u * quads();
+        let partial = (batch * p.slices + slice) * 3u * quads();
         for (var channel = group * length; channel < (group + 1u) * length; channel++) {
-            let offset = first_quad(first_pixel, channel / 4u, p.channels)[channel % 4u] - origin;
-            let delta = offset + partials[partial + channel / 4u][channel % 4u] - mean;
+            let offset = partials[partial + channel / 4u][channel % 4u] - origin;
+            let delta = offset + partials[partial + quads() + channel / 4u][channel % 4u] - mean;
             let share = added / (count + added);
             mean += delta * share;
-            squares += partials[partial + quads() + channel / 4u][channel % 4u] + delta * delta * count * share;
+            squares += partials[partial + 2u * quads() + channel / 4u][channel % 4u] + delta * delta * count * share;
             count += added;
         }
     }

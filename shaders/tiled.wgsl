@@ -39,6 +39,8 @@ struct Parameters {
     rows: u32,
     // Steps of the depth that one workgroup walks.
     steps: u32,
+    // As in convolution.wgsl.
+    upsample: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Parameters;
@@ -63,14 +65,16 @@ fn row_at(index: u32) -> Row {
     let picture = row / (p.out_height * p.out_width);
     let line = row / p.out_width % p.out_height;
     let column = row % p.out_width;
-    return Row(picture * p.in_height * p.in_width, line * p.stride - p.pad_top, column * p.stride - p.pad_left);
+    let first = picture * (p.in_height >> p.upsample) * (p.in_width >> p.upsample);
+    return Row(first, line * p.stride - p.pad_top, column * p.stride - p.pad_left);
 }
 
 fn load_x(row: Row, ky: u32, kx: u32, quad: u32) -> vec4<f32> {
     let line = row.line + ky;
     let column = row.column + kx;
     let valid = line < p.in_height && column < p.in_width && quad < (p.in_channels + 3u) / 4u;
-    let pixel = select(0u, row.picture + line * p.in_width + column, valid);
+    let stored = (line >> p.upsample) * (p.in_width >> p.upsample) + (column >> p.upsample);
+    let pixel = select(0u, row.picture + stored, valid);
     return select(vec4<f32>(), first_quad(start_of(pixel, p.in_channels), select(0u, quad, valid), p.in_channels), valid);
 }
 

@@ -32,6 +32,7 @@
 //! | [`weights`], [`text`], [`noise`] | checkpoint files, the CLIP tokenizer, torch's random streams |
 //! | [`graph`] | a network as a static graph of typed ops; knows no model and no device |
 //! | [`cpu`], [`gpu`] | execute a graph; know no model and no diffusion. [`device`] is either |
+//! | [`profile`] | where the time of a network goes, next to what the device can do at most |
 //! | `twin` | the oracle that both are compared with |
 //! | `web` | the only room that knows JavaScript |
 #![warn(missing_docs)]

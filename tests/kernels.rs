@@ -233,8 +233,13 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
         }
         let options = Conv2dOptions { out_channels, kernel, stride, padding, bias: random.flip() };
         let residual = random.pick(0..=3);
+        // The GPU has the enlargement in the convolution's addressing.
+        let enlarged = random.pick(0..=3) == 0;
         let graph = graph(|root| {
-            let x = root.input("x", &[batch, height, width, channels]).unwrap();
+            let mut x = root.input("x", &[batch, height, width, channels]).unwrap();
+            if enlarged {
+                x = root.resize_nearest(x, 2 * height, 2 * width).unwrap();
+            }
             let y = root.at("conv").conv2d(x, options).unwrap();
             let shape = root.shape(y);
             let other = |shape: &[usize]| root.input("residual", shape).unwrap();
@@ -248,7 +253,9 @@ fn convolutions_of_any_size_agree_with_the_cpu() {
         let dtype = DTYPES[case % 3];
         for (kernels, device) in two_of(&devices, case) {
             let size = format!("{batch}×{height}×{width}×{channels}");
-            let what = format!("case {case}: {kernels}, {dtype} {options:?} of {size}, residual {residual}");
+            let what = format!(
+                "case {case}: {kernels}, {dtype} {options:?} of {size}, enlarged {enlarged}, residual {residual}"
+            );
             check(device, &graph, dtype, &mut random, &what);
         }
     }
@@ -301,6 +308,53 @@ fn products_of_several_tiles_and_splits_agree_with_the_cpu() {
             let what = format!("{kernels}, {dtype} {inputs} to {outputs}, {kernel}×{kernel} of {height}×{width}");
             check(device, &graph, dtype, &mut random, &what);
         }
+    }
+}
+
+#[test]
+fn tensors_larger_than_a_binding_agree_with_the_cpu() {
+    // Pictures of 1 MiB and more, of which a kernel gets a quarter: by matrix kernels of both families, of all kernel sizes, with
+    // every kind of residual. Lines of the last have to be bound by fours to begin at a multiple of 256 bytes. None is so small that
+    // the tiled kernels would split the depth.
+    let mut random = Random(30);
+    for case in 0..12 {
+        let kernels = if case / 4 % 2 == 0 { Family::Registers } else { Family::Tiled(None) };
+        let options =
+            gpu::DeviceOptions { kernels: Some(kernels), binding_bytes: Some(256 << 10), ..Default::default() };
+        let device = device_with(options);
+        let [height, width, channels] = [[130, 64, 32], [64, 130, 32], [250, 50, 24]][case % 3];
+        let (kernel, stride) = [(1, 1), (3, 1), (3, 2), (5, 1)][case % 4];
+        let enlarged = kernel > 1 && random.flip();
+        let residual = random.pick(0..=2);
+        let graph = graph(|root| {
+            let x = root.input("x", &[1, height, width, channels]).unwrap();
+            let mut h = root.at("norm").group_norm(x, 4, 1e-5).unwrap();
+            if enlarged {
+                h = root.resize_nearest(h, 2 * height, 2 * width).unwrap();
+            }
+            let out_channels = if enlarged || kernel == 5 { channels / 2 } else { channels };
+            let y = match kernel {
+                1 => root.at("linear").linear(h, out_channels, true).unwrap(),
+                _ => root
+                    .at("conv")
+                    .conv2d(h, Conv2dOptions { stride, ..Conv2dOptions::same(out_channels, kernel) })
+                    .unwrap(),
+            };
+            let shape = root.shape(y);
+            match residual {
+                1 => root.add(y, root.input("residual", &shape).unwrap()).unwrap(),
+                2 if kernel > 1 => root.add(y, root.input("residual", &[1, 1, 1, out_channels]).unwrap()).unwrap(),
+                _ => y,
+            }
+        });
+        let fused = fuse(&graph);
+        let what = format!("{kernels:?}, {kernel}×{kernel} by {stride}, enlarged {enlarged}, residual {residual}");
+        let mut pair = Pair::new(&device, &fused, Dtype::F32, &mut random);
+        pair.agree(F32_TOLERANCE, &format!("case {case}: {height}×{width}×{channels}, {what}"));
+        pair.write("x", &vec![f32::NAN; height * width * channels]);
+        pair.gpu.run().unwrap();
+        let error = pollster::block_on(pair.gpu.read(&["out"])).unwrap_err();
+        assert_eq!(error, gpu::Error::NonFinite { path: "x".into(), op: "input" });
     }
 }
 

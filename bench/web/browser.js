@@ -38,7 +38,7 @@ const model = JSON.parse(await readFile(join(root, folder, name, "model.json"), 
 const site = await Site.start(
   {
     "/": join(root, "bench/web"),
-    "/pkg/": join(root, "pkg"),
+    "/pkg/": join(root, "dist/pkg"),
     "/runtime/": join(root, "bench/web/node_modules/onnxruntime-web/dist"),
     "/model/": join(root, folder, name),
     "/checkpoint/": resolve(root, model.checkpoint),

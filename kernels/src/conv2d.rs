@@ -92,7 +92,7 @@ const fn is_plain(conv: &Conv2d) -> bool {
 }
 
 impl Conv2d {
-    /// The algorithm that takes least time, by shapes alone.
+    /// The algorithm that takes least time, by the shape of one picture alone: in a batch a picture comes out as it does alone.
     ///
     /// Winograd's save products, but their weights are larger: where few tiles share them, reading the weights is what takes the time.
     /// `cargo run --release -p undiffuse-kernels --example rates` prints what the limits below rest on.
@@ -102,7 +102,7 @@ impl Conv2d {
         if !is_plain(self) || !whole_vectors || self.out_channels < COLUMNS / 2 {
             return Algorithm::DIRECT;
         }
-        let tiles = |size: usize| self.batch * self.out_height.div_ceil(size) * self.out_width.div_ceil(size);
+        let tiles = |size: usize| self.out_height.div_ceil(size) * self.out_width.div_ceil(size);
         if tiles(4) >= 8 {
             Algorithm::WINOGRAD_4
         } else if tiles(2) >= 4 {

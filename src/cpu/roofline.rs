@@ -49,7 +49,7 @@ pub fn measure(device: &Device) -> Result<Ceilings, Error> {
     // The first one makes the system grant the memory.
     time(&[copy]);
     Ok(Ceilings {
-        flop_per_second: 2.0 * (count * parts) as f64 / seconds,
+        flop_per_second: 2.0 * count as f64 * parts as f64 / seconds,
         half_flop_per_second: None,
         bytes_per_second: 2.0 * COPIED as f64 / best(&[copy]),
     })

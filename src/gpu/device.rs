@@ -23,6 +23,8 @@ pub struct DeviceOptions {
     pub force_fallback_adapter: bool,
     /// Ask for no larger buffers and no more features than every adapter has.
     pub default_limits: bool,
+    /// Give kernels no larger parts of a buffer than so many bytes, for tests of what is done then.
+    pub binding_bytes: Option<u64>,
     /// What the adapter is, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
     /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
@@ -130,10 +132,15 @@ impl Device {
         };
         let limits = wgpu::Limits {
             max_buffer_size: available.max_buffer_size,
-            max_storage_buffer_binding_size: available.max_storage_buffer_binding_size,
+            max_storage_buffer_binding_size: options
+                .binding_bytes
+                .map_or(available.max_storage_buffer_binding_size, |asked| {
+                    asked.min(available.max_storage_buffer_binding_size)
+                }),
             ..wgpu::Limits::defaults().or_worse_values_from(&available)
         };
-        let binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let buffer_bytes = limits.max_buffer_size;
+        let binding_bytes = limits.max_storage_buffer_binding_size.min(buffer_bytes);
         // Timestamps are for profiles.
         let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
         let required_features = match options.default_limits {
@@ -156,7 +163,7 @@ impl Device {
             },
             software: found.device_type == wgpu::DeviceType::Cpu,
         };
-        let limits = Limits { binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
+        let limits = Limits { buffer_bytes, binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
         let (pipelines, allocated, ceilings) = Default::default();
         let shared = Shared { device, queue, info, limits, variants, faults, pipelines, allocated, ceilings };
         Ok(Self { shared: Rc::new(shared) })
@@ -257,6 +264,12 @@ impl Device {
             return Err(Error::TooLarge { what: what.to_owned(), bytes, limit });
         }
         Ok(self.buffer(bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST))
+    }
+
+    /// A buffer for several tensors, of which a kernel is given a part.
+    pub(super) fn slab(&self, bytes: u64) -> Buffer {
+        use wgpu::BufferUsages as Usage;
+        self.buffer(bytes.next_multiple_of(16), Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST)
     }
 
     /// A buffer for other uses.

@@ -375,7 +375,7 @@ pub static CONV2D: Entry = Entry {
     source: &[shader!("convolution"), shader!("conv2d")],
     options: Options::ChannelsAndWeights,
     workgroup: 16,
-    parameters: 14,
+    parameters: 15,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -386,7 +386,7 @@ pub static CONV3X3: Entry = Entry {
     source: &[shader!("convolution"), shader!("conv3x3")],
     options: Options::ChannelsAndWeights,
     workgroup: 16,
-    parameters: 14,
+    parameters: 15,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -397,7 +397,7 @@ pub static TILE_128X64: Entry = Entry {
     source: &[shader!("sums_8x8"), shader!("tiled"), shader!("tile_128x64")],
     options: Options::Tiled,
     workgroup: 128,
-    parameters: 16,
+    parameters: 17,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -408,7 +408,7 @@ pub static TILE_64X64: Entry = Entry {
     source: &[shader!("sums_8x8"), shader!("tiled"), shader!("tile_64x64")],
     options: Options::Tiled,
     workgroup: 64,
-    parameters: 16,
+    parameters: 17,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -419,7 +419,7 @@ pub static TILE_64X32: Entry = Entry {
     source: &[shader!("sums_8x4"), shader!("tiled"), shader!("tile_64x32")],
     options: Options::Tiled,
     workgroup: 64,
-    parameters: 16,
+    parameters: 17,
     reads: &[1, 2, 3, 4],
     write: 5,
 };
@@ -441,7 +441,7 @@ pub static MOMENTS: Entry = Entry {
     source: &[shader!("activation_functions"), shader!("group_norm")],
     options: Options::Channels,
     workgroup: 32,
-    parameters: 8,
+    parameters: 9,
     reads: &[1],
     write: 7,
 };
@@ -449,11 +449,11 @@ pub static MOMENTS: Entry = Entry {
 /// `shaders/group_norm.wgsl`.
 pub static COMBINE: Entry = Entry {
     name: "combine",
-    source: &[shader!("activation_functions"), shader!("group_norm")],
-    options: Options::Channels,
+    source: &[shader!("activation_functions"), shader!("aligned"), shader!("group_norm")],
+    options: Options::Single,
     workgroup: 32,
-    parameters: 8,
-    reads: &[1, 2, 6],
+    parameters: 9,
+    reads: &[2, 6],
     write: 7,
 };
 
@@ -463,7 +463,7 @@ pub static NORMALIZE_PIXELS: Entry = Entry {
     source: &[shader!("activation_functions"), shader!("group_norm")],
     options: Options::ChannelsAndActivation,
     workgroup: 32,
-    parameters: 8,
+    parameters: 9,
     reads: &[1, 3, 6],
     write: 5,
 };

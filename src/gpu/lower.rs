@@ -2,7 +2,7 @@
 
 use super::kernels::{self, Channels, Entry, Kernel, Storage};
 use super::variants::{Choice, Product, Tiling, Variants};
-use super::{Error, Limits};
+use super::{Error, Limits, bands};
 use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides};
 
 /// A tensor that a dispatch reads or writes.
@@ -10,6 +10,8 @@ use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides};
 pub enum Operand {
     /// The value of a node.
     Node(NodeId),
+    /// Some bytes of the value of a node.
+    Part(NodeId, Span),
     /// A weight, laid out by [`super::Weights`].
     Weight(WeightId),
     /// Memory for the duration of one node: an index into [`Lowered::scratch`].
@@ -18,6 +20,15 @@ pub enum Operand {
     Constant(usize),
     /// The word that says whether a value is not finite.
     Status,
+}
+
+/// A part of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u64,
 }
 
 /// One launch of a kernel.
@@ -74,7 +85,10 @@ pub fn lower(
         lowering.node = NodeId(index);
         lowering.lower_node(&graph.nodes()[index])?;
     }
-    Ok(lowering.lowered)
+    let mut lowered = lowering.lowered;
+    let dispatches = std::mem::take(&mut lowered.dispatches).into_iter();
+    lowered.dispatches = dispatches.flat_map(|dispatch| bands::split(graph, dispatch, limits.binding_bytes)).collect();
+    Ok(lowered)
 }
 
 struct Lowering<'g, F> {
@@ -250,16 +264,18 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
     }
 
     fn conv2d(&mut self, node: &Node) -> Result<(), Error> {
-        let &Op::Conv2d { x, weight, bias, residual, stride, padding } = &node.op else { return Ok(()) };
+        let &Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } = &node.op else { return Ok(()) };
         let (&[batch, in_height, in_width, in_channels], &[_, height, width, channels]) =
             (self.shape(x), &node.shape[..])
         else {
             return Err(self.malformed("its operands are no pictures"));
         };
+        // The kernels count in pixels of the enlarged picture.
+        let [in_height, in_width] = [in_height, in_width].map(|side| if upsample { 2 * side } else { side });
         let kernel = [self.graph.weight(weight).shape[2], self.graph.weight(weight).shape[3]];
         let per_picture = residual.is_some_and(|id| self.shape(id) != node.shape);
         let unpadded = padding == Default::default();
-        if kernel == [1, 1] && stride == 1 && unpadded {
+        if kernel == [1, 1] && stride == 1 && unpadded && !upsample {
             let rows_per_residual = match residual {
                 None => 0,
                 Some(_) if per_picture => height * width,
@@ -269,8 +285,8 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         }
         let rows = batch * height * width;
         if let Some(tiled) = self.tiled() {
-            let of_x = [in_height, in_width, in_channels];
-            let walk = TapWalk { of_x, of_y: [height, width], kernel, stride, padding: [padding.top, padding.left] };
+            let (of_x, padding) = ([in_height, in_width, in_channels], [padding.top, padding.left]);
+            let walk = TapWalk { of_x, of_y: [height, width], kernel, stride, padding, upsample };
             let rows_per_residual = residual.map_or(0, |_| if per_picture { height * width } else { 1 });
             let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
             return self.tiled_product(tiled, walk, operands);
@@ -293,6 +309,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             padding.left,
             usize::from(bias.is_some()),
             residual.map_or(0, |_| 1 + usize::from(per_picture)),
+            usize::from(upsample),
         ];
         let reads = [
             Operand::Node(x),
@@ -317,7 +334,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let (_, channels) = self.rows_and_channels(self.node);
         if let Some(tiled) = self.tiled() {
             let (of_x, of_y) = ([1, rows, in_channels], [1, rows]);
-            let walk = TapWalk { of_x, of_y, kernel: [1, 1], stride: 1, padding: [0, 0] };
+            let walk = TapWalk { of_x, of_y, kernel: [1, 1], stride: 1, padding: [0, 0], upsample: false };
             let operands = MatrixOperands { x, weight, bias, residual, rows_per_residual };
             return self.tiled_product(tiled, walk, operands);
         }
@@ -373,6 +390,7 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
             own(rows_per_residual),
             rows,
             steps.div_ceil(splits),
+            usize::from(walk.upsample),
         ];
         let [tile_rows, tile_channels] = tile.sizes();
         let groups = [splits, rows.div_ceil(tile_rows), channels.div_ceil(tile_channels)];
@@ -426,14 +444,13 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         let quads = channels.div_ceil(4);
         let sizes = [batch, pixels, channels, groups, slices, pixels_per_slice].map(|n| n as u32);
         let [a, b, c, d, e, f] = sizes;
-        let parameters = [a, b, c, d, e, f, eps.to_bits()];
-        let partials = self.scratch(batch * slices * 8 * quads);
+        let parameters = [a, b, c, d, e, f, eps.to_bits(), 0];
+        let partials = self.scratch(batch * slices * 12 * quads);
         let norm = self.scratch(batch * 12 * quads);
         let moments = kernels::MOMENTS.with(Channels::of(&[channels]));
         self.dispatch(moments, &[Operand::Node(x)], partials, &[batch, slices, quads], parameters)?;
-        let combine = kernels::COMBINE.with(Channels::of(&[channels]));
-        let reads = [Operand::Node(x), Operand::Weight(weight), partials];
-        self.dispatch(combine, &reads, norm, &[batch, groups], parameters)?;
+        let reads = [Operand::Weight(weight), partials];
+        self.dispatch(kernels::COMBINE.kernel(), &reads, norm, &[batch, groups], parameters)?;
         let normalize = kernels::NORMALIZE_PIXELS.with(Channels::of(&[channels])).activation(activation);
         let reads = [Operand::Node(x), Operand::Weight(bias), norm];
         let blocks = [batch, pixels.div_ceil(4), quads];
@@ -551,6 +568,8 @@ struct TapWalk {
     stride: usize,
     /// Zeros above and to the left.
     padding: [usize; 2],
+    /// The picture has half the height and width that are said of it, and each pixel counts four times.
+    upsample: bool,
 }
 
 /// What a matrix kernel reads.

@@ -4,6 +4,7 @@
 //! (lowered to dispatches, planned into memory, recorded with its bind groups) and replayed for every step. The kernels are WGSL
 //! in `shaders/`, listed in [`kernels`]; each has a twin in `crate::twin`.
 
+mod bands;
 mod device;
 mod faults;
 pub mod kernels;
@@ -28,7 +29,9 @@ pub use weights::Weights;
 /// What a device allows, as far as it decides how a graph is translated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Largest buffer that a kernel can be given, in bytes.
+    /// Largest buffer, in bytes.
+    pub buffer_bytes: u64,
+    /// Largest part of a buffer that a kernel can be given, in bytes.
     pub binding_bytes: u64,
     /// Memory for the attention scores that exist at a time, in bytes.
     pub score_bytes: u64,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use super::bands;
 use super::device::{Buffer, Device};
 use super::kernels::{self, Kernel};
 use super::lower::{self, Dispatch, Operand};
@@ -11,7 +12,7 @@ use super::read_back::{NodeNames, PendingRead, code_of_node};
 use super::variants::Variants;
 use super::weights::Stored;
 use super::{Error, Weights};
-use crate::graph::{DType, Graph, NodeId, Op};
+use crate::graph::{DType, Graph, NodeId, Op, fold_upsampling};
 
 /// Dispatches in one submit: few enough that none runs for long, many enough that submitting costs nothing.
 pub(super) const DISPATCHES_PER_SUBMIT: usize = 96;
@@ -115,10 +116,11 @@ impl Program {
         device.check()?;
         weights.check()?;
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
+        let graph = &fold_upsampling(graph);
         let lowered = lower::lower(graph, device.limits(), variants, |id| found[id.index()].storage)?;
         let layout = Layout::new(graph, &lowered, device.limits())?;
         let mut dispatches = lowered.dispatches;
-        insert_output_checks(graph, &mut dispatches);
+        insert_output_checks(graph, &mut dispatches, device.limits().binding_bytes);
         let mut seen = HashSet::new();
         let used: Vec<(Kernel, &str)> = (dispatches.iter())
             .filter(|dispatch| seen.insert(dispatch.kernel.key()))
@@ -127,8 +129,7 @@ impl Program {
         device.compile(&used).await?;
 
         let (allocated, caught) = device.scoped(|| -> Result<_, Error> {
-            let slabs = layout.slabs.iter().map(|&bytes| device.storage_buffer("activations", bytes));
-            let slabs = slabs.collect::<Result<Vec<_>, _>>()?;
+            let slabs: Vec<_> = layout.slabs.iter().map(|&bytes| device.slab(bytes)).collect();
             let constants = lowered.constants.iter().map(|values| {
                 let buffer = device.storage_buffer("constant", 4 * values.len() as u64)?;
                 device.write(&buffer, bytemuck::cast_slice(values));
@@ -147,6 +148,7 @@ impl Program {
 
         let memory_of = |operand: Operand| match operand {
             Operand::Node(id) => Memory::range(&slabs, layout.nodes[id.index()]),
+            Operand::Part(id, span) => Memory::range(&slabs, layout.nodes[id.index()].part(span)),
             Operand::Scratch(index) => Memory::range(&slabs, layout.scratch[index]),
             Operand::Constant(index) => Memory::whole(&constants[index]),
             Operand::Weight(id) => Memory::whole(&found[id.index()].buffer),
@@ -301,11 +303,15 @@ impl Program {
         let nodes = self.graph.nodes();
         let is_checked =
             |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == DType::F32;
-        let checks: Vec<_> =
-            (0..nodes.len()).filter(is_checked).map(|i| non_finite_check(&self.graph, NodeId(i), NodeId(i))).collect();
+        let checks: Vec<_> = (0..nodes.len())
+            .filter(is_checked)
+            .map(|i| non_finite_check(&self.graph, NodeId(i), NodeId(i)))
+            .flat_map(|check| bands::split(&self.graph, check, self.device.limits().binding_bytes))
+            .collect();
         self.device.compile(&[(kernels::NON_FINITE.kernel(), "")]).await?;
         let memory_of = |operand: Operand| match operand {
             Operand::Node(id) => self.memory_of(id),
+            Operand::Part(id, span) => Memory::range(&self.slabs, self.layout.nodes[id.index()].part(span)),
             _ => Memory::whole(&self.status),
         };
         let (_parameters, checks) = record(&self.device, &checks, memory_of);
@@ -338,8 +344,8 @@ fn non_finite_check(graph: &Graph, id: NodeId, after: NodeId) -> Dispatch {
     }
 }
 
-/// Adds checks of all outputs, each after the node that makes it, before its operands' memory is used for something else.
-fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>) {
+/// Adds checks of all outputs, by bindings of at most `limit` bytes, each after the node that makes it, before its operands' memory is used for something else.
+fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>, limit: u64) {
     for &(_, id) in graph.outputs() {
         let checked = match graph.node(id).op {
             // No pixel is a NaN; what they are packed from may be.
@@ -347,7 +353,8 @@ fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>) {
             _ => id,
         };
         let position = dispatches.partition_point(|dispatch| dispatch.node <= id);
-        dispatches.insert(position, non_finite_check(graph, checked, id));
+        let checks = bands::split(graph, non_finite_check(graph, checked, id), limit);
+        dispatches.splice(position..position, checks);
     }
 }
 

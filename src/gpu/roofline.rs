@@ -9,7 +9,7 @@ use crate::profile::{Ceilings, now};
 const LONG_ENOUGH: f64 = 0.01;
 
 /// How often the one that is long enough is repeated; the fastest counts.
-const REPETITIONS: usize = 3;
+const REPETITIONS: usize = 5;
 
 /// Invocations of the arithmetic: enough to fill the largest GPU.
 const INVOCATIONS: u32 = 1 << 17;

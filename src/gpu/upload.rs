@@ -150,7 +150,8 @@ impl Queue {
     fn stage(&mut self, name: &str, bytes: u64) -> Result<(), Error> {
         if self.staging.as_ref().is_none_or(|staging| staging.size() < bytes) {
             self.staging = None;
-            self.staging = Some(self.allocate(name, bytes.max(STAGING_BYTES))?);
+            let usual = STAGING_BYTES.min(self.device.limits().binding_bytes);
+            self.staging = Some(self.allocate(name, bytes.max(usual))?);
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ const FEW: usize = 256;
 
 impl Work {
     fn new(graph: &Graph, variants: Variants) -> Result<Self, Error> {
-        let limits = Limits { binding_bytes: 1 << 30, score_bytes: 16 << 20 };
+        let limits = Limits { buffer_bytes: 1 << 30, binding_bytes: 1 << 30, score_bytes: 16 << 20 };
         let lowered = lower(graph, limits, &variants, |_| Storage::F16)?;
         let mut work = Self { dispatches: lowered.dispatches.len(), ..Self::default() };
         for dispatch in &lowered.dispatches {

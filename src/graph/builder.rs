@@ -163,7 +163,7 @@ impl<'b> Scope<'b> {
         let weight = self.weight("weight", vec![out_channels, channels, kernel, kernel], WeightRole::Conv2d)?;
         let bias = bias.then(|| self.weight("bias", vec![out_channels], WeightRole::Vector)).transpose()?;
         let shape = vec![batch, out_height, out_width, out_channels];
-        self.push(Op::Conv2d { x, weight, bias, residual: None, stride, padding }, shape, DType::F32)
+        self.push(Op::Conv2d { x, weight, bias, residual: None, stride, padding, upsample: false }, shape, DType::F32)
     }
 
     /// `torch.nn.Linear` with `weight` and, if asked, `bias` at this path.

@@ -23,7 +23,7 @@ pub use cost::Cost;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, update};
 pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
-pub use rewrite::fuse;
+pub use rewrite::{fold_upsampling, fuse};
 pub use split::{Split, split};
 pub(crate) use walk::{Walk, strides};
 

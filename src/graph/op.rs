@@ -80,6 +80,9 @@ pub enum Op {
         stride: usize,
         /// Zeros around `x`.
         padding: Padding,
+        /// `x` is first enlarged to twice its height and width, nearest neighbour. Only [`super::fold_upsampling`] makes it, which
+        /// the GPU's programs ask for; the CPU executor gets graphs without it.
+        upsample: bool,
     },
     /// x Wᵀ + bias over the last axis, plus a residual of the result's shape.
     Linear {

@@ -5,8 +5,8 @@
 
 use crate::order::ascending;
 
-/// How many plans are made to find a good one.
-const ROUNDS: usize = 32;
+/// How many plans are made from each order to find a good one.
+const ROUNDS: usize = 24;
 
 /// What needs memory, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +58,8 @@ impl Plan {
     /// slabs.
     ///
     /// Values are placed one after the other, each where the slabs grow least by it, and there in the smallest gap. The first order
-    /// is by size; then those that ended highest come earlier, as long as there is something to be gained, at most
-    /// [`ROUNDS`] times, and the best plan is taken.
+    /// is by size, or by time; then those that ended highest come earlier, as long as there is something to be gained, at most
+    /// [`ROUNDS`] times each, and the best plan is taken.
     pub fn new(lifetimes: &[Lifetime], apart: &[(usize, usize)], slabs: Slabs) -> Self {
         let mut enemies: Vec<Vec<usize>> = vec![Vec::new(); lifetimes.len()];
         for &(a, b) in apart.iter().filter(|(a, b)| a != b) {
@@ -67,9 +67,14 @@ impl Plan {
             enemies[b].push(a);
         }
         let least = largest_live_set(lifetimes);
-        let mut order = ascending(lifetimes.iter().map(|l| (u64::MAX - l.bytes, l.first as u64)));
+        let by_size = ascending(lifetimes.iter().map(|l| (u64::MAX - l.bytes, l.first as u64)));
+        let by_time = ascending(lifetimes.iter().map(|l| (l.first as u64, u64::MAX - l.bytes)));
+        let mut order = by_size;
         let mut best: Option<Self> = None;
-        for _ in 0..ROUNDS {
+        for round in 0..2 * ROUNDS {
+            if round == ROUNDS {
+                order.clone_from(&by_time);
+            }
             let plan = Placing::new(lifetimes, &enemies, slabs).place(&order);
             let is_highest = |&index: &usize| {
                 let Place { slab, offset } = plan.places[index];

@@ -5,13 +5,7 @@ use super::{BinaryOp, Graph, Node, NodeId, Op};
 /// Folds an activation into the group norm before it, and the addition of a residual or a per-channel embedding into
 /// the convolution or linear layer before it, wherever nothing else reads the value in between.
 pub fn fuse(graph: &Graph) -> Graph {
-    let mut uses = vec![0usize; graph.nodes.len()];
-    for node in &graph.nodes {
-        node.op.for_each_input(|id| uses[id.0] += 1);
-    }
-    for (_, id) in &graph.outputs {
-        uses[id.0] += 1;
-    }
+    let uses = uses(graph);
     let mut nodes = graph.nodes.clone();
     // Where a fused producer's value is found from now on, and which producers are gone.
     let mut absorbed = vec![false; nodes.len()];
@@ -37,6 +31,46 @@ pub fn fuse(graph: &Graph) -> Graph {
         }
     }
     compact(graph, nodes, &absorbed)
+}
+
+/// Folds an enlargement to twice the size into the convolution that alone reads it, for executors whose convolutions can
+/// address the smaller picture: the larger one, four times the memory, is then never made.
+pub fn fold_upsampling(graph: &Graph) -> Graph {
+    let uses = uses(graph);
+    let mut nodes = graph.nodes.clone();
+    let mut absorbed = vec![false; nodes.len()];
+    for index in 0..nodes.len() {
+        let Op::Conv2d { x, weight, .. } = nodes[index].op else { continue };
+        let Op::ResizeNearest { x: source } = nodes[x.0].op else { continue };
+        let doubled = match (&nodes[source.0].shape[..], &nodes[x.0].shape[..]) {
+            (&[_, height, width, _], &[_, large_height, large_width, _]) => {
+                [large_height, large_width] == [2 * height, 2 * width]
+            }
+            _ => false,
+        };
+        // A 1×1 convolution is a matrix product, which addresses no pixels.
+        let addresses_pixels = graph.weight(weight).shape[2..] != [1, 1];
+        if !doubled || !addresses_pixels || uses[x.0] > 1 {
+            continue;
+        }
+        if let Op::Conv2d { x, upsample, .. } = &mut nodes[index].op {
+            absorbed[x.0] = true;
+            (*x, *upsample) = (source, true);
+        }
+    }
+    compact(graph, nodes, &absorbed)
+}
+
+/// How many nodes and outputs read each node.
+fn uses(graph: &Graph) -> Vec<usize> {
+    let mut uses = vec![0; graph.nodes.len()];
+    for node in &graph.nodes {
+        node.op.for_each_input(|id| uses[id.0] += 1);
+    }
+    for (_, id) in &graph.outputs {
+        uses[id.0] += 1;
+    }
+    uses
 }
 
 /// `producer`'s op with `residual` added to its result, if it can take it.
@@ -119,9 +153,40 @@ mod tests {
         assert_eq!(fuse(&graph), graph);
     }
 
+    /// Two enlargements: one that a convolution alone reads, one that is read twice.
+    fn enlarged_block() -> Graph {
+        let builder = Builder::new();
+        let root = builder.root();
+        let build = || {
+            let x = root.input("x", &[2, 3, 5, 4])?;
+            let large = root.resize_nearest(x, 6, 10)?;
+            let h = root.at("conv1").conv2d(large, Conv2dOptions::same(4, 3))?;
+            let larger = root.resize_nearest(h, 12, 20)?;
+            let sum = root.add(root.at("conv2").conv2d(larger, Conv2dOptions::same(4, 3))?, larger)?;
+            root.output("out", sum);
+            Ok::<_, crate::graph::Error>(())
+        };
+        build().expect("shapes that fit");
+        builder.finish()
+    }
+
     #[test]
-    fn fusion_leaves_the_values_as_they_are() {
-        let graph = residual_block();
+    fn an_enlargement_that_one_convolution_reads_becomes_a_part_of_it() {
+        let folded = fold_upsampling(&enlarged_block());
+        let ops: Vec<_> = folded.nodes().iter().map(|node| node.op.name()).collect();
+        assert_eq!(ops, ["input", "conv2d", "resize_nearest", "conv2d", "binary"]);
+        assert!(matches!(folded.nodes()[1].op, Op::Conv2d { upsample: true, .. }));
+        assert!(matches!(folded.nodes()[3].op, Op::Conv2d { upsample: false, .. }));
+    }
+
+    #[test]
+    fn rewrites_leave_the_values_as_they_are() {
+        for (graph, rewrite) in [(residual_block(), fuse as fn(&Graph) -> Graph), (enlarged_block(), fold_upsampling)] {
+            compare(&graph, &rewrite(&graph));
+        }
+    }
+
+    fn compare(graph: &Graph, rewritten: &Graph) {
         let run = |graph: &Graph| {
             let weights = graph.weights().iter().map(|spec| {
                 let count: usize = spec.shape.iter().product();
@@ -135,7 +200,7 @@ mod tests {
             program.run();
             program.read("out").expect("an output").to_vec()
         };
-        let (plain, fused) = (run(&graph), run(&fuse(&graph)));
+        let (plain, fused) = (run(graph), run(rewritten));
         for (index, (plain, fused)) in plain.iter().zip(&fused).enumerate() {
             assert!((plain - fused).abs() < 1e-5, "{index}: {plain} became {fused}");
         }

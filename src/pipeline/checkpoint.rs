@@ -144,6 +144,15 @@ impl Checkpoint {
         let layout = Layout::open(source, options).await?;
         let class = layout.class().to_owned();
         let family = Family::of(&class)?;
+        let components: &[(&str, &str)] = match family {
+            Family::Unconditional => &[],
+            Family::StableDiffusionXl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
+            _ => &[("tokenizer", "text_encoder")],
+        };
+        let mut networks: Vec<_> =
+            components.iter().map(|&(tokenizer, encoder)| (encoder, Some(tokenizer))).chain([("unet", None)]).collect();
+        networks.extend((family != Family::Unconditional).then_some(("vae", None)));
+        layout.expect(&networks);
         let scheduler = scheduler_of(&class, layout.scheduler("scheduler").await?)?;
         let unet_json = layout.config("unet").await?;
         let unet_file = layout.path("unet", "config.json");
@@ -157,11 +166,6 @@ impl Checkpoint {
                 vae.scaling_factor = UPSCALER_SCALING_FACTOR;
             }
             (Unet::Conditional(Unet2dConditionConfig::from_json(&unet_json).map_err(unet_error)?), Some(vae))
-        };
-        let components: &[(&str, &str)] = match family {
-            Family::Unconditional => &[],
-            Family::StableDiffusionXl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
-            _ => &[("tokenizer", "text_encoder")],
         };
         let mut texts = Vec::new();
         for (tokenizer, encoder) in components {

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_of_512_pixels_is_decoded_within_the_default_limits() {
+    fn a_picture_is_decoded_within_the_default_limits_as_a_whole_up_to_512_pixels_and_then_in_tiles() {
         let options = gpu::DeviceOptions { default_limits: true, ..Default::default() };
         let device = block_on(gpu::Device::request(options)).expect("a WebGPU adapter");
         assert_eq!(device.limits().binding_bytes, 128 << 20);
@@ -188,10 +188,12 @@ mod tests {
         let (config, weights) = autoencoder(&device);
         let graph = |[height, width]: [usize; 2]| config.decoder(1, height, width).map_err(|e| Error::model("vae", e));
         let whole = block_on(Program::compile(&device, &fuse(&graph([64, 64]).unwrap()), &weights));
+        whole.map(drop).unwrap();
+        let whole = block_on(Program::compile(&device, &fuse(&graph([72, 64]).unwrap()), &weights));
         assert!(whole.map(drop).is_err_and(|error| is_too_large(&error)));
-        let compile = Tiled::compile(&device, &weights, [64, 64], usize::MAX, Direction::Decode(8), &graph);
+        let compile = Tiled::compile(&device, &weights, [72, 64], usize::MAX, Direction::Decode(8), &graph);
         let tiled = block_on(compile).unwrap();
-        assert_eq!((tiled.rows.starts(), tiled.rows.tile()), (&[0, 24][..], 40));
+        assert!(tiled.rows.starts().len() > 1 && tiled.rows.tile() > 40, "{:?}", tiled.rows);
     }
 
     #[test]

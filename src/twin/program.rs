@@ -89,10 +89,17 @@ impl Program {
         match &node.op {
             Op::Input | Op::PackRgba8 { .. } => {}
             &Op::Reshape { x } => out.copy_from_slice(value(x)),
-            &Op::Conv2d { x, weight, bias, residual, stride, padding } => {
+            &Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } => {
                 let kernel = &self.graph.weight(weight).shape;
+                let (small, mut input, mut enlarged) = ([shape(x)[1], shape(x)[2]], value(x), Vec::new());
+                let size = if upsample { small.map(|side| 2 * side) } else { small };
+                if upsample {
+                    enlarged.resize(4 * input.len(), 0.0);
+                    resample::resize_nearest(input, small, size, shape(x)[3], &mut enlarged);
+                    input = &enlarged;
+                }
                 let geometry = convolution::Geometry {
-                    input: [shape(x)[1], shape(x)[2]],
+                    input: size,
                     channels: shape(x)[3],
                     kernel: [kernel[2], kernel[3]],
                     stride,
@@ -101,7 +108,7 @@ impl Program {
                     out_channels: kernel[0],
                 };
                 let bias = bias.map(weights);
-                convolution::convolution(geometry, value(x), weights(weight), bias, residual_of(residual), out);
+                convolution::convolution(geometry, input, weights(weight), bias, residual_of(residual), out);
             }
             &Op::Linear { x, weight, bias, residual } => {
                 let (bias, residual) = (bias.map(weights), residual_of(residual));

@@ -105,7 +105,6 @@ impl Pipeline {
         let failure = Failure::default();
         let read = |source| JsSource::new(source, failure.clone());
         let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
-        let device = open_device(machine, &files).await.map_err(|error| Error::from(error).into_js())?;
         let mut on_progress = |LoadProgress { file, loaded, total }| {
             // A listener that throws cannot stop the load: that is what the source's signal is for.
             let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
@@ -117,7 +116,10 @@ impl Pipeline {
             vocabulary: Some(&vocabulary),
         };
         let load = async {
-            let pipeline = Checkpoint::open(&source, &options).await?.load(device, &mut on_progress).await?;
+            // The weights are on their way from here on, while the device is opened.
+            let checkpoint = Checkpoint::open(&source, &options).await?;
+            let device = open_device(machine, &files).await?;
+            let pipeline = checkpoint.load(device, &mut on_progress).await?;
             if let Some(tiny_vae) = tiny_vae {
                 pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
             }

@@ -22,6 +22,9 @@ extern "C" {
     #[wasm_bindgen(method, getter)]
     fn files(this: &OpenSource) -> Option<Vec<String>>;
 
+    #[wasm_bindgen(method)]
+    fn expect(this: &OpenSource, paths: Vec<String>);
+
     #[wasm_bindgen(method, catch)]
     async fn open(this: &OpenSource, path: &str) -> Result<JsValue, JsValue>;
 
@@ -93,6 +96,10 @@ impl Source for JsSource {
             Some([file]) => Some(file),
             _ => None,
         }
+    }
+
+    fn expect(&self, paths: &[String]) {
+        self.source.expect(paths.iter().filter(|path| check_path(path).is_ok()).cloned().collect());
     }
 
     fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {

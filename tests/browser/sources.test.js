@@ -75,6 +75,41 @@ test("a file is a source, and a folder’s files are seen from its root", () => 
   assert.deepEqual(files(network), ["config.json", "diffusion_pytorch_model.safetensors"]);
 });
 
+test("files that are expected are fetched side by side, each once, and ended where nobody opens them", async () => {
+  /** @type {string[]} */
+  const requests = [];
+  /** @type {string[]} */
+  const cancelled = [];
+  const { fetch } = globalThis;
+  globalThis.fetch = async (url) => {
+    const name = String(url).replace("https://host.test/", "");
+    requests.push(name);
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(new TextEncoder().encode(name)),
+      cancel: () => void cancelled.push(name),
+    });
+    return new Response(body, { status: name === "absent" ? 404 : 200 });
+  };
+  try {
+    const source = openSource(describeSource("https://host.test/"), new AbortController().signal);
+    source.expect(["opened", "absent", "unopened"]);
+    source.expect(["opened"]);
+    assert.deepEqual(requests, ["opened", "absent", "unopened"]);
+    const file = await source.open("opened");
+    assert.equal(new TextDecoder().decode(await file.next()), "opened");
+    await assert.rejects(source.open("absent"), { code: "file-missing" });
+    source.forget();
+    await new Promise((resolve) => setTimeout(resolve));
+    assert.deepEqual(cancelled, ["unopened"]);
+    // What was forgotten or has been opened is fetched anew.
+    await source.open("opened");
+    await source.open("unopened");
+    assert.deepEqual(requests.slice(3), ["opened", "unopened"]);
+  } finally {
+    globalThis.fetch = fetch;
+  }
+});
+
 test("what is no source is refused", () => {
   for (const source of [
     undefined,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{fs, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ use side::{Measured, measure};
 
 /// Where both sides find what they read, in the repository.
 const FOLDER: &str = "target/bench";
-/// The networks that are compared, with what their lines are called.
+/// The networks that are compared.
 const NETWORKS: [&str; 2] = ["emoji64", "cifar"];
 /// The share of a picture's values that may be off by more than a level of 255.
 const MOST_OFF: f64 = 0.005;
@@ -102,15 +102,27 @@ pub fn bench(only: &[Part], is_quick: bool) -> Result<()> {
             side::json(ours().args(["prepare", FOLDER, "--network", network]))?;
         }
     }
+    let mut failed = Vec::new();
     for part in parts {
         println!("\n── {} ──", part.name());
-        let report = part.run(effort)?;
-        print!("{}", report.terminal());
-        if !is_quick {
-            report.save(&part.name())?;
+        match part.run(effort) {
+            Ok(report) => {
+                print!("{}", report.terminal());
+                if !is_quick {
+                    report.save(&part.name())?;
+                }
+            }
+            // The others have nothing to do with it.
+            Err(error) => {
+                println!("{error:#}");
+                failed.push(part.name());
+            }
         }
     }
-    if is_quick { Ok(()) } else { write_document() }
+    if !is_quick {
+        write_document()?;
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
 
 /// Fills `docs/performance.md` and draws its plots from the reports that there are.
@@ -296,9 +308,9 @@ fn scale(effort: Effort) -> Result<Report> {
                     device: measured.device.clone(),
                     value: value as f64,
                     step_ms: times.median,
-                    peak_mib: measured.memory().unwrap_or(f64::NAN),
-                    parameters: measured.parameters.unwrap_or(f64::NAN),
-                    multiply_adds: measured.multiply_adds.unwrap_or(f64::NAN),
+                    peak_mib: measured.memory(),
+                    parameters: measured.parameters.context("the parameters are not known")?,
+                    multiply_adds: measured.multiply_adds.context("the multiply-adds are not known")?,
                 };
                 growth.push((point.multiply_adds, point.step_ms));
                 report.points.push(point);

@@ -181,7 +181,7 @@ mod tests {
             device: "<GPU & co>".into(),
             value,
             step_ms: value,
-            peak_mib: 1.0,
+            peak_mib: None,
             parameters: 1.0,
             multiply_adds: value,
         };

@@ -72,8 +72,8 @@ pub struct Point {
     pub value: f64,
     /// Median of a step.
     pub step_ms: f64,
-    /// The most memory that the process held.
-    pub peak_mib: f64,
+    /// The most memory that the process held, where the system tells.
+    pub peak_mib: Option<f64>,
     /// The network's parameters.
     pub parameters: f64,
     /// Of one step.
@@ -220,8 +220,8 @@ impl Report {
         let head = ["", "", "step, ms", "peak memory, MiB", "parameters, M", "multiply-adds, G"];
         let row = |point: &Point| {
             let Point { axis, device, value, step_ms, peak_mib, parameters, multiply_adds } = point;
-            let [step, peak, parameters, work] =
-                [*step_ms, *peak_mib, parameters / 1e6, multiply_adds / 1e9].map(number);
+            let [step, parameters, work] = [*step_ms, parameters / 1e6, multiply_adds / 1e9].map(number);
+            let peak = peak_mib.map_or(String::new(), number);
             [device.clone(), format!("{axis} {value}"), step, peak, parameters, work]
         };
         [head.map(str::to_owned)].into_iter().chain(self.points.iter().map(row)).collect()
