@@ -13,8 +13,8 @@ use super::Machine;
 /// What regions are aligned to: a line of the cache.
 const ALIGNMENT: usize = 64;
 
-/// How often a thread that waits for the others looks before it offers its core to something else.
-const SPINS: usize = 4096;
+/// How often a thread that waits for the others looks before it offers its core to something else, which may be the thread waited for.
+const SPINS: usize = 64;
 
 /// The machine that this process runs on.
 pub struct Host {
