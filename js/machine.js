@@ -2,7 +2,7 @@
 // The CPU as the WebAssembly side sees it: memory apart from its own, and jobs that are done there, by one thread or several.
 
 import { BATCH_LIMIT, JOB_BYTES, emptyState, lead } from "./crew.js";
-import { throwIfAborted } from "./errors.js";
+import { DeviceError, throwIfAborted } from "./errors.js";
 import { Heap } from "./heap.js";
 import { instantiate, kernelsUrl } from "./kernels_module.js";
 import { compile } from "./wasm.js";
@@ -30,8 +30,8 @@ const PARTS = 1;
 export class Machine {
   #heap;
   #run;
-  /** Where jobs are put, and for how many there is room. */
-  #jobs = { address: 0, capacity: 0 };
+  /** Where the jobs of a batch are put. */
+  #jobs;
   /** Threads besides this one. @type {Worker[]} */
   #workers = [];
   /** What they share. @type {Int32Array<SharedArrayBuffer> | undefined} */
@@ -79,6 +79,9 @@ export class Machine {
       }
       return pages * PAGE;
     });
+    // Once, for the largest batch: where memory runs out, it is not in the middle of a run.
+    this.#jobs = this.allocate(BATCH_LIMIT * JOB_BYTES);
+    if (this.#jobs === 0) throw new DeviceError("out-of-memory", "There is no memory for the CPU's kernels.");
   }
 
   /**
@@ -144,8 +147,7 @@ export class Machine {
   /** @param {Uint8Array} jobs */
   #runBatch(jobs) {
     const count = jobs.length / JOB_BYTES;
-    if (count > this.#jobs.capacity) this.#makeRoom(count);
-    const { address } = this.#jobs;
+    const address = this.#jobs;
     this.write(address, jobs);
     const words = new Uint32Array(this.memory.buffer, address, jobs.length / 4);
     const parts = Uint32Array.from({ length: count }, (_, index) => words[(index * JOB_BYTES) / 4 + PARTS]);
@@ -157,15 +159,6 @@ export class Machine {
     for (let index = 0; index < count; index++) {
       for (let part = 0; part < parts[index]; part++) this.#run(address + index * JOB_BYTES, part);
     }
-  }
-
-  /** @param {number} count */
-  #makeRoom(count) {
-    const address = this.allocate(count * JOB_BYTES);
-    // The WebAssembly side, which calls this, takes nothing but a trap.
-    if (address === 0) throw new WebAssembly.RuntimeError("there is no memory for a network's jobs");
-    if (this.#jobs.capacity > 0) this.free(this.#jobs.address);
-    this.#jobs = { address, capacity: count };
   }
 
   /**

@@ -107,8 +107,8 @@ impl Profile {
         let join = |NodeTime { node: id, kernel, seconds }: NodeTime| {
             let node = graph.node(id);
             let cost = graph.cost(id, &weight_bytes);
-            // A clock may find that a node takes no time at all.
-            let roofline = if seconds > 0.0 { ceilings.seconds(cost) / seconds } else { 1.0 };
+            // A clock may find that a node takes no time at all, and JSON knows no infinity.
+            let roofline = Some(ceilings.seconds(cost) / seconds).filter(|share| share.is_finite()).unwrap_or(1.0);
             let (path, op, shape) = (node.path.clone(), node.op.name(), node.shape.clone());
             NodeProfile { path, op, shape, kernel, seconds, cost, roofline }
         };
@@ -199,6 +199,11 @@ mod tests {
         assert!((roofline(1000, 0.04) - 0.5).abs() < 1e-9);
         // 20 kFLOP; 40 kB of weights and 800 B of rows.
         assert!((roofline(1, 0.000816) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_node_that_takes_no_time_is_at_the_roofline() {
+        assert_eq!(roofline(1, 0.0), 1.0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use pollster::block_on;
 use undiffuse::cpu::{Arithmetic, Device, Error, Host, Job, Machine, Program, Weights};
 use undiffuse::device;
-use undiffuse::graph::{Builder, Conv2dOptions, Graph};
+use undiffuse::graph::{Builder, Conv2dOptions, Graph, fold_upsampling};
 use undiffuse::pipeline::{Pipeline, SampleOptions};
 use undiffuse::weights::{DirectorySource, Dtype};
 
@@ -115,6 +115,29 @@ fn outputs_become_inputs_of_the_same_program_and_of_one_on_the_same_or_another_d
 }
 
 #[test]
+fn a_convolution_that_upsamples_gives_the_same_bits_as_one_behind_the_upsampling() {
+    // Computed as one sum, and by Winograd.
+    for channels in [3, 16] {
+        let builder = Builder::new();
+        let root = builder.root();
+        let x = root.input("x", &[1, 6, 5, channels]).unwrap();
+        let large = root.resize_nearest(x, 12, 10).unwrap();
+        root.output("out", root.at("conv").conv2d(large, Conv2dOptions::same(channels, 3)).unwrap());
+        let graph = builder.finish();
+        let folded = fold_upsampling(&graph);
+        assert_eq!(folded.nodes().len() + 1, graph.nodes().len());
+        let [apart, together] = [&graph, &folded].map(|graph| {
+            let mut program = Program::new(graph, &weights(&cpu(), graph, 0.5)).unwrap();
+            let x: Vec<f32> = (0..30 * channels).map(|i| (i as f32 * 0.9).cos()).collect();
+            program.write("x", &x).unwrap();
+            program.run().unwrap();
+            program.read("out").unwrap()
+        });
+        assert_eq!(apart, together, "{channels} channels");
+    }
+}
+
+#[test]
 fn the_time_of_every_node_is_told_and_inputs_take_none() {
     let graph = network(false);
     let mut program = Program::new(&graph, &weights(&cpu(), &graph, 0.5)).unwrap();
@@ -132,7 +155,8 @@ struct Small {
     sizes: Rc<std::cell::RefCell<HashMap<usize, usize>>>,
 }
 
-impl Machine for Small {
+// SAFETY: as the machine behind it.
+unsafe impl Machine for Small {
     fn allocate(&self, bytes: usize) -> Option<usize> {
         self.free.set(self.free.get().checked_sub(bytes)?);
         let address = self.host.allocate(bytes)?;
@@ -140,10 +164,11 @@ impl Machine for Small {
         Some(address)
     }
 
-    fn free(&self, address: usize) {
+    unsafe fn free(&self, address: usize) {
         let bytes = self.sizes.borrow_mut().remove(&address).expect("a region");
         self.free.set(self.free.get() + bytes);
-        self.host.free(address);
+        // SAFETY: as the caller says.
+        unsafe { self.host.free(address) };
     }
 
     fn write(&self, address: usize, bytes: &[u8]) {

@@ -445,7 +445,7 @@ fn attention_of_any_size_agrees_with_the_cpu() {
     let (devices, mut random) = (devices_with_all_attention_kernels(), Random(6));
     // Below, at and past what an invocation, a chunk and a tile of the flash kernel hold; 161 and 512 take several tiles.
     let head_sizes = [1, 2, 3, 4, 5, 8, 12, 24, 31, 40, 64, 80, 97, 128, 160, 161, 512];
-    for case in 0..34 {
+    for case in 0..68 {
         let head_size = head_sizes[case % head_sizes.len()];
         let (batch, heads) = (random.pick(1..=2), random.pick(1..=3));
         let queries = random.pick(1..=70);
@@ -1132,7 +1132,7 @@ fn a_profile_has_the_time_and_cost_of_every_node_and_leaves_the_outputs_as_they_
     let found: Vec<_> = profile.nodes.iter().map(|node| (node.path.as_str(), node.op, node.kernel.as_str())).collect();
     assert_eq!(
         found[0],
-        ("norm", "group_norm", "moments (Aligned), combine (Aligned), normalize_pixels (Aligned, no activation)")
+        ("norm", "group_norm", "moments (Aligned), combine, normalize_pixels (Aligned, no activation)")
     );
     assert_eq!((found[1].0, found[1].1, found.len()), ("conv", "conv2d", 3));
     // Weights count as they are stored: half precision, a bias in single.

@@ -1,6 +1,8 @@
-//! How fast the matrix kernels are, next to a loop of multiply-adds: `cargo run --release -p undiffuse-kernels --example rates`.
+//! How fast the kernels are, next to a product that stays in the first-level cache:
+//! `cargo run --release -p undiffuse-kernels --example rates`.
 //!
-//! One thread, the best of some repetitions. Winograd's rates count the products of the direct convolution, so that rates compare times.
+//! One thread, the best of some repetitions, which must be short for a busy machine to leave them alone. Winograd's rates
+//! count the products of the direct convolution, so that rates compare times.
 
 use std::time::Instant;
 
@@ -94,7 +96,7 @@ fn conv2d(set: InstructionSet, arithmetic: Arithmetic, [batch, side, channels, o
     each.into()
 }
 
-/// GFLOP/s of independent multiply-adds that stay in registers.
+/// GFLOP/s of a product that stays in the first-level cache.
 fn ceiling(set: InstructionSet, arithmetic: Arithmetic) -> f64 {
     linear(set, arithmetic, [64, 256, 32])
 }

@@ -73,13 +73,17 @@ impl Algorithm {
     /// By Winograd's F(4×4, 3×3): 4 times fewer products, weights of 4 times the size.
     pub const WINOGRAD_4: Self = Self(4);
 
-    /// Numbers of a weight as it is stored.
-    pub fn packed_len(self, [out_channels, in_channels, height, width]: [usize; 4]) -> usize {
-        let taps = match self {
+    /// Numbers that a kernel of one channel becomes.
+    pub fn positions(self, [height, width]: [usize; 2]) -> usize {
+        match self {
             Self::DIRECT => height * width,
             winograd => (winograd.0 + 2) * (winograd.0 + 2),
-        };
-        out_channels.next_multiple_of(COLUMNS) * in_channels * taps
+        }
+    }
+
+    /// Numbers of a weight as it is stored.
+    pub fn packed_len(self, [out_channels, in_channels, height, width]: [usize; 4]) -> usize {
+        out_channels.next_multiple_of(COLUMNS) * in_channels * self.positions([height, width])
     }
 }
 

@@ -14,10 +14,6 @@ pub trait Simd: Copy + 'static {
     /// Rows of a register tile that is two vectors wide: as many as leave room for its operands.
     const ROWS: usize;
 
-    /// Steps of a tile's loop that are written out. In WebAssembly one: given more, the compiler reorders them until a browser's runs
-    /// out of registers.
-    const UNROLL: usize = 4;
-
     /// Runs `task` compiled for this instruction set.
     ///
     /// # Safety
@@ -400,7 +396,6 @@ mod wasm {
 
     impl Simd for Simd128 {
         const ROWS: usize = 4;
-        const UNROLL: usize = 1;
 
         instructions!(
             v128,

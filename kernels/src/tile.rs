@@ -37,17 +37,9 @@ pub unsafe fn multiply<S: Simd, const WIDE: bool>(
     step: usize,
     k: usize,
 ) {
-    for _ in 0..k / S::UNROLL {
-        for offset in 0..S::UNROLL {
-            multiply_add::<S, WIDE>(sums, &rows, matrix.add(offset * step), offset);
-        }
-        matrix = matrix.add(S::UNROLL * step);
-        for row in &mut rows[..S::ROWS] {
-            *row = row.add(S::UNROLL);
-        }
-    }
-    for _ in 0..k % S::UNROLL {
-        multiply_add::<S, WIDE>(sums, &rows, matrix, 0);
+    // One step, not several written out: those the compiler reorders until it runs out of registers.
+    for _ in 0..k {
+        multiply_add::<S, WIDE>(sums, &rows, matrix);
         matrix = matrix.add(step);
         for row in &mut rows[..S::ROWS] {
             *row = row.add(1);
@@ -61,12 +53,11 @@ unsafe fn multiply_add<S: Simd, const WIDE: bool>(
     sums: &mut Sums<S::Vector>,
     rows: &[*const f32; MAX_ROWS],
     matrix: *const f32,
-    offset: usize,
 ) {
     let first = S::load(matrix);
     let second = if WIDE { S::load(matrix.add(S::LANES)) } else { first };
     for row in 0..S::ROWS {
-        let factor = S::splat(*rows[row].add(offset));
+        let factor = S::splat(*rows[row]);
         sums[row][0] = S::mul_add(factor, first, sums[row][0]);
         if WIDE {
             sums[row][1] = S::mul_add(factor, second, sums[row][1]);

@@ -1,7 +1,7 @@
 //! Which kernels were found to be fastest on a GPU (`--tune`), kept in the user's cache for later runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn file() -> Option<PathBuf> {
     Some(cache.join("undiffuse").join("kernels.json"))
 }
 
-fn read(path: &PathBuf) -> BTreeMap<String, Value> {
+fn read(path: &Path) -> BTreeMap<String, Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
@@ -101,6 +101,7 @@ mod tests {
             json!([1, 640, 360, "F16", "tiled-64x64", 0]),
             json!([1, 640, 360, "F16", "tiled-64x64", 359]),
             json!([-1, 640, 360, "F16", "tiled-64x64", 1]),
+            json!([usize::MAX, 640, 360, "F16", "tiled-64x64", 2]),
         ]);
         assert_eq!(from_json(&list), measured);
         assert_eq!(from_json(&Value::Null), Measured::new());

@@ -28,14 +28,15 @@ impl Form {
 
     /// How many numbers a weight has in this form; `None` if they are more than can be counted.
     pub fn numbers(self, spec: &WeightSpec) -> Option<usize> {
-        let plain = spec.shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side))?;
-        // So that what follows cannot overflow: no form is larger than this.
-        plain.checked_add(COLUMNS.checked_mul(plain)?)?.checked_mul(36)?;
-        Some(match (self, kernel(spec)) {
-            (Self::Linear, Some([out, input, height, width])) => linear::packed_len(out, input * height * width),
-            (Self::Conv2d(algorithm), Some(kernel)) => algorithm.packed_len(kernel),
-            _ => plain,
-        })
+        let product = |sides: &[usize]| sides.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+        let Some([out, input, height, width]) = kernel(spec).filter(|_| self != Self::Plain) else {
+            return product(&spec.shape);
+        };
+        let taps = match self {
+            Self::Conv2d(algorithm) => algorithm.positions([height, width]),
+            _ => height * width,
+        };
+        product(&[out.checked_next_multiple_of(COLUMNS)?, input, taps])
     }
 
     /// The job that brings a weight from its checkpoint's order into this form; none where they are the same.

@@ -13,8 +13,8 @@ use super::Machine;
 /// What regions are aligned to: a line of the cache.
 const ALIGNMENT: usize = 64;
 
-/// How often a thread that waits for the others looks before it offers its core to something else.
-const SPINS: usize = 4096;
+/// How often a thread that waits for the others looks before it offers its core to something else, which may be the thread waited for.
+const SPINS: usize = 64;
 
 /// The machine that this process runs on.
 pub struct Host {
@@ -45,7 +45,8 @@ impl std::fmt::Debug for Host {
     }
 }
 
-impl Machine for Host {
+// SAFETY: regions come from the process's allocator, by a layout that is aligned; parts of a job are claimed when those before are done.
+unsafe impl Machine for Host {
     fn allocate(&self, bytes: usize) -> Option<usize> {
         let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).ok()?;
         // SAFETY: the layout is not empty. Zeroes, because memory that the system has just granted holds them anyway.
@@ -57,7 +58,7 @@ impl Machine for Host {
         Some(address)
     }
 
-    fn free(&self, address: usize) {
+    unsafe fn free(&self, address: usize) {
         if let Some(layout) = self.regions.borrow_mut().remove(&address) {
             // SAFETY: it was allocated with this layout, and is forgotten from here on.
             unsafe { alloc::dealloc(address as *mut u8, layout) };
@@ -129,9 +130,9 @@ impl Shared<'_> {
             end += job.parts();
             // No part of this job was taken before all of those before it were done, and this thread has seen them done.
             while let Some(part) = self.claim(end) {
+                let _done = Done(&self.done);
                 // SAFETY: the jobs before this one are done, and the caller vouches for it.
                 unsafe { undiffuse_kernels::run(job, part - start, self.arithmetic) };
-                self.done.fetch_add(1, Ordering::Release);
             }
             let mut looks = 0;
             while self.done.load(Ordering::Acquire) < end {
@@ -145,5 +146,14 @@ impl Shared<'_> {
     fn claim(&self, end: usize) -> Option<usize> {
         let next = |part: usize| (part < end).then_some(part + 1);
         self.claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
+    }
+}
+
+/// Counts a part as done when it is dropped: after a panic, too, or the other threads would wait for the part for ever.
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }

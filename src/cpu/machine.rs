@@ -7,13 +7,22 @@ use undiffuse_kernels::Job;
 /// Memory that kernels see, with threads that run them. Natively that is the process itself ([`super::Host`]); in a browser it is a
 /// WebAssembly module of its own, whose memory nothing else touches.
 ///
-/// An address is a number in that memory. Reading and writing outside of what was allocated panics or, in a browser, throws.
-pub trait Machine: std::fmt::Debug {
+/// An address is a number in that memory. Reading and writing outside of what was allocated panics; in a browser it throws, or where
+/// that is still within the kernels' memory, harms nothing but the network's values.
+///
+/// # Safety
+/// Jobs are made from the addresses that [`Machine::allocate`] returns: its regions are aligned to 64, as long as was asked, apart
+/// from each other and from all that is not this machine's, and stay so until they are given back. [`Machine::run`] does all parts of
+/// a job, each once, before any of the next one.
+pub unsafe trait Machine: std::fmt::Debug {
     /// A region of at least `bytes` bytes, aligned to 64, with anything in it; `None` where there is no memory for it.
     fn allocate(&self, bytes: usize) -> Option<usize>;
 
-    /// Gives a region back.
-    fn free(&self, address: usize);
+    /// Gives the region at `address` back.
+    ///
+    /// # Safety
+    /// No job that is still to run names anything in it.
+    unsafe fn free(&self, address: usize);
 
     /// Copies `bytes` to `address`.
     fn write(&self, address: usize, bytes: &[u8]);
@@ -65,6 +74,7 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        self.machine.free(self.address);
+        // SAFETY: whoever makes jobs of this region holds it for as long as they are run.
+        unsafe { self.machine.free(self.address) };
     }
 }

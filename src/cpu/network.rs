@@ -1,11 +1,17 @@
 //! A graph as this executor computes it: what is read in place, and what each node asks of memory and weights.
 
+use std::cmp::Reverse;
+
 use bytemuck::Zeroable;
 use undiffuse_kernels::attention::Attention;
 use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
 
 use super::form::Form;
 use crate::graph::{Graph, Node, NodeId, Op, Padding, WeightId};
+
+/// Bytes that Winograd's forms of a network's weights take at most, beside the weights as they were loaded: up to four times those,
+/// which a large model must not be made to need. A constant, so that which are chosen, and so a result's bits, depends on no machine.
+const WINOGRAD_BYTES: u64 = 512 << 20;
 
 /// `[batch, height, width, channels]` of a picture; of another tensor what its axes are, the missing ones 1.
 pub(super) fn picture(shape: &[usize]) -> [usize; 4] {
@@ -72,22 +78,38 @@ impl Network {
         [channels(first), second.map_or(0, channels)]
     }
 
-    /// The form in which each weight is read: for a convolution by what its shapes make fastest.
+    /// The form in which each weight is read: for a convolution by what its shapes make fastest, as far as [`WINOGRAD_BYTES`] go.
     pub fn forms(&self) -> Vec<Form> {
         let graph = &self.graph;
-        let mut forms: Vec<Option<Form>> = vec![None; graph.weights().len()];
+        let mut forms: Vec<Form> = graph.weights().iter().map(Form::of).collect();
+        // What each weight's first convolution would have, and the pixels that a picture has after it.
+        let mut wanted: Vec<Option<(Algorithm, usize)>> = vec![None; forms.len()];
         for node in graph.nodes() {
             let Some((weight, conv)) = self.conv2d(node) else { continue };
-            let loaded = Form::of(graph.weight(weight));
-            let form = match conv.choose() {
-                Algorithm::DIRECT => loaded,
-                winograd => Form::Conv2d(winograd),
-            };
-            let of_weight = &mut forms[weight.index()];
+            let (algorithm, of_weight) = (conv.choose(), &mut wanted[weight.index()]);
             // A weight that two convolutions would have in different forms stays as it was loaded: both can read that.
-            *of_weight = Some(if of_weight.is_none_or(|other| other == form) { form } else { loaded });
+            *of_weight = Some(match *of_weight {
+                Some((other, pixels)) if other != algorithm => (Algorithm::DIRECT, pixels),
+                Some(first) => first,
+                None => (algorithm, conv.out_height * conv.out_width),
+            });
         }
-        forms.into_iter().zip(graph.weights()).map(|(form, spec)| form.unwrap_or_else(|| Form::of(spec))).collect()
+        let mut winograd: Vec<_> = (wanted.into_iter().enumerate())
+            .filter_map(|(weight, wanted)| Some((weight, wanted?)))
+            .filter(|(_, (algorithm, _))| *algorithm != Algorithm::DIRECT)
+            .collect();
+        // The more pixels share a weight, the more products each of its bytes saves.
+        winograd.sort_by_key(|&(_, (_, pixels))| Reverse(pixels));
+        let mut left = WINOGRAD_BYTES;
+        for (weight, (algorithm, _)) in winograd {
+            let form = Form::Conv2d(algorithm);
+            let bytes = form.numbers(&graph.weights()[weight]).map(|numbers| 4 * numbers as u64);
+            if let Some(rest) = bytes.and_then(|bytes| left.checked_sub(bytes)) {
+                left = rest;
+                forms[weight] = form;
+            }
+        }
+        forms
     }
 
     /// Bytes of memory that each node needs while it is computed, with weights in `forms`.
@@ -123,7 +145,7 @@ impl Network {
     /// What the convolution `node` is but for addresses and algorithm; `None` for another op, and for a convolution that is a linear layer.
     pub fn conv2d(&self, node: &Node) -> Option<(WeightId, Conv2d)> {
         let graph = &self.graph;
-        let &Op::Conv2d { x, weight, residual, stride, padding, .. } = &node.op else { return None };
+        let &Op::Conv2d { x, weight, residual, stride, padding, upsample, .. } = &node.op else { return None };
         let [batch, height, width, _] = picture(&graph.node(x).shape);
         let [in_channels, in_channels2] = self.channels(x);
         let [_, out_height, out_width, out_channels] = picture(&node.shape);
@@ -138,6 +160,7 @@ impl Network {
             width,
             in_channels,
             in_channels2,
+            upsample: upsample.into(),
             kernel_height,
             kernel_width,
             stride,
@@ -164,4 +187,60 @@ impl Network {
 pub(super) fn with_form(conv: Conv2d, form: Form) -> Conv2d {
     let algorithm = if let Form::Conv2d(algorithm) = form { algorithm } else { Algorithm::DIRECT };
     Conv2d { algorithm, ..conv }
+}
+
+// The published configs are files.
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::graph::fuse;
+    use crate::models::published;
+
+    /// Whether each 3×3 convolution of one pixel's step is computed by Winograd, with the pixels of its result.
+    fn choices(network: &Network) -> Vec<(usize, bool)> {
+        let forms = network.forms();
+        let convs = network.graph().nodes().iter().filter_map(|node| network.conv2d(node));
+        convs
+            .filter(|(_, conv)| conv.kernel_height == 3 && conv.stride == 1)
+            .map(|(weight, conv)| {
+                let winograd = forms[weight.index()] != Form::of(network.graph().weight(weight));
+                (conv.out_height * conv.out_width, winograd)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn forms_beside_the_loaded_ones_stay_small_in_the_largest_networks() {
+        let mut largest = 0;
+        for (name, graph) in published::graphs() {
+            let network = Network::new(&fuse(&graph));
+            let forms = network.forms();
+            let added = forms.iter().zip(network.graph().weights()).filter(|(form, spec)| **form != Form::of(spec));
+            let bytes: u64 = added.map(|(form, spec)| 4 * form.numbers(spec).unwrap() as u64).sum();
+            println!("{name}: {} MiB", bytes >> 20);
+            assert!(bytes <= 512 << 20, "{name}: {bytes} bytes");
+            largest = largest.max(bytes);
+        }
+        assert!(largest > 256 << 20, "no network comes near the limit: {largest} bytes");
+    }
+
+    #[test]
+    fn where_not_all_convolutions_can_have_it_those_of_large_pictures_are_computed_by_winograd() {
+        let graphs: std::collections::HashMap<_, _> = published::graphs().into_iter().collect();
+        let of = |name: &str| choices(&Network::new(&fuse(&graphs[name])));
+        let unet = of("stable-diffusion-v1-5.unet.json");
+        // But for the few whose channels are no whole vectors: the first and the last of the network.
+        let share = |pixels: usize| {
+            let here = unet.iter().filter(|(of, _)| *of == pixels);
+            (here.clone().filter(|(_, winograd)| *winograd).count(), here.count())
+        };
+        let (winograd, all) = share(64 * 64);
+        assert!(winograd + 2 >= all && winograd > 0, "{winograd} of {all}");
+        assert_eq!(share(8 * 8).0, 0);
+        assert!(share(8 * 8).1 > 0);
+        // Those of a small network all have it.
+        let small = of("config.json");
+        let large_enough = small.iter().filter(|(pixels, _)| *pixels >= 64);
+        assert!(large_enough.filter(|(_, winograd)| !*winograd).count() <= 2, "{small:?}");
+    }
 }

@@ -257,6 +257,9 @@ impl Weights {
         if let Some(transformed) = self.transformed.borrow().get(&(index, form)) {
             return Ok(transformed.clone());
         }
+        // A form that no program reads any more makes room for this one.
+        let is_read = |stored: &Stored| Rc::strong_count(&stored.region) > 1;
+        self.transformed.borrow_mut().retain(|(other, _), stored| *other != index || is_read(stored));
         let transformed = self.allocate(index, form)?;
         self.unpack(index, &stored)?;
         self.pack(index, form, &transformed)?;

@@ -89,11 +89,12 @@ impl Program {
         repeats: &[u32],
     ) -> Result<Vec<f64>, Error> {
         let mut seconds = Vec::with_capacity(nodes.len());
+        // What divides all times: of a single set, which may be one node's, it would be too much.
+        let mut step = 0;
         for (nodes, repeats) in nodes.chunks(NODES_PER_SET).zip(repeats.chunks(NODES_PER_SET)) {
             match &clock.timestamps {
                 Some(timestamps) => {
                     let ticks = self.stamp(timestamps, nodes, repeats).await?;
-                    let mut step = 0;
                     seconds.extend(ticks.iter().map(|ticks| {
                         step = greatest_common_divisor(step, *ticks);
                         *ticks as f64 * timestamps.seconds_per_tick

@@ -344,7 +344,8 @@ fn non_finite_check(graph: &Graph, id: NodeId, after: NodeId) -> Dispatch {
     }
 }
 
-/// Adds checks of all outputs, by bindings of at most `limit` bytes, each after the node that makes it, before its operands' memory is used for something else.
+/// Adds checks of all outputs, by bindings of at most `limit` bytes, each after the node that makes it, before its operands'
+/// memory is used for something else.
 fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>, limit: u64) {
     for &(_, id) in graph.outputs() {
         let checked = match graph.node(id).op {

@@ -66,9 +66,7 @@ pub async fn measure(device: &Device) -> Result<Ceilings, Error> {
 /// The least time that the work queued by `work` takes, when it is long enough. The argument says how many times as much is to
 /// be done as the last time.
 async fn fastest(device: &Device, mut work: impl AsyncFnMut(u32)) -> Result<f64, Error> {
-    let mut longer = 1;
-    let mut best = f64::INFINITY;
-    let mut counted = 0;
+    let (mut longer, mut best, mut counted) = (1, f64::INFINITY, 0);
     // A device that is never slow enough is one whose clock stands still: 2^24 times the least work is beyond any GPU.
     for _ in 0..24 + REPETITIONS {
         read_back::idle(device).await?;
@@ -76,13 +74,12 @@ async fn fastest(device: &Device, mut work: impl AsyncFnMut(u32)) -> Result<f64,
         work(longer).await;
         read_back::idle(device).await?;
         let seconds = now() - start;
-        if seconds < LONG_ENOUGH && counted == 0 {
-            longer = 2;
+        if seconds < LONG_ENOUGH {
+            // What was counted before was long only by a step of a coarse clock, or by what else the machine did.
+            (longer, best, counted) = (2, f64::INFINITY, 0);
             continue;
         }
-        longer = 1;
-        best = best.min(seconds);
-        counted += 1;
+        (longer, best, counted) = (1, best.min(seconds), counted + 1);
         if counted == REPETITIONS {
             break;
         }

@@ -298,7 +298,8 @@ impl Product {
         const STEPS: usize = 16;
         /// Bytes of all sums.
         const SUM_BYTES: usize = 32 << 20;
-        (self.steps / STEPS).min(SUM_BYTES / (4 * self.rows * self.channels).max(1)).max(1)
+        let sums = 4usize.saturating_mul(self.rows).saturating_mul(self.channels);
+        (self.steps / STEPS).min(SUM_BYTES / sums.max(1)).max(1)
     }
 
     /// Whether it can be cut up so: no split is left without a step, and there are not too many.

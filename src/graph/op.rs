@@ -81,7 +81,7 @@ pub enum Op {
         /// Zeros around `x`.
         padding: Padding,
         /// `x` is first enlarged to twice its height and width, nearest neighbour. Only [`super::fold_upsampling`] makes it, which
-        /// the GPU's programs ask for; the CPU executor gets graphs without it.
+        /// the GPU's programs ask for.
         upsample: bool,
     },
     /// x Wᵀ + bias over the last axis, plus a residual of the result's shape.

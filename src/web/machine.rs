@@ -36,7 +36,8 @@ extern "C" {
     fn threads(this: &Machine) -> usize;
 }
 
-impl cpu::Machine for Machine {
+// SAFETY: as heap.js gives out regions, and crew.js parts of jobs. All addresses are of a memory that holds nothing of this module's.
+unsafe impl cpu::Machine for Machine {
     fn allocate(&self, bytes: usize) -> Option<usize> {
         match self.allocate(bytes) {
             0 => None,
@@ -44,7 +45,7 @@ impl cpu::Machine for Machine {
         }
     }
 
-    fn free(&self, address: usize) {
+    unsafe fn free(&self, address: usize) {
         self.free(address);
     }
 

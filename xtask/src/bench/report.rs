@@ -139,8 +139,8 @@ impl Profile {
         let mut rows = vec![["", "nodes", "ms", "share", "GFLOP/s", "GB/s", "of the roofline"].map(str::to_owned)];
         let total: f64 = self.kinds.iter().map(|kind| kind.ms).sum();
         rows.extend(self.kinds.iter().map(|Kind { op, nodes, ms, gflop, gb, roofline }| {
-            let [gflops, gbs] =
-                [gflop, gb].map(|amount| amount.map_or(String::new(), |amount| number(amount / ms * 1e3)));
+            let [gflops, gbs] = [gflop, gb]
+                .map(|amount| amount.filter(|_| *ms > 0.0).map_or(String::new(), |amount| number(amount / ms * 1e3)));
             let [share, roofline] = [Some(ms / total), *roofline]
                 .map(|share| share.map_or(String::new(), |share| format!("{} %", number(share * 100.0))));
             [op.clone(), nodes.to_string(), number(*ms), share, gflops, gbs, roofline]
