@@ -22,7 +22,7 @@ impl Keys {
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        let map: Map<String, Value> = match serde_json::from_str(&quote_bare_numbers(text)) {
+        let map: Map<String, Value> = match serde_json::from_slice(quote_bare_numbers(text).as_bytes()) {
             Ok(Value::Object(map)) => map,
             Ok(_) => return Err(Error::NoClassName),
             Err(error) => return Err(Error::Json(error.to_string())),

@@ -560,6 +560,17 @@ impl Run<'_> {
         init_noise_sigma: f64,
         mut step: impl FnMut(usize, f64) -> Result<Step, Error>,
     ) -> Result<Table, Error> {
+        self.assemble(timesteps, sigmas, init_noise_sigma, &mut step)
+    }
+
+    /// [`table`](Self::table) compiled once, for any solver's `step`.
+    fn assemble(
+        &self,
+        timesteps: Vec<f64>,
+        sigmas: Vec<f64>,
+        init_noise_sigma: f64,
+        step: &mut dyn FnMut(usize, f64) -> Result<Step, Error>,
+    ) -> Result<Table, Error> {
         let begin = self.options.begin_index;
         if begin >= timesteps.len() {
             return Err(Error::Option {

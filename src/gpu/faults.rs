@@ -55,7 +55,7 @@ impl Faults {
         let faults = Arc::new(Self::default());
         let on_lost = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            let message = if message.is_empty() { format!("{reason:?}").to_lowercase() } else { message };
+            let message = if message.is_empty() { format!("{reason:?}").to_ascii_lowercase() } else { message };
             on_lost.note_lost(message);
         });
         platform::on_uncaptured_error(device, faults.clone());

@@ -1,7 +1,6 @@
 //! Reads a component's `config.json`: absent keys take the class's defaults, what is not understood is refused by name.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -16,13 +15,14 @@ const MAX_SIZE: usize = 1 << 17;
 pub struct ConfigReader {
     class: &'static str,
     map: Map<String, Value>,
-    seen: RefCell<BTreeSet<String>>,
+    seen: RefCell<Vec<String>>,
 }
 
 impl ConfigReader {
     /// Parses the text of a `config.json` for `class`, which is the class that it names, if it names one.
     pub fn new(class: &'static str, json: &str) -> Result<Self, Error> {
-        match serde_json::from_str(json) {
+        // As bytes, like all JSON here: each kind of input has a parser of its own, which the module would carry too.
+        match serde_json::from_slice(json.as_bytes()) {
             Ok(Value::Object(map)) => {
                 let reader = Self { class, map, seen: RefCell::default() };
                 match reader.map.get("_class_name").and_then(Value::as_str) {
@@ -49,7 +49,7 @@ impl ConfigReader {
 
     /// The value of `key`; `None` where it is absent or null.
     pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.seen.borrow_mut().insert(key.to_owned());
+        self.seen.borrow_mut().push(key.to_owned());
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => T::deserialize(value)
@@ -188,8 +188,7 @@ impl ConfigReader {
     pub fn finish(self) -> Result<(), Error> {
         let seen = self.seen.borrow();
         let silent = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-        let unknown =
-            |(key, value): &(&String, &Value)| !key.starts_with('_') && !seen.contains(*key) && !silent(value);
+        let unknown = |(key, value): &(&String, &Value)| !key.starts_with('_') && !seen.contains(key) && !silent(value);
         match self.map.iter().find(unknown) {
             Some((key, _)) => Err(self.unsupported(key, "the key is not known")),
             None => Ok(()),

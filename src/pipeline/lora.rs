@@ -4,8 +4,6 @@
 //! underscores), PEFT's (`unet.….to_q.lora_A.weight`) and those of diffusers' old attention processors
 //! (`unet.….processor.to_q_lora.down.weight`). [`super::lora_modules`] finds the weights that they mean.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::{Map, Value};
 
 use super::lora_modules::ModuleTable;
@@ -131,10 +129,14 @@ impl LoraFile {
             split(tensor)?;
         }
         let settings = AdapterSettings::of(&file)?;
-        let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut modules: Vec<(String, Parts)> = Vec::new();
         let mut gather = Gather::new(|tensor: &TensorInfo, bytes: &[u8]| {
             let (stem, part) = split(tensor)?;
-            modules.entry(stem.to_owned()).or_default().put(tensor, part, bytes)
+            let at = modules.binary_search_by(|(other, _)| other.as_str().cmp(stem)).unwrap_or_else(|at| {
+                modules.insert(at, (stem.to_owned(), Parts::default()));
+                at
+            });
+            modules[at].1.put(tensor, part, bytes)
         });
         file.stream(&mut |_| {}, &|_| true, &mut gather).await?;
         let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), format: "LoRA", reason };
@@ -156,9 +158,13 @@ impl LoraFile {
 
     /// The components of a checkpoint that it changes: `text_encoder`, `text_encoder_2`, `unet`.
     pub fn components(&self) -> Vec<&'static str> {
-        let mut components = BTreeSet::new();
-        components.extend(self.modules.iter().map(|module| module.component));
-        components.into_iter().collect()
+        let mut components = Vec::new();
+        for module in &self.modules {
+            if let Err(at) = components.binary_search(&module.component) {
+                components.insert(at, module.component);
+            }
+        }
+        components
     }
 
     /// The updates of `component`, whose weights are `specs`: each with the index of its weight.
@@ -167,7 +173,7 @@ impl LoraFile {
     /// Names a module that the component does not have, or whose shape is another: the LoRA is for another model.
     pub fn updates(&self, component: &str, specs: &[WeightSpec]) -> Result<Vec<(usize, &LoraModule)>, Error> {
         let table = ModuleTable::new(specs);
-        let mut updates: BTreeMap<usize, &LoraModule> = BTreeMap::new();
+        let mut updates: Vec<Option<&LoraModule>> = vec![None; specs.len()];
         for module in self.modules.iter().filter(|module| module.component == component) {
             let tensor = &module.down.tensor;
             let Some((index, spec)) = table.find(&module.path).and_then(|index| Some((index, specs.get(index)?)))
@@ -176,12 +182,12 @@ impl LoraFile {
                 return Err(tensor.error(reason).into());
             };
             module.check_shape(spec)?;
-            if let Some(other) = updates.insert(index, module) {
+            if let Some(other) = updates[index].replace(module) {
                 let reason = format!("it is of the same module as {:?}", other.down.tensor.name);
                 return Err(tensor.error(reason).into());
             }
         }
-        Ok(updates.into_iter().collect())
+        Ok(updates.into_iter().enumerate().filter_map(|(index, module)| Some((index, module?))).collect())
     }
 }
 
@@ -252,7 +258,7 @@ impl AdapterSettings {
     fn of(file: &TensorFile) -> Result<Self, Error> {
         let Some(json) = file.metadata().get("lora_adapter_metadata") else { return Ok(Self(Map::new())) };
         let invalid = |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "LoRA", reason };
-        let settings: Map<String, Value> = serde_json::from_str(json)
+        let settings: Map<String, Value> = serde_json::from_slice(json.as_bytes())
             .map_err(|error| invalid(format!("its metadata `lora_adapter_metadata` cannot be read: {error}")))?;
         match settings.iter().find(|(key, value)| key.ends_with("use_dora") && **value == Value::Bool(true)) {
             Some((key, _)) => Err(invalid(format!("`{key}`: DoRA is not supported")).into()),
@@ -273,8 +279,8 @@ impl AdapterSettings {
     }
 }
 
-/// What is added to each matrix of a network, by its index, for all LoRAs.
-type Additions<'a> = BTreeMap<usize, Vec<(&'a LoraModule, f64)>>;
+/// What is added to each weight of a network, for all LoRAs.
+type Additions<'a> = Vec<Vec<(&'a LoraModule, f64)>>;
 
 impl Pipeline {
     /// Merges LoRAs into the networks, each times a weight, in place of those that were merged before; none restores the
@@ -316,10 +322,10 @@ async fn set(networks: &[(&str, &Weights)], loras: &[(&LoraFile, f64)]) -> Resul
     }
     let mut changes = Vec::new();
     for &(name, weights) in networks {
-        let mut additions = Additions::new();
+        let mut additions: Additions = vec![Vec::new(); weights.specs().len()];
         for &(lora, weight) in loras {
             for (index, module) in lora.updates(name, weights.specs())? {
-                additions.entry(index).or_default().push((module, weight));
+                additions[index].push((module, weight));
             }
         }
         changes.push((weights, additions));
@@ -333,14 +339,13 @@ async fn set(networks: &[(&str, &Weights)], loras: &[(&LoraFile, f64)]) -> Resul
 
 async fn merge(changes: &[(&Weights, Additions<'_>)]) -> Result<(), Error> {
     for (weights, additions) in changes {
-        for index in 0..weights.specs().len() {
-            match additions.get(&index) {
-                Some(modules) => {
-                    let factors: Vec<_> = modules.iter().map(|(module, weight)| module.low_rank(*weight)).collect();
-                    weights.merge(index, &factors).await?;
-                }
-                None => weights.restore(index),
+        for (index, modules) in additions.iter().enumerate() {
+            if modules.is_empty() {
+                weights.restore(index);
+                continue;
             }
+            let factors: Vec<_> = modules.iter().map(|(module, weight)| module.low_rank(*weight)).collect();
+            weights.merge(index, &factors).await?;
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Error;
 use super::bpe::{Bpe, END_OF_WORD, byte_to_char, char_to_byte};
 use super::special::{AddedToken, SpecialTokens, parse};
-use super::unicode::{is_letter, nfc};
+use super::unicode::{is_letter, is_number, nfc, push_lowercase};
 use crate::order::sort_by_key;
 
 /// A CLIP tokenizer (transformers' `CLIPTokenizer`, whose ids it gives), with the vocabulary of one checkpoint.
@@ -272,7 +272,7 @@ fn normalize(text: &str) -> String {
     let mut normalized = String::with_capacity(text.len());
     for c in nfc(text).chars() {
         if !c.is_whitespace() {
-            normalized.extend(c.to_lowercase());
+            push_lowercase(&mut normalized, c);
         } else if !normalized.ends_with(' ') {
             normalized.push(' ');
         }
@@ -312,10 +312,10 @@ fn word_length(text: &str) -> Option<usize> {
     let end_of = |inside: fn(char) -> bool| text.find(|c| !inside(c)).unwrap_or(text.len());
     Some(if is_letter(first) {
         end_of(is_letter)
-    } else if first.is_numeric() {
+    } else if is_number(first) {
         first.len_utf8()
     } else {
-        end_of(|c| !c.is_whitespace() && !c.is_numeric() && !is_letter(c))
+        end_of(|c| !c.is_whitespace() && !is_number(c) && !is_letter(c))
     })
 }
 

@@ -1,35 +1,80 @@
-//! The Unicode that the tokenizer needs: canonical composition and what counts as a letter.
+//! The Unicode that the tokenizer needs: canonical composition, lower case, and what counts as a letter or a number.
+//!
+//! Natively from tables. JavaScript has all of them already, which spares a visitor to download ours.
 
-/// The text in Unicode's normalization form C.
-#[cfg(not(target_arch = "wasm32"))]
-pub fn nfc(text: &str) -> String {
-    unicode_normalization::UnicodeNormalization::nfc(text).collect()
-}
+pub use platform::{is_letter, is_number, nfc, push_lowercase};
 
-/// The text in Unicode's normalization form C. JavaScript has the tables already: carrying our own would cost a
-/// visitor some 20 KB.
 #[cfg(target_arch = "wasm32")]
-pub fn nfc(text: &str) -> String {
-    if text.is_ascii() { text.to_owned() } else { js_sys::JsString::from(text).normalize("NFC").into() }
+mod platform {
+    use js_sys::{JsString, RegExp};
+
+    /// The text in Unicode's normalization form C.
+    pub fn nfc(text: &str) -> String {
+        if text.is_ascii() { text.to_owned() } else { JsString::from(text).normalize("NFC").into() }
+    }
+
+    /// Whether `c` is of general category L, `\p{L}` of a regular expression.
+    pub fn is_letter(c: char) -> bool {
+        if c.is_ascii() { c.is_ascii_alphabetic() } else { matches(c, r"\p{L}") }
+    }
+
+    /// Whether `c` is of general category N, `\p{N}` of a regular expression.
+    pub fn is_number(c: char) -> bool {
+        if c.is_ascii() { c.is_ascii_digit() } else { matches(c, r"\p{N}") }
+    }
+
+    fn matches(c: char, pattern: &str) -> bool {
+        RegExp::new(pattern, "u").test(c.encode_utf8(&mut [0; 4]))
+    }
+
+    /// Appends `c` in lower case, which may take several characters.
+    pub fn push_lowercase(text: &mut String, c: char) {
+        if c.is_ascii() {
+            text.push(c.to_ascii_lowercase());
+        } else {
+            let lower = JsString::from(&*c.encode_utf8(&mut [0; 4])).to_lower_case();
+            text.push_str(&String::from(lower));
+        }
+    }
 }
 
-/// Whether `c` is of general category L, `\p{L}` of a regular expression.
-///
-/// `char::is_alphabetic` says more: it includes letter-like numbers (category N, all of which `char::is_numeric` knows),
-/// vowel signs and circled letters.
-pub fn is_letter(c: char) -> bool {
-    c.is_alphabetic() && !c.is_numeric() && !is_alphabetic_mark_or_symbol(c)
-}
+#[cfg(not(target_arch = "wasm32"))]
+mod platform {
+    use super::ALPHABETIC_MARKS_AND_SYMBOLS;
 
-fn is_alphabetic_mark_or_symbol(c: char) -> bool {
-    let c = u32::from(c);
-    let after = ALPHABETIC_MARKS_AND_SYMBOLS.partition_point(|&(first, _)| first <= c);
-    after.checked_sub(1).is_some_and(|index| c <= ALPHABETIC_MARKS_AND_SYMBOLS[index].1)
+    /// The text in Unicode's normalization form C.
+    pub fn nfc(text: &str) -> String {
+        unicode_normalization::UnicodeNormalization::nfc(text).collect()
+    }
+
+    /// Whether `c` is of general category L, `\p{L}` of a regular expression.
+    ///
+    /// `char::is_alphabetic` says more: it includes letter-like numbers (category N), vowel signs and circled letters.
+    pub fn is_letter(c: char) -> bool {
+        c.is_alphabetic() && !is_number(c) && !is_alphabetic_mark_or_symbol(c)
+    }
+
+    fn is_alphabetic_mark_or_symbol(c: char) -> bool {
+        let c = u32::from(c);
+        let after = ALPHABETIC_MARKS_AND_SYMBOLS.partition_point(|&(first, _)| first <= c);
+        after.checked_sub(1).is_some_and(|index| c <= ALPHABETIC_MARKS_AND_SYMBOLS[index].1)
+    }
+
+    /// Whether `c` is of general category N, `\p{N}` of a regular expression.
+    pub fn is_number(c: char) -> bool {
+        c.is_numeric()
+    }
+
+    /// Appends `c` in lower case, which may take several characters.
+    pub fn push_lowercase(text: &mut String, c: char) {
+        text.extend(c.to_lowercase());
+    }
 }
 
 /// The characters (first and last of each range) with the property Alphabetic that are neither letters nor numbers: the
 /// difference of `char::is_alphabetic` in Unicode 17 and the categories L and N. Ranges run on over other marks,
 /// symbols and punctuation, which keeps them few. The test below compares them with another library's categories.
+#[cfg(not(target_arch = "wasm32"))]
 #[rustfmt::skip]
 const ALPHABETIC_MARKS_AND_SYMBOLS: [(u32, u32); 230] = [
     (0x0345, 0x036f), (0x05b0, 0x05c7), (0x0610, 0x061a), (0x064b, 0x065f), (0x0670, 0x0670), (0x06d6, 0x06e4),
@@ -95,7 +140,7 @@ mod tests {
         let mut compared = 0;
         for c in assigned {
             assert_eq!(is_letter(c), letters[c as usize], "letter: U+{:04X}", u32::from(c));
-            assert_eq!(c.is_numeric(), numbers[c as usize], "number: U+{:04X}", u32::from(c));
+            assert_eq!(is_number(c), numbers[c as usize], "number: U+{:04X}", u32::from(c));
             compared += 1;
         }
         assert!(compared > 250_000, "{compared} characters compared");

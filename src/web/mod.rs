@@ -349,7 +349,7 @@ impl Fields {
 /// All of [`SampleOptions`] but the seeds and the pictures, as JavaScript names them; what is absent takes the default. Which words
 /// there are for a choice, and that only one of the solver and the scheduler is there, options.js has seen to.
 fn sample_options(json: &str) -> Result<SampleOptions, Error> {
-    let mut fields = Fields(serde_json::from_str(json)?);
+    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
     let usual = SampleOptions::default();
     let options = SampleOptions {
         prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),

@@ -2,7 +2,7 @@
 //! `fp16`, safetensors or GGUF.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -120,9 +120,12 @@ impl<'a> Finder<'a> {
         let damaged = |message: String| Error::Json { file: path.to_owned(), message };
         let bytes = read_small(self.source, path, MAX_INDEX).await?;
         let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        // Extended: `collect` would sort, and each sort weighs kilobytes.
-        let mut shards = BTreeSet::new();
-        shards.extend(weight_map.values().map(String::as_str));
+        let mut shards = Vec::new();
+        for shard in weight_map.values().map(String::as_str) {
+            if let Err(at) = shards.binary_search(&shard) {
+                shards.insert(at, shard);
+            }
+        }
         if shards.is_empty() || shards.len() > MAX_SHARDS {
             return Err(damaged(format!("it names {} shards, expected 1 to {MAX_SHARDS}", shards.len())));
         }

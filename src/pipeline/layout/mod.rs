@@ -182,7 +182,7 @@ impl<'a> Layout<'a> {
         let is_unet = component == "unet";
         let (files, naming) = match &self.files {
             Files::Single { file, found } => {
-                let naming = found.naming.get(component).ok_or_else(|| self.missing(component, "weights"))?;
+                let naming = found.naming(component).ok_or_else(|| self.missing(component, "weights"))?;
                 (vec![file.clone()], naming.clone())
             }
             Files::Folder { weights, .. } => {
@@ -333,5 +333,5 @@ pub(super) async fn read_text(source: &dyn Source, path: &str) -> Result<String,
 
 pub(super) async fn read_json(source: &dyn Source, path: &str) -> Result<Map<String, Value>, Error> {
     let text = read_text(source, path).await?;
-    serde_json::from_str(&text).map_err(|e| Error::Json { file: path.to_owned(), message: e.to_string() })
+    serde_json::from_slice(text.as_bytes()).map_err(|e| Error::Json { file: path.to_owned(), message: e.to_string() })
 }

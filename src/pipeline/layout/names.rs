@@ -1,7 +1,7 @@
 //! What the tensors of a checkpoint are called: diffusers' and transformers' own names, or those of the original
 //! latent diffusion code (LDM) and of OpenCLIP, which single-file checkpoints keep.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::models::canonical_weight_name;
 use crate::weights::TensorInfo;
@@ -99,30 +99,24 @@ fn open_clip_weights(name: &str) -> Vec<(String, Part)> {
 }
 
 /// The tensors of one network: their shapes, by their names behind its prefix.
-pub(super) struct Tensors<'a>(BTreeMap<&'a str, &'a [usize]>);
+pub(super) struct Tensors<'a>(Vec<(&'a str, &'a [usize])>);
 
 impl<'a> Tensors<'a> {
     /// Those of all `tensors` whose names start with `prefix`.
     pub fn new(tensors: &'a [TensorInfo], prefix: &str) -> Self {
-        // Built by insertion: `collect` would sort, and each sort weighs kilobytes.
-        let mut of = BTreeMap::new();
-        for tensor in tensors {
-            if let Some(name) = tensor.name.strip_prefix(prefix) {
-                of.insert(name, &tensor.shape[..]);
-            }
-        }
-        Self(of)
+        let of = tensors.iter().filter_map(|tensor| Some((tensor.name.strip_prefix(prefix)?, &tensor.shape[..])));
+        Self(of.collect())
     }
 
     /// Whether there is a tensor inside of the module `path`.
     pub fn has(&self, path: &str) -> bool {
         let inside = format!("{path}.");
-        self.0.range(inside.as_str()..).next().is_some_and(|(name, _)| name.starts_with(&inside))
+        self.0.iter().any(|(name, _)| name.starts_with(&inside))
     }
 
     /// Side `axis` of tensor `name`.
     pub fn side(&self, name: &str, axis: usize) -> Option<usize> {
-        self.0.get(name)?.get(axis).copied()
+        self.0.iter().find(|(other, _)| *other == name)?.1.get(axis).copied()
     }
 
     /// How many of `path.0`, `path.1`, … there are.

@@ -1,8 +1,6 @@
 //! Checkpoints in one file, under LDM's names: what they are is told by their tensors, and the configs that diffusers
 //! keeps in files of their own are made from shapes, and from what all models of a kind have in common.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use super::ldm;
@@ -22,9 +20,9 @@ pub(super) struct SingleFile {
     /// `model_index.json`.
     pub index: Map<String, Value>,
     /// Each component's config, under the component's name.
-    pub configs: BTreeMap<&'static str, Value>,
-    /// How the file calls the weights of each network.
-    pub naming: BTreeMap<&'static str, Naming>,
+    pub configs: Map<String, Value>,
+    /// How the file calls the weights of each network, under the component's name.
+    naming: Vec<(&'static str, Naming)>,
 }
 
 impl SingleFile {
@@ -49,9 +47,8 @@ impl SingleFile {
         let additions = unet.side("label_emb.0.0.weight", 1);
         let unet = ldm::unet(&unet).map_err(|reason| unknown("UNet", reason))?;
         let vae = ldm::vae(&vae).map_err(|reason| unknown("VAE", reason))?;
-        let mut naming = BTreeMap::new();
-        naming.insert("unet", Naming::modules(UNET, unet.modules));
-        naming.insert("vae", Naming::modules(VAE, vae.modules));
+        let mut naming =
+            vec![("unet", Naming::modules(UNET, unet.modules)), ("vae", Naming::modules(VAE, vae.modules))];
         let (mut unet, mut vae) = (unet.config, vae.config);
 
         let class = family.class(unet["in_channels"].as_u64()).map_err(refused)?;
@@ -66,9 +63,9 @@ impl SingleFile {
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         });
-        let mut configs = BTreeMap::new();
-        configs.insert("scheduler", scheduler);
-        configs.insert("vae", vae);
+        let mut configs = Map::new();
+        configs.insert("scheduler".to_owned(), scheduler);
+        configs.insert("vae".to_owned(), vae);
         for encoder in family.encoders {
             let config = encoder.config(&of(encoder.prefix)).map_err(|reason| unknown("text encoder", reason))?;
             if encoder.projects {
@@ -84,13 +81,19 @@ impl SingleFile {
             }
             index[encoder.name] = json!(["transformers", config["architectures"][0]]);
             index[encoder.tokenizer] = json!(["transformers", "CLIPTokenizer"]);
-            configs.insert(encoder.name, config);
-            configs.insert(encoder.tokenizer, json!({ "model_max_length": 77, "pad_token": encoder.pad_token }));
-            naming.insert(encoder.name, encoder.naming());
+            configs.insert(encoder.name.to_owned(), config);
+            let tokenizer = json!({ "model_max_length": 77, "pad_token": encoder.pad_token });
+            configs.insert(encoder.tokenizer.to_owned(), tokenizer);
+            naming.push((encoder.name, encoder.naming()));
         }
-        configs.insert("unet", unet);
+        configs.insert("unet".to_owned(), unet);
         let index = index.as_object().cloned().unwrap_or_default();
         Ok(Self { kind: family.name, index, configs, naming })
+    }
+
+    /// How the file calls the weights of `component`, if that is a network of the checkpoint.
+    pub fn naming(&self, component: &str) -> Option<&Naming> {
+        self.naming.iter().find(|(name, _)| *name == component).map(|(_, naming)| naming)
     }
 }
 
