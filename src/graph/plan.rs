@@ -58,8 +58,8 @@ impl Plan {
     /// slabs.
     ///
     /// Values are placed one after the other, each where the slabs grow least by it, and there in the smallest gap. The first order
-    /// is by size, or by time; then those that ended highest come earlier, as long as there is something to be gained, at most
-    /// [`ROUNDS`] times each, and the best plan is taken.
+    /// is by size, or by time; then those that ended highest come earlier, as long as there is something to be gained, a few
+    /// times each, and the best plan is taken.
     pub fn new(lifetimes: &[Lifetime], apart: &[(usize, usize)], slabs: Slabs) -> Self {
         let mut enemies: Vec<Vec<usize>> = vec![Vec::new(); lifetimes.len()];
         for &(a, b) in apart.iter().filter(|(a, b)| a != b) {
