@@ -1,6 +1,6 @@
 //! What can go wrong between pictures and a distance.
 
-use crate::{device, graph, models, weights};
+use crate::{device, models, weights};
 
 /// A network that cannot be loaded, or pictures that cannot be compared.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -77,9 +77,6 @@ pub enum Error {
         /// The network's name.
         extractor: &'static str,
     },
-    /// A network that cannot be addressed; a mistake of this library rather than of its user.
-    #[error(transparent)]
-    Graph(#[from] graph::Error),
     /// The device that computes.
     #[error(transparent)]
     Device(#[from] device::Error),
