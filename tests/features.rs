@@ -10,6 +10,7 @@ use common::{Tensor, max_abs, read_tensors, worst_beyond};
 use pollster::block_on;
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 use undiffuse::graph::{Graph, WeightSpec};
 use undiffuse::metrics::{Error, FeatureExtractor};
 use undiffuse::models::{EmojiClassifierConfig, feature_input, inception_v3};
@@ -161,7 +162,9 @@ fn emoji_features_and_guesses_agree_with_torch_on_the_cpu() {
 
 #[test]
 fn emoji_features_and_guesses_agree_with_torch_on_the_gpu() {
-    emoji_agrees(common::gpu());
+    for kernels in [Family::Registers, Family::Tiled(None)] {
+        emoji_agrees(common::gpu_with(Some(kernels)));
+    }
 }
 
 #[test]
