@@ -1,6 +1,6 @@
 //! The options of a run, resolved against a checkpoint: what is not possible is found here, before a weight is needed.
 
-use super::checkpoint::{MAX_SIDE, Model, Takes};
+use super::checkpoint::{MAX_SIDE, Model, ModelInfo, Takes};
 use super::conditioning::Told;
 use super::family::Family;
 use super::image::{Filter, Rgb};
@@ -231,17 +231,25 @@ fn batch(options: &SampleOptions) -> Result<usize, Error> {
     Ok(batch)
 }
 
+/// A side in pixels: `value`, or if absent the `default`.
+pub(super) fn side(
+    info: &ModelInfo,
+    option: &'static str,
+    value: Option<usize>,
+    default: usize,
+) -> Result<usize, Error> {
+    let (pixels, multiple) = (value.unwrap_or(default), info.scale_factor);
+    if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
+        return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
+    }
+    Ok(pixels)
+}
+
 /// What is to be done, and `[height, width]` of its latents.
 fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Error> {
     let info = &model.info;
     let multiple = info.scale_factor;
-    let side = |option, value: Option<usize>, default: usize| {
-        let pixels = value.unwrap_or(default);
-        if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
-            return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
-        }
-        Ok(pixels)
-    };
+    let side = |option, value, default| side(info, option, value, default);
     let sides =
         |height, width| Ok::<_, Error>([side("height", options.height, height)?, side("width", options.width, width)?]);
     let Some(image) = &options.image else {
