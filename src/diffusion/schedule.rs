@@ -245,9 +245,9 @@ mod tests {
         let f = |t: usize| ((t as f64 / T as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
         let schedule = NoiseSchedule::cosine(T);
         assert_eq!(schedule.betas[T - 1], 0.999, "the last would be 1");
-        // There is little left where little is left: each factor is rounded to f32.
+        // Each β_t is rounded to f32, which near 1 is a part in 30,000 of 1 − β_t.
         let capped = |t: usize| if t + 1 == T { f(t) / f(0) * 0.001 } else { f(t + 1) / f(0) };
-        assert_alpha_bar(&schedule, 2e-6, capped);
+        assert_alpha_bar(&schedule, 3e-5, capped);
     }
 
     #[test]
