@@ -15,6 +15,7 @@
 //! | `config`, `keys` | `scheduler_config.json`, and diffusers' `from_config` between classes |
 //! | `schedule` | β_t and ᾱ_t |
 //! | `forward` | the forward process: q(x_t given x_{t−1}), q(x_t given x_0), q(x_{t−1} given x_t and x_0), SNR, velocity |
+//! | `bound` | the variational bound of the chain, term by term |
 //! | `spacing` | which timesteps and σ a run visits |
 //! | `table` | what a step is, and its plain execution |
 //! | `sigma_space` | what solvers share that hold x_0 + σ·ε: `euler`, `euler_ancestral`, `lms`, `heun`, `dpm2` |
@@ -22,6 +23,7 @@
 //! | `consistency` | what `lcm` and `tcd` share |
 //! | the solvers just named, `ddpm`, `ddim`, `pndm`, `flow_euler` | the equation, then the coefficients |
 
+mod bound;
 mod config;
 mod consistency;
 mod ddim;
@@ -50,7 +52,8 @@ mod table;
 mod tcd;
 mod unipc;
 
-pub use config::SchedulerConfig;
+pub use bound::{Cdf, Decoder, Variance, VariationalBound};
+pub use config::{PredictionType, SchedulerConfig};
 pub use error::Error;
 pub use forward::{Forward, ForwardAt, Posterior};
 pub use schedule::NoiseSchedule;
