@@ -222,11 +222,8 @@ async fn columns(process: &mut ForwardProcess, asked: &[usize], predict: bool) -
     bar.set_length(asked.len() as u64);
     let mut columns = Vec::new();
     for &timestep in asked {
-        let mut column = Column {
-            timestep,
-            pictures: vec![process.at(Some(timestep)).await?.image],
-            mean_squared_error: None,
-        };
+        let mut column =
+            Column { timestep, pictures: vec![process.at(Some(timestep)).await?.image], mean_squared_error: None };
         if predict {
             let prediction = process.predict(timestep).await?;
             column.pictures.extend([prediction.epsilon_image, prediction.x0_image]);
@@ -302,12 +299,17 @@ impl Levels {
     fn caption(&self, column: &Column) -> Vec<String> {
         let forward = self.forward(column.timestep);
         let level = match self.betas(column.timestep) {
-            Some([_, _, alpha_bar]) => format!("ᾱ = {alpha_bar:.4}"),
-            None => format!("σ = {:.4}", forward.noise),
+            Some([_, _, alpha_bar]) => format!("ᾱ = {}", short(alpha_bar)),
+            None => format!("σ = {}", short(forward.noise)),
         };
-        let error = column.mean_squared_error.map(|error| format!("mse {error:.4}"));
+        let error = column.mean_squared_error.map(|error| format!("mse {}", short(error)));
         [format!("t = {}", column.timestep), level].into_iter().chain(error).collect()
     }
+}
+
+/// A number from 0 to about 1 in a few letters.
+fn short(number: f64) -> String {
+    if number == 0.0 || number >= 0.001 { format!("{number:.4}") } else { format!("{number:.2e}") }
 }
 
 /// The signal-to-noise ratio.
@@ -335,9 +337,9 @@ fn sheet(levels: &Levels, columns: &[Column]) -> Result<Rgba, Error> {
     let times = (SIDE / height.max(width)).max(1);
     let [height, width] = [height, width].map(|side| side * times);
     let rows = columns.first().map_or(0, |column| column.pictures.len());
-    // The rows of predictions are named.
-    let names: &[&str] = if rows > 1 { &["x_t", "ε", "x_0"] } else { &[] };
-    let margin = names.iter().map(|name| style.width(name) as usize + GAP).max().unwrap_or(0);
+    // Where there are several, rows are named.
+    let names: &[[&str; 2]] = if rows > 1 { &[["x_t", ""], ["predicted", "ε"], ["predicted", "x_0"]] } else { &[] };
+    let margin = names.iter().flatten().map(|name| style.width(name) as usize + GAP).max().unwrap_or(0);
     let widest = captions.iter().flatten().map(|line| style.width(line) as usize).max().unwrap_or(0);
     let cell = width.max(widest) + GAP;
     let lines = captions.iter().map(Vec::len).max().unwrap_or(0);
@@ -349,8 +351,11 @@ fn sheet(levels: &Levels, columns: &[Column]) -> Result<Rgba, Error> {
     }
     let mut canvas = Canvas::new(size[0], size[1], BACKGROUND);
     let top = |row: usize| GAP + row * (height + GAP);
-    for (row, name) in names.iter().enumerate() {
-        canvas.text(GAP as f64, (top(row) + height / 2) as f64, name, Style { anchor: Anchor::Start, ..style });
+    for (row, names) in names.iter().enumerate() {
+        for (line, name) in names.iter().enumerate() {
+            let y = top(row) + height / 2 + line * LINE;
+            canvas.text(GAP as f64, y as f64, name, Style { anchor: Anchor::Start, ..style });
+        }
     }
     for (index, (column, caption)) in columns.iter().zip(&captions).enumerate() {
         let left = GAP + margin + index * cell;
