@@ -9,7 +9,7 @@ use super::text_encoder::TextEncoder;
 use super::weight_file::{HostTable, WeightFile, bytes_of};
 use super::{Error, SampleOptions};
 use crate::diffusion::{NoiseSchedule, SchedulerConfig};
-use crate::graph::{Graph, WeightSpec};
+use crate::graph::{Graph, NodeId, Scope, WeightSpec};
 use crate::models::{
     self, AutoencoderKlConfig, CLASS_EMBEDDING, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs,
     Unet2dConfig,
@@ -52,6 +52,9 @@ pub struct ModelInfo {
     pub takes_image: Takes,
     /// Whether it takes a mask of what to draw anew.
     pub takes_mask: Takes,
+    /// Whether a run can begin with a picture at any timestep. All can whose x_0 is a picture or what their autoencoder makes of one,
+    /// also where `takes_image` says that there is no `strength`; those that enlarge begin with noise.
+    pub takes_start_timestep: bool,
     /// Whether it enlarges a picture, and takes a `noise_level`.
     pub enlarges: bool,
     /// Most tokens of a prompt, with the two that open and close it.
@@ -115,6 +118,13 @@ impl Model {
     /// Whether an absent negative prompt is an embedding of zeros.
     pub fn zero_negative(&self) -> bool {
         self.takes_sizes() && self.force_zeros_for_empty_prompt
+    }
+
+    /// Whether the network is asked twice at this scale, with the prompt and without. A latent consistency model is told the
+    /// scale, or was trained at one: diffusers never guides it.
+    pub fn guides(&self, guidance_scale: f64) -> bool {
+        let guided = self.family != Family::LatentConsistency && self.time_cond_proj_dim().is_none();
+        guided && !self.texts.is_empty() && guidance_scale > 1.0
     }
 
     /// Length of the embedding of the guidance scale, for networks that are told of it.
@@ -246,6 +256,11 @@ impl Checkpoint {
             takes_second_prompt: texts.len() > 1,
             takes_image,
             takes_mask,
+            takes_start_timestep: match family {
+                Family::Upscale => false,
+                Family::Unconditional => true,
+                _ => takes_image != Takes::Never,
+            },
             enlarges: family == Family::Upscale,
             max_tokens: texts.first().map_or(0, |(_, config)| config.max_position_embeddings),
             height: pixels(height)?,
@@ -315,6 +330,21 @@ impl Unet {
             Unet::Conditional(config) => {
                 let timestep_cond = config.time_cond_proj_dim.is_some();
                 config.graph(Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond })
+            }
+        }
+    }
+
+    /// Adds the network to a graph whose `sample` is made there, with as many text tokens as the prompts have; the other inputs
+    /// are added under their names.
+    ///
+    /// # Errors
+    /// If the network cannot be built at this size.
+    pub fn add_to(&self, root: &Scope, sample: NodeId, tokens: usize) -> Result<NodeId, models::Error> {
+        match self {
+            Unet::Unconditional(config) => config.add_to(root, sample),
+            Unet::Conditional(config) => {
+                let rows = root.shape(sample)[0];
+                config.add_to(root, sample, rows, tokens, config.time_cond_proj_dim.is_some())
             }
         }
     }

@@ -1,13 +1,14 @@
 //! The options of a run, resolved against a checkpoint: what is not possible is found here, before a weight is needed.
 
-use super::checkpoint::{MAX_SIDE, Model, Takes};
+use super::checkpoint::{MAX_SIDE, Model, ModelInfo, Takes};
+use super::conditioning::Told;
 use super::family::Family;
 use super::image::{Filter, Rgb};
 use super::prompts::Prompts;
 use super::random::Streams;
 use super::step_graph::StepGraph;
 use super::{Error, SampleOptions, Scheduler};
-use crate::diffusion::{Clip, LearnedVariance, Solver, StepOptions, Table};
+use crate::diffusion::{Clip, LearnedVariance, SchedulerConfig, Solver, StepOptions, Table};
 use crate::graph::Graph;
 
 /// Most pictures of one run.
@@ -57,7 +58,7 @@ impl Request {
     /// # Errors
     /// An option that the model or the scheduler does not take.
     pub fn new(model: &Model, options: SampleOptions) -> Result<Self, Error> {
-        check_numbers(&options)?;
+        check_conditions(model, &options)?;
         check_taken(model, &options)?;
         let batch = batch(&options)?;
         let (task, [height, width]) = task(model, &options)?;
@@ -67,9 +68,7 @@ impl Request {
             let message = "the network has learned no variance; use a solver with another, such as `fixed_small`";
             return Err(Error::option("variance_type", "learned", message));
         }
-        // A latent consistency model is told the scale, or was trained at one: diffusers never guides it.
-        let guides = model.family != Family::LatentConsistency && model.time_cond_proj_dim().is_none();
-        let guided = guides && !model.texts.is_empty() && options.guidance_scale > 1.0;
+        let guided = model.guides(options.guidance_scale);
         let prompts = match model.texts.is_empty() {
             true => None,
             false => Some(Prompts::new(model, &options, guided)?),
@@ -78,9 +77,19 @@ impl Request {
         Ok(Self { task, table, latents, guided, learned, prompts, streams: Streams::new(&options), options })
     }
 
-    /// Rows of the network's batch.
-    pub fn rows(&self) -> usize {
-        if self.guided { 2 * self.latents[0] } else { self.latents[0] }
+    /// What the network is to be told.
+    pub fn told(&self) -> Told<'_> {
+        Told {
+            options: &self.options,
+            prompts: self.prompts.as_ref(),
+            latents: self.latents,
+            guided: self.guided,
+            from_noise: matches!(self.task, Task::Generate),
+            noise_level: match self.task {
+                Task::Upscale { noise_level, .. } => Some(noise_level),
+                _ => None,
+            },
+        }
     }
 
     /// The network and the update after it, as one graph.
@@ -107,13 +116,16 @@ impl Request {
     }
 }
 
-/// Numbers that are out of range whatever the model.
-fn check_numbers(options: &SampleOptions) -> Result<(), Error> {
-    let number = |option, value: f64, range: std::ops::RangeInclusive<f64>, message: &str| match range.contains(&value)
-    {
+/// A number that is out of range whatever the model.
+fn number(option: &'static str, value: f64, range: std::ops::RangeInclusive<f64>, message: &str) -> Result<(), Error> {
+    match range.contains(&value) {
         true => Ok(()),
         false => Err(Error::option(option, value, message)),
-    };
+    }
+}
+
+/// Refuses what the network cannot be told: texts and sizes that it has no use for, and numbers out of range.
+pub(super) fn check_conditions(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     number(
         "guidance_scale",
         options.guidance_scale,
@@ -121,17 +133,7 @@ fn check_numbers(options: &SampleOptions) -> Result<(), Error> {
         "expected a number from -10000 to 10000, such as 7.5",
     )?;
     number("guidance_rescale", options.guidance_rescale, 0.0..=1.0, "expected a number from 0 to 1, such as 0.7")?;
-    let strength = options.strength.unwrap_or(1.0);
-    number("strength", strength, 0.0..=1.0, "expected a number from 0 to 1, such as 0.8")
-}
-
-/// Refuses what the model has no use for, and misses what it needs.
-fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
-    let class = &model.info.class;
-    let refuse = |option, given: bool, what: &str| match given {
-        true => Err(Error::option(option, "given", format!("a {class} takes no {what}"))),
-        false => Ok(()),
-    };
+    let refuse = |option, given, what| refuse(model, option, given, what);
     if !model.info.takes_prompt {
         let given = options.prompt.all().iter().any(|text| !text.is_empty());
         refuse("prompt", given, "prompt")?;
@@ -149,6 +151,35 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
         refuse("crops_coords_top_left", options.crops_coords_top_left != [0, 0], "crop")?;
         refuse("negative_crops_coords_top_left", options.negative_crops_coords_top_left != [0, 0], "crop")?;
     }
+    if let Some(skip) = options.clip_skip {
+        // SDXL never uses the last layer, so that one less is left to skip.
+        let spared = usize::from(model.family == Family::StableDiffusionXl);
+        let layers = model.texts.iter().map(|(_, config)| config.num_hidden_layers).min().unwrap_or(0);
+        let most = layers.saturating_sub(spared);
+        if skip > most {
+            return Err(Error::option(
+                "clip_skip",
+                skip,
+                format!("this model's text encoder has {most} layers to skip"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses `option` where it is given, because this model takes no such thing.
+fn refuse(model: &Model, option: &'static str, given: bool, what: &str) -> Result<(), Error> {
+    match given {
+        true => Err(Error::option(option, "given", format!("a {} takes no {what}", model.info.class))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses pictures and sizes that the model has no use for, and misses what it needs.
+fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
+    let strength = options.strength.unwrap_or(1.0);
+    number("strength", strength, 0.0..=1.0, "expected a number from 0 to 1, such as 0.8")?;
+    let refuse = |option, given, what: &str| refuse(model, option, given, what);
     if model.info.enlarges {
         refuse("strength", options.strength.is_some(), "strength")?;
         refuse("height", options.height.is_some(), "size: it enlarges `image`")?;
@@ -156,8 +187,24 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     } else {
         refuse("noise_level", options.noise_level.is_some(), "noise level")?;
     }
+    if let Some(start) = options.start_timestep {
+        refuse("start_timestep", !model.info.takes_start_timestep, "timestep to begin at")?;
+        let message = match (&options.image, options.strength) {
+            (None, _) => "it says how noisy a picture is to begin with: give `image` too",
+            (Some(_), Some(_)) => "`strength` says where to begin as well: give one of the two",
+            (Some(_), None) => "",
+        };
+        if !message.is_empty() {
+            return Err(Error::option("start_timestep", start, message));
+        }
+    }
+    // Whoever takes no picture for image-to-image may take one for a timestep of it.
+    let takes_image = match (model.info.takes_image, options.start_timestep) {
+        (Takes::Never, Some(_)) => Takes::Optional,
+        (takes, _) => takes,
+    };
     for (option, what, takes, given) in [
-        ("image", "picture", model.info.takes_image, options.image.is_some()),
+        ("image", "picture", takes_image, options.image.is_some()),
         ("mask", "mask", model.info.takes_mask, options.mask.is_some()),
     ] {
         refuse(option, given && takes == Takes::Never, what)?;
@@ -174,19 +221,6 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     }
     if options.strength.is_some() && options.image.is_none() {
         return Err(Error::option("strength", "given", "it is for image-to-image and inpainting: give `image` too"));
-    }
-    if let Some(skip) = options.clip_skip {
-        // SDXL never uses the last layer, so that one less is left to skip.
-        let spared = usize::from(model.family == Family::StableDiffusionXl);
-        let layers = model.texts.iter().map(|(_, config)| config.num_hidden_layers).min().unwrap_or(0);
-        let most = layers.saturating_sub(spared);
-        if skip > most {
-            return Err(Error::option(
-                "clip_skip",
-                skip,
-                format!("this model's text encoder has {most} layers to skip"),
-            ));
-        }
     }
     Ok(())
 }
@@ -213,17 +247,25 @@ fn batch(options: &SampleOptions) -> Result<usize, Error> {
     Ok(batch)
 }
 
+/// A side in pixels: `value`, or if absent the `default`.
+pub(super) fn side(
+    info: &ModelInfo,
+    option: &'static str,
+    value: Option<usize>,
+    default: usize,
+) -> Result<usize, Error> {
+    let (pixels, multiple) = (value.unwrap_or(default), info.scale_factor);
+    if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
+        return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
+    }
+    Ok(pixels)
+}
+
 /// What is to be done, and `[height, width]` of its latents.
 fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Error> {
     let info = &model.info;
     let multiple = info.scale_factor;
-    let side = |option, value: Option<usize>, default: usize| {
-        let pixels = value.unwrap_or(default);
-        if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
-            return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
-        }
-        Ok(pixels)
-    };
+    let side = |option, value, default| side(info, option, value, default);
     let sides =
         |height, width| Ok::<_, Error>([side("height", options.height, height)?, side("width", options.width, width)?]);
     let Some(image) = &options.image else {
@@ -246,19 +288,49 @@ fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Er
         let [height, width] = rounded;
         return Ok((Task::Upscale { image: rgb.resized(width, height, Filter::Bicubic), noise_level }, rounded));
     }
+    // Without an autoencoder, a picture that was not made for the model is larger than what it was trained at by far.
     let [height, width] = match &options.mask {
-        Some(_) => sides(info.height, info.width)?,
-        None => sides(rounded[0], rounded[1])?,
+        None if model.vae.is_some() => sides(rounded[0], rounded[1])?,
+        _ => sides(info.height, info.width)?,
     };
     let image = rgb.resized(width, height, Filter::Lanczos);
     let task = match &options.mask {
         Some(mask) => {
             let mask = Rgb::new("mask", mask)?.resized(width, height, Filter::Lanczos).to_mask();
-            Task::Inpaint { image, mask, from_noise: strength(model, options) == 1.0 }
+            Task::Inpaint {
+                image,
+                mask,
+                from_noise: options.start_timestep.is_none() && strength(model, options) == 1.0,
+            }
         }
         None => Task::ImageToImage(image),
     };
     Ok((task, [height / multiple, width / multiple]))
+}
+
+/// The picture that a run from `image` begins with, and `[height, width]` of its latents.
+pub(super) fn picture(model: &Model, options: &SampleOptions) -> Result<(Rgb, [usize; 2]), Error> {
+    match task(model, options)? {
+        (Task::ImageToImage(image) | Task::Inpaint { image, .. } | Task::Upscale { image, .. }, size) => {
+            Ok((image, size))
+        }
+        (Task::Generate, _) => Err(no_picture()),
+    }
+}
+
+/// `image` itself, or at the size that is asked for.
+pub(super) fn pixels(options: &SampleOptions) -> Result<Rgb, Error> {
+    let image = Rgb::new("image", options.image.as_ref().ok_or_else(no_picture)?)?;
+    let side = |option, value: Option<usize>, default: usize| match value.unwrap_or(default) {
+        pixels if (1..=MAX_SIDE).contains(&pixels) => Ok(pixels),
+        pixels => Err(Error::option(option, pixels, format!("expected a number from 1 to {MAX_SIDE}"))),
+    };
+    let (width, height) = (side("width", options.width, image.width)?, side("height", options.height, image.height)?);
+    Ok(image.resized(width, height, Filter::Lanczos))
+}
+
+fn no_picture() -> Error {
+    Error::option("image", "absent", "give a picture")
 }
 
 /// How much of the schedule a run from a picture walks.
@@ -272,13 +344,18 @@ fn strength(model: &Model, options: &SampleOptions) -> f64 {
     options.strength.unwrap_or(usual)
 }
 
+/// The solver and its settings.
+pub(super) fn scheduler(model: &Model, options: &SampleOptions) -> Result<SchedulerConfig, Error> {
+    Ok(match &options.scheduler {
+        Scheduler::Checkpoint => model.scheduler.clone(),
+        Scheduler::Solver(solver) => model.scheduler.swap_to(*solver)?,
+        Scheduler::Config(config) => (**config).clone(),
+    })
+}
+
 /// The steps to make.
 fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
-    let scheduler = match &options.scheduler {
-        Scheduler::Checkpoint => &model.scheduler,
-        Scheduler::Solver(solver) => &model.scheduler.swap_to(*solver)?,
-        Scheduler::Config(config) => &**config,
-    };
+    let scheduler = &scheduler(model, options)?;
     // A list of what to visit says how many steps there are; Euler's σ also say where the last one arrives.
     let steps = match (&options.timesteps, &options.sigmas) {
         (Some(timesteps), _) => timesteps.len(),
@@ -298,9 +375,20 @@ fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, E
     if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
         return Ok(scheduler.table(steps, &step_options)?);
     }
-    let strength = strength(model, options);
     // A latent consistency model spreads its few steps over what is left of the schedule; others leave steps out.
-    if model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm) {
+    let spreads = model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm);
+    if let Some(start) = options.start_timestep {
+        match spreads && options.timesteps.is_none() {
+            true => {
+                let original = options.original_inference_steps;
+                step_options.timesteps = Some(scheduler.distilled_timesteps(start, steps, original)?);
+            }
+            false => step_options.start_timestep = Some(start),
+        }
+        return Ok(scheduler.table(steps, &step_options)?);
+    }
+    let strength = strength(model, options);
+    if spreads {
         step_options.strength = strength;
         return Ok(scheduler.table(steps, &step_options)?);
     }
