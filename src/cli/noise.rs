@@ -27,7 +27,7 @@ pub struct Args {
     image: PathBuf,
 
     /// Timesteps from 0, the least noise, to 999 in most schedules; by default five, evenly spread
-    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', allow_negative_numbers = true)]
     timesteps: Option<Vec<usize>>,
 
     /// A checkpoint, whose noise schedule it is: a folder with a model_index.json, or a single .safetensors file
