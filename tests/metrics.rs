@@ -354,3 +354,20 @@ proptest! {
         }
     }
 }
+
+/// `cargo test --release --test metrics -- --ignored --nocapture` prints the time.
+#[test]
+#[ignore = "takes a minute; for a measurement"]
+fn inceptions_dimension_takes_seconds() {
+    let dimension = 2048;
+    for count in [4096, 300] {
+        let [real, generated] = [1, 2].map(|seed| correlated(count, dimension, seed));
+        let start = std::time::Instant::now();
+        let [real, generated] = [real, generated].map(|features| gather(&features, dimension, 512));
+        println!("{count} pictures: statistics of both {:.2?}", start.elapsed());
+        let start = std::time::Instant::now();
+        let distance = frechet_distance(&real, &generated).unwrap();
+        println!("{count} pictures: distance {distance:.4} in {:.2?}", start.elapsed());
+        assert!(distance > 0.0);
+    }
+}

@@ -142,8 +142,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// Σ √λ over the eigenvalues λ of `matrix`, symmetric and positive semidefinite but for rounding.
 fn trace_of_root(mut matrix: DMatrix<f64>) -> f64 {
     // The iteration ends where what is left is small beside the diagonal. With all eigenvalues moved away from zero that is
-    // rounding, where it would else be asked to find rounding's own eigenvalues, without end.
-    let shift = matrix.diagonal().amax();
+    // small beside the largest, where it would else be asked for rounding's own eigenvalues, without end.
+    let shift = matrix.diagonal().amax() / 1024.0;
     if shift == 0.0 {
         return 0.0;
     }
