@@ -1,11 +1,12 @@
 //! How good pictures are, as a distance between two sets of them: the Fréchet distance of their features (FID), and the kernel
 //! distance beside it (KID).
 //!
-//! Pictures become features by a network ([`FeatureSpace`] says by which), features become [`Statistics`] in one pass over
+//! Pictures become features by a network, a [`FeatureExtractor`]; features become [`Statistics`] in one pass over
 //! them ([`Moments`]), and two statistics have a distance.
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `feature_network`, `features` | the networks, and what they make of pictures |
 //! | `statistics` | mean and covariance, gathered block by block; of which features they are |
 //! | `statistics_file` | statistics as a file, and the features beside them |
 //! | `frechet` | the Fréchet distance of two Gaussians, and its standard error |
@@ -29,6 +30,8 @@
 //! splits: each would have that bias many times over, and so another value than the whole.
 
 mod error;
+mod feature_network;
+mod features;
 pub mod frechet;
 pub mod kid;
 mod splits;
@@ -36,6 +39,7 @@ mod statistics;
 mod statistics_file;
 
 pub use error::Error;
+pub use features::{Classification, FeatureExtractor, Label};
 pub use frechet::frechet_distance;
 pub use kid::{Kid, Rows, kid};
 pub use splits::deal;
