@@ -5,8 +5,12 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `sample`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `sample`, `fid`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `model` | a checkpoint, opened and loaded |
+//! | `feature_set`, `journal` | a set of pictures as features, and the file that these are gathered in |
+//! | `npz` | statistics as another tool saves them |
 //! | `device` | `--device` and `--kernels` |
+//! | `cache` | the user's cache folder |
 //! | `tuned` | what `--tune` found out |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
@@ -15,11 +19,17 @@
 //! | `metadata` | what a picture was made with, inside its PNG |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
+mod cache;
 mod device;
 mod error;
+mod feature_set;
+mod fid;
 mod forward;
 mod inspect;
+mod journal;
 mod metadata;
+mod model;
+mod npz;
 mod output;
 mod picture;
 mod profile;
@@ -53,6 +63,7 @@ const EXAMPLES: &str = "\
 Examples:
   undiffuse inspect emoji64
   undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
+  undiffuse fid --real pictures --generated emoji64 --prompts prompts.txt --count 1000
   undiffuse schedule emoji64 --steps 25 --solver euler
   undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors
   undiffuse quantize emoji64 --to q8_0";
@@ -60,6 +71,7 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     Sample(Box<sample::Args>),
+    Fid(Box<fid::Args>),
     Forward(forward::Args),
     Schedule(schedule::Args),
     Inspect(inspect::Args),
@@ -70,6 +82,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let run = match Cli::parse().command {
         Command::Sample(args) => pollster::block_on(sample::run(*args)),
+        Command::Fid(args) => pollster::block_on(fid::run(*args)),
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(args)),
