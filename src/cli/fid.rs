@@ -1,6 +1,5 @@
 //! `undiffuse fid`: how far generated pictures are from real ones.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -192,7 +191,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
 
     let is_file = |origin: &Origin| matches!(origin, Origin::Statistics(_));
     let (mut pipeline, mut described) = (None, None);
-    let extractor = match is_file(&real) && is_file(&generated) {
+    let mut extraction = match is_file(&real) && is_file(&generated) {
         true => None,
         false => {
             let device = device::open(args.device).await?;
@@ -209,20 +208,15 @@ pub async fn run(args: Args) -> Result<(), Error> {
                 Some(checkpoint) => pipeline = Some(model::load(checkpoint, &args.generated, device).await?),
                 None => note(format_args!("device: {}", device::describe(&device))),
             }
-            Some((RefCell::new(extractor), numbers))
+            Some(Extraction { extractor, device: numbers, splits: args.splits })
         }
     };
-    let extraction = extractor.as_ref().map(|(extractor, device)| Extraction {
-        extractor,
-        device: device.clone(),
-        splits: args.splits,
-    });
     let files = |origin: &Origin| match origin {
         Origin::Folder(files) => Some(files.clone()),
         _ => None,
     };
     let (kinds, real_files) = ([kind(&real), kind(&generated)], files(&real));
-    let real_set = match (real, &extraction) {
+    let real_set = match (real, &mut extraction) {
         (Origin::Folder(files), Some(extraction)) => extraction.of_folder(&args.real, &files, None).await?,
         (Origin::Statistics(file), _) => FeatureSet::of_file(&args.real, file, 0)?,
         _ => return Err(Error::path(&args.real, "no pictures")),
@@ -231,7 +225,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if let Some(output) = &save_real {
         real_set.save(output, !args.without_features)?;
     }
-    let generated_set = match (generated, &extraction, &pipeline) {
+    let generated_set = match (generated, &mut extraction, &pipeline) {
         (Origin::Statistics(file), _, _) => FeatureSet::of_file(&args.generated, file, args.splits)?,
         (Origin::Folder(files), Some(extraction), _) => {
             let is_same = fs::canonicalize(&args.real).ok() == fs::canonicalize(&args.generated).ok();

@@ -5,7 +5,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `sample`, `fid`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `sample`, `bound`, `fid`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
 //! | `model` | a checkpoint, opened and loaded |
 //! | `feature_set`, `journal` | a set of pictures as features, and the file that these are gathered in |
 //! | `npz` | statistics as another tool saves them |
@@ -15,11 +15,15 @@
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
+//! | `chart`, `canvas` | charts as SVG and PNG, and the picture that the latter is drawn on |
 //! | `profile` | `--profile` |
 //! | `metadata` | what a picture was made with, inside its PNG |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
+mod bound;
 mod cache;
+mod canvas;
+mod chart;
 mod device;
 mod error;
 mod feature_set;
@@ -63,6 +67,7 @@ const EXAMPLES: &str = "\
 Examples:
   undiffuse inspect emoji64
   undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
+  undiffuse bound emoji64 cat.png --prompt \"a happy cat\" --terms 50
   undiffuse fid --real pictures --generated emoji64 --prompts prompts.txt --count 1000
   undiffuse schedule emoji64 --steps 25 --solver euler
   undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors
@@ -71,6 +76,7 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     Sample(Box<sample::Args>),
+    Bound(Box<bound::Args>),
     Fid(Box<fid::Args>),
     Forward(forward::Args),
     Schedule(schedule::Args),
@@ -82,6 +88,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let run = match Cli::parse().command {
         Command::Sample(args) => pollster::block_on(sample::run(*args)),
+        Command::Bound(args) => pollster::block_on(bound::run(*args)),
         Command::Fid(args) => pollster::block_on(fid::run(*args)),
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),
