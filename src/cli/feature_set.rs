@@ -116,9 +116,7 @@ pub fn spread(files: Vec<PathBuf>, count: usize) -> Vec<PathBuf> {
 pub struct FeatureSet {
     /// Mean and covariance of all.
     pub statistics: Statistics,
-    /// The pictures dealt into groups; none where features were not kept.
-    pub groups: Vec<Moments>,
-    /// The features, where they are.
+    /// The features, where they are; none where they were not kept.
     pub rows: Option<Features>,
     /// What making it took.
     pub times: Times,
@@ -167,8 +165,8 @@ impl FeatureSet {
     /// What a file of statistics says.
     ///
     /// # Errors
-    /// If its features cannot be read.
-    pub fn of_file(path: &Path, file: StatisticsFile, splits: usize) -> Result<Self, Error> {
+    /// If it cannot be opened again.
+    pub fn of_file(path: &Path, file: StatisticsFile) -> Result<Self, Error> {
         let StatisticsFile { statistics, features } = file;
         let rows = match (features, statistics.count) {
             (Some(range), Some(count)) => {
@@ -177,8 +175,7 @@ impl FeatureSet {
             }
             _ => None,
         };
-        let groups = rows.as_ref().map(|rows| groups(rows.rows(), splits)).transpose()?.unwrap_or_default();
-        Ok(Self { statistics, groups, rows, times: Times::default() })
+        Ok(Self { statistics, rows, times: Times::default() })
     }
 
     /// What features in the cache come to.
@@ -186,18 +183,28 @@ impl FeatureSet {
     /// # Errors
     /// If they cannot be read, or are too few.
     fn of_journal(
-        journal: Rc<Journal>,
+        journal: Journal,
         extractor: &FeatureExtractor,
         made_from: String,
-        splits: usize,
         times: Times,
     ) -> Result<Self, Error> {
-        let groups = groups(journal.rows(), splits)?;
-        let space = FeatureSpace::of(extractor);
-        let mut all = Moments::new(space.dimension);
-        groups.iter().for_each(|group| all.merge(group));
-        let statistics = all.statistics(space, made_from)?;
-        Ok(Self { statistics, groups, rows: Some(Features::Journal(journal)), times })
+        let all: Vec<usize> = (0..journal.rows().count()).collect();
+        let statistics = moments(journal.rows(), &all)?.statistics(FeatureSpace::of(extractor), made_from)?;
+        Ok(Self { statistics, rows: Some(Features::Journal(Rc::new(journal))), times })
+    }
+
+    /// The pictures dealt into groups, for standard errors, at most as many as there are pictures; none where there are no
+    /// features.
+    ///
+    /// # Errors
+    /// If the features cannot be read.
+    pub fn groups(&self, splits: usize) -> Result<Vec<Moments>, Error> {
+        let Some(features) = &self.rows else { return Ok(Vec::new()) };
+        let rows = features.rows();
+        let splits = splits.min(rows.count());
+        let dealt = deal(rows.count(), splits);
+        let group = |group: usize| (0..dealt.len()).filter(|&picture| dealt[picture] == group).collect::<Vec<_>>();
+        (0..splits).map(|index| moments(rows, &group(index))).collect()
     }
 
     /// A file of the statistics, with the features if there are any and they are wanted.
@@ -221,19 +228,12 @@ impl FeatureSet {
     }
 }
 
-/// The moments of the pictures dealt into `splits` groups, or of all.
-fn groups(rows: &FileRows, splits: usize) -> Result<Vec<Moments>, Error> {
-    let splits = splits.min(rows.count()).max(1);
-    let dealt = deal(rows.count(), splits);
-    let group = |group: usize| {
-        let pictures: Vec<usize> = (0..dealt.len()).filter(|&picture| dealt[picture] == group).collect();
-        let mut moments = Moments::new(rows.dimension());
-        for block in pictures.chunks(BLOCK) {
-            moments.push(&rows.gather(block)?)?;
-        }
-        Ok(moments)
-    };
-    (0..splits).map(group).collect()
+fn moments(rows: &FileRows, pictures: &[usize]) -> Result<Moments, Error> {
+    let mut moments = Moments::new(rows.dimension());
+    for block in pictures.chunks(BLOCK) {
+        moments.push(&rows.gather(block)?)?;
+    }
+    Ok(moments)
 }
 
 /// What makes features of pictures.
@@ -242,8 +242,6 @@ pub struct Extraction {
     pub extractor: FeatureExtractor,
     /// Everything about the device that its numbers depend on.
     pub device: String,
-    /// Groups of pictures for standard errors.
-    pub splits: usize,
 }
 
 impl Extraction {
@@ -282,9 +280,8 @@ impl Extraction {
         if let Some((others, set)) = same
             && others == files
         {
-            let FeatureSet { statistics, groups, rows, .. } = set;
-            let (statistics, groups, rows) = (statistics.clone(), groups.clone(), rows.clone());
-            return Ok(FeatureSet { statistics, groups, rows, times: Times::default() });
+            let (statistics, rows) = (set.statistics.clone(), set.rows.clone());
+            return Ok(FeatureSet { statistics, rows, times: Times::default() });
         }
         let mut key = self.key();
         for file in files {
@@ -310,7 +307,7 @@ impl Extraction {
         bar.finish_and_clear();
         let times = Times { pictures: files.len() - before, extracting: start.elapsed(), ..Times::default() };
         let made_from = format!("{} pictures in {}", files.len(), root.display());
-        FeatureSet::of_journal(Rc::new(journal), &self.extractor, made_from, self.splits, times)
+        FeatureSet::of_journal(journal, &self.extractor, made_from, times)
     }
 
     /// The features of what a model draws.
@@ -357,7 +354,7 @@ impl Extraction {
         }
         bar.finish_and_clear();
         let made_from = format!("{} pictures drawn by {}", drawing.count, drawing.model.display());
-        FeatureSet::of_journal(Rc::new(journal), &self.extractor, made_from, self.splits, times)
+        FeatureSet::of_journal(journal, &self.extractor, made_from, times)
     }
 }
 

@@ -208,7 +208,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
                 Some(checkpoint) => pipeline = Some(model::load(checkpoint, &args.generated, device).await?),
                 None => note(format_args!("device: {}", device::describe(&device))),
             }
-            Some(Extraction { extractor, device: numbers, splits: args.splits })
+            Some(Extraction { extractor, device: numbers })
         }
     };
     let files = |origin: &Origin| match origin {
@@ -218,7 +218,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let (kinds, real_files) = ([kind(&real), kind(&generated)], files(&real));
     let real_set = match (real, &mut extraction) {
         (Origin::Folder(files), Some(extraction)) => extraction.of_folder(&args.real, &files, None).await?,
-        (Origin::Statistics(file), _) => FeatureSet::of_file(&args.real, file, 0)?,
+        (Origin::Statistics(file), _) => FeatureSet::of_file(&args.real, file)?,
         _ => return Err(Error::path(&args.real, "no pictures")),
     };
     report(&real_set.times);
@@ -226,7 +226,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         real_set.save(output, !args.without_features)?;
     }
     let generated_set = match (generated, &mut extraction, &pipeline) {
-        (Origin::Statistics(file), _, _) => FeatureSet::of_file(&args.generated, file, args.splits)?,
+        (Origin::Statistics(file), _, _) => FeatureSet::of_file(&args.generated, file)?,
         (Origin::Folder(files), Some(extraction), _) => {
             let is_same = fs::canonicalize(&args.real).ok() == fs::canonicalize(&args.generated).ok();
             let same = real_files.as_deref().filter(|_| is_same).map(|files| (files, &real_set));
@@ -243,13 +243,15 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let warnings = warnings(&real_set, &generated_set);
     warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
     let start = Instant::now();
-    let fid = match generated_set.groups.is_empty() {
-        false => frechet::with_standard_error(&real_set.statistics, &generated_set.groups)?,
+    let groups = generated_set.groups(args.splits)?;
+    let fid = match groups.is_empty() {
+        false => frechet::with_standard_error(&real_set.statistics, &groups)?,
         true => {
             let value = frechet_distance(&real_set.statistics, &generated_set.statistics)?;
             Estimate { value, standard_error: None }
         }
     };
+    drop(groups);
     let kid = match (&real_set.rows, &generated_set.rows) {
         (Some(real), Some(generated)) => {
             let options = kid::Options { splits: args.splits, ..Default::default() };

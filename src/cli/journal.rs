@@ -8,6 +8,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use undiffuse::metrics::{self, Rows};
 
@@ -15,6 +16,9 @@ use super::{Error, cache};
 
 /// How the file begins; the number is that of its form.
 const MAGIC: &[u8; 24] = b"undiffuse features  \0\0\0\x01";
+
+/// How long the file of a run that has not been taken up again is kept: a month.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Bytes of a checksum.
 const CHECKSUM: usize = 8;
@@ -56,6 +60,7 @@ impl Journal {
     pub fn open(key: Hash, dimension: usize) -> Result<Self, Error> {
         let folder = cache::folder().ok_or(Error::Cache { what: "fid" })?.join("features");
         fs::create_dir_all(&folder).map_err(|error| Error::path(&folder, error))?;
+        sweep(&folder, SystemTime::now());
         Self::open_file(folder.join(format!("{:016x}", key.value())), dimension)
     }
 
@@ -148,6 +153,16 @@ impl Journal {
     pub fn remove(self) {
         // Where it cannot be, it is found by the next run of this command, which it spares the work.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes what nobody has gone on with for [`KEPT`] before `now`.
+fn sweep(folder: &Path, now: SystemTime) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        if written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > KEPT)) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -290,6 +305,17 @@ mod tests {
         let journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
         assert_eq!(journal.rows().count(), 1);
         journal.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_was_left_a_month_ago_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        drop(Journal::open_file(path.clone(), DIMENSION).unwrap());
+        sweep(folder.path(), SystemTime::now());
+        assert!(path.exists());
+        sweep(folder.path(), SystemTime::now() + KEPT + KEPT);
         assert!(!path.exists());
     }
 
