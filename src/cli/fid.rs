@@ -8,18 +8,12 @@ use serde_json::{Value, json};
 use undiffuse::diffusion::Solver;
 use undiffuse::metrics::{Estimate, FeatureExtractor, FeatureSpace, Kid, Statistics, frechet, frechet_distance, kid};
 use undiffuse::pipeline::{ModelInfo, Preview, SampleOptions, Scheduler};
-use undiffuse::weights::{DirectorySource, MemorySource, Source};
+use undiffuse::weights::{DirectorySource, Source};
 
 use super::feature_set::{Drawing, Extraction, FeatureSet, Features, Origin, Times, spread};
 use super::metadata::Made;
 use super::output::{Output, note, result};
 use super::{Error, device, model, scheduler};
-
-/// The classifier of emoji pictures, which is part of this command.
-const EMOJI: [(&str, &[u8]); 2] = [
-    ("config.json", include_bytes!("../../www/models/emoji-features/config.json")),
-    ("model.safetensors", include_bytes!("../../www/models/emoji-features/model.safetensors")),
-];
 
 /// Pictures that a model draws unless told otherwise.
 const COUNT: usize = 10_000;
@@ -402,9 +396,7 @@ fn made(args: &Args) -> Made {
 async fn extractor(features: &str, device: undiffuse::device::Device) -> Result<FeatureExtractor, Error> {
     let path = Path::new(features);
     if features == "emoji" {
-        let mut source = MemorySource::new();
-        EMOJI.iter().for_each(|(path, bytes)| source.insert(*path, *bytes));
-        return Ok(FeatureExtractor::load(&source, device).await?);
+        return Ok(FeatureExtractor::emoji(device).await?);
     }
     if features == "inception" && !path.exists() {
         return Err(Error::option(
