@@ -270,7 +270,9 @@ fn draw(summary: &BoundSummary, model: &Path) -> Chart {
     let series = kinds.map(|kind| {
         let of = summary.terms.iter().filter(|term| term.kind == kind).map(point);
         let points: Vec<Point> = of.filter(|point| point.y > 0.0).collect();
-        Series { name: kind.symbol().into(), marks: Marks::Bars, points }
+        // Each kind has its colour whether the others are there or not.
+        let name = if points.is_empty() { String::new() } else { kind.symbol().into() };
+        Series { name, marks: Marks::Bars, points }
     });
     let pictures = summary.terms.first().map_or(0, |term| term.bits_per_dim.len());
     let name = model.canonicalize().unwrap_or_else(|_| model.to_owned());
@@ -291,7 +293,11 @@ fn draw(summary: &BoundSummary, model: &Path) -> Chart {
     }
     let s = if pictures == 1 { "" } else { "s" };
     let of = if summary.of_latents { "latents" } else { "pixels" };
-    _ = write!(first, ", {pictures} picture{s} of {} {of}, variance {}", summary.dimensions, summary.variance);
+    _ = write!(
+        first,
+        ", {pictures} picture{s}, {} dimensions of {of}, variance {}",
+        summary.dimensions, summary.variance
+    );
     let mut notes = vec![first];
     for term in &summary.terms {
         let (mean, _) = term.mean();
@@ -308,7 +314,7 @@ fn draw(summary: &BoundSummary, model: &Path) -> Chart {
         x: Axis::linear("timestep t; L_0 is that of t = 0, and L_T stands behind the last")
             .over(0.0, summary.num_train_timesteps as f64),
         y: Axis::logarithmic("bits per dimension"),
-        series: series.into_iter().filter(|series| !series.points.is_empty()).collect(),
+        series: series.into(),
     };
     Chart { title: format!("Variational bound, {name}"), notes, panels: vec![panel], columns: 1 }
 }

@@ -97,10 +97,13 @@ const MARGIN: f64 = 16.0;
 const PNG_SCALE: f64 = 2.0;
 
 /// Lengths between labels, as few as may be.
-const TICK_DISTANCE: f64 = 80.0;
+const TICK_DISTANCE: f64 = 60.0;
 
-/// Most points of a line that get a dot, and most bars that get an error.
+/// Most points of a line that get a dot.
 const FEW: usize = 60;
+
+/// Width of the ends of an error; where points are closer, errors are left out.
+const WHISKER: f64 = 6.0;
 
 /// What series are drawn in: hues that differ in lightness too.
 const PALETTE: [Colour; 6] =
@@ -306,6 +309,8 @@ impl Panel {
         let room = gap * (end - start - 2.0 * inset);
         // Where bars are as dense as pixels they touch, so that no pattern appears between them.
         let bar = if room < 4.0 { room.max(1.5) } else { (0.8 * room).min(40.0) };
+        let bars_of = self.series.iter().zip(&shown).filter(|(series, _)| series.marks == Marks::Bars);
+        let all_bars: Vec<Point> = bars_of.flat_map(|(_, points)| points).copied().collect();
         for (index, (series, points)) in self.series.iter().zip(&shown).enumerate() {
             let paint = Paint::Series(index);
             let places: Vec<[f64; 2]> = points.iter().map(|point| [axis_x(point.x), axis_y(point.y)]).collect();
@@ -326,12 +331,17 @@ impl Panel {
                 }
             }
             let whiskers = if series.marks == Marks::Bars { Paint::Ink } else { paint };
-            for (point, [x, _]) in points.iter().zip(&places).filter(|_| points.len() <= FEW) {
-                let Some(error) = point.error.filter(|error| *error > 0.0) else { continue };
+            let neighbours = if series.marks == Marks::Bars { &all_bars } else { points };
+            let crowded = |point: &Point| {
+                let apart = |other: &Point| (axis_x(other.x) - axis_x(point.x)).abs();
+                neighbours.iter().any(|other| other.x != point.x && apart(other) < WHISKER)
+            };
+            for (point, [x, _]) in points.iter().zip(&places) {
+                let Some(error) = point.error.filter(|error| *error > 0.0 && !crowded(point)) else { continue };
                 let (high, low) = (axis_y(point.y + error), axis_y(point.y - error).clamp(upper, lower));
                 drawing.line([*x, high], [*x, low], 1.0, whiskers);
                 for end in [high, low] {
-                    drawing.line([x - 3.0, end], [x + 3.0, end], 1.0, whiskers);
+                    drawing.line([x - WHISKER / 2.0, end], [x + WHISKER / 2.0, end], 1.0, whiskers);
                 }
             }
         }
@@ -345,21 +355,24 @@ impl Panel {
         series.points.iter().filter(here).copied().collect()
     }
 
-    /// The names of the series, up to `right`.
+    /// The names of the series, each after its mark, up to `right`.
     fn legend(&self, drawing: &mut Drawing, right: f64, y: f64) {
+        // As wide as letters are in a wide font, so that nothing overlaps in any.
+        let width = |name: &str| 7.2 * name.chars().count() as f64;
         let mut x = right;
         for (index, series) in self.series.iter().enumerate().rev().filter(|(_, series)| !series.name.is_empty()) {
             let paint = Paint::Series(index);
-            drawing.text([x, y], &series.name, Size::Small, Anchor::End, Paint::Soft);
-            x -= 6.2 * series.name.chars().count() as f64 + 8.0;
+            x -= width(&series.name);
+            drawing.text([x, y], &series.name, Size::Small, Anchor::Start, Paint::Soft);
+            x -= 6.0;
             match series.marks {
                 Marks::Bars => drawing.shapes.push(Shape::Bar { from: [x - 10.0, y - 9.0], to: [x, y + 1.0], paint }),
                 marks => {
-                    let points = vec![[x - 16.0, y - 4.0], [x, y - 4.0]];
+                    let points = vec![[x - 18.0, y - 4.0], [x, y - 4.0]];
                     drawing.shapes.push(Shape::Line { points, width: 2.0, dashed: marks == Marks::Dashed, paint });
                 }
             }
-            x -= 28.0;
+            x -= 34.0;
         }
     }
 }
@@ -410,7 +423,7 @@ impl Range {
         match self.scale {
             Scale::Linear => (value - self.from) / (self.to - self.from),
             Scale::Logarithmic if value <= 0.0 => f64::NEG_INFINITY,
-            Scale::Logarithmic => (value / self.from).ln() / (self.to / self.from).ln(),
+            Scale::Logarithmic => (value.ln() - self.from.ln()) / (self.to.ln() - self.from.ln()),
         }
     }
 
@@ -467,19 +480,22 @@ fn label(value: f64) -> String {
 }
 
 fn style() -> String {
-    let hex = |[r, g, b]: Colour| format!("#{r:02x}{g:02x}{b:02x}");
-    let mut style = String::from("<style>\ntext { font-family: system-ui, sans-serif }\n");
-    for (class, colour) in [("ink", INK), ("soft", SOFT), ("faint", FAINT)] {
-        _ = writeln!(style, ".{class} {{ fill: {0}; stroke: {0} }}", hex(colour));
-    }
-    for (index, colour) in PALETTE.iter().enumerate() {
-        _ = writeln!(style, ".s{index} {{ fill: {0}; stroke: {0} }}", hex(*colour));
-    }
-    style.push_str("text { stroke: none }\nrect { stroke: none }\npolyline { fill: none; stroke-linejoin: round }\n");
-    style.push_str("@media (prefers-color-scheme: dark) {\n");
-    style.push_str(".ink { fill: #e6edf3; stroke: #e6edf3 } .soft { fill: #9198a1; stroke: #9198a1 }\n");
-    style.push_str(".faint { fill: #30363d; stroke: #30363d }\n}\n</style>\n");
-    style
+    let rule = |class: &str, [r, g, b]: Colour| {
+        let colour = format!("#{r:02x}{g:02x}{b:02x}");
+        format!(".{class} {{ fill: {colour} }} polyline.{class} {{ fill: none; stroke: {colour} }}\n")
+    };
+    let light = [("ink", INK), ("soft", SOFT), ("faint", FAINT)];
+    let dark = [("ink", [230, 237, 243]), ("soft", [145, 152, 161]), ("faint", [48, 54, 61])];
+    let rules =
+        |colours: &[(&str, Colour)]| colours.iter().map(|(class, colour)| rule(class, *colour)).collect::<String>();
+    let series: String =
+        PALETTE.iter().enumerate().map(|(index, colour)| rule(&format!("s{index}"), *colour)).collect();
+    format!(
+        "<style>\ntext {{ font-family: system-ui, sans-serif }}\npolyline {{ stroke-linejoin: round }}\n{}{series}\
+         @media (prefers-color-scheme: dark) {{\n{}}}\n</style>\n",
+        rules(&light),
+        rules(&dark)
+    )
 }
 
 fn draw_svg(svg: &mut String, shape: &Shape) {
@@ -607,7 +623,7 @@ mod tests {
         assert_eq!(ticks(-0.03, 0.31, Scale::Linear, 300.0), [0.0, 0.1, 0.2, 0.30000000000000004]);
         assert_eq!(ticks(1.0, 40.0, Scale::Logarithmic, 300.0), [1.0, 2.0, 5.0, 10.0, 20.0]);
         assert_eq!(ticks(0.003, 5000.0, Scale::Logarithmic, 300.0), [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]);
-        assert_eq!(ticks(1e-9, 1e9, Scale::Logarithmic, 200.0).len(), 4);
+        assert_eq!(ticks(1e-9, 1e9, Scale::Logarithmic, 200.0), [1e-5, 1.0, 1e5]);
     }
 
     #[test]

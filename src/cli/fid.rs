@@ -139,6 +139,10 @@ pub async fn run(args: Args) -> Result<(), Error> {
             return Err(Error::option(option, "these are statistics already, and there is nothing to save"));
         }
     }
+    if let (Origin::Statistics(real), Origin::Statistics(generated)) = (&real, &generated) {
+        let (real, generated) = (&real.statistics.space, &generated.statistics.space);
+        real.check(generated).map_err(|error| Error::path(&args.generated, error))?;
+    }
     check_options(&args, &generated)?;
     let prompts = prompts(&args)?;
     if let (Origin::Folder(files), Some(count)) = (&mut generated, args.count) {

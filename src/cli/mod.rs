@@ -5,7 +5,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `sample`, `bound`, `fid`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `sample`, `bound`, `fid`, `noise`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
 //! | `model` | a checkpoint, opened and loaded |
 //! | `feature_set`, `journal` | a set of pictures as features, and the file that these are gathered in |
 //! | `npz` | statistics as another tool saves them |
@@ -33,6 +33,7 @@ mod inspect;
 mod journal;
 mod metadata;
 mod model;
+mod noise;
 mod npz;
 mod output;
 mod picture;
@@ -68,6 +69,7 @@ Examples:
   undiffuse inspect emoji64
   undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
   undiffuse bound emoji64 cat.png --prompt \"a happy cat\" --terms 50
+  undiffuse noise cat.png --timesteps 0,250,500,750,999 --model emoji64 --predict --out sheet.png
   undiffuse fid --real pictures --generated emoji64 --prompts prompts.txt --count 1000
   undiffuse schedule emoji64 --steps 25 --solver euler
   undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors
@@ -77,6 +79,7 @@ Examples:
 enum Command {
     Sample(Box<sample::Args>),
     Bound(Box<bound::Args>),
+    Noise(Box<noise::Args>),
     Fid(Box<fid::Args>),
     Forward(forward::Args),
     Schedule(schedule::Args),
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     let run = match Cli::parse().command {
         Command::Sample(args) => pollster::block_on(sample::run(*args)),
         Command::Bound(args) => pollster::block_on(bound::run(*args)),
+        Command::Noise(args) => pollster::block_on(noise::run(*args)),
         Command::Fid(args) => pollster::block_on(fid::run(*args)),
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),

@@ -163,7 +163,7 @@ fn side_by_side(states: &[(Vec<f32>, usize)]) -> Vec<f32> {
 fn time_ids(parts: &Parts, told: Told<'_>) -> Vec<f32> {
     let [batch, _, height, width] = told.latents;
     let size = [height, width].map(|side| side * parts.model.info.scale_factor);
-    let [negative, positive] = sizes(&told.options, size, told.from_noise);
+    let [negative, positive] = sizes(told.options, size, told.from_noise);
     let rows =
         |ids: [[usize; 2]; 3]| ids.as_flattened().iter().map(|&side| side as f32).collect::<Vec<_>>().repeat(batch);
     if told.guided { [rows(negative), rows(positive)].concat() } else { rows(positive) }
