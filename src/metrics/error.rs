@@ -2,10 +2,10 @@
 
 use crate::{device, models, weights};
 
-/// A network that cannot be loaded, or pictures that cannot be compared.
+/// A network that cannot be loaded, or pictures, features or statistics that cannot be compared.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A file of the network.
+    /// A file of the network or of statistics.
     #[error(transparent)]
     Weights(#[from] weights::Error),
     /// The network's config.
@@ -76,6 +76,56 @@ pub enum Error {
     NoLabels {
         /// The network's name.
         extractor: &'static str,
+    },
+    /// A file of tensors that are no statistics.
+    #[error("{file}: this file holds no statistics of pictures")]
+    NoStatistics {
+        /// The file.
+        file: String,
+    },
+    /// A file of statistics that is not what it should be.
+    #[error("{file}: {message}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Features of two extractors.
+    #[error(
+        "{left} and {right} lie in different spaces, between which there is no distance; extract both with one network"
+    )]
+    Spaces {
+        /// One of them.
+        left: String,
+        /// The other.
+        right: String,
+    },
+    /// Fewer pictures than a number can be computed from.
+    #[error("{what} of {count} picture{}: at least {needed} are needed", if *.count == 1 { "" } else { "s" })]
+    TooFew {
+        /// What was to be computed.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// A number that is none.
+    #[error("{what} is not finite: the extractor's weights or the statistics are damaged")]
+    NotFinite {
+        /// Which number.
+        what: String,
+    },
+    /// Lists that do not fit together.
+    #[error("{what} has {found} numbers where {expected} are expected")]
+    Length {
+        /// Which list.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// What the dimension calls for.
+        expected: usize,
     },
     /// The device that computes.
     #[error(transparent)]
