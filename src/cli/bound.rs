@@ -19,8 +19,8 @@ use super::{Error, device, model, picture};
 ///
 /// The bound that a diffusion model is trained on (Ho et al. 2020, equation 5) is a sum: L_T, what is left of the picture at
 /// the end of the forward process; L_t for each timestep t, how far the model's step from x_t is from the one that knows the
-/// picture; and L_0, what the last step says about the pixels. Each takes one call of the network, at a picture to which
-/// noise was added. All terms are needed for the bound itself; from some of them it is estimated, with a standard error.
+/// picture; and L_0, what the last step says about the pixels. Each but L_T takes one call of the network, at a picture to
+/// which noise was added. All terms are needed for the bound itself; from some of them it is estimated, with a standard error.
 ///
 /// For a model that works on latents it is the bound of the latents. They have no levels as pixels have, so that L_0 is by
 /// a density: it may be negative, and the whole cannot be compared with the bits of pixels.
@@ -309,14 +309,34 @@ fn draw(summary: &BoundSummary, model: &Path) -> Chart {
     if summary.of_latents {
         notes.push(OF_LATENTS.into());
     }
-    let panel = Panel {
+    let terms = Panel {
         title: String::new(),
         x: Axis::linear("timestep t; L_0 is that of t = 0, and L_T stands behind the last")
             .over(0.0, summary.num_train_timesteps as f64),
         y: Axis::logarithmic("bits per dimension"),
         series: series.into(),
     };
-    Chart { title: format!("Variational bound, {name}"), notes, panels: vec![panel], columns: 1 }
+    let mut panels = vec![terms];
+    if summary.total.is_some() {
+        panels.push(sums(summary));
+    }
+    Chart { title: format!("Variational bound, {name}"), notes, panels, columns: 1 }
+}
+
+/// What the terms come to from t = 0 on, where most of the bound is.
+fn sums(summary: &BoundSummary) -> Panel {
+    let mut sum = 0.0;
+    let sums = summary.terms.iter().rev().filter_map(|term| {
+        sum += term.stands_for * term.mean().0;
+        Some(Point { x: term.timestep? as f64 + 1.0, y: sum, error: None })
+    });
+    let points = sums.collect();
+    Panel {
+        title: String::new(),
+        x: Axis::logarithmic("t + 1"),
+        y: Axis::linear("bits per dimension of L_0 and all terms up to t"),
+        series: vec![Series { name: String::new(), marks: Marks::Line, points }],
+    }
 }
 
 #[cfg(test)]
@@ -325,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_figure_has_the_digits_that_count() {
-        let numbers = [0.0, 3.14159, 12.3456, 0.00123456, 1.23456e-6, -0.5, 123456.0];
-        assert_eq!(numbers.map(figure), ["0", "3.142", "12.35", "0.001235", "1.235e-6", "-0.5000", "1.235e5"]);
+        let numbers = [0.0, 3.24159, 12.3456, 0.00123456, 1.23456e-6, -0.5, 123456.0];
+        assert_eq!(numbers.map(figure), ["0", "3.242", "12.35", "0.001235", "1.235e-6", "-0.5000", "1.235e5"]);
     }
 }

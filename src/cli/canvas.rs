@@ -18,7 +18,6 @@ pub enum Anchor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Height {
     H16,
-    H20,
     H24,
     H32,
 }
@@ -27,7 +26,6 @@ impl Height {
     fn raster(self) -> RasterHeight {
         match self {
             Self::H16 => RasterHeight::Size16,
-            Self::H20 => RasterHeight::Size20,
             Self::H24 => RasterHeight::Size24,
             Self::H32 => RasterHeight::Size32,
         }

@@ -24,7 +24,7 @@
 //! and the model's step is N(μ̃_t(x_t, x̂_0), σ_t²): the same mean with the network's x̂_0 in place of x_0 (equation 11), and one of
 //! the variances of [`Variance`]. At t = 0, β̃ would be 0; as in the code of the papers, β̃_1 stands in its place.
 
-use super::{Error, PredictionType};
+use super::{Error, Forward, Posterior, PredictionType};
 use std::f64::consts::{LN_2, PI, SQRT_2};
 use std::{fmt, str::FromStr};
 
@@ -129,14 +129,6 @@ pub struct VariationalBound {
     clip: Option<f64>,
 }
 
-/// One timestep: q(x_{t−1}|x_t, x_0) = N(`x0`·x_0 + `x_t`·x_t, `variance`).
-#[derive(Clone, Copy, Debug)]
-struct Posterior {
-    x0: f64,
-    x_t: f64,
-    variance: f64,
-}
-
 impl VariationalBound {
     /// The bound under the schedule `betas`, β_t for t = 0 … T−1, of a network with this `prediction`; x̂_0 is clamped to ± `clip`
     /// before the mean is formed.
@@ -184,9 +176,8 @@ impl VariationalBound {
     /// # Errors
     /// A timestep past the last, or lengths that differ.
     pub fn noised(&self, timestep: usize, x0: &[f64], noise: &[f32]) -> Result<Vec<f64>, Error> {
-        let alpha_bar = self.alpha_bar(timestep)?;
+        let Forward { signal, noise: level } = Forward::of_alpha_bar(self.alpha_bar(timestep)?);
         length("noise", noise.len(), x0.len())?;
-        let (signal, level) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
         Ok(x0.iter().zip(noise).map(|(&x, &z)| signal * x + level * f64::from(z)).collect())
     }
 
@@ -220,7 +211,7 @@ impl VariationalBound {
             match (timestep, decoder) {
                 (0, Decoder::Discretised(cdf)) => -log_bin(cdf, x0[i], means[i], variance),
                 (0, Decoder::Density) => -log_density(x0[i], means[i], variance),
-                _ => kl(posterior.x0 * x0[i] + posterior.x_t * x_t[i], posterior.variance, means[i], variance),
+                _ => kl(posterior.x0 * x0[i] + posterior.sample * x_t[i], posterior.variance, means[i], variance),
             }
         });
         Ok(bits_per_dim(values, x0.len()))
@@ -233,8 +224,8 @@ impl VariationalBound {
     pub fn mean(&self, timestep: usize, x_t: &[f64], output: &[f64]) -> Result<Vec<f64>, Error> {
         let posterior = self.posterior(timestep)?;
         length("model_output", output.len(), if self.variance.is_learned() { 2 * x_t.len() } else { x_t.len() })?;
-        let alpha_bar = self.alpha_bar(timestep)?;
-        let (of_x_t, of_output) = self.prediction.x0(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let Forward { signal, noise } = Forward::of_alpha_bar(self.alpha_bar(timestep)?);
+        let (of_x_t, of_output) = self.prediction.x0(signal, noise);
         if !of_x_t.is_finite() {
             let message = "nothing of x_0 is left there, so that ε says nothing about it, and the term has no value";
             return Err(Error::Bound(format!("timestep {timestep}: {message}")));
@@ -242,7 +233,7 @@ impl VariationalBound {
         let clip = self.clip.unwrap_or(f64::INFINITY);
         let mean = |(&x_t, &output): (&f64, &f64)| {
             let x0 = (of_x_t * x_t + of_output * output).clamp(-clip, clip);
-            posterior.x0 * x0 + posterior.x_t * x_t
+            posterior.x0 * x0 + posterior.sample * x_t
         };
         Ok(x_t.iter().zip(output).map(mean).collect())
     }
@@ -254,7 +245,7 @@ impl VariationalBound {
     pub fn posterior_mean(&self, timestep: usize, x0: &[f64], x_t: &[f64]) -> Result<Vec<f64>, Error> {
         let posterior = self.posterior(timestep)?;
         length("x_t", x_t.len(), x0.len())?;
-        Ok(x0.iter().zip(x_t).map(|(x0, x_t)| posterior.x0 * x0 + posterior.x_t * x_t).collect())
+        Ok(x0.iter().zip(x_t).map(|(x0, x_t)| posterior.x0 * x0 + posterior.sample * x_t).collect())
     }
 
     /// σ_t² where the network's second half of channels says `v`.
@@ -278,21 +269,20 @@ impl VariationalBound {
         self.alphas_cumprod.get(timestep).copied().ok_or_else(past)
     }
 
+    /// q(x_{t−1}|x_t, x_0), of which β̃_0 is that of t = 1.
     fn posterior(&self, timestep: usize) -> Result<Posterior, Error> {
         let (alpha_bar, beta) = (self.alpha_bar(timestep)?, self.betas[timestep]);
         let before = match timestep {
             0 => 1.0,
             _ => self.alphas_cumprod[timestep - 1],
         };
-        let x0 = before.sqrt() * beta / (1.0 - alpha_bar);
-        let x_t = (1.0 - beta).sqrt() * (1.0 - before) / (1.0 - alpha_bar);
-        let variance = match timestep {
+        let posterior = Posterior::new(1.0 - beta, before, alpha_bar);
+        Ok(match timestep {
             // A chain of one step has no other variance than its own.
-            0 if self.timesteps() == 1 => beta,
-            0 => self.posterior(1)?.variance,
-            _ => beta * (1.0 - before) / (1.0 - alpha_bar),
-        };
-        Ok(Posterior { x0, x_t, variance })
+            0 if self.timesteps() == 1 => Posterior { variance: beta, ..posterior },
+            0 => Posterior { variance: self.posterior(1)?.variance, ..posterior },
+            _ => posterior,
+        })
     }
 }
 
