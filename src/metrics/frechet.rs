@@ -9,8 +9,7 @@
 //! semidefinite: the trace of the root is the sum of the roots of these. F comes from a Cholesky factorisation with pivots,
 //! which ends where the rank does, so that the zero eigenvalues of a singular Σ₁ are left out instead of being found as noise.
 
-use nalgebra::{DMatrix, DMatrixView};
-
+use super::matrix::{dot, inner_products, symmetric_eigenvalues};
 use super::{Error, Estimate, Moments, Statistics, jackknife, map};
 
 /// The Fréchet distance of two sets of pictures, the square d² of it as is customary, 0 or more.
@@ -24,8 +23,8 @@ pub fn frechet_distance(one: &Statistics, other: &Statistics) -> Result<f64, Err
 /// One of the two sets, prepared for the distance to several others.
 pub struct Reference<'s> {
     statistics: &'s Statistics,
-    /// F with Σ = FFᵀ, `[dimension, rank]`.
-    factor: DMatrix<f64>,
+    /// F with Σ = FFᵀ, the columns of `[dimension, rank]` one after the other.
+    factor: Vec<f64>,
 }
 
 impl<'s> Reference<'s> {
@@ -48,12 +47,11 @@ impl<'s> Reference<'s> {
         other.check()?;
         let dimension = one.space.dimension;
         let between: f64 = one.mean.iter().zip(&other.mean).map(|(a, b)| (a - b) * (a - b)).sum();
-        let covariance = DMatrixView::from_slice(&other.covariance, dimension, dimension);
-        let mut product = DMatrix::zeros(dimension, self.factor.ncols());
-        product.gemm(1.0, &covariance, &self.factor, 0.0);
-        let mut inner = DMatrix::zeros(self.factor.ncols(), self.factor.ncols());
-        inner.gemm(1.0, &self.factor.transpose(), &product, 0.0);
-        let distance = between + trace(one) + trace(other) - 2.0 * trace_of_root(inner);
+        // ΣF is ΣᵀF.
+        let product = inner_products(&other.covariance, &self.factor, dimension);
+        let inner = inner_products(&self.factor, &product, dimension);
+        let rank = self.factor.len().checked_div(dimension).unwrap_or(0);
+        let distance = between + trace(one) + trace(other) - 2.0 * trace_of_root(inner, rank);
         // Of two like sets the terms cancel, and rounding may leave less than nothing.
         Ok(distance.max(0.0))
     }
@@ -93,10 +91,10 @@ fn trace(statistics: &Statistics) -> f64 {
     statistics.covariance.iter().step_by(statistics.space.dimension + 1).sum()
 }
 
-/// F `[dimension, rank]` with FFᵀ = `matrix`, a symmetric positive semidefinite one: Cholesky's, always going on with the largest
+/// F with FFᵀ = `matrix`, the columns of `[dimension, rank]` one after the other; a symmetric positive semidefinite one: Cholesky's, always going on with the largest
 /// diagonal element that is left, until that is rounding (Higham, "Analysis of the Cholesky decomposition of a semi-definite
 /// matrix", 1990). Rows are in the matrix's order.
-fn factor(matrix: &[f64], dimension: usize) -> DMatrix<f64> {
+fn factor(matrix: &[f64], dimension: usize) -> Vec<f64> {
     let mut left: Vec<f64> = matrix.iter().step_by(dimension + 1).copied().collect();
     let largest =
         |left: &[f64]| (0..dimension).max_by(|&a, &b| left[a].total_cmp(&left[b])).map_or((0, 0.0), |i| (i, left[i]));
@@ -124,31 +122,17 @@ fn factor(matrix: &[f64], dimension: usize) -> DMatrix<f64> {
         left[pivot] = f64::NEG_INFINITY;
         rank += 1;
     }
-    DMatrix::from_fn(dimension, rank, |row, column| rows[row * dimension + column])
-}
-
-/// Σ aᵢbᵢ, in eight sums side by side.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    let mut sums = [0.0; 8];
-    for (a, b) in a.0.iter().zip(b.0) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f64>() + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f64>()
+    (0..rank).flat_map(|column| rows.iter().skip(column).step_by(dimension).copied()).collect()
 }
 
 /// Σ √λ over the eigenvalues λ of `matrix`, symmetric and positive semidefinite but for rounding.
-fn trace_of_root(mut matrix: DMatrix<f64>) -> f64 {
+fn trace_of_root(mut matrix: Vec<f64>, rows: usize) -> f64 {
     // The iteration ends where what is left is small beside the diagonal. With all eigenvalues moved away from zero that is
     // small beside the largest, where it would else be asked for rounding's own eigenvalues, without end.
-    let shift = matrix.diagonal().amax() / 1024.0;
+    let shift = matrix.iter().step_by(rows + 1).fold(0.0, |largest: f64, value| largest.max(*value)) / 1024.0;
     if shift == 0.0 {
         return 0.0;
     }
-    for i in 0..matrix.nrows() {
-        matrix[(i, i)] += shift;
-    }
-    matrix.symmetric_eigenvalues().iter().map(|value| libm::sqrt((value - shift).max(0.0))).sum()
+    matrix.iter_mut().step_by(rows + 1).for_each(|value| *value += shift);
+    symmetric_eigenvalues(matrix, rows).iter().map(|value| libm::sqrt((value - shift).max(0.0))).sum()
 }

@@ -9,8 +9,7 @@
 //! beside it, says how large subsets are rather than how sure the mean is, since they share pictures; the standard error here
 //! is that of [`super`].
 
-use nalgebra::DMatrix;
-
+use super::matrix::inner_products;
 use super::splits::Draws;
 use super::{Error, deal, jackknife, map};
 
@@ -124,29 +123,30 @@ struct Kernel {
     real: f64,
     /// How many real pictures there are.
     count: f64,
-    /// k(yᵢ, yⱼ).
-    generated: DMatrix<f64>,
+    /// k(yᵢ, yⱼ), `[n, n]`.
+    generated: Vec<f64>,
     /// For each generated picture j, Σᵢ k(xᵢ, yⱼ).
     between: Vec<f64>,
 }
 
 impl Kernel {
     fn new(real: &[f64], generated: &[f64], dimension: usize) -> Self {
-        // A picture is a column.
-        let [x, y] = [real, generated].map(|set| DMatrix::from_column_slice(dimension, set.len() / dimension, set));
-        let kernel = |a: &DMatrix<f64>, b: &DMatrix<f64>| {
-            let mut products = DMatrix::zeros(a.ncols(), b.ncols());
-            products.gemm(1.0 / dimension as f64, &a.transpose(), b, 0.0);
-            products.apply(|product| *product = (*product + 1.0) * (*product + 1.0) * (*product + 1.0));
-            products
+        let kernel = |a: &[f64], b: &[f64]| -> Vec<f64> {
+            let cubed = |product: f64| {
+                let base = product / dimension as f64 + 1.0;
+                base * base * base
+            };
+            inner_products(a, b, dimension).into_iter().map(cubed).collect()
         };
-        let xx = kernel(&x, &x);
-        let count = x.ncols() as f64;
+        let xx = kernel(real, real);
+        let count = real.len() / dimension;
+        let diagonal: f64 = xx.iter().step_by(count + 1).sum();
+        let pairs = (count * (count - 1)) as f64;
         Self {
-            real: (xx.sum() - xx.trace()) / (count * (count - 1.0)),
-            count,
-            generated: kernel(&y, &y),
-            between: kernel(&x, &y).row_sum().iter().copied().collect(),
+            real: (xx.iter().sum::<f64>() - diagonal) / pairs,
+            count: count as f64,
+            generated: kernel(generated, generated),
+            between: kernel(real, generated).chunks(count).map(|column| column.iter().sum()).collect(),
         }
     }
 
@@ -154,13 +154,14 @@ impl Kernel {
     fn mmd2_and_without(&self, groups: &[usize], splits: usize) -> Vec<f64> {
         let all = self.between.len();
         // For each picture, its kernels with all others.
-        let within: Vec<f64> = (0..all).map(|j| self.generated.column(j).sum() - self.generated[(j, j)]).collect();
+        let columns = self.generated.chunks(all).enumerate();
+        let within: Vec<f64> = columns.map(|(j, column)| column.iter().sum::<f64>() - column[j]).collect();
         let without = |left_out: &[usize]| {
             let count = (all - left_out.len()) as f64;
             let sum_of = |list: &[f64]| list.iter().sum::<f64>() - left_out.iter().map(|&i| list[i]).sum::<f64>();
             // Both of a pair that is left out have taken it away.
             let pairs = left_out.iter().flat_map(|&i| left_out.iter().map(move |&j| (i, j)));
-            let twice: f64 = pairs.filter(|(i, j)| i != j).map(|pair| self.generated[pair]).sum();
+            let twice: f64 = pairs.filter(|(i, j)| i != j).map(|(i, j)| self.generated[i * all + j]).sum();
             let gone: f64 = left_out.iter().map(|&i| within[i]).sum();
             let within = sum_of(&within) - gone + twice;
             self.real + within / (count * (count - 1.0)) - 2.0 * sum_of(&self.between) / (self.count * count)

@@ -11,6 +11,7 @@
 //! | `statistics_file` | statistics as a file, and the features beside them |
 //! | `frechet` | the Fréchet distance of two Gaussians, and its standard error |
 //! | `kid` | the squared maximum mean discrepancy under a cubic kernel, and its standard error |
+//! | `matrix` | products and eigenvalues |
 //! | `splits` | pictures drawn at random: groups that are left out in turn, and subsets |
 //!
 //! # Standard errors
@@ -34,6 +35,7 @@ mod feature_network;
 mod features;
 pub mod frechet;
 pub mod kid;
+mod matrix;
 mod splits;
 mod statistics;
 mod statistics_file;

@@ -51,7 +51,7 @@ mod tests {
         assert!(sizes.iter().all(|&size| size == 10 || size == 11), "{sizes:?}");
         assert!(dealt[..20].iter().any(|&g| g != dealt[0]) && dealt != (0..103).map(|i| i % 10).collect::<Vec<_>>());
         assert_eq!(dealt, deal(103, 10));
-        assert_eq!(deal(0, 3), []);
+        assert!(deal(0, 3).is_empty());
         assert_eq!(deal(2, 0), [0, 0]);
     }
 

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use nalgebra::{DMatrix, DMatrixView, DVector};
-
+use super::matrix::inner_products;
 use super::{Error, FeatureExtractor};
 
 /// In which numbers a set of pictures is described: by which network, with which weights. Distances exist within one only.
@@ -106,15 +105,15 @@ impl Statistics {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     count: usize,
-    mean: DVector<f64>,
-    /// Σ (x − mean)(x − mean)ᵀ.
-    scatter: DMatrix<f64>,
+    mean: Vec<f64>,
+    /// Σ (x − mean)(x − mean)ᵀ, `[dimension, dimension]`.
+    scatter: Vec<f64>,
 }
 
 impl Moments {
     /// Of no pictures yet.
     pub fn new(dimension: usize) -> Self {
-        Self { count: 0, mean: DVector::zeros(dimension), scatter: DMatrix::zeros(dimension, dimension) }
+        Self { count: 0, mean: vec![0.0; dimension], scatter: vec![0.0; dimension * dimension] }
     }
 
     /// How many pictures have been seen.
@@ -140,15 +139,16 @@ impl Moments {
         if rows == 0 {
             return Ok(());
         }
-        // A picture is a column here.
-        let mut block = DMatrixView::from_slice(features, dimension, rows).clone_owned();
-        let mean = block.column_mean();
-        for mut column in block.column_iter_mut() {
-            column -= &mean;
+        // A feature is a column here, with a row for each picture, about its mean.
+        let mut columns = Vec::with_capacity(features.len());
+        let mut mean = Vec::with_capacity(dimension);
+        for feature in 0..dimension {
+            let of_pictures = features.iter().skip(feature).step_by(dimension);
+            let about = of_pictures.clone().sum::<f64>() / rows as f64;
+            columns.extend(of_pictures.map(|number| number - about));
+            mean.push(about);
         }
-        let mut scatter = DMatrix::zeros(dimension, dimension);
-        scatter.gemm(1.0, &block, &block.transpose(), 0.0);
-        self.merge(&Self { count: rows, mean, scatter });
+        self.merge(&Self { count: rows, mean, scatter: inner_products(&columns, &columns, rows) });
         Ok(())
     }
 
@@ -159,12 +159,16 @@ impl Moments {
             return;
         }
         let share = other.count as f64 / all as f64;
-        let difference = &other.mean - &self.mean;
-        self.scatter += &other.scatter;
+        let difference: Vec<f64> = other.mean.iter().zip(&self.mean).map(|(theirs, ours)| theirs - ours).collect();
         // n₁n₂/(n₁ + n₂)
         let weight = self.count as f64 * share;
-        self.scatter.ger(weight, &difference, &difference, 1.0);
-        self.mean.axpy(share, &difference, 1.0);
+        let dimension = difference.len().max(1);
+        for (i, (ours, theirs)) in self.scatter.chunks_mut(dimension).zip(other.scatter.chunks(dimension)).enumerate() {
+            for ((ours, theirs), difference_j) in ours.iter_mut().zip(theirs).zip(&difference) {
+                *ours += theirs + weight * difference[i] * difference_j;
+            }
+        }
+        self.mean.iter_mut().zip(&difference).for_each(|(mean, difference)| *mean += share * difference);
         self.count = all;
     }
 
@@ -176,10 +180,10 @@ impl Moments {
         if self.count < 2 {
             return Err(Error::TooFew { what: "a covariance", count: self.count, needed: 2 });
         }
-        let covariance = &self.scatter / (self.count - 1) as f64;
+        let divisor = (self.count - 1) as f64;
         Ok(Statistics {
-            mean: self.mean.as_slice().to_vec(),
-            covariance: covariance.as_slice().to_vec(),
+            mean: self.mean.clone(),
+            covariance: self.scatter.iter().map(|sum| sum / divisor).collect(),
             count: Some(self.count),
             space,
             made_from,
