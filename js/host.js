@@ -84,6 +84,10 @@ class Host {
         return [undefined];
       case "sample":
         return [await this.#sample(request)];
+      case "schedule": {
+        const schedule = this.#loaded().schedule(JSON.stringify(request.options));
+        return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
+      }
       case "profile":
         return [await this.#profile(request, signal)];
       case "step": {
@@ -225,17 +229,22 @@ class Host {
     }
   }
 
-  /** The pipeline, which nothing but the request at hand may be using. */
-  #idle() {
+  #loaded() {
     if (!this.#pipeline)
       throw new UndiffuseError("internal", "The pipeline was asked for something before it was loaded.");
+    return this.#pipeline;
+  }
+
+  /** The pipeline, which nothing but the request at hand may be using. */
+  #idle() {
+    const pipeline = this.#loaded();
     if (this.#run) {
       throw new StateError(
         "busy",
         "This pipeline is in the middle of a run. End that one first, or load a second pipeline.",
       );
     }
-    return this.#pipeline;
+    return pipeline;
   }
 
   /**

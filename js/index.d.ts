@@ -286,6 +286,10 @@ export class Pipeline {
   sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> }): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
+   * The noise schedule, and the steps that a run with these options makes if it begins with noise. No network is asked.
+   */
+  schedule(options?: ScheduleOptions): Promise<Schedule>;
+  /**
    * Measures the first step of a run with these options: where its time goes, next to what this device can do at most.
    * Takes as long as some tens of steps, and the device's own measurement the first time. Fails with code `"busy"` in
    * the middle of a run.
@@ -298,6 +302,81 @@ export class Pipeline {
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
+}
+
+/** What of {@link SampleOptions} says which solver it is and which steps it makes. */
+export type ScheduleOptions = Pick<
+  SampleOptions,
+  | "steps"
+  | "timesteps"
+  | "sigmas"
+  | "originalInferenceSteps"
+  | "solver"
+  | "scheduler"
+  | "eta"
+  | "useClippedModelOutput"
+  | "signal"
+>;
+
+/** The noise schedule of a model, and a solver's way through it: the reverse process as a table. */
+export interface Schedule {
+  /** The solver's class in diffusers, such as `"DDIMScheduler"`. */
+  readonly class: string;
+  /** T: the timesteps that the network was trained with are 0 to T - 1. 0 for rectified flow, which has no β. */
+  readonly numTrainTimesteps: number;
+  /** β_t for t = 0 … T - 1, the variance that one training timestep adds. Empty for rectified flow. */
+  readonly betas: Float32Array;
+  /**
+   * ᾱ_t = ∏ (1 - β_s) for t = 0 … T - 1, the share of the picture's variance that is left in
+   * x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε; its ratio of signal to noise is ᾱ_t / (1 - ᾱ_t). Empty for rectified flow.
+   */
+  readonly alphasCumprod: Float32Array;
+  /** One for each call of the network, from noise to picture. */
+  readonly steps: readonly SolverStep[];
+  /** How many calls of the network make one of the steps that `steps` asks for: 1, or 2 in Heun's method and DPM2. */
+  readonly order: number;
+  /** x_T is this times a standard normal. */
+  readonly initNoiseSigma: number;
+  /** The timestep of every call. */
+  readonly timesteps: readonly number[];
+  /** σ at every call, and where the last one arrives; empty for solvers that have none. */
+  readonly sigmas: readonly number[];
+}
+
+/** One call of the network and the update after it: every tensor is a sum of others, with these coefficients. */
+export interface SolverStep {
+  /** What the network is told; a fraction in some solvers. */
+  readonly timestep: number;
+  /** The network's input is this times x_t. */
+  readonly inputScale: number;
+  /** x̂_0 as a sum of x_t and the network's output, before it is clipped. */
+  readonly x0: readonly [sample: number, modelOutput: number];
+  /** What happens to x̂_0: it is clamped to ± `range`, or thresholded as Imagen does. */
+  readonly clip: "none" | { readonly range: number } | { readonly threshold: { ratio: number; maxValue: number } };
+  /** The next sample, x_{t-1}. */
+  readonly prevSample: Terms;
+  /** What each slot of the solver's memory holds after this step. */
+  readonly history: readonly Terms[];
+  /** Whether fresh noise is drawn. */
+  readonly drawsNoise: boolean;
+  /** How the network's second half becomes the deviation of the noise, in models that have learned it. */
+  readonly learnedVariance?: "learned" | { readonly learnedRange: { minLog: number; maxLog: number } };
+  /** The forward process here: x_t as a sum of x_0 and ε. */
+  readonly forward: readonly [signal: number, noise: number];
+}
+
+/** The coefficients of a sum of what a step has at hand. */
+export interface Terms {
+  /** Of x_t. */
+  readonly sample: number;
+  /** Of the network's output, after guidance. */
+  readonly modelOutput: number;
+  /** Of x̂_0, after clipping. */
+  readonly x0: number;
+  /** Of this step's fresh noise. */
+  readonly noise: number;
+  /** Of each slot of the solver's memory, as it was before this step. */
+  readonly history: readonly number[];
 }
 
 export interface DeviceInfo {

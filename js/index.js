@@ -4,12 +4,12 @@
 import { Connection } from "./client.js";
 import { chooseDevice } from "./device.js";
 import { AbortError, OptionError, StateError, throwIfAborted } from "./errors.js";
-import { checkLoadOptions, checkLoras, checkSampleOptions } from "./options.js";
+import { checkLoadOptions, checkLoras, checkSampleOptions, checkScheduleOptions } from "./options.js";
 import { pixelsOf } from "./picture.js";
 import { describeFile, describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
-/** @import { Begun, Loaded, Pixels, PlainStep, RunDescription } from "./protocol.js" */
+/** @import { Begun, Loaded, Pixels, PlainSchedule, PlainStep, RunDescription } from "./protocol.js" */
 
 export { AbortError, DeviceError, ModelError, OptionError, SourceError, StateError, UndiffuseError } from "./errors.js";
 
@@ -86,6 +86,17 @@ export class Pipeline {
    */
   sample(options = {}) {
     return new Run(this.#connection, ++this.#lastRun, options);
+  }
+
+  /**
+   * @param {Public.ScheduleOptions} [options]
+   * @returns {Promise<Public.Schedule>}
+   */
+  async schedule(options = {}) {
+    const { signal, rest } = checkScheduleOptions(options);
+    /** @type {PlainSchedule} */
+    const { table, ...schedule } = await this.#connection.request({ type: "schedule", options: rest }, { signal });
+    return { ...schedule, numTrainTimesteps: schedule.betas.length, ...camelCased(JSON.parse(table)) };
   }
 
   /**
@@ -267,4 +278,16 @@ function fromPlain({ images, denoised, ...step }) {
 /** @param {Pixels} pixels */
 function toImageData({ data, width, height }) {
   return new ImageData(data, width, height);
+}
+
+/**
+ * JSON of the command with its names as JavaScript writes them.
+ * @param {any} value
+ * @returns {any}
+ */
+function camelCased(value) {
+  if (Array.isArray(value)) return value.map(camelCased);
+  if (typeof value !== "object" || value === null) return value;
+  const renamed = (/** @type {string} */ key) => key.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+  return Object.fromEntries(Object.entries(value).map(([key, value]) => [renamed(key), camelCased(value)]));
 }

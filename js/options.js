@@ -5,7 +5,7 @@ import { OptionError } from "./errors.js";
 import { isPicture } from "./picture.js";
 import { absoluteUrl } from "./source.js";
 
-/** @import { LoadOptions, Lora, SampleOptions, Source } from "./index.d.ts" */
+/** @import { LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
 
 const MAX_SEED = 2n ** 64n - 1n;
 
@@ -14,12 +14,14 @@ const MAX_SEED = 2n ** 64n - 1n;
  * @typedef {Record<string, [test: (value: any) => boolean, expected: string]>} Rules
  */
 
+const SIGNAL = /** @type {Rules[string]} */ ([(value) => value instanceof AbortSignal, "an AbortSignal"]);
+
 /** @type {Rules} */
 const LOAD = {
   device: oneOf("auto", "webgpu", "cpu"),
   cpu: [isObject, "an object, { threads, simd }"],
   onProgress: [(value) => typeof value === "function", "a function"],
-  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
+  signal: SIGNAL,
   worker: [(value) => typeof value === "boolean" || value instanceof Worker, "true, false or a Worker"],
   wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
   variant: [isString, 'the variant\'s name, such as "fp16"'],
@@ -56,7 +58,21 @@ const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a lis
 const SEED = "an integer from 0 to 2^64 - 1, as a number or a bigint";
 
 /** @type {Rules} */
+const SCHEDULE = {
+  steps: COUNT,
+  timesteps: NUMBERS,
+  sigmas: NUMBERS,
+  originalInferenceSteps: COUNT,
+  solver: [isString, "a solver's name"],
+  scheduler: [isObject, "an object, the content of a scheduler_config.json"],
+  eta: NUMBER,
+  useClippedModelOutput: BOOLEAN,
+  signal: SIGNAL,
+};
+
+/** @type {Rules} */
 const SAMPLE = {
+  ...SCHEDULE,
   prompt: TEXT,
   negativePrompt: TEXT,
   prompt2: TEXT,
@@ -65,16 +81,8 @@ const SAMPLE = {
   seeds: [isListOf(isSeed), `a list, each ${SEED}`],
   generator: oneOf("cpu", "cuda"),
   numImagesPerPrompt: COUNT,
-  steps: COUNT,
-  timesteps: NUMBERS,
-  sigmas: NUMBERS,
-  originalInferenceSteps: COUNT,
   guidanceScale: NUMBER,
   guidanceRescale: NUMBER,
-  solver: [isString, "a solver's name"],
-  scheduler: [isObject, "an object, the content of a scheduler_config.json"],
-  eta: NUMBER,
-  useClippedModelOutput: BOOLEAN,
   width: COUNT,
   height: COUNT,
   image: PICTURE,
@@ -91,7 +99,6 @@ const SAMPLE = {
   negativeTargetSize: PAIR,
   preview: oneOf("auto", "decode", "tiny", "linear", "none"),
   vaeTiling: BOOLEAN,
-  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
 };
 
 /**
@@ -136,20 +143,37 @@ export function checkLoras(loras) {
  */
 export function checkSampleOptions(options) {
   check(options, SAMPLE, "sample");
-  const { seed = 0, seeds = [], signal, scheduler, image, mask, ...rest } = options;
-  if (scheduler !== undefined && rest.solver !== undefined) {
-    const message =
-      "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
-    throw new OptionError("invalid-option", message, { option: "scheduler" });
-  }
+  const { seed = 0, seeds = [], signal, image, mask, ...rest } = options;
   return {
     seed: BigInt(seed),
     seeds: BigUint64Array.from(seeds, BigInt),
     signal,
     image,
     mask,
-    rest: { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") },
+    rest: withSchedulerAsText(rest),
   };
+}
+
+/**
+ * @param {ScheduleOptions} options
+ */
+export function checkScheduleOptions(options) {
+  check(options, SCHEDULE, "schedule");
+  const { signal, ...rest } = options;
+  return { signal, rest: withSchedulerAsText(rest) };
+}
+
+/**
+ * @template {ScheduleOptions} O
+ * @param {O} options
+ */
+function withSchedulerAsText({ scheduler, ...rest }) {
+  if (scheduler !== undefined && rest.solver !== undefined) {
+    const message =
+      "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
+    throw new OptionError("invalid-option", message, { option: "scheduler" });
+  }
+  return { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") };
 }
 
 /**

@@ -23,6 +23,7 @@
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription
+ *   | { type: "schedule", options: object }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
  *   | { type: "dispose" }} Request
@@ -43,6 +44,11 @@
  */
 
 /** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
+
+/**
+ * @typedef {{ class: string, betas: Float32Array<ArrayBuffer>, alphasCumprod: Float32Array<ArrayBuffer>, table: string }} PlainSchedule
+ *   the answer to `schedule`: the table as JSON, under the command's names
+ */
 
 /** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample`; `profile` is answered by a {@link Profile} */
 

@@ -1,5 +1,7 @@
 //! The options of a run, resolved against a checkpoint: what is not possible is found here, before a weight is needed.
 
+use std::borrow::Cow;
+
 use super::checkpoint::{MAX_SIDE, Model, Takes};
 use super::family::Family;
 use super::image::{Filter, Rgb};
@@ -7,7 +9,7 @@ use super::prompts::Prompts;
 use super::random::Streams;
 use super::step_graph::StepGraph;
 use super::{Error, SampleOptions, Scheduler};
-use crate::diffusion::{Clip, LearnedVariance, Solver, StepOptions, Table};
+use crate::diffusion::{Clip, LearnedVariance, SchedulerConfig, Solver, StepOptions, Table};
 use crate::graph::Graph;
 
 /// Most pictures of one run.
@@ -272,13 +274,18 @@ fn strength(model: &Model, options: &SampleOptions) -> f64 {
     options.strength.unwrap_or(usual)
 }
 
+/// The scheduler that is asked for: the checkpoint's own, the same with another solver, or quite another.
+pub(super) fn scheduler_of<'a>(model: &'a Model, options: &'a SampleOptions) -> Result<Cow<'a, SchedulerConfig>, Error> {
+    Ok(match &options.scheduler {
+        Scheduler::Checkpoint => Cow::Borrowed(&model.scheduler),
+        Scheduler::Solver(solver) => Cow::Owned(model.scheduler.swap_to(*solver)?),
+        Scheduler::Config(config) => Cow::Borrowed(config),
+    })
+}
+
 /// The steps to make.
-fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
-    let scheduler = match &options.scheduler {
-        Scheduler::Checkpoint => &model.scheduler,
-        Scheduler::Solver(solver) => &model.scheduler.swap_to(*solver)?,
-        Scheduler::Config(config) => &**config,
-    };
+pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
+    let scheduler = scheduler_of(model, options)?;
     // A list of what to visit says how many steps there are; Euler's σ also say where the last one arrives.
     let steps = match (&options.timesteps, &options.sigmas) {
         (Some(timesteps), _) => timesteps.len(),

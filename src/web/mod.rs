@@ -158,6 +158,25 @@ impl Pipeline {
         self.0.tokenize(prompt).map_err(|error| Error::from(error).into_js())
     }
 
+    /// The schedule that a run with `options` walks: an object with `class`, `betas` and `alphasCumprod` as of `Schedule` in
+    /// index.d.ts, and `table` as JSON, as the command writes it. `options` are JSON as of [`Pipeline::sample`].
+    ///
+    /// # Errors
+    /// As of [`Pipeline::sample`].
+    pub fn schedule(&self, options: &str) -> Result<JsValue, JsValue> {
+        let schedule = sample_options(options).and_then(|options| {
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            self.0.schedule(&options).map_err(|error| of_run(error, has_scheduler))
+        });
+        let pipeline::Schedule { class, noise, table } = schedule.map_err(Error::into_js)?;
+        Ok(object(&[
+            ("class", class.into()),
+            ("betas", Float32Array::from(&noise.betas[..]).into()),
+            ("alphasCumprod", Float32Array::from(&noise.alphas_cumprod[..]).into()),
+            ("table", serde_json::to_string(&table).map_err(|error| Error::from(error).into_js())?.into()),
+        ]))
+    }
+
     /// Merges the LoRAs of `set` into the weights, in place of those that were.
     pub fn set_loras(&self, set: LoraSet) -> Promise {
         let pipeline = self.0.clone();
@@ -185,15 +204,20 @@ impl Pipeline {
                 let options = sample_options(&options)?;
                 let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
                 let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options });
-                sampler.await.map_err(|error| match error {
-                    pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
-                    error => error.into(),
-                })
+                sampler.await.map_err(|error| of_run(error, has_scheduler))
             };
             let sampler = sampler.await.map_err(Error::into_js)?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
+    }
+}
+
+/// The error of a run, which may lie in a scheduler that came with the options.
+fn of_run(error: pipeline::Error, has_scheduler: bool) -> Error {
+    match error {
+        pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
+        error => error.into(),
     }
 }
 
