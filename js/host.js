@@ -9,7 +9,7 @@ import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
 /** @import { DeviceInfo, Profile } from "./index.d.ts" */
-/** @import { Begun, Loaded, PlainStep, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
+/** @import { Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
@@ -35,7 +35,7 @@ class Host {
   #pipeline;
   /** The CPU, where it is the device. @type {Machine | undefined} */
   #machine;
-  /** @type {{ id: number, sampler: core.Sampler } | undefined} */
+  /** What the pipeline is in the middle of. @type {{ id: number, task: core.Sampler | core.ForwardProcess } | undefined} */
   #run;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
   #loras = new Map();
@@ -82,8 +82,10 @@ class Host {
       case "loras":
         await this.#setLoras(request, signal);
         return [undefined];
-      case "sample":
-        return [await this.#sample(request)];
+      case "sample": {
+        const { total, warning } = await this.#sample(request);
+        return [{ total, warning }];
+      }
       case "schedule": {
         const schedule = this.#loaded().schedule(JSON.stringify(request.options));
         return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
@@ -93,6 +95,18 @@ class Host {
       case "step": {
         const step = await this.#step(request.run);
         return [step, step ? [...step.images, ...step.denoised].map(({ data }) => data.buffer) : []];
+      }
+      case "forward":
+        return [await this.#forward(request)];
+      case "noised": {
+        /** @type {PlainNoised} */
+        const noised = await this.#process(request.run).at(request.timestep ?? undefined);
+        return [noised, [noised.sample.buffer, noised.image.data.buffer]];
+      }
+      case "predict": {
+        /** @type {PlainPrediction} */
+        const prediction = await this.#process(request.run).predict(Number(request.timestep));
+        return [prediction, [prediction.noise.data.buffer, prediction.denoised.data.buffer]];
       }
       case "stop":
         this.#stop(request.run);
@@ -202,14 +216,28 @@ class Host {
     this.#loras = inUse;
   }
 
-  /**
-   * @param {RunDescription} description
-   * @returns {Promise<Begun>}
-   */
+  /** @param {RunDescription} description */
   async #sample({ run, seed, seeds, options, image, mask }) {
     const sampler = await this.#idle().sample(seed, seeds, JSON.stringify(options), image, mask);
-    this.#run = { id: run, sampler };
-    return { total: sampler.total, warning: sampler.warning };
+    this.#run = { id: run, task: sampler };
+    return sampler;
+  }
+
+  /**
+   * @param {Request & { type: "forward" }} request
+   * @returns {Promise<Opened>}
+   */
+  async #forward({ run, seed, options, image }) {
+    const process = await this.#idle().forward_process(seed, JSON.stringify(options), image);
+    this.#run = { id: run, task: process };
+    const [batch, channels, height, width] = process.shape;
+    return { numTrainTimesteps: process.num_train_timesteps, shape: [batch, channels, height, width] };
+  }
+
+  /** @param {number} run */
+  #process(run) {
+    if (this.#run?.id === run && "at" in this.#run.task) return this.#run.task;
+    throw new StateError("disposed", "This forward process was disposed of.");
   }
 
   /**
@@ -219,11 +247,11 @@ class Host {
    * @returns {Promise<Profile>}
    */
   async #profile(description, signal) {
-    await this.#sample(description);
+    const sampler = await this.#sample(description);
     try {
-      await this.#run?.sampler.step();
+      await sampler.step();
       throwIfAborted(signal);
-      return JSON.parse(await this.#run?.sampler.profile());
+      return JSON.parse(await sampler.profile());
     } finally {
       this.#stop(description.run);
     }
@@ -252,9 +280,9 @@ class Host {
    * @returns {Promise<PlainStep | undefined>}
    */
   async #step(run) {
-    if (this.#run?.id !== run) return undefined;
+    if (this.#run?.id !== run || !("step" in this.#run.task)) return undefined;
     const start = performance.now();
-    const step = await this.#run.sampler.step();
+    const step = await this.#run.task.step();
     const milliseconds = performance.now() - start;
     if (!step || step.index + 1 === step.total) this.#stop(run);
     return step && { ...step, milliseconds };
@@ -263,7 +291,7 @@ class Host {
   /** Frees the run, unless it is another one than `run`. @param {number} [run] */
   #stop(run = this.#run?.id) {
     if (this.#run === undefined || this.#run.id !== run) return;
-    this.#run.sampler.dispose();
+    this.#run.task.dispose();
     this.#run = undefined;
   }
 }

@@ -170,6 +170,11 @@ export interface SampleOptions {
   mask?: PictureSource;
   /** How much of `image` is given up to noise, 0 to 1. Default: 0.8, and with a mask 1. */
   strength?: number;
+  /**
+   * In place of `strength`: the run begins at exactly the x_t that {@link ForwardProcess.at} shows of `image` and `seed` at
+   * this timestep, and makes the steps that `steps` leaves below it.
+   */
+  startTimestep?: number;
   /** How much noise is added to the picture that is to be enlarged. Default 20. */
   noiseLevel?: number;
   /** How many of the text encoder's last layers are left out. Default: as the model was trained. */
@@ -286,6 +291,10 @@ export class Pipeline {
   sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> }): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
+   * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.
+   */
+  forwardProcess(options: ForwardOptions): Promise<ForwardProcess>;
+  /**
    * The noise schedule, and the steps that a run with these options makes if it begins with noise. No network is asked.
    */
   schedule(options?: ScheduleOptions): Promise<Schedule>;
@@ -302,6 +311,66 @@ export class Pipeline {
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
+}
+
+/** What the forward process is of, and what the network is told where it is asked. */
+export interface ForwardOptions {
+  /** x_0. Its sides are rounded down to multiples of {@link ModelInfo.sizeMultiple}. */
+  image: PictureSource;
+  /**
+   * Where the noise is added: to the latents, in which the network lives (the default where the model has an autoencoder),
+   * or to the picture itself.
+   */
+  space?: "latents" | "pixels";
+  /** Chooses ε, which is the same for every t. As a run from the same picture and seed draws it. Default 0. */
+  seed?: number | bigint;
+  /** Whose random stream the seed begins. Default `"cpu"`. */
+  generator?: "cpu" | "cuda";
+  /** What the network is told by {@link ForwardProcess.predict}. Default `""`. */
+  prompt?: string;
+  /** As of a run. */
+  negativePrompt?: string;
+  /** As of a run; default 1, which is the network's own guess. */
+  guidanceScale?: number;
+  signal?: AbortSignal;
+}
+
+/**
+ * The forward process of one picture, x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, at any t, with one ε for all. It is in the way of runs
+ * (code `"busy"`) until it is disposed.
+ */
+export interface ForwardProcess {
+  /** T: timesteps are 0 to T - 1. */
+  readonly numTrainTimesteps: number;
+  /** `[1, channels, height, width]` of x_t. */
+  readonly shape: readonly [number, number, number, number];
+  /** x_t; or with null x_0, which in pixels is the picture itself, to the last bit. */
+  at(timestep: number | null, options?: { signal?: AbortSignal }): Promise<Noised>;
+  /** Asks the network once, at x_t. Fails with code `"invalid-option"` in the pixels of a model that lives in latents. */
+  predict(timestep: number, options?: { signal?: AbortSignal }): Promise<Prediction>;
+  /** Frees what it holds. Can be called again without harm. */
+  dispose(): Promise<void>;
+}
+
+/** A picture with noise. */
+export interface Noised {
+  /** t, or null for x_0. */
+  readonly timestep: number | null;
+  /** x_t as a picture; decoded, where it is one of latents. */
+  readonly image: ImageData;
+  /** x_t itself, `[channels, height, width]`. */
+  readonly sample: Float32Array;
+}
+
+/** What the network makes of an x_t. */
+export interface Prediction {
+  readonly timestep: number;
+  /** ε̂, the noise that it sees, as a picture. */
+  readonly noise: ImageData;
+  /** x̂_0, the picture that it expects. */
+  readonly denoised: ImageData;
+  /** The mean of (ε - ε̂)² over all values: what it was trained to make small. */
+  readonly error: number;
 }
 
 /** What of {@link SampleOptions} says which solver it is and which steps it makes. */

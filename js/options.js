@@ -5,7 +5,7 @@ import { OptionError } from "./errors.js";
 import { isPicture } from "./picture.js";
 import { absoluteUrl } from "./source.js";
 
-/** @import { LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
+/** @import { ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
 
 const MAX_SEED = 2n ** 64n - 1n;
 
@@ -45,6 +45,7 @@ const LORA = {
   weight: [Number.isFinite, "a finite number"],
 };
 
+const STRING = /** @type {Rules[string]} */ ([isString, "a string"]);
 const TEXT = /** @type {Rules[string]} */ ([isText, "a string, or a list with one for each picture"]);
 const PICTURE = /** @type {Rules[string]} */ ([
   isPicture,
@@ -53,6 +54,7 @@ const PICTURE = /** @type {Rules[string]} */ ([
 const NUMBER = /** @type {Rules[string]} */ ([Number.isFinite, "a finite number"]);
 const BOOLEAN = /** @type {Rules[string]} */ ([(value) => typeof value === "boolean", "true or false"]);
 const COUNT = /** @type {Rules[string]} */ ([isCount, "a positive integer"]);
+const WHOLE = /** @type {Rules[string]} */ ([isWhole, "a whole number"]);
 const PAIR = /** @type {Rules[string]} */ ([isPair, "two whole numbers, vertical before horizontal"]);
 const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a list of finite numbers"]);
 const SEED = "an integer from 0 to 2^64 - 1, as a number or a bigint";
@@ -88,8 +90,9 @@ const SAMPLE = {
   image: PICTURE,
   mask: PICTURE,
   strength: NUMBER,
-  noiseLevel: [isWhole, "a whole number"],
-  clipSkip: [isWhole, "a whole number"],
+  startTimestep: WHOLE,
+  noiseLevel: WHOLE,
+  clipSkip: WHOLE,
   longPrompts: oneOf("cut", "chunks"),
   originalSize: PAIR,
   cropsCoordsTopLeft: PAIR,
@@ -99,6 +102,18 @@ const SAMPLE = {
   negativeTargetSize: PAIR,
   preview: oneOf("auto", "decode", "tiny", "linear", "none"),
   vaeTiling: BOOLEAN,
+};
+
+/** @type {Rules} */
+const FORWARD = {
+  image: PICTURE,
+  space: oneOf("latents", "pixels"),
+  seed: SAMPLE.seed,
+  generator: SAMPLE.generator,
+  prompt: STRING,
+  negativePrompt: STRING,
+  guidanceScale: NUMBER,
+  signal: SIGNAL,
 };
 
 /**
@@ -161,6 +176,29 @@ export function checkScheduleOptions(options) {
   check(options, SCHEDULE, "schedule");
   const { signal, ...rest } = options;
   return { signal, rest: withSchedulerAsText(rest) };
+}
+
+/**
+ * @param {ForwardOptions} options
+ */
+export function checkForwardOptions(options) {
+  check(options, FORWARD, "forwardProcess");
+  const { seed = 0, signal, image, ...rest } = options;
+  if (image === undefined)
+    throw new OptionError("invalid-option", "forwardProcess needs an image.", { option: "image" });
+  return { seed: BigInt(seed), signal, image, rest };
+}
+
+/**
+ * @param {unknown} timestep
+ * @param {boolean} orNone whether null will do, for the picture itself
+ */
+export function checkTimestep(timestep, orNone) {
+  if (isWhole(timestep) || (orNone && timestep === null)) return;
+  const expected = orNone ? "a whole number, or null for the picture itself" : "a whole number";
+  throw new OptionError("invalid-option", `timestep has to be ${expected}; it is ${shown(timestep)}.`, {
+    option: "timestep",
+  });
 }
 
 /**

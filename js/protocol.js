@@ -24,6 +24,9 @@
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription
  *   | { type: "schedule", options: object }
+ *   | { type: "forward", run: number, seed: bigint, options: object, image: Pixels }
+ *   | { type: "noised", run: number, timestep: number | null }
+ *   | { type: "predict", run: number, timestep: number | null }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
  *   | { type: "dispose" }} Request
@@ -49,6 +52,15 @@
  * @typedef {{ class: string, betas: Float32Array<ArrayBuffer>, alphasCumprod: Float32Array<ArrayBuffer>, table: string }} PlainSchedule
  *   the answer to `schedule`: the table as JSON, under the command's names
  */
+
+/**
+ * @typedef {{ numTrainTimesteps: number, shape: [number, number, number, number] }} Opened the answer to `forward`, which is a run
+ *   too until it is stopped
+ */
+
+/** @typedef {{ sample: Float32Array<ArrayBuffer>, image: Pixels }} PlainNoised the answer to `noised` */
+
+/** @typedef {{ noise: Pixels, denoised: Pixels, error: number }} PlainPrediction the answer to `predict` */
 
 /** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample`; `profile` is answered by a {@link Profile} */
 

@@ -76,6 +76,18 @@ export function add(step) {
   if (follows) show(step.index);
 }
 
+/** Takes the step that is shown off the plates, for something else to be shown there. */
+export function unshow() {
+  frames.children[shown]?.removeAttribute("aria-current");
+  shown = -1;
+  caption.textContent = "";
+}
+
+/** @returns {ImageData | undefined} the picture that the run came to */
+export function lastPicture() {
+  return steps.at(-1)?.images[picture];
+}
+
 /** @returns {{ step: BareStep, picture: number } | undefined} the step on the plates, and of which picture */
 export function shownStep() {
   const step = steps[shown];
