@@ -1,9 +1,9 @@
 //! `scheduler_config.json`: what a checkpoint says about its noise schedule and the solver it was meant for.
 
 use super::{
-    Error, NoiseSchedule, Solver, StepOptions, Table, ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler,
-    euler_ancestral, flow_euler, heun, keys::Keys, lcm, lms, pndm, schedule::Betas, solver::solver_names, table::Run,
-    tcd, unipc,
+    Error, NoiseSchedule, Solver, StepOptions, Table, Variance, VariationalBound, ddim, ddpm, deis, dpm2, dpmpp,
+    dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun, keys::Keys, lcm, lms, pndm, schedule::Betas,
+    solver::solver_names, table::Run, tcd, unipc,
 };
 
 /// A guard against sizes that only a damaged or hostile file asks for; models in use have 1000 or a few thousand.
@@ -14,7 +14,7 @@ const MAX_INFERENCE_STEPS: usize = 10_000;
 
 /// What the network was trained to predict (`prediction_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PredictionType {
+pub enum PredictionType {
     /// ε, the noise.
     Epsilon,
     /// x_0, the image itself.
@@ -276,6 +276,40 @@ impl SchedulerConfig {
             schedule.keep_a_last_trace_of_signal();
         }
         Ok(schedule)
+    }
+
+    /// What the network was trained to predict.
+    ///
+    /// # Errors
+    /// Refuses a class that has no solver here.
+    pub fn prediction_type(&self) -> Result<PredictionType, Error> {
+        Ok(self.scheduler()?.common.prediction_type)
+    }
+
+    /// The variance of the reverse process's steps as the config states it, β̃_t where it does not: most solvers have none.
+    ///
+    /// # Errors
+    /// If its `variance_type` is none of DDPM's.
+    pub fn variance_type(&self) -> Result<Variance, Error> {
+        match self.keys.null("variance_type") {
+            Ok(()) => Ok(Variance::FixedSmall),
+            Err(_) => ddpm::VarianceType::read(&self.keys).map(ddpm::VarianceType::variance),
+        }
+    }
+
+    /// The variational bound of a model with this noise schedule. β_t are those that it was trained with, in f32; what follows
+    /// from them is in f64. `variance` replaces the config's own, and x̂_0 is clamped to ± `clip`.
+    ///
+    /// # Errors
+    /// Refuses a class that has no solver here, and what [`VariationalBound::new`] refuses.
+    pub fn variational_bound(&self, variance: Option<Variance>, clip: Option<f64>) -> Result<VariationalBound, Error> {
+        let prediction = self.prediction_type()?;
+        let variance = match variance {
+            Some(variance) => variance,
+            None => self.variance_type()?,
+        };
+        let betas = self.noise_schedule()?.betas.into_iter().map(f64::from).collect();
+        VariationalBound::new(betas, prediction, variance, clip)
     }
 
     /// The whole reverse process as a table: diffusers' `set_timesteps`, and every `step` after it.

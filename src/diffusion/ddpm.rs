@@ -10,7 +10,7 @@
 //! with σ_t² = β̃ = (1−ᾱ_s)/(1−ᾱ_t)·β ("fixed_small"), σ_t² = β ("fixed_large"), or a variance that the network has learned
 //! (Nichol and Dhariwal 2021, arXiv 2102.09672).
 
-use super::{Clip, Error, LearnedVariance, Step, Table, Terms, keys::Keys, spacing, table::Run};
+use super::{Clip, Error, LearnedVariance, Step, Table, Terms, Variance, keys::Keys, spacing, table::Run};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
@@ -19,7 +19,7 @@ pub(super) struct Config {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum VarianceType {
+pub(super) enum VarianceType {
     FixedSmall,
     FixedLarge,
     FixedLargeLog,
@@ -27,20 +27,33 @@ enum VarianceType {
     LearnedRange,
 }
 
+impl VarianceType {
+    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
+        let all = &[
+            ("fixed_small", Self::FixedSmall),
+            ("fixed_small_log", Self::FixedSmall),
+            ("fixed_large", Self::FixedLarge),
+            ("fixed_large_log", Self::FixedLargeLog),
+            ("learned", Self::Learned),
+            ("learned_range", Self::LearnedRange),
+        ];
+        keys.choice("variance_type", Self::FixedSmall, all)
+    }
+
+    /// The variance that is meant: the names that end on `_log` say how a sampler computes with it.
+    pub(super) fn variance(self) -> Variance {
+        match self {
+            Self::FixedSmall => Variance::FixedSmall,
+            Self::FixedLarge | Self::FixedLargeLog => Variance::FixedLarge,
+            Self::Learned => Variance::Learned,
+            Self::LearnedRange => Variance::LearnedRange,
+        }
+    }
+}
+
 impl Config {
     pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
-        let variance_types = &[
-            ("fixed_small", VarianceType::FixedSmall),
-            ("fixed_small_log", VarianceType::FixedSmall),
-            ("fixed_large", VarianceType::FixedLarge),
-            ("fixed_large_log", VarianceType::FixedLargeLog),
-            ("learned", VarianceType::Learned),
-            ("learned_range", VarianceType::LearnedRange),
-        ];
-        Ok(Self {
-            variance_type: keys.choice("variance_type", VarianceType::FixedSmall, variance_types)?,
-            clip: read_clip(keys, true)?,
-        })
+        Ok(Self { variance_type: VarianceType::read(keys)?, clip: read_clip(keys, true)? })
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {

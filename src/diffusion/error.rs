@@ -87,4 +87,7 @@ pub enum Error {
         /// How many it needs.
         expected: usize,
     },
+    /// A chain, or a term of it, that has no variational bound.
+    #[error("variational bound: {0}")]
+    Bound(String),
 }

@@ -13,6 +13,7 @@
 //! | `solver` | the solvers by name |
 //! | `config`, `keys` | `scheduler_config.json`, and diffusers' `from_config` between classes |
 //! | `schedule` | β_t and ᾱ_t, the forward process |
+//! | `bound` | the variational bound of the chain, term by term |
 //! | `spacing` | which timesteps and σ a run visits |
 //! | `table` | what a step is, and its plain execution |
 //! | `sigma_space` | what solvers share that hold x_0 + σ·ε: `euler`, `euler_ancestral`, `lms`, `heun`, `dpm2` |
@@ -20,6 +21,7 @@
 //! | `consistency` | what `lcm` and `tcd` share |
 //! | the solvers just named, `ddpm`, `ddim`, `pndm`, `flow_euler` | the equation, then the coefficients |
 
+mod bound;
 mod config;
 mod consistency;
 mod ddim;
@@ -47,7 +49,8 @@ mod table;
 mod tcd;
 mod unipc;
 
-pub use config::SchedulerConfig;
+pub use bound::{Cdf, Decoder, Variance, VariationalBound};
+pub use config::{PredictionType, SchedulerConfig};
 pub use error::Error;
 pub use schedule::{NoiseSchedule, velocity};
 pub use solver::Solver;

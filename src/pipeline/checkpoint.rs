@@ -9,7 +9,7 @@ use super::text_encoder::TextEncoder;
 use super::weight_file::{HostTable, WeightFile, bytes_of};
 use super::{Error, SampleOptions};
 use crate::diffusion::{NoiseSchedule, SchedulerConfig};
-use crate::graph::{Graph, WeightSpec};
+use crate::graph::{Graph, NodeId, Scope, WeightSpec};
 use crate::models::{
     self, AutoencoderKlConfig, CLASS_EMBEDDING, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs,
     Unet2dConfig,
@@ -115,6 +115,13 @@ impl Model {
     /// Whether an absent negative prompt is an embedding of zeros.
     pub fn zero_negative(&self) -> bool {
         self.takes_sizes() && self.force_zeros_for_empty_prompt
+    }
+
+    /// Whether the network is asked twice at this scale, with the prompt and without. A latent consistency model is told the
+    /// scale, or was trained at one: diffusers never guides it.
+    pub fn guides(&self, guidance_scale: f64) -> bool {
+        let guided = self.family != Family::LatentConsistency && self.time_cond_proj_dim().is_none();
+        guided && !self.texts.is_empty() && guidance_scale > 1.0
     }
 
     /// Length of the embedding of the guidance scale, for networks that are told of it.
@@ -315,6 +322,21 @@ impl Unet {
             Unet::Conditional(config) => {
                 let timestep_cond = config.time_cond_proj_dim.is_some();
                 config.graph(Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond })
+            }
+        }
+    }
+
+    /// Adds the network to a graph whose `sample` is made there, with as many text tokens as the prompts have; the other inputs
+    /// are added under their names.
+    ///
+    /// # Errors
+    /// If the network cannot be built at this size.
+    pub fn add_to(&self, root: &Scope, sample: NodeId, tokens: usize) -> Result<NodeId, models::Error> {
+        match self {
+            Unet::Unconditional(config) => config.add_to(root, sample),
+            Unet::Conditional(config) => {
+                let rows = root.shape(sample)[0];
+                config.add_to(root, sample, rows, tokens, config.time_cond_proj_dim.is_some())
             }
         }
     }

@@ -1,29 +1,53 @@
 //! What the network is told beside x_t and the timestep: texts, sizes, guidance scale, noise level.
 
 use super::load::Parts;
-use super::prompts::Texts;
-use super::request::{Request, Task};
+use super::prompts::{Prompts, Texts};
 use super::text_encoder::TextEncoder;
 use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::graph::{Graph, Split, fuse, split};
 use crate::models::guidance_scale_embedding;
 
+/// What the network is to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    /// Guidance scale, layers of the text encoders, sizes.
+    pub options: &'a SampleOptions,
+    /// The texts, where the model has a text encoder: as many as there are pictures, or as many in a row of each as
+    /// `num_images_per_prompt` says.
+    pub prompts: Option<&'a Prompts>,
+    /// `[batch, channels, height, width]` of x_t.
+    pub latents: [usize; 4],
+    /// Whether every picture has an unconditional half.
+    pub guided: bool,
+    /// Whether the sizes of the negative prompt are those of a run from noise alone.
+    pub from_noise: bool,
+    /// Upscaler: how much noise its small picture has.
+    pub noise_level: Option<usize>,
+}
+
+impl Told<'_> {
+    /// Rows of the network's batch.
+    fn rows(&self) -> usize {
+        if self.guided { 2 * self.latents[0] } else { self.latents[0] }
+    }
+}
+
 /// The network's inputs that stay the same over a run.
 #[derive(Debug, Default)]
 pub(super) struct Conditioning(Vec<(&'static str, Vec<f32>)>);
 
 impl Conditioning {
-    /// Encodes the texts of `request`, and works out the rest.
+    /// Encodes the texts of `told`, and works out the rest.
     ///
     /// # Errors
     /// The device's refusal.
-    pub async fn new(parts: &Parts, request: &Request) -> Result<Self, Error> {
+    pub async fn new(parts: &Parts, told: Told<'_>) -> Result<Self, Error> {
         let mut inputs = Vec::new();
-        if let Some(prompts) = &request.prompts {
+        if let Some(prompts) = told.prompts {
             let (mut states, mut pooled) = (Vec::new(), Vec::new());
             for (encoder, texts) in parts.texts.iter().zip(&prompts.encoders) {
-                let (encoded, text_embeds) = encode(parts, request, encoder, texts).await?;
+                let (encoded, text_embeds) = encode(parts, told, encoder, texts).await?;
                 states.push((encoded, encoder.config().hidden_size));
                 // Those of the last encoder, which is the one that projects.
                 pooled = text_embeds;
@@ -31,15 +55,15 @@ impl Conditioning {
             inputs.push(("encoder_hidden_states", side_by_side(&states)));
             if parts.model.takes_sizes() {
                 inputs.push(("added_cond_kwargs.text_embeds", pooled));
-                inputs.push(("added_cond_kwargs.time_ids", time_ids(parts, request)));
+                inputs.push(("added_cond_kwargs.time_ids", time_ids(parts, told)));
             }
         }
         if let Some(dim) = parts.model.time_cond_proj_dim() {
-            let embedding = guidance_scale_embedding(request.options.guidance_scale as f32, dim);
-            inputs.push(("timestep_cond", embedding.repeat(request.rows())));
+            let embedding = guidance_scale_embedding(told.options.guidance_scale as f32, dim);
+            inputs.push(("timestep_cond", embedding.repeat(told.rows())));
         }
-        if let Task::Upscale { noise_level, .. } = request.task {
-            inputs.push(("class_labels", parts.class_label(noise_level).repeat(request.rows())));
+        if let Some(noise_level) = told.noise_level {
+            inputs.push(("class_labels", parts.class_label(noise_level).repeat(told.rows())));
         }
         Ok(Self(inputs))
     }
@@ -75,7 +99,7 @@ impl Conditioning {
 /// pooled `[rows, projection_dim]` where the encoder projects.
 async fn encode(
     parts: &Parts,
-    request: &Request,
+    told: Told<'_>,
     encoder: &TextEncoder,
     texts: &Texts,
 ) -> Result<(Vec<f32>, Vec<f32>), Error> {
@@ -84,7 +108,7 @@ async fn encode(
     let encoded = encoder.encode(&parts.device, &rows).await?;
     // The negative prompt is not shortened by `clip_skip`.
     let mut halves = Vec::new();
-    for (clip_skip, part) in [(None, 0..negatives), (request.options.clip_skip, negatives..rows.len())] {
+    for (clip_skip, part) in [(None, 0..negatives), (told.options.clip_skip, negatives..rows.len())] {
         let back = clip_skip.unwrap_or(0) + usize::from(parts.model.takes_sizes());
         let state = encoded.hidden_states.iter().rev().nth(back);
         let state = state.map_or(&[][..], |state| rows_of(state, rows.len(), &part));
@@ -97,9 +121,9 @@ async fn encode(
         halves.push((state, rows_of(&encoded.text_embeds, rows.len(), &part)));
     }
     let (mut states, mut pooled) = (Vec::new(), Vec::new());
-    let (count, each) = (texts.prompts.len(), request.options.num_images_per_prompt);
+    let (count, each) = (texts.prompts.len(), told.options.num_images_per_prompt);
     let chunks = rows.len() / (count + texts.negatives.len()).max(1);
-    if request.guided && negatives == 0 {
+    if told.guided && negatives == 0 {
         // An absent negative prompt of SDXL.
         let rows = count * each;
         let [_, (state, embeds)] = &halves[..] else { return Ok((states, pooled)) };
@@ -136,13 +160,13 @@ fn side_by_side(states: &[(Vec<f32>, usize)]) -> Vec<f32> {
 }
 
 /// SDXL's `add_time_ids` for each row: original size, crop and target size, those of the negative prompt first.
-fn time_ids(parts: &Parts, request: &Request) -> Vec<f32> {
-    let [batch, _, height, width] = request.latents;
+fn time_ids(parts: &Parts, told: Told<'_>) -> Vec<f32> {
+    let [batch, _, height, width] = told.latents;
     let size = [height, width].map(|side| side * parts.model.info.scale_factor);
-    let [negative, positive] = sizes(&request.options, size, matches!(request.task, Task::Generate));
+    let [negative, positive] = sizes(&told.options, size, told.from_noise);
     let rows =
         |ids: [[usize; 2]; 3]| ids.as_flattened().iter().map(|&side| side as f32).collect::<Vec<_>>().repeat(batch);
-    if request.guided { [rows(negative), rows(positive)].concat() } else { rows(positive) }
+    if told.guided { [rows(negative), rows(positive)].concat() } else { rows(positive) }
 }
 
 /// Original size, crop and target size that the negative and the positive prompt go with, in a run of `size`.

@@ -97,13 +97,23 @@ impl Rgb {
         (0..3).flat_map(channel).collect()
     }
 
+    /// `[channels, height, width]` in 0..255: red, green and blue, or for 1 channel the luma.
+    pub fn levels(&self, channels: usize) -> Vec<u8> {
+        match channels {
+            1 => self.pixels.iter().map(luma).collect(),
+            _ => (0..3).flat_map(|c| self.pixels.iter().map(move |pixel| pixel[c])).collect(),
+        }
+    }
+
     /// `[height, width]`: 1 where the picture is rather white than black, else 0.
     pub fn to_mask(&self) -> Vec<f32> {
-        // Pillow's luma, ITU-R 601-2 in 16-bit fixed point.
-        let luma =
-            |&[r, g, b]: &[u8; 3]| (u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16;
-        self.pixels.iter().map(|pixel| if luma(pixel) as f32 / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect()
+        self.pixels.iter().map(|pixel| if f32::from(luma(pixel)) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect()
     }
+}
+
+/// How bright a pixel is, as Pillow's `convert("L")` has it: ITU-R 601-2 in 16-bit fixed point.
+fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
+    ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
 }
 
 /// Bits behind the point of a weight: what Pillow leaves itself for 8-bit pictures.

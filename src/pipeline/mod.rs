@@ -12,12 +12,16 @@
 //! | `image`, `random`, `start` | input pictures as Pillow resizes them, torch's draws in diffusers' order, x_T |
 //! | `step_graph`, `sampler` | one step as one graph, and the loop over it |
 //! | `schedule` | the steps that it would walk, by themselves |
+//! | `predictor`, `encoder` | the noise predictor by itself, with what it is told; pictures to latents |
 //! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
+//! | `bound` | the variational bound of pictures, term by term |
 //! | `lora`, `lora_modules` | LoRA files, and which weights they change |
 //! | `forward` | one network by itself |
 
+mod bound;
 mod checkpoint;
 mod conditioning;
+mod encoder;
 mod error;
 mod family;
 mod forward;
@@ -29,6 +33,7 @@ mod lora;
 mod lora_modules;
 mod options;
 mod painter;
+mod predictor;
 mod preview;
 mod prompts;
 mod random;
@@ -42,6 +47,7 @@ mod tiled;
 mod tiny_vae;
 mod weight_file;
 
+pub use bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
 pub use checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use error::Error;
 pub use family::scheduler_of;

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::checkpoint::{MAX_SIDE, Model, Takes};
+use super::checkpoint::{MAX_SIDE, Model, ModelInfo, Takes};
+use super::conditioning::Told;
 use super::family::Family;
 use super::image::{Filter, Rgb};
 use super::prompts::Prompts;
@@ -59,7 +60,7 @@ impl Request {
     /// # Errors
     /// An option that the model or the scheduler does not take.
     pub fn new(model: &Model, options: SampleOptions) -> Result<Self, Error> {
-        check_numbers(&options)?;
+        check_conditions(model, &options)?;
         check_taken(model, &options)?;
         let batch = batch(&options)?;
         let (task, [height, width]) = task(model, &options)?;
@@ -69,9 +70,7 @@ impl Request {
             let message = "the network has learned no variance; use a solver with another, such as `fixed_small`";
             return Err(Error::option("variance_type", "learned", message));
         }
-        // A latent consistency model is told the scale, or was trained at one: diffusers never guides it.
-        let guides = model.family != Family::LatentConsistency && model.time_cond_proj_dim().is_none();
-        let guided = guides && !model.texts.is_empty() && options.guidance_scale > 1.0;
+        let guided = model.guides(options.guidance_scale);
         let prompts = match model.texts.is_empty() {
             true => None,
             false => Some(Prompts::new(model, &options, guided)?),
@@ -80,9 +79,19 @@ impl Request {
         Ok(Self { task, table, latents, guided, learned, prompts, streams: Streams::new(&options), options })
     }
 
-    /// Rows of the network's batch.
-    pub fn rows(&self) -> usize {
-        if self.guided { 2 * self.latents[0] } else { self.latents[0] }
+    /// What the network is to be told.
+    pub fn told(&self) -> Told<'_> {
+        Told {
+            options: &self.options,
+            prompts: self.prompts.as_ref(),
+            latents: self.latents,
+            guided: self.guided,
+            from_noise: matches!(self.task, Task::Generate),
+            noise_level: match self.task {
+                Task::Upscale { noise_level, .. } => Some(noise_level),
+                _ => None,
+            },
+        }
     }
 
     /// The network and the update after it, as one graph.
@@ -109,13 +118,16 @@ impl Request {
     }
 }
 
-/// Numbers that are out of range whatever the model.
-fn check_numbers(options: &SampleOptions) -> Result<(), Error> {
-    let number = |option, value: f64, range: std::ops::RangeInclusive<f64>, message: &str| match range.contains(&value)
-    {
+/// A number that is out of range whatever the model.
+fn number(option: &'static str, value: f64, range: std::ops::RangeInclusive<f64>, message: &str) -> Result<(), Error> {
+    match range.contains(&value) {
         true => Ok(()),
         false => Err(Error::option(option, value, message)),
-    };
+    }
+}
+
+/// Refuses what the network cannot be told: texts and sizes that it has no use for, and numbers out of range.
+pub(super) fn check_conditions(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     number(
         "guidance_scale",
         options.guidance_scale,
@@ -123,17 +135,7 @@ fn check_numbers(options: &SampleOptions) -> Result<(), Error> {
         "expected a number from -10000 to 10000, such as 7.5",
     )?;
     number("guidance_rescale", options.guidance_rescale, 0.0..=1.0, "expected a number from 0 to 1, such as 0.7")?;
-    let strength = options.strength.unwrap_or(1.0);
-    number("strength", strength, 0.0..=1.0, "expected a number from 0 to 1, such as 0.8")
-}
-
-/// Refuses what the model has no use for, and misses what it needs.
-fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
-    let class = &model.info.class;
-    let refuse = |option, given: bool, what: &str| match given {
-        true => Err(Error::option(option, "given", format!("a {class} takes no {what}"))),
-        false => Ok(()),
-    };
+    let refuse = |option, given, what| refuse(model, option, given, what);
     if !model.info.takes_prompt {
         let given = options.prompt.all().iter().any(|text| !text.is_empty());
         refuse("prompt", given, "prompt")?;
@@ -151,6 +153,35 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
         refuse("crops_coords_top_left", options.crops_coords_top_left != [0, 0], "crop")?;
         refuse("negative_crops_coords_top_left", options.negative_crops_coords_top_left != [0, 0], "crop")?;
     }
+    if let Some(skip) = options.clip_skip {
+        // SDXL never uses the last layer, so that one less is left to skip.
+        let spared = usize::from(model.family == Family::StableDiffusionXl);
+        let layers = model.texts.iter().map(|(_, config)| config.num_hidden_layers).min().unwrap_or(0);
+        let most = layers.saturating_sub(spared);
+        if skip > most {
+            return Err(Error::option(
+                "clip_skip",
+                skip,
+                format!("this model's text encoder has {most} layers to skip"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses `option` where it is given, because this model takes no such thing.
+fn refuse(model: &Model, option: &'static str, given: bool, what: &str) -> Result<(), Error> {
+    match given {
+        true => Err(Error::option(option, "given", format!("a {} takes no {what}", model.info.class))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses pictures and sizes that the model has no use for, and misses what it needs.
+fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
+    let strength = options.strength.unwrap_or(1.0);
+    number("strength", strength, 0.0..=1.0, "expected a number from 0 to 1, such as 0.8")?;
+    let refuse = |option, given, what: &str| refuse(model, option, given, what);
     if model.info.enlarges {
         refuse("strength", options.strength.is_some(), "strength")?;
         refuse("height", options.height.is_some(), "size: it enlarges `image`")?;
@@ -177,19 +208,6 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     if options.strength.is_some() && options.image.is_none() {
         return Err(Error::option("strength", "given", "it is for image-to-image and inpainting: give `image` too"));
     }
-    if let Some(skip) = options.clip_skip {
-        // SDXL never uses the last layer, so that one less is left to skip.
-        let spared = usize::from(model.family == Family::StableDiffusionXl);
-        let layers = model.texts.iter().map(|(_, config)| config.num_hidden_layers).min().unwrap_or(0);
-        let most = layers.saturating_sub(spared);
-        if skip > most {
-            return Err(Error::option(
-                "clip_skip",
-                skip,
-                format!("this model's text encoder has {most} layers to skip"),
-            ));
-        }
-    }
     Ok(())
 }
 
@@ -215,17 +233,25 @@ fn batch(options: &SampleOptions) -> Result<usize, Error> {
     Ok(batch)
 }
 
+/// A side in pixels: `value`, or if absent the `default`.
+pub(super) fn side(
+    info: &ModelInfo,
+    option: &'static str,
+    value: Option<usize>,
+    default: usize,
+) -> Result<usize, Error> {
+    let (pixels, multiple) = (value.unwrap_or(default), info.scale_factor);
+    if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
+        return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
+    }
+    Ok(pixels)
+}
+
 /// What is to be done, and `[height, width]` of its latents.
 fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Error> {
     let info = &model.info;
     let multiple = info.scale_factor;
-    let side = |option, value: Option<usize>, default: usize| {
-        let pixels = value.unwrap_or(default);
-        if pixels == 0 || !pixels.is_multiple_of(multiple) || pixels > MAX_SIDE {
-            return Err(Error::option(option, pixels, format!("expected a multiple of {multiple} up to {MAX_SIDE}")));
-        }
-        Ok(pixels)
-    };
+    let side = |option, value, default| side(info, option, value, default);
     let sides =
         |height, width| Ok::<_, Error>([side("height", options.height, height)?, side("width", options.width, width)?]);
     let Some(image) = &options.image else {

@@ -54,7 +54,7 @@ impl Pipeline {
         let parts = &*self.parts;
         let mut request = Request::new(&parts.model, options)?;
         let graph = request.step_graph(&parts.model)?;
-        let conditioning = Conditioning::new(parts, &request).await?;
+        let conditioning = Conditioning::new(parts, request.told()).await?;
         let start = Start::new(parts, &mut request).await?;
         let previewer = Previewer::compile(parts, &request.options, request.latents).await?;
         let mut step = conditioning.compile(parts, &graph).await?;

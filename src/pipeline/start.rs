@@ -1,11 +1,11 @@
 //! Where a run begins: x_T, and what of a given picture goes with it.
 
 use super::Error;
+use super::encoder::Encoder;
 use super::image::nearest;
 use super::load::Parts;
 use super::request::{Request, Task};
-use super::tiled::{Direction, Tiled, longest_tile};
-use crate::models::AutoencoderKlConfig;
+use super::tiled::longest_tile;
 
 /// The beginning of a run. All are `[batch, channels, height, width]` but for the mask.
 #[derive(Debug)]
@@ -104,53 +104,4 @@ impl Start {
 /// The forward process (`add_noise`): `signal`·x_0 + `level`·ε.
 fn noised(x0: &[f32], noise: &[f32], (signal, level): (f64, f64)) -> Vec<f32> {
     x0.iter().zip(noise).map(|(&x, &z)| signal as f32 * x + level as f32 * z).collect()
-}
-
-/// The first half of the autoencoder, for one picture.
-struct Encoder<'a> {
-    config: &'a AutoencoderKlConfig,
-    network: Tiled,
-}
-
-impl<'a> Encoder<'a> {
-    async fn compile(parts: &'a Parts, [_, _, height, width]: [usize; 4], longest: usize) -> Result<Self, Error> {
-        let Some((config, weights)) = parts.vae() else {
-            let message = "this model has no autoencoder that would take a picture";
-            return Err(Error::option("image", "given", message));
-        };
-        let scale = config.scale_factor();
-        let graph = |[rows, columns]: [usize; 2]| {
-            let graph = config.encoder(1, rows * scale, columns * scale);
-            graph.map_err(|e| parts.model.info.too_large(height, width, e))
-        };
-        let (size, direction) = ([height, width], Direction::Encode(scale));
-        let network = Tiled::compile(&parts.device, weights, size, longest, direction, &graph).await?;
-        Ok(Self { config, network })
-    }
-
-    /// Encodes `[1, 3, height, width]` in −1..1.
-    async fn encode(&mut self, picture: &[f32]) -> Result<Posterior<'a>, Error> {
-        Ok(Posterior { config: self.config, moments: self.network.run(picture).await? })
-    }
-}
-
-/// What an autoencoder makes of a picture: a distribution of latents, `DiagonalGaussianDistribution`.
-struct Posterior<'a> {
-    config: &'a AutoencoderKlConfig,
-    moments: Vec<f32>,
-}
-
-impl Posterior<'_> {
-    /// `rows` samples by as many rows of noise, repeated to make a batch, and scaled for the generation model.
-    fn sample(&self, rows: usize, noise: &[f32], batch: usize) -> Vec<f32> {
-        let (mean, logvar) = self.moments.split_at(self.moments.len() / 2);
-        let (scale, shift) = (self.config.scaling_factor as f32, self.config.shift_factor as f32);
-        let latent = |((&mean, &logvar), &z): ((&f32, &f32), &f32)| {
-            let std = libm::expf(0.5 * logvar.clamp(-30.0, 20.0));
-            (mean + std * z - shift) * scale
-        };
-        let moments = mean.iter().zip(logvar).cycle();
-        let samples: Vec<f32> = moments.zip(noise).map(latent).collect();
-        samples.repeat(batch / rows.max(1))
-    }
 }

@@ -58,13 +58,7 @@ impl StepGraph {
         if self.guided {
             input = root.concat(&[input, input], 0)?;
         }
-        let rows = if self.guided { 2 * batch } else { batch };
-        let output = match unet {
-            Unet::Unconditional(config) => config.add_to(&root, input)?,
-            Unet::Conditional(config) => {
-                config.add_to(&root, input, rows, self.tokens, config.time_cond_proj_dim.is_some())?
-            }
-        };
+        let output = unet.add_to(&root, input, self.tokens)?;
 
         let scope = root.at("update");
         let (mut noise, model_output) = (noise, output);

@@ -1,0 +1,493 @@
+//! The variational bound of pictures under a checkpoint, term by term: how many bits per dimension it needs for them at most.
+
+use serde_json::{Value, json};
+
+use super::encoder::Encoder;
+use super::image::{Filter, Rgb};
+use super::load::{Parts, Pipeline};
+use super::predictor::Predictor;
+use super::request::side;
+use super::{Error, Rgba, SampleOptions, Text};
+use crate::diffusion::{Cdf, Decoder, Variance, VariationalBound};
+use crate::noise::{Generator, Stream, TorchCpu};
+
+/// Most pictures that go through the network at once.
+const MAX_BATCH: usize = 8;
+
+/// Which terms are computed. Terms are named by the timestep t at which they call the network, t = 0 … T−1; L_T calls none, and
+/// is always there.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Timesteps {
+    /// All of them: the bound itself.
+    #[default]
+    All,
+    /// These, in any order.
+    List(Vec<usize>),
+    /// t = 0, and the middle of each of as many equal parts of the rest as make up this number.
+    Evenly(usize),
+    /// t = 0, and one of each of these parts, drawn by the seed. The estimate of the bound is right on average over seeds.
+    Randomly(usize),
+}
+
+/// Whose bound to compute and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundOptions {
+    /// The pictures. Alpha is dropped, and colours too where the model is grey.
+    pub images: Vec<Rgba>,
+    /// What the network is told, one text for all pictures or one for each; models without a text encoder take the empty one only.
+    pub prompt: Text,
+    /// What stands on the other side of guidance. Absent is not empty to SDXL, as in a run.
+    pub negative_prompt: Option<Text>,
+    /// g in ε_u + g·(ε_c − ε_u). At 1 or below, the default, there is no guidance, and the bound is that of the model as it was
+    /// trained.
+    pub guidance_scale: f64,
+    /// Which terms.
+    pub timesteps: Timesteps,
+    /// σ_t², if absent the one that the checkpoint's scheduler names, or else [`Variance::FixedSmall`].
+    pub variance: Option<Variance>,
+    /// Whether x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never clamped.
+    pub clip_denoised: bool,
+    /// Φ in L_0, where the data are pixels.
+    pub cdf: Cdf,
+    /// The noise of the term at t is `torch.randn((pictures, channels, height, width), generator=manual_seed(seed + t))`.
+    pub seed: u64,
+    /// Whether latents are drawn from what the autoencoder makes of a picture, by the noise of `manual_seed(seed + T)`, rather than
+    /// its mean.
+    pub sample_posterior: bool,
+    /// Height in pixels that every picture is brought to; that of the model if absent.
+    pub height: Option<usize>,
+    /// Width in pixels; likewise.
+    pub width: Option<usize>,
+}
+
+impl Default for BoundOptions {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            prompt: Text::default(),
+            negative_prompt: None,
+            guidance_scale: 1.0,
+            timesteps: Timesteps::All,
+            variance: None,
+            clip_denoised: true,
+            cdf: Cdf::Exact,
+            seed: 0,
+            sample_posterior: false,
+            height: None,
+            width: None,
+        }
+    }
+}
+
+/// Which of the bound's three kinds of terms one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TermKind {
+    /// L_T = KL(q(x_T|x_0) ‖ N(0, I)).
+    Prior,
+    /// L_t = KL(q(x_{t−1}|x_t, x_0) ‖ p_θ(x_{t−1}|x_t)).
+    Transition,
+    /// L_0 = −log p_θ(x_0|x_1), at t = 0.
+    Decoder,
+}
+
+impl TermKind {
+    /// The letter that it has in the equation.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Prior => "L_T",
+            Self::Transition => "L_t",
+            Self::Decoder => "L_0",
+        }
+    }
+}
+
+/// One term of the bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// Which.
+    pub kind: TermKind,
+    /// t of the call of the network; `None` for L_T.
+    pub timestep: Option<usize>,
+    /// How many terms of the bound it stands for: 1, or more where not all were asked for.
+    pub stands_for: f64,
+    /// Bits per dimension of each picture.
+    pub bits_per_dim: Vec<f64>,
+}
+
+impl Term {
+    /// Mean over the pictures, and its standard error where there are several.
+    pub fn mean(&self) -> (f64, Option<f64>) {
+        mean(&self.bits_per_dim)
+    }
+
+    /// All of it, under JavaScript's names.
+    pub fn to_json(&self) -> Value {
+        let (mean, error) = self.mean();
+        json!({
+            "term": self.kind.symbol(),
+            "timestep": self.timestep,
+            "standsFor": self.stands_for,
+            "bitsPerDim": self.bits_per_dim,
+            "mean": mean,
+            "errorOfPictures": error,
+        })
+    }
+}
+
+/// The whole bound, from all terms or from those that were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundEstimate {
+    /// Bits per dimension of each picture: L_T + L_0 + Σ L_t, where each L_t that was computed stands for those that were not.
+    pub bits_per_dim: Vec<f64>,
+    /// Mean over the pictures.
+    pub mean: f64,
+    /// Standard error of that mean because not every timestep was asked for: 0 where all were, `None` where one alone stands for
+    /// all.
+    pub error_of_timesteps: Option<f64>,
+    /// Standard error of that mean as one of all pictures that these could be, where there are several.
+    pub error_of_pictures: Option<f64>,
+}
+
+/// What has been computed so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundSummary {
+    /// Whether the data are latents: then L_0 is by a density rather than by the levels of pixels, and neither it nor the whole can
+    /// be compared with those of pixels, or need be above 0.
+    pub of_latents: bool,
+    /// Dimensions of the data: channels · height · width.
+    pub dimensions: usize,
+    /// T.
+    pub num_train_timesteps: usize,
+    /// σ_t².
+    pub variance: Variance,
+    /// Whether x̂_0 was clamped.
+    pub clip_denoised: bool,
+    /// The terms, in the order that they came: L_T first, then descending t.
+    pub terms: Vec<Term>,
+    /// The whole, once all terms that were asked for are there, if L_0 is among them: no other term says anything about it.
+    pub total: Option<BoundEstimate>,
+}
+
+impl BoundSummary {
+    /// All of it, under JavaScript's names.
+    pub fn to_json(&self) -> Value {
+        let total = self.total.as_ref().map(|total| {
+            json!({
+                "bitsPerDim": total.bits_per_dim,
+                "mean": total.mean,
+                "errorOfTimesteps": total.error_of_timesteps,
+                "errorOfPictures": total.error_of_pictures,
+            })
+        });
+        json!({
+            "ofLatents": self.of_latents,
+            "dimensions": self.dimensions,
+            "numTrainTimesteps": self.num_train_timesteps,
+            "variance": self.variance.name(),
+            "clipDenoised": self.clip_denoised,
+            "terms": self.terms.iter().map(Term::to_json).collect::<Value>(),
+            "total": total,
+        })
+    }
+}
+
+/// Pictures that go through the network together.
+#[derive(Debug)]
+struct Chunk {
+    first: usize,
+    count: usize,
+    /// Which of the predictors is compiled for them.
+    predictor: usize,
+}
+
+/// A bound that is being computed; dropping it frees what it holds on the device.
+#[derive(Debug)]
+pub struct Bound {
+    bound: VariationalBound,
+    decoder: Decoder,
+    clip_denoised: bool,
+    seed: u64,
+    /// x_0 of each picture.
+    data: Vec<Vec<f64>>,
+    predictors: Vec<Predictor>,
+    chunks: Vec<Chunk>,
+    /// The timesteps that are still to be computed, ascending, each with how many it stands for.
+    pending: Vec<(usize, f64)>,
+    /// Whether each stands for a part of its own, rather than all for the whole.
+    in_parts: bool,
+    terms: Vec<Term>,
+}
+
+impl Pipeline {
+    /// Brings the pictures to the model's size, encodes them where it works on latents, and compiles the network; no term is
+    /// computed yet.
+    ///
+    /// # Errors
+    /// An option that the model does not take, a model without such a bound, or the device's refusal.
+    pub async fn bound(&self, options: BoundOptions) -> Result<Bound, Error> {
+        let parts = &*self.parts;
+        let model = &parts.model;
+        let info = &model.info;
+        if options.images.is_empty() {
+            return Err(Error::option("images", "a list of none", "give at least one picture"));
+        }
+        let size =
+            [side(info, "height", options.height, info.height)?, side(info, "width", options.width, info.width)?];
+        let of_latents = model.vae.is_some();
+        let clip_denoised = options.clip_denoised && !of_latents;
+        let bound = model.scheduler.variational_bound(options.variance, clip_denoised.then_some(1.0))?;
+        let has_variance = model.unet.out_channels() == 2 * info.latent_channels;
+        if bound.variance().is_learned() && !has_variance {
+            let message = "the network has learned no variance; choose fixed_small or fixed_large";
+            return Err(Error::option("variance", bound.variance(), message));
+        }
+        let (pending, in_parts) = timesteps(&options, bound.timesteps())?;
+
+        let mut pictures = Vec::new();
+        for image in &options.images {
+            pictures.push(Rgb::new("images", image)?.resized(size[1], size[0], Filter::Lanczos));
+        }
+        let shape = [pictures.len(), info.latent_channels, size[0] / info.scale_factor, size[1] / info.scale_factor];
+        let data = match of_latents {
+            true => latents(parts, &options, &pictures, shape, bound.timesteps()).await?,
+            false => {
+                let levels = |picture: &Rgb| picture.levels(shape[1]).into_iter();
+                pictures.iter().map(|p| levels(p).map(|level| f64::from(level) / 127.5 - 1.0).collect()).collect()
+            }
+        };
+        let (predictors, chunks) = predictors(parts, &options, shape).await?;
+        let decoder = if of_latents { Decoder::Density } else { Decoder::Discretised(options.cdf) };
+        let seed = options.seed;
+        Ok(Bound {
+            bound,
+            decoder,
+            clip_denoised,
+            seed,
+            data,
+            predictors,
+            chunks,
+            pending,
+            in_parts,
+            terms: Vec::new(),
+        })
+    }
+}
+
+impl Bound {
+    /// Number of terms in all, L_T included.
+    pub fn total(&self) -> usize {
+        let prior = usize::from(self.terms.is_empty());
+        self.terms.len() + prior + self.pending.len()
+    }
+
+    /// What the user should know: words of a prompt that the model cannot see.
+    pub fn warning(&self) -> Option<&str> {
+        self.predictors.iter().find_map(Predictor::warning)
+    }
+
+    /// Computes the next term: L_T first, then by descending t; `None` after the last.
+    ///
+    /// # Errors
+    /// A value that is not finite, with the layer or the timestep that made it; a timestep at which there is no term; or a lost
+    /// device.
+    pub async fn next_term(&mut self) -> Result<Option<Term>, Error> {
+        let term = if self.terms.is_empty() {
+            let bits_per_dim = self.data.iter().map(|x0| self.bound.prior(x0)).collect();
+            Term { kind: TermKind::Prior, timestep: None, stands_for: 1.0, bits_per_dim }
+        } else {
+            let Some(&(timestep, stands_for)) = self.pending.last() else { return Ok(None) };
+            let bits_per_dim = self.at(timestep).await?;
+            self.pending.pop();
+            let kind = if timestep == 0 { TermKind::Decoder } else { TermKind::Transition };
+            Term { kind, timestep: Some(timestep), stands_for, bits_per_dim }
+        };
+        self.terms.push(term.clone());
+        Ok(Some(term))
+    }
+
+    /// The term of `timestep` in bits per dimension, for each picture.
+    async fn at(&mut self, timestep: usize) -> Result<Vec<f64>, Error> {
+        let length = self.data.first().map_or(0, Vec::len);
+        let mut stream = Generator::new(Stream::TorchCpu, self.seed.wrapping_add(timestep as u64));
+        let noise = stream.randn(self.data.len() * length);
+        let mut bits = Vec::new();
+        for &Chunk { first, count, predictor } in &self.chunks {
+            let data = &self.data[first..first + count];
+            let noise = noise[first * length..].chunks_exact(length.max(1));
+            let noised = data.iter().zip(noise).map(|(x0, noise)| self.bound.noised(timestep, x0, noise));
+            let x_t = noised.collect::<Result<Vec<_>, _>>()?;
+            let sample: Vec<f32> = x_t.iter().flatten().map(|&x| x as f32).collect();
+            let outputs = self.predictors[predictor].predict(&sample, timestep as f32).await?;
+            let outputs = outputs.chunks_exact((outputs.len() / count).max(1));
+            for ((x0, x_t), output) in data.iter().zip(&x_t).zip(outputs) {
+                // What a network has learned of the variance is left out where a fixed one was asked for.
+                let read = if self.bound.variance().is_learned() { output.len() } else { length };
+                let output: Vec<f64> = output[..read].iter().map(|&value| value.into()).collect();
+                bits.push(self.bound.term(timestep, x0, x_t, &output, self.decoder)?);
+            }
+        }
+        match bits.iter().all(|bits| bits.is_finite()) {
+            true => Ok(bits),
+            false => Err(Error::option(
+                "variance",
+                self.bound.variance(),
+                format!("at timestep {timestep} it gives a term that is not finite; choose another"),
+            )),
+        }
+    }
+
+    /// The terms so far, and from all of them the whole.
+    pub fn summary(&self) -> BoundSummary {
+        let complete = self.pending.is_empty() && !self.terms.is_empty();
+        BoundSummary {
+            of_latents: self.decoder == Decoder::Density,
+            dimensions: self.data.first().map_or(0, Vec::len),
+            num_train_timesteps: self.bound.timesteps(),
+            variance: self.bound.variance(),
+            clip_denoised: self.clip_denoised,
+            terms: self.terms.clone(),
+            total: if complete { estimate(&self.terms, self.bound.timesteps(), self.in_parts) } else { None },
+        }
+    }
+}
+
+/// The timesteps that are asked for, ascending, each with how many of the bound's it stands for; and whether these are a part of
+/// its own.
+fn timesteps(options: &BoundOptions, all: usize) -> Result<(Vec<(usize, f64)>, bool), Error> {
+    let last = all - 1;
+    // One of each part of t = 1 … T−1 that `of` chooses, after t = 0.
+    let parts = |count: usize, of: &mut dyn FnMut(usize) -> usize| match (1..=all).contains(&count) {
+        true => {
+            let edge = |part: usize| 1 + part * last / (count - 1);
+            let part = |part| (edge(part), edge(part + 1) - edge(part));
+            let chosen = (0..count - 1).map(part).map(|(from, length)| (from + of(length), length as f64));
+            Ok(std::iter::once((0, 1.0)).chain(chosen).collect())
+        }
+        false => Err(Error::option("timesteps", count, format!("expected a number of terms from 1 to {all}"))),
+    };
+    match &options.timesteps {
+        Timesteps::All => Ok(((0..all).map(|t| (t, 1.0)).collect(), false)),
+        Timesteps::List(list) => {
+            if let Some(past) = list.iter().find(|&&t| t > last) {
+                return Err(Error::option("timesteps", past, format!("expected whole numbers from 0 to {last}")));
+            }
+            if list.is_empty() {
+                return Err(Error::option("timesteps", "a list of none", "give at least one"));
+            }
+            let listed: Vec<usize> = (0..all).filter(|t| list.contains(t)).collect();
+            let between = listed.iter().filter(|&&t| t > 0).count();
+            let stands_for = |t| if t == 0 { 1.0 } else { last as f64 / between as f64 };
+            Ok((listed.into_iter().map(|t| (t, stands_for(t))).collect(), false))
+        }
+        Timesteps::Evenly(count) => Ok((parts(*count, &mut |length| (length - 1) / 2)?, true)),
+        Timesteps::Randomly(count) => {
+            let mut stream = TorchCpu::new(options.seed);
+            let mut draw = |length: usize| {
+                let share = stream.rand(1).first().copied().unwrap_or_default();
+                ((f64::from(share) * length as f64) as usize).min(length - 1)
+            };
+            Ok((parts(*count, &mut draw)?, true))
+        }
+    }
+}
+
+/// The latents of the pictures, scaled as the network sees them.
+async fn latents(
+    parts: &Parts,
+    options: &BoundOptions,
+    pictures: &[Rgb],
+    shape: [usize; 4],
+    steps: usize,
+) -> Result<Vec<Vec<f64>>, Error> {
+    let mut encoder = Encoder::compile(parts, shape, usize::MAX).await?;
+    let [_, channels, height, width] = shape;
+    let mut stream = Generator::new(Stream::TorchCpu, options.seed.wrapping_add(steps as u64));
+    let mut data = Vec::new();
+    for picture in pictures {
+        let posterior = encoder.encode(&picture.to_tensor()).await?;
+        let latents = match options.sample_posterior {
+            true => posterior.sample(1, &stream.randn(channels * height * width), 1),
+            false => posterior.mean(),
+        };
+        data.push(latents.into_iter().map(f64::from).collect());
+    }
+    Ok(data)
+}
+
+/// The network for as many pictures at once as there may be: compiled anew only where their number or their prompts differ.
+async fn predictors(
+    parts: &Parts,
+    options: &BoundOptions,
+    [pictures, channels, height, width]: [usize; 4],
+) -> Result<(Vec<Predictor>, Vec<Chunk>), Error> {
+    let prompts = options.prompt.all();
+    if prompts.len() != 1 && prompts.len() != pictures {
+        let message = format!("expected one prompt, or one for each of the {pictures} pictures");
+        return Err(Error::option("prompt", format!("a list of {}", prompts.len()), message));
+    }
+    let size = pictures.div_ceil(pictures.div_ceil(MAX_BATCH));
+    let (mut predictors, mut chunks) = (Vec::new(), Vec::<Chunk>::new());
+    for first in (0..pictures).step_by(size) {
+        let count = size.min(pictures - first);
+        let same = chunks.last().filter(|last| last.count == count && prompts.len() == 1);
+        let predictor = same.map_or(predictors.len(), |last| last.predictor);
+        if predictor == predictors.len() {
+            let of = if prompts.len() == 1 { prompts } else { &prompts[first..first + count] };
+            let conditions = SampleOptions {
+                prompt: of.to_vec().into(),
+                negative_prompt: options.negative_prompt.clone(),
+                guidance_scale: options.guidance_scale,
+                ..SampleOptions::default()
+            };
+            predictors.push(Predictor::compile(parts, &conditions, [count, channels, height, width]).await?);
+        }
+        chunks.push(Chunk { first, count, predictor });
+    }
+    Ok((predictors, chunks))
+}
+
+/// The whole bound from the terms `asked` for, L_T first, of a chain of `all` timesteps.
+///
+/// L_T and L_0 are themselves. The sum of the N = T−1 terms L_t between them is estimated from the n that were computed, each times
+/// how many it stands for: N times their mean. The standard error is N·√((1−n/N)·s²/n), with s² their sample variance, as if they
+/// had been drawn at random. Where each was taken from a part of its own, s² is half the mean square of the differences of
+/// neighbours, since what all of a part have in common is no error (Wolter 2007, Introduction to Variance Estimation, section 8.2).
+fn estimate(asked: &[Term], all: usize, in_parts: bool) -> Option<BoundEstimate> {
+    let prior = asked.iter().find(|term| term.kind == TermKind::Prior)?;
+    asked.iter().find(|term| term.kind == TermKind::Decoder)?;
+    let between = asked.iter().filter(|term| term.kind == TermKind::Transition);
+    let means: Vec<f64> = between.map(|term| term.mean().0).collect();
+    let (n, population) = (means.len() as f64, (all - 1) as f64);
+    if means.is_empty() && all > 1 {
+        return None;
+    }
+    let whole = |picture: usize| asked.iter().map(|term| term.stands_for * term.bits_per_dim[picture]).sum();
+    let bits_per_dim: Vec<f64> = (0..prior.bits_per_dim.len()).map(whole).collect();
+    let variance = match (means.len(), in_parts) {
+        (0 | 1, _) => None,
+        (_, true) => {
+            let differences = means.windows(2).map(|pair| (pair[1] - pair[0]) * (pair[1] - pair[0]));
+            Some(differences.sum::<f64>() / (2.0 * (n - 1.0)))
+        }
+        (_, false) => Some(sample_variance(&means)),
+    };
+    let error_of_timesteps = match n == population {
+        true => Some(0.0),
+        false => variance.map(|variance| population * ((1.0 - n / population) * variance / n).sqrt()),
+    };
+    let (mean, error_of_pictures) = mean(&bits_per_dim);
+    Some(BoundEstimate { bits_per_dim, mean, error_of_timesteps, error_of_pictures })
+}
+
+/// The mean of `values`, and its standard error where there are several.
+fn mean(values: &[f64]) -> (f64, Option<f64>) {
+    let count = values.len() as f64;
+    let error = (values.len() > 1).then(|| (sample_variance(values) / count).sqrt());
+    (values.iter().sum::<f64>() / count, error)
+}
+
+fn sample_variance(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / (count - 1.0)
+}
