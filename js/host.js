@@ -9,7 +9,7 @@ import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
 /** @import { DeviceInfo, Profile } from "./index.d.ts" */
-/** @import { Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
+/** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
@@ -35,7 +35,7 @@ class Host {
   #pipeline;
   /** The CPU, where it is the device. @type {Machine | undefined} */
   #machine;
-  /** What the pipeline is in the middle of. @type {{ id: number, task: core.Sampler | core.ForwardProcess } | undefined} */
+  /** What the pipeline is in the middle of. @type {{ id: number, task: core.Sampler | core.Bound | core.ForwardProcess } | undefined} */
   #run;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
   #loras = new Map();
@@ -92,9 +92,12 @@ class Host {
       }
       case "profile":
         return [await this.#profile(request, signal)];
+      case "bound":
+        return [await this.#bound(request)];
       case "step": {
         const step = await this.#step(request.run);
-        return [step, step ? [...step.images, ...step.denoised].map(({ data }) => data.buffer) : []];
+        const pictures = step && "images" in step ? [...step.images, ...step.denoised] : [];
+        return [step, pictures.map(({ data }) => data.buffer)];
       }
       case "forward":
         return [await this.#forward(request)];
@@ -224,6 +227,16 @@ class Host {
   }
 
   /**
+   * @param {Request & { type: "bound" }} request
+   * @returns {Promise<Begun>}
+   */
+  async #bound({ run, seed, options, images }) {
+    const bound = await this.#idle().bound(seed, JSON.stringify(options), images);
+    this.#run = { id: run, task: bound };
+    return { total: bound.total, warning: bound.warning };
+  }
+
+  /**
    * @param {Request & { type: "forward" }} request
    * @returns {Promise<Opened>}
    */
@@ -277,7 +290,7 @@ class Host {
 
   /**
    * @param {number} run
-   * @returns {Promise<PlainStep | undefined>}
+   * @returns {Promise<PlainStep | PlainTerm | undefined>}
    */
   async #step(run) {
     if (this.#run?.id !== run || !("step" in this.#run.task)) return undefined;

@@ -295,6 +295,11 @@ export class Pipeline {
    */
   forwardProcess(options: ForwardOptions): Promise<ForwardProcess>;
   /**
+   * Prepares the variational bound of pictures. Like a run, it takes the pipeline for itself, and every error comes when it is
+   * iterated or awaited.
+   */
+  bound(options: BoundOptions): Bound;
+  /**
    * The noise schedule, and the steps that a run with these options makes if it begins with noise. No network is asked.
    */
   schedule(options?: ScheduleOptions): Promise<Schedule>;
@@ -371,6 +376,108 @@ export interface Prediction {
   readonly denoised: ImageData;
   /** The mean of (ε - ε̂)² over all values: what it was trained to make small. */
   readonly error: number;
+}
+
+/** Whose variational bound to compute, and how. */
+export interface BoundOptions {
+  /** The picture. It is brought to the model's own size, or to `width` × `height`. */
+  image?: PictureSource;
+  /** Several pictures, in place of `image`: each gets a bound. */
+  images?: readonly PictureSource[];
+  /** What the network is told: one text for all pictures, or a list with one for each. Default `""`. */
+  prompt?: string | readonly string[];
+  /** As of a run; used where `guidanceScale` is above 1. */
+  negativePrompt?: string | readonly string[];
+  /** As of a run. Default 1: the bound is that of the model as it was trained. */
+  guidanceScale?: number;
+  /** The timesteps whose terms are computed. Default: all of them, which is the bound itself. */
+  timesteps?: readonly number[];
+  /** How many terms to compute in place of all, L_0 among them; the others are estimated from these. */
+  terms?: number;
+  /** Where those terms lie: in the middle of equal parts (the default), or one of each part at random, by the seed. */
+  spread?: "even" | "random";
+  /** The variance of the model's step. Default: as its scheduler has it, or else `"fixed_small"`. */
+  variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range";
+  /** Whether x̂_0 is clamped to the range of pixels; latents never are. Default true. */
+  clipDenoised?: boolean;
+  /** Whether latents are drawn from what the autoencoder makes of a picture, in place of their mean. Default false. */
+  samplePosterior?: boolean;
+  /** Chooses the noise of every term. Default 0. */
+  seed?: number | bigint;
+  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own. */
+  width?: number;
+  /** Pixels, likewise. */
+  height?: number;
+  /** Ends it after at most one more term and frees its memory. */
+  signal?: AbortSignal;
+}
+
+/** One term of the bound, in bits per dimension. */
+export interface BoundTerm {
+  /** 0 for the first that is computed, which is L_T; the others follow by descending t. */
+  readonly index: number;
+  /** How many are computed. */
+  readonly total: number;
+  /**
+   * `"L_T"`, what is left of the picture in x_T; `"L_t"`, how far the model's step is from the true one; or `"L_0"`, what it
+   * costs to tell the data from the last sample.
+   */
+  readonly term: "L_T" | "L_t" | "L_0";
+  /** t of the call of the network; null for L_T, which asks none. */
+  readonly timestep: number | null;
+  /** How many terms of the bound it stands for: 1, or more where not all are computed. */
+  readonly standsFor: number;
+  /** Of each picture. */
+  readonly bitsPerDim: readonly number[];
+  /** The mean over the pictures. */
+  readonly mean: number;
+  /** The standard error of that mean; null with one picture. */
+  readonly errorOfPictures: number | null;
+  /** How long it took. */
+  readonly milliseconds: number;
+}
+
+/** The whole bound. */
+export interface BoundSummary {
+  /**
+   * Whether it is the bound of the latents, in which the network lives, rather than of pixels: then L_0 is by a density, and
+   * neither it nor the whole can be compared with those of pixels, or need be above 0.
+   */
+  readonly ofLatents: boolean;
+  /** Dimensions of the data: channels · height · width. */
+  readonly dimensions: number;
+  /** T. */
+  readonly numTrainTimesteps: number;
+  /** The variance of the model's step. */
+  readonly variance: NonNullable<BoundOptions["variance"]>;
+  /** Whether x̂_0 was clamped. */
+  readonly clipDenoised: boolean;
+  /** All terms that were computed, in their order. */
+  readonly terms: readonly Omit<BoundTerm, "index" | "total" | "milliseconds">[];
+  /** Their sum; null where L_0 was not asked for, which no other term says anything about. */
+  readonly total: BoundTotal | null;
+}
+
+/** L_T + L_0 + Σ L_t in bits per dimension, where each term that was computed stands for those that were not. */
+export interface BoundTotal {
+  /** Of each picture. */
+  readonly bitsPerDim: readonly number[];
+  /** The mean over the pictures. */
+  readonly mean: number;
+  /** The standard error because not every term was computed: 0 where all were, null where it cannot be known. */
+  readonly errorOfTimesteps: number | null;
+  /** The standard error of the mean, as one of all pictures that these could be; null with one picture. */
+  readonly errorOfPictures: number | null;
+}
+
+/**
+ * A bound that is computed term by term, like a {@link Run}: it starts when it is first iterated or awaited, `for await` gives
+ * its terms, `await` the whole. It can be gone through once. Leaving the loop early frees it.
+ */
+export interface Bound extends AsyncIterable<BoundTerm>, PromiseLike<BoundSummary> {
+  /** What the caller may want to know once it has begun: words of the prompt that the model has no room for. */
+  readonly warning: string | undefined;
+  [Symbol.asyncIterator](): AsyncGenerator<BoundTerm, void, void>;
 }
 
 /** What of {@link SampleOptions} says which solver it is and which steps it makes. */

@@ -1,6 +1,7 @@
 // @ts-check
 // The public face of the package. Its types, with the documentation, are in index.d.ts.
 
+import { Bound } from "./bound.js";
 import { Connection } from "./client.js";
 import { chooseDevice } from "./device.js";
 import { OptionError, StateError, throwIfAborted } from "./errors.js";
@@ -87,6 +88,11 @@ export class Pipeline {
    */
   sample(options = {}) {
     return new Run(this.#connection, ++this.#lastRun, options);
+  }
+
+  /** @param {Public.BoundOptions} options */
+  bound(options) {
+    return new Bound(this.#connection, ++this.#lastRun, options);
   }
 
   /**

@@ -5,7 +5,7 @@ import { OptionError } from "./errors.js";
 import { isPicture } from "./picture.js";
 import { absoluteUrl } from "./source.js";
 
-/** @import { ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
+/** @import { BoundOptions, ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
 
 const MAX_SEED = 2n ** 64n - 1n;
 
@@ -116,6 +116,25 @@ const FORWARD = {
   signal: SIGNAL,
 };
 
+/** @type {Rules} */
+const BOUND = {
+  image: PICTURE,
+  images: [(value) => isListOf(isPicture)(value) && value.length > 0, "a list of pictures"],
+  prompt: TEXT,
+  negativePrompt: TEXT,
+  guidanceScale: NUMBER,
+  timesteps: [isListOf(isWhole), "a list of whole numbers"],
+  terms: COUNT,
+  spread: oneOf("even", "random"),
+  variance: oneOf("fixed_small", "fixed_large", "learned", "learned_range"),
+  clipDenoised: BOOLEAN,
+  samplePosterior: BOOLEAN,
+  seed: SAMPLE.seed,
+  width: COUNT,
+  height: COUNT,
+  signal: SIGNAL,
+};
+
 /**
  * @param {LoadOptions} options
  */
@@ -187,6 +206,20 @@ export function checkForwardOptions(options) {
   if (image === undefined)
     throw new OptionError("invalid-option", "forwardProcess needs an image.", { option: "image" });
   return { seed: BigInt(seed), signal, image, rest };
+}
+
+/**
+ * @param {BoundOptions} options
+ */
+export function checkBoundOptions(options) {
+  check(options, BOUND, "bound");
+  const { seed = 0, signal, image, images = image && [image], ...rest } = options;
+  const wrong = (/** @type {string} */ option, /** @type {string} */ message) =>
+    new OptionError("invalid-option", message, { option });
+  if (!images) throw wrong("image", "bound needs an image, or a list of images.");
+  if (image && options.images) throw wrong("images", "image and images were both given. Leave one of them out.");
+  if (rest.timesteps && rest.terms) throw wrong("terms", "timesteps and terms were both given. Leave one of them out.");
+  return { seed: BigInt(seed), signal, images, rest };
 }
 
 /**

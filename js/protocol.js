@@ -27,6 +27,7 @@
  *   | { type: "forward", run: number, seed: bigint, options: object, image: Pixels }
  *   | { type: "noised", run: number, timestep: number | null }
  *   | { type: "predict", run: number, timestep: number | null }
+ *   | { type: "bound", run: number, seed: bigint, options: object, images: Pixels[] }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
  *   | { type: "dispose" }} Request
@@ -62,11 +63,16 @@
 
 /** @typedef {{ noise: Pixels, denoised: Pixels, error: number }} PlainPrediction the answer to `predict` */
 
-/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample`; `profile` is answered by a {@link Profile} */
+/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` and `bound`; `profile` is answered by a {@link Profile} */
 
 /**
  * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, images: Pixels[], denoised: Pixels[] }} PlainStep
  *   the answer to `step`, with the pictures that were asked for; undefined for a run that was stopped
+ */
+
+/**
+ * @typedef {{ index: number, total: number, milliseconds: number, term: string, summary?: string }} PlainTerm the answer to `step` of
+ *   a bound; the term and, with the last one, the whole, as JSON
  */
 
 export {};

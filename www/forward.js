@@ -9,7 +9,7 @@ import { Chart } from "./plot.js";
 import { StateError } from "./pkg/index.js";
 
 /** @import { Page, View } from "./app.js" */
-/** @import { ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
+/** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
 
 /** How long the picture takes to dissolve when nobody drags, in milliseconds. */
 const DISSOLVES = 5000;
@@ -103,13 +103,14 @@ export function open(page) {
   const last = () => (schedule?.numTrainTimesteps || 1) - 1;
   /** t, or null for the picture itself. */
   const time = () => (slider.valueAsNumber < 0 ? null : slider.valueAsNumber);
+  /** @returns {"pixels" | "latents"} */
   const space = () => (spaces.find((input) => input.checked)?.value === "pixels" ? "pixels" : "latents");
 
   /** What the process, and the network, are asked with. */
   function conditions() {
     const { prompt, negativePrompt, guidanceScale, seed } = optionsOf(readParameters());
     const asked = prompted.checked ? { prompt, negativePrompt, guidanceScale } : { prompt: "", guidanceScale: 1 };
-    return { ...asked, seed };
+    return /** @type {Omit<ForwardOptions, "image">} */ ({ ...asked, seed });
   }
 
   /** @param {number} t -1 for the picture itself */

@@ -301,7 +301,10 @@ fn strength(model: &Model, options: &SampleOptions) -> f64 {
 }
 
 /// The scheduler that is asked for: the checkpoint's own, the same with another solver, or quite another.
-pub(super) fn scheduler_of<'a>(model: &'a Model, options: &'a SampleOptions) -> Result<Cow<'a, SchedulerConfig>, Error> {
+pub(super) fn scheduler_of<'a>(
+    model: &'a Model,
+    options: &'a SampleOptions,
+) -> Result<Cow<'a, SchedulerConfig>, Error> {
     Ok(match &options.scheduler {
         Scheduler::Checkpoint => Cow::Borrowed(&model.scheduler),
         Scheduler::Solver(solver) => Cow::Owned(model.scheduler.swap_to(*solver)?),

@@ -138,7 +138,9 @@ fn of_diffusion(error: &diffusion::Error) -> Facts {
     let config = "scheduler/scheduler_config.json";
     match error {
         Json(_) | NoClassName | WrongType { .. } => Facts::new("file-corrupt").file(config),
-        UnsupportedClass { .. } | UnsupportedValue { .. } | NotFinite { .. } => Facts::new("unsupported").file(config),
+        UnsupportedClass { .. } | UnsupportedValue { .. } | NotFinite { .. } | Bound(_) => {
+            Facts::new("unsupported").file(config)
+        }
         NumInferenceSteps { .. } => Facts::new("invalid-option").option("steps"),
         Option { option, .. } => Facts::new("invalid-option").option(option),
         Length { .. } => Facts::new("internal"),

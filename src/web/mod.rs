@@ -1,6 +1,6 @@
 //! The JavaScript side of the crate: what the package's worker calls. Nothing else knows JavaScript.
 //!
-//! Two classes cross the boundary, [`Pipeline`] and [`Sampler`]. Methods that take time return promises, and hold nothing
+//! Few classes cross the boundary: [`Pipeline`], and what it prepares. Methods that take time return promises, and hold nothing
 //! that another call could find borrowed, in whatever order JavaScript makes its calls.
 
 mod error;
@@ -22,8 +22,8 @@ use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu::{self, variants::Class};
 use crate::noise::Stream;
 use crate::pipeline::{
-    self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
-    StepOutput, Takes, Text,
+    self, BoundOptions, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions,
+    Scheduler, StepOutput, Takes, Text, Timesteps,
 };
 use crate::weights::Source;
 use error::Error;
@@ -177,6 +177,22 @@ impl Pipeline {
         ]))
     }
 
+    /// Prepares the bound of pictures; resolves to a [`Bound`]. `options` are those of `BoundOptions` in index.d.ts but for the seed,
+    /// the pictures and the signal, as JSON.
+    pub fn bound(&self, seed: u64, options: String, images: Vec<Pixels>) -> Promise {
+        let pipeline = self.0.clone();
+        let images = images.into_iter().map(picture_of).collect();
+        future_to_promise(async move {
+            let bound = async {
+                let options = bound_options(&options)?;
+                Ok(pipeline.bound(BoundOptions { seed, images, ..options }).await?)
+            };
+            let bound = bound.await.map_err(Error::into_js)?;
+            let (total, warning) = (bound.total() as u32, bound.warning().map(str::to_owned));
+            Ok(Bound { total, warning, slot: Slot::new(bound) }.into())
+        })
+    }
+
     /// Merges the LoRAs of `set` into the weights, in place of those that were.
     pub fn set_loras(&self, set: LoraSet) -> Promise {
         let pipeline = self.0.clone();
@@ -273,6 +289,51 @@ async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, 
     Ok(Device::Gpu(gpu::Device::request(options).await.map_err(device::Error::from)?))
 }
 
+/// The variational bound of pictures, term by term.
+#[wasm_bindgen]
+pub struct Bound {
+    total: u32,
+    warning: Option<String>,
+    slot: Slot<pipeline::Bound>,
+}
+
+#[wasm_bindgen]
+impl Bound {
+    /// How many terms there are.
+    #[wasm_bindgen(getter)]
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Words of the prompt that the model cannot see, in a sentence.
+    #[wasm_bindgen(getter)]
+    pub fn warning(&self) -> Option<String> {
+        self.warning.clone()
+    }
+
+    /// Computes the next term; resolves to `PlainTerm` of protocol.js but for its `milliseconds`, and after the last one to
+    /// undefined.
+    pub fn step(&self) -> Promise {
+        let total = self.total;
+        self.slot.ask(async move |bound| {
+            let Some(term) = bound.next_term().await? else { return Ok(JsValue::UNDEFINED) };
+            let summary = bound.summary();
+            let index = summary.terms.len() as u32 - 1;
+            let mut entries =
+                vec![("index", index.into()), ("total", total.into()), ("term", term.to_json().to_string().into())];
+            if index + 1 == total {
+                entries.push(("summary", summary.to_json().to_string().into()));
+            }
+            Ok(object(&entries))
+        })
+    }
+
+    /// Frees what it holds, now or when the term under way is done, and this object.
+    pub fn dispose(self) {
+        self.slot.dispose();
+    }
+}
+
 /// A run of the reverse process.
 #[wasm_bindgen]
 pub struct Sampler {
@@ -298,48 +359,32 @@ impl Sampler {
     /// Computes the next step; resolves to `PlainStep` of protocol.js but for its `milliseconds`, and after the last step to
     /// undefined.
     pub fn step(&self) -> Promise {
-        self.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
+        self.slot.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
     }
 
     /// Resolves to where the time of the last step made goes: `Profile` of index.d.ts, as JSON.
     pub fn profile(&self) -> Promise {
-        self.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
+        self.slot.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
     }
 
     /// Resolves to x_T, a `Float32Array` `[batch, channels, height, width]`.
     pub fn initial_latents(&self) -> Promise {
-        self.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))
+        self.slot.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))
     }
 
     /// Resolves to x_t after the last step made, likewise.
     pub fn latents(&self) -> Promise {
-        self.ask(async |sampler| Ok(Float32Array::from(&sampler.latents().await?[..]).into()))
+        self.slot.ask(async |sampler| Ok(Float32Array::from(&sampler.latents().await?[..]).into()))
     }
 
     /// Resolves to the picture of that x_t, likewise, in 0..1.
     pub fn image(&self) -> Promise {
-        self.ask(async |sampler| Ok(Float32Array::from(&sampler.image().await?[..]).into()))
+        self.slot.ask(async |sampler| Ok(Float32Array::from(&sampler.image().await?[..]).into()))
     }
 
     /// Frees what the run holds, now or when the step under way is done, and this object.
     pub fn dispose(self) {
         self.slot.dispose();
-    }
-}
-
-impl Sampler {
-    /// Has the sampler do something during which no other call can use it.
-    fn ask(
-        &self,
-        work: impl AsyncFnOnce(&mut pipeline::Sampler) -> Result<JsValue, pipeline::Error> + 'static,
-    ) -> Promise {
-        let slot = self.slot.clone();
-        future_to_promise(async move {
-            let mut sampler = slot.take().map_err(Error::into_js)?;
-            let answer = work(&mut sampler).await;
-            slot.put(sampler);
-            answer.map_err(|error| Error::from(error).into_js())
-        })
     }
 }
 
@@ -426,6 +471,35 @@ fn sample_options(json: &str) -> Result<SampleOptions, Error> {
             _ => Preview::Auto,
         },
         vae_tiling: fields.take("vaeTiling")?.unwrap_or(usual.vae_tiling),
+        ..usual
+    };
+    fields.finish()?;
+    Ok(options)
+}
+
+/// All of [`BoundOptions`] but the seed and the pictures, likewise.
+fn bound_options(json: &str) -> Result<BoundOptions, Error> {
+    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
+    let usual = BoundOptions::default();
+    let (listed, terms) = (fields.take("timesteps")?, fields.take("terms")?);
+    let options = BoundOptions {
+        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
+        negative_prompt: fields.take_text("negativePrompt")?,
+        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
+        timesteps: match (listed, terms, fields.take::<String>("spread")?.as_deref()) {
+            (Some(list), _, _) => Timesteps::List(list),
+            (None, Some(count), Some("random")) => Timesteps::Randomly(count),
+            (None, Some(count), _) => Timesteps::Evenly(count),
+            (None, None, _) => Timesteps::All,
+        },
+        variance: match fields.take::<String>("variance")? {
+            Some(name) => Some(name.parse().map_err(pipeline::Error::from)?),
+            None => None,
+        },
+        clip_denoised: fields.take("clipDenoised")?.unwrap_or(usual.clip_denoised),
+        sample_posterior: fields.take("samplePosterior")?.unwrap_or(usual.sample_posterior),
+        height: fields.take("height")?,
+        width: fields.take("width")?,
         ..usual
     };
     fields.finish()?;

@@ -3,6 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use js_sys::Promise;
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::future_to_promise;
+
 use super::error::Error;
 
 /// A value that a call takes out while it runs. What comes meanwhile finds the place empty, and is refused in words.
@@ -48,6 +52,20 @@ impl<T> Slot<T> {
         if matches!(*state, State::Taken) {
             *state = State::Free(value);
         }
+    }
+
+    /// Has the value do something during which no other call can use it.
+    pub fn ask(&self, work: impl AsyncFnOnce(&mut T) -> Result<JsValue, Error> + 'static) -> Promise
+    where
+        T: 'static,
+    {
+        let slot = self.clone();
+        future_to_promise(async move {
+            let mut value = slot.take().map_err(Error::into_js)?;
+            let answer = work(&mut value).await;
+            slot.put(value);
+            answer.map_err(Error::into_js)
+        })
     }
 
     /// Drops the value, at once or, if a call has it, as soon as that call is done.
