@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use undiffuse::{
-    diffusion::{Error, HISTORY, SchedulerConfig, Solver, Step, StepOptions, Table, velocity},
+    diffusion::{Error, Forward, HISTORY, SchedulerConfig, Solver, Step, StepOptions, Table},
     noise::TorchCpu,
 };
 
@@ -141,6 +141,11 @@ fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
 
 fn combine((a, b): (f64, f64), x: &[f64], y: &[f64]) -> Vec<f64> {
     x.iter().zip(y).map(|(x, y)| a * x + b * y).collect()
+}
+
+/// x_t in f32, as a run makes it.
+fn add_noise(forward: Forward, x0: &[f64], noise: &[f64]) -> Vec<f32> {
+    forward.add_noise(&to_f32(x0), &to_f32(noise))
 }
 
 fn zero_history(len: usize) -> [Vec<f32>; HISTORY] {
@@ -291,22 +296,41 @@ impl Case {
         let name = &self.name;
         let expected = self.tensor("sample_init");
         let start = match self.tensors.get("img2img_x0") {
-            Some(x0) => combine(self.table.steps[0].forward, x0, self.tensor("img2img_noise")),
-            None => combine((self.table.init_noise_sigma, 0.0), self.tensor("base_noise"), self.tensor("base_noise")),
+            Some(x0) => add_noise(self.table.steps[0].forward.into(), x0, self.tensor("img2img_noise")),
+            None => scaled(&to_f32(self.tensor("base_noise")), self.table.init_noise_sigma),
         };
         let tolerance = if self.is_f16() { 4e-3 * max_abs(expected) } else { 1e-5 * max_abs(expected).max(1.0) };
         assert_close(&format!("{name}: sample_init"), &start, expected, |_| tolerance);
 
         let (x0, noise) = (self.tensor("add_noise_x0"), self.tensor("add_noise_noise"));
         let add_noise_step = self.json["add_noise_step"].as_u64().unwrap() as usize;
-        let forward = self.whole_table.steps[self.index_for_timestep(add_noise_step)].forward;
+        let step = &self.whole_table.steps[self.index_for_timestep(add_noise_step)];
+        let forward = Forward::from(step.forward);
         let expected = self.tensor("add_noise_out");
         let tolerance = 1e-5 * max_abs(expected).max(1.0);
-        assert_close(&format!("{name}: add_noise"), &combine(forward, x0, noise), expected, |_| tolerance);
+        assert_close(&format!("{name}: add_noise"), &add_noise(forward, x0, noise), expected, |_| tolerance);
+        // At a timestep of training that the run visits, the forward process needs no run.
+        let is_of_training = step.timestep.fract() == 0.0 && !self.spaces_sigmas();
+        if is_of_training && let Ok(timestep) = usize::try_from(step.timestep as i64) {
+            let at = self.config.forward_at(timestep).unwrap();
+            assert_close(&format!("{name}: forward_at"), &add_noise(at.forward, x0, noise), expected, |_| tolerance);
+            assert_eq!(at.input_scale, step.input_scale, "{name}: input_scale");
+        }
         if let Some(expected) = self.tensors.get("get_velocity_out") {
-            let got = combine(velocity(forward), x0, noise);
+            let schedule = self.config.noise_schedule().unwrap();
+            let marginal = schedule.marginal(step.timestep as usize).unwrap();
+            let got = combine(marginal.velocity(), x0, noise);
             assert_close(&format!("{name}: get_velocity"), &got, expected, |_| 1e-5 * max_abs(expected).max(1.0));
         }
+    }
+
+    /// Whether σ follow a rule of their own, by which timesteps are told that were trained at other σ.
+    fn spaces_sigmas(&self) -> bool {
+        let keys = &self.json["constructor_arguments"];
+        let rules = ["karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas", "flow_sigmas"];
+        rules.iter().any(|rule| keys[format!("use_{rule}")] == true)
+            || keys["interpolation_type"] == "log_linear"
+            || self.json["set_timesteps_arguments"].get("sigmas").is_some()
     }
 
     /// The stand-in network, with the second half of its channels where the case has one.
@@ -812,6 +836,213 @@ fn a_table_reads_as_one_line_for_each_step() {
     assert!(text.lines().nth(2).unwrap().contains("666.000"), "{text}");
 }
 
+/// Every solver as a Stable Diffusion checkpoint or one of rectified flow would have it, with keys that change which timesteps it
+/// visits.
+fn every_solver() -> Vec<(String, SchedulerConfig)> {
+    let mut configs = Vec::new();
+    for solver in Solver::ALL {
+        for keys in [
+            json!({}),
+            json!({"timestep_spacing": "leading", "steps_offset": 1, "skip_prk_steps": true}),
+            json!({"timestep_spacing": "trailing", "prediction_type": "v_prediction", "solver_order": 3}),
+            json!({"timestep_spacing": "linspace", "final_sigmas_type": "sigma_min", "shift": 3.0}),
+            json!({"use_karras_sigmas": true, "timestep_spacing": "leading"}),
+        ] {
+            let mut config = keys.clone();
+            config["_class_name"] = solver.class_name().into();
+            let config = SchedulerConfig::from_json(&config.to_string()).unwrap();
+            configs.push((format!("{solver} {keys}"), config));
+        }
+    }
+    configs
+}
+
+/// The timesteps that a run of `n` steps visits, each once.
+fn visited(config: &SchedulerConfig, n: usize) -> Vec<f64> {
+    let calls = |config: &SchedulerConfig| config.table(n, &StepOptions::default()).unwrap().timesteps;
+    match config.solver().unwrap() {
+        // What is in between is not visited.
+        Solver::Dpm2 => calls(config).into_iter().step_by(2).collect(),
+        Solver::Pndm => calls(&config.swap_to(Solver::Ddim).unwrap()),
+        _ => {
+            let mut calls = calls(config);
+            calls.dedup();
+            calls
+        }
+    }
+}
+
+/// The call of the network at which a step begins at the timestep that is the `position`th of those visited.
+fn begin_index(name: &str, solver: Solver, position: usize) -> usize {
+    match solver {
+        Solver::Heun | Solver::Dpm2 => 2 * position,
+        // The second timestep twice: the first of these calls belongs to the step before.
+        Solver::Pndm if name.contains("skip_prk") => position + usize::from(position > 0),
+        // Four calls for each of the first three steps.
+        Solver::Pndm => position + 3 * position.min(3),
+        _ => position,
+    }
+}
+
+fn from(timestep: usize) -> StepOptions {
+    StepOptions { start_timestep: Some(timestep), ..Default::default() }
+}
+
+#[test]
+fn every_solver_begins_at_a_timestep_that_it_visits_as_at_the_index_of_that_timestep() {
+    let mut tally = Tally::default();
+    for (name, config) in every_solver() {
+        let solver = config.solver().unwrap();
+        for (n, (position, t)) in
+            [4, 7, 25, 48].into_iter().flat_map(|n| visited(&config, n).into_iter().enumerate().map(move |at| (n, at)))
+        {
+            // Where σ are spaced by a rule, the timestep that is told is not the one that has this σ.
+            if t.fract() != 0.0 || name.contains("karras") {
+                continue;
+            }
+            tally.run(config.class_name(), &format!("{name}, {n} steps, from {t}"), || {
+                let begin_index = begin_index(&name, solver, position);
+                let by_index = config.table(n, &StepOptions { begin_index, ..Default::default() }).unwrap();
+                let by_timestep = config.table(n, &from(t as usize)).unwrap();
+                assert_eq!(by_timestep, by_index);
+                assert_eq!(by_timestep.steps[0].timestep, t);
+            });
+        }
+    }
+    tally.report("runs from a timestep that is visited");
+}
+
+#[test]
+fn every_solver_begins_at_any_timestep_and_goes_on_with_those_that_it_visits_below() {
+    let mut tally = Tally::default();
+    for (name, config) in every_solver() {
+        let solver = config.solver().unwrap();
+        for (n, t) in [4, 7, 25].into_iter().flat_map(|n| [0, 1, 2, 37, 333, 500, 733, 998, 999].map(|t| (n, t))) {
+            let usual = visited(&config, n);
+            if usual.contains(&(t as f64)) {
+                continue;
+            }
+            tally.run(config.class_name(), &format!("{name}, {n} steps, from {t}"), || {
+                let table = config.table(n, &from(t)).unwrap();
+                let at = config.forward_at(t).unwrap();
+                let (first, last) = (&table.steps[0], &table.steps[table.steps.len() - 1]);
+                assert_eq!((first.timestep, Forward::from(first.forward)), (t as f64, at.forward));
+                assert_eq!(first.input_scale, at.input_scale);
+                assert_close("x0", &[first.x0.0 / first.input_scale, first.x0.1], &[at.x0.0, at.x0.1], |x0| {
+                    1e-6 * x0.abs().max(1.0)
+                });
+                let below: Vec<f64> = usual.into_iter().filter(|&usual| usual < t as f64).collect();
+                let calls: Vec<f64> = table.steps.iter().map(|step| step.timestep).collect();
+                let mut begun = calls.clone();
+                if solver == Solver::Dpm2 {
+                    begun = begun.into_iter().step_by(2).collect();
+                }
+                begun.dedup();
+                match solver {
+                    // With calls in between.
+                    Solver::Pndm if below.len() >= 4 => {
+                        assert!(below.iter().all(|below| begun.contains(below)), "{begun:?}, expected {below:?}");
+                    }
+                    _ => assert_eq!(begun[1..], below),
+                }
+                assert_eq!(last.timestep, below.last().copied().unwrap_or(t as f64));
+
+                // A network that knows x_0: whatever the steps are, they lead there but for the noise of the smallest level.
+                let (x0, epsilon) = (0.4f32, 1.2f32);
+                let mut x = at.forward.add_noise(&[x0], &[epsilon]);
+                let mut history = zero_history(1);
+                for step in &table.steps {
+                    let output = match step.x0.1 {
+                        0.0 => 0.0,
+                        of_output => ((f64::from(x0) - step.x0.0 * f64::from(x[0])) / of_output) as f32,
+                    };
+                    x = step.apply(&x, &[output], Some(&[-0.7]), &mut history, 1).unwrap().prev_sample;
+                }
+                // PNDM counts on "leading" spacing.
+                let is_off = solver == Solver::Pndm && (name.contains("trailing") || name.contains("linspace"));
+                let smallest =
+                    if solver == Solver::FlowEuler { 0.0 } else { config.forward_at(0).unwrap().forward.noise };
+                let off = f64::from((x[0] - x0).abs());
+                assert!(off < 1e-3 + 2.0 * smallest || is_off, "{off} from x_0");
+            });
+        }
+    }
+    tally.report("runs from a timestep that is not visited");
+}
+
+#[test]
+fn a_timestep_where_no_run_can_begin_is_refused_by_name() {
+    let refusal = |class: &str, keys: Value, options: StepOptions| {
+        scheduler(class, keys).unwrap().table(10, &options).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refusal("DDIM", json!({}), from(1000)),
+        "option start_timestep is 1000: the timesteps of this schedule are 0 to 999"
+    );
+    let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap();
+    assert_eq!(flow.table(10, &from(1000)).unwrap().steps[0].forward, (0.0, 1.0));
+    assert!(flow.table(10, &from(1001)).unwrap_err().to_string().contains("are 0 to 1000"));
+    let error = refusal("FlowMatchEulerDiscrete", json!({"invert_sigmas": true}), from(500));
+    assert!(error.contains("start_timestep") && error.contains("invert_sigmas"), "{error}");
+    let error = refusal("EulerDiscrete", json!({"interpolation_type": "log_linear"}), from(500));
+    assert!(error.contains("start_timestep") && error.contains("log_linear"), "{error}");
+    let error = refusal("DDIM", json!({}), StepOptions { begin_index: 2, ..from(500) });
+    assert!(error.contains("start_timestep") && error.contains("begin_index"), "{error}");
+    let error = refusal("DDIM", json!({"rescale_betas_zero_snr": true}), from(999));
+    assert!(error.contains("NaN") && error.contains("timestep 999"), "{error}");
+}
+
+#[test]
+fn a_distilled_run_from_a_timestep_is_that_of_the_strength_that_ends_there() {
+    let lcm = scheduler("LCM", json!({})).unwrap();
+    for (start, strength) in [(999, 1.0), (799, 0.8), (499, 0.5), (139, 0.15)] {
+        let timesteps = Some(lcm.distilled_timesteps(start, 4, None).unwrap());
+        let from = lcm.table(4, &StepOptions { timesteps, ..Default::default() }).unwrap();
+        assert_eq!(from, lcm.table(4, &StepOptions { strength, ..Default::default() }).unwrap(), "from {start}");
+    }
+    // Between the distilled ones it takes the place of the highest below it, and there are never more than there are.
+    assert_eq!(lcm.distilled_timesteps(505, 4, None).unwrap(), [505.0, 379.0, 259.0, 139.0]);
+    assert_eq!(lcm.distilled_timesteps(45, 4, None).unwrap(), [45.0, 19.0]);
+    assert_eq!(lcm.distilled_timesteps(3, 4, None).unwrap(), [3.0]);
+    assert!(lcm.distilled_timesteps(1000, 4, None).unwrap_err().to_string().contains("0 to 999"));
+}
+
+#[test]
+fn noise_and_picture_are_read_off_the_output_whatever_it_predicts() {
+    let (x0, epsilon) = (0.3, -1.1);
+    for (class, keys) in [
+        ("DDPM", json!({"prediction_type": "epsilon"})),
+        ("DDIM", json!({"prediction_type": "v_prediction", "rescale_betas_zero_snr": true})),
+        ("DDPM", json!({"prediction_type": "sample"})),
+        ("EulerDiscrete", json!({"prediction_type": "epsilon"})),
+        ("EulerDiscrete", json!({"prediction_type": "v_prediction"})),
+        ("HeunDiscrete", json!({"prediction_type": "sample"})),
+        ("DPMSolverMultistep", json!({"prediction_type": "v_prediction"})),
+        ("UniPCMultistep", json!({"prediction_type": "flow_prediction", "use_flow_sigmas": true})),
+        ("FlowMatchEulerDiscrete", json!({"prediction_type": "flow_prediction"})),
+    ] {
+        let config = scheduler(class, keys.clone()).unwrap();
+        for timestep in [1, 400, 998, 999] {
+            let at = config.forward_at(timestep).unwrap();
+            let (signal, noise) = (at.forward.signal * at.input_scale, at.forward.noise * at.input_scale);
+            let output = match keys["prediction_type"].as_str().unwrap() {
+                "epsilon" => epsilon,
+                "sample" => x0,
+                "v_prediction" => signal * epsilon - noise * x0,
+                _ => epsilon - x0,
+            };
+            let seen = signal * x0 + noise * epsilon;
+            let read = |(of_seen, of_output): (f64, f64)| of_seen * seen + of_output * output;
+            assert!((read(at.x0) - x0).abs() < 1e-6, "{class} {keys}, t = {timestep}: x̂_0 is {}", read(at.x0));
+            assert!(
+                (read(at.epsilon) - epsilon).abs() < 1e-6,
+                "{class} {keys}, t = {timestep}: ε̂ is {}",
+                read(at.epsilon)
+            );
+        }
+    }
+}
+
 /// Keys of any class with values of any kind, more often plausible than not.
 fn any_config() -> impl Strategy<Value = Value> {
     let class = prop::sample::select(Solver::ALL.map(Solver::class_name).to_vec());
@@ -920,8 +1151,10 @@ proptest! {
         eta in 0.0..1.0,
         s_churn in 0.0..20.0,
         mu in prop::option::of(-3.0..3.0),
+        start_timestep in prop::option::of(0usize..1100),
     ) {
-        let options = StepOptions { begin_index, eta, s_churn, mu, ..Default::default() };
+        let begin_index = if start_timestep.is_some() { 0 } else { begin_index };
+        let options = StepOptions { begin_index, start_timestep, eta, s_churn, mu, ..Default::default() };
         let Ok(config) = SchedulerConfig::from_json(&config.to_string()) else { return Ok(()) };
         let Ok(table) = config.table(n, &options) else { return Ok(()) };
         prop_assert!(!table.steps.is_empty());

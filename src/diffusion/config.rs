@@ -1,9 +1,16 @@
 //! `scheduler_config.json`: what a checkpoint says about its noise schedule and the solver it was meant for.
 
 use super::{
-    Error, NoiseSchedule, Solver, StepOptions, Table, Variance, VariationalBound, ddim, ddpm, deis, dpm2, dpmpp,
-    dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun, keys::Keys, lcm, lms, pndm, schedule::Betas,
-    solver::solver_names, table::Run, tcd, unipc,
+    Error, Forward, ForwardAt, NoiseSchedule, Solver, StepOptions, Table, Variance, VariationalBound, consistency,
+    ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
+    keys::Keys,
+    lambda_space::Level,
+    lcm, lms, pndm,
+    schedule::Betas,
+    sigma_space,
+    solver::solver_names,
+    table::{self, Run},
+    tcd, unipc,
 };
 
 /// A guard against sizes that only a damaged or hostile file asks for; models in use have 1000 or a few thousand.
@@ -34,6 +41,16 @@ impl PredictionType {
             Self::VPrediction => (signal, -noise),
             // Only with rectified flow, where signal = 1 − noise.
             Self::FlowPrediction => (1.0, -noise),
+        }
+    }
+
+    /// ε̂ likewise.
+    pub(super) fn epsilon(self, signal: f64, noise: f64) -> (f64, f64) {
+        match self {
+            Self::Epsilon => (0.0, 1.0),
+            Self::Sample => (1.0 / noise, -signal / noise),
+            Self::VPrediction => (noise, signal),
+            Self::FlowPrediction => (1.0, signal),
         }
     }
 }
@@ -278,6 +295,86 @@ impl SchedulerConfig {
         Ok(schedule)
     }
 
+    /// T, the number of training timesteps.
+    ///
+    /// # Errors
+    /// Refuses a class that has no solver here.
+    pub fn num_train_timesteps(&self) -> Result<usize, Error> {
+        Ok(self.scheduler()?.common.num_train_timesteps)
+    }
+
+    /// The forward process at `timestep` in the scale of this solver: where a run with this
+    /// [`start_timestep`](StepOptions::start_timestep) begins, and how one call of the network is read there.
+    ///
+    /// # Errors
+    /// Refuses a class that has no solver here, and a timestep that is not one of training: 0 to T − 1, and in rectified flow, where
+    /// σ is t/T, T as well.
+    pub fn forward_at(&self, timestep: usize) -> Result<ForwardAt, Error> {
+        let Scheduler { common, class, .. } = self.scheduler()?;
+        self.check_timestep("timestep", timestep)?;
+        let schedule = self.noise_schedule()?;
+        let of_lambda = |is_flow| {
+            let sigma = if is_flow { table::flow_sigma(timestep, common) } else { table::sigma(timestep, &schedule) };
+            Level::new(sigma, is_flow).forward()
+        };
+        let mut input_scale = 1.0;
+        let forward = match class {
+            Class::Ddpm(_) | Class::Ddim(_) | Class::Pndm(_) | Class::Lcm(_) | Class::Tcd(_) => {
+                Forward::of_alpha_bar(schedule.alpha_bar(timestep).unwrap_or_default())
+            }
+            Class::Lms(_) | Class::Euler(_) | Class::EulerAncestral | Class::Heun(_) | Class::Dpm2(_) => {
+                let sigma = table::sigma(timestep, &schedule);
+                input_scale = sigma_space::input_scale(sigma);
+                Forward::of_sigma(sigma)
+            }
+            Class::Dpmpp2m(config) | Class::Dpmpp2s(config) => of_lambda(config.grid.is_flow),
+            Class::UniPc(config) => of_lambda(config.grid.is_flow),
+            Class::Deis(config) => of_lambda(config.grid.is_flow),
+            Class::FlowEuler(_) => Forward::of_flow_sigma(table::flow_sigma(timestep, common)),
+        };
+        // In the scale that the network sees.
+        let (signal, noise) = (forward.signal * input_scale, forward.noise * input_scale);
+        let prediction = common.prediction_type;
+        let (x0, epsilon) = (prediction.x0(signal, noise), prediction.epsilon(signal, noise));
+        Ok(ForwardAt { timestep: timestep as f64, forward, input_scale, x0, epsilon })
+    }
+
+    /// Refuses a timestep that is not one of training.
+    fn check_timestep(&self, option: &'static str, timestep: usize) -> Result<(), Error> {
+        let last = self.num_train_timesteps()? - usize::from(!self.is_flow());
+        match timestep <= last {
+            true => Ok(()),
+            false => Err(Error::Option {
+                option,
+                value: timestep.to_string(),
+                expected: format!("the timesteps of this schedule are 0 to {last}"),
+            }),
+        }
+    }
+
+    /// LCM, TCD: the timesteps of a run that begins at `start` and spreads `num_inference_steps` over the distilled timesteps below it;
+    /// fewer where fewer are left. Given as [`StepOptions::timesteps`], they are what `strength` makes of the schedule, where `start`
+    /// is one of the distilled.
+    ///
+    /// # Errors
+    /// Refuses a class that has no solver here, and a timestep that is not one of training.
+    pub fn distilled_timesteps(
+        &self,
+        start: usize,
+        num_inference_steps: usize,
+        original_inference_steps: Option<usize>,
+    ) -> Result<Vec<f64>, Error> {
+        self.check_timestep("start_timestep", start)?;
+        let Scheduler { common, class, .. } = self.scheduler()?;
+        let configured = match class {
+            Class::Lcm(config) => config.original_inference_steps,
+            Class::Tcd(config) => config.original_inference_steps,
+            _ => None,
+        };
+        let original = original_inference_steps.or(configured);
+        consistency::timesteps_from(start, num_inference_steps, common.num_train_timesteps, original)
+    }
+
     /// What the network was trained to predict.
     ///
     /// # Errors
@@ -340,6 +437,9 @@ impl SchedulerConfig {
             return Err(Error::NumInferenceSteps { num_inference_steps, class, least, most });
         }
         options.check()?;
+        if let Some(start) = options.start_timestep {
+            self.check_timestep("start_timestep", start)?;
+        }
         let noise_schedule = self.noise_schedule()?;
         let run = Run {
             class: &self.keys.class,

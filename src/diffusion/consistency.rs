@@ -14,11 +14,8 @@ pub(super) fn timesteps(run: &Run, original_inference_steps: Option<usize>) -> R
     let train = run.common.num_train_timesteps;
     let (n, strength) = (run.num_inference_steps, run.options.strength);
     let original = run.options.original_inference_steps.or(original_inference_steps);
+    check_original_inference_steps(original, train)?;
     let refuse = |option, value: String, expected: String| Err(Error::Option { option, value, expected });
-    if let Some(original) = original.filter(|original| !(1..=train).contains(original)) {
-        let expected = format!("give a number from 1 to num_train_timesteps = {train}");
-        return refuse("original_inference_steps", original.to_string(), expected);
-    }
     if let Some(custom) = run.custom_timesteps()? {
         let kept = (n as f64 * strength) as usize;
         return match custom.get(n - kept.min(n)..) {
@@ -41,6 +38,36 @@ pub(super) fn timesteps(run: &Run, original_inference_steps: Option<usize>) -> R
         );
         return refuse("num_inference_steps", n.to_string(), expected);
     }
+    Ok(spread(&grid, n))
+}
+
+/// The timesteps of a run from `start`: the distilled grid below it, with `start` as the highest of it, spread over `n` steps or as
+/// many as there are.
+pub(super) fn timesteps_from(start: usize, n: usize, train: usize, original: Option<usize>) -> Result<Vec<f64>, Error> {
+    check_original_inference_steps(original, train)?;
+    let k = original.map_or(1, |original| train / original);
+    let distilled = (1..=original.unwrap_or(train)).map(|i| i * k - 1);
+    let mut grid: Vec<usize> = distilled.filter(|&t| t <= start).collect();
+    match grid.last_mut() {
+        Some(highest) => *highest = start,
+        None => grid.push(start),
+    }
+    Ok(spread(&grid, n.min(grid.len())))
+}
+
+/// `n` of the ascending `grid`, in even strides from its end.
+fn spread(grid: &[usize], n: usize) -> Vec<f64> {
     let stride = grid.len() as f64 / n as f64;
-    Ok((0..n).filter_map(|i| grid.iter().rev().nth((i as f64 * stride) as usize)).map(|&t| t as f64).collect())
+    (0..n).filter_map(|i| grid.iter().rev().nth((i as f64 * stride) as usize)).map(|&t| t as f64).collect()
+}
+
+fn check_original_inference_steps(original: Option<usize>, train: usize) -> Result<(), Error> {
+    match original.filter(|original| !(1..=train).contains(original)) {
+        None => Ok(()),
+        Some(original) => Err(Error::Option {
+            option: "original_inference_steps",
+            value: original.to_string(),
+            expected: format!("give a number from 1 to num_train_timesteps = {train}"),
+        }),
+    }
 }

@@ -7,7 +7,8 @@
 //! ```
 
 use super::{
-    Clip, Error, Step, Table, Terms, config::PredictionType, ddpm::read_clip, keys::Keys, spacing, table::Run,
+    Clip, Error, Forward, Posterior, Step, Table, Terms, config::PredictionType, ddpm::read_clip, keys::Keys, spacing,
+    table::Run,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -22,16 +23,22 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let timesteps = spacing::timesteps(run.common, run.num_inference_steps, true);
+        let mut timesteps = spacing::timesteps(run.common, run.num_inference_steps, true);
+        let begin = run.begin(&mut timesteps);
+        let following = timesteps.clone();
         // Not the list's next entry: diffusers goes back by this much, whatever the spacing.
         let stride = (run.common.num_train_timesteps / run.num_inference_steps) as f64;
         let final_alpha_bar = if self.set_alpha_to_one { 1.0 } else { run.alpha_bar(0.0)? };
 
-        run.table(timesteps, Vec::new(), 1.0, |_, t| {
+        run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
             let alpha_bar = run.alpha_bar(t)?;
-            let alpha_bar_prev = if t >= stride { run.alpha_bar(t - stride)? } else { final_alpha_bar };
-            let (beta_bar, beta_bar_prev) = (1.0 - alpha_bar, 1.0 - alpha_bar_prev);
-            let (signal, noise) = (alpha_bar.sqrt(), beta_bar.sqrt());
+            let to = match begin.is_between && i == begin.index {
+                true => following.get(i + 1).copied().unwrap_or(-1.0),
+                false => t - stride,
+            };
+            let alpha_bar_prev = if to >= 0.0 { run.alpha_bar(to)? } else { final_alpha_bar };
+            let forward = Forward::of_alpha_bar(alpha_bar);
+            let Forward { signal, noise } = forward;
             let x0 = run.common.prediction_type.x0(signal, noise);
             let epsilon_of = |x0: Terms| (Terms::SAMPLE - x0 * signal) * (1.0 / noise);
             let epsilon = match run.common.prediction_type {
@@ -40,8 +47,8 @@ impl Config {
                 // From x̂_0 as it is before clipping.
                 _ => epsilon_of(Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1),
             };
-            let variance = beta_bar_prev / beta_bar * (1.0 - alpha_bar / alpha_bar_prev);
-            let sigma = run.options.eta * variance.sqrt();
+            let beta_bar_prev = 1.0 - alpha_bar_prev;
+            let sigma = run.options.eta * Posterior::between(alpha_bar_prev, alpha_bar).variance.sqrt();
             Ok(Step {
                 x0,
                 clip: self.clip,
@@ -49,7 +56,7 @@ impl Config {
                     + epsilon * (beta_bar_prev - sigma * sigma).sqrt()
                     + Terms::NOISE * sigma,
                 draws_noise: run.options.eta > 0.0,
-                ..Step::at(t, (signal, noise))
+                ..Step::at(t, forward)
             })
         })
     }

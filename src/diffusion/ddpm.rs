@@ -10,7 +10,9 @@
 //! with σ_t² = β̃ = (1−ᾱ_s)/(1−ᾱ_t)·β ("fixed_small"), σ_t² = β ("fixed_large"), or a variance that the network has learned
 //! (Nichol and Dhariwal 2021, arXiv 2102.09672).
 
-use super::{Clip, Error, LearnedVariance, Step, Table, Terms, Variance, keys::Keys, spacing, table::Run};
+use super::{
+    Clip, Error, Forward, LearnedVariance, Posterior, Step, Table, Terms, Variance, keys::Keys, spacing, table::Run,
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
@@ -57,12 +59,13 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let timesteps = match run.custom_timesteps()? {
+        let mut timesteps = match run.custom_timesteps()? {
             Some(custom) => custom,
             None => spacing::timesteps(run.common, run.num_inference_steps, true),
         };
+        let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();
-        run.table(timesteps, Vec::new(), 1.0, |i, t| {
+        run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
             let alpha_bar = run.alpha_bar(t)?;
             let alpha_bar_prev = match following.get(i + 1) {
                 Some(&s) if s >= 0.0 => run.alpha_bar(s)?,
@@ -70,8 +73,10 @@ impl Config {
             };
             // In f32 as the library has it: near t = 0 what is left of 1 − α is the rounding of α.
             let alpha = f64::from(alpha_bar as f32 / alpha_bar_prev as f32);
-            let (beta, beta_bar, beta_bar_prev) = (1.0 - alpha, 1.0 - alpha_bar, 1.0 - alpha_bar_prev);
-            let posterior_variance = (beta_bar_prev / beta_bar * beta).max(1e-20);
+            let beta = 1.0 - alpha;
+            let posterior = Posterior::new(alpha, alpha_bar_prev, alpha_bar);
+            let posterior_variance = posterior.variance.max(1e-20);
+            let forward = Forward::of_alpha_bar(alpha_bar);
             let (sigma, learned_variance) = match self.variance_type {
                 VarianceType::FixedSmall => (posterior_variance.sqrt(), None),
                 VarianceType::FixedLarge => (beta.max(1e-20).sqrt(), None),
@@ -83,13 +88,12 @@ impl Config {
                     (1.0, Some(LearnedVariance::LearnedRange { min_log, max_log }))
                 }
             };
-            let mean = Terms::X0 * (alpha_bar_prev.sqrt() * beta / beta_bar)
-                + Terms::SAMPLE * (alpha.sqrt() * beta_bar_prev / beta_bar);
+            let mean = Terms::X0 * posterior.x0 + Terms::SAMPLE * posterior.sample;
             let step = Step {
-                x0: run.common.prediction_type.x0(alpha_bar.sqrt(), beta_bar.sqrt()),
+                x0: run.common.prediction_type.x0(forward.signal, forward.noise),
                 clip: self.clip,
                 prev_sample: mean,
-                ..Step::at(t, (alpha_bar.sqrt(), beta_bar.sqrt()))
+                ..Step::at(t, forward)
             };
             Ok(match t > 0.0 {
                 true => Step { prev_sample: mean + Terms::NOISE * sigma, draws_noise: true, learned_variance, ..step },

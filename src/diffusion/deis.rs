@@ -20,7 +20,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
     solver_order: usize,
-    grid: Grid,
+    pub(super) grid: Grid,
     threshold: Clip,
     lower_order_final: bool,
 }
@@ -43,17 +43,19 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let train = run.common.num_train_timesteps;
         let visited = spacing::multistep_timesteps(run.common, run.num_inference_steps, train);
-        let (timesteps, mut sigmas) = self.grid.timesteps_and_sigmas(run, visited)?;
+        let (mut timesteps, mut sigmas) = self.grid.timesteps_and_sigmas(run, visited)?;
+        let few = self.lower_order_final && timesteps.len() < 15;
         sigmas.push(self.grid.final_sigma(run, &sigmas));
-        let sigmas = round_to_f32(sigmas);
+        let mut sigmas = round_to_f32(sigmas);
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, self.grid.is_flow);
         let levels = self.grid.levels(&sigmas);
         let n = timesteps.len();
-        run.table(timesteps, sigmas, 1.0, |i, timestep| {
+        run.table(begin, timesteps, sigmas, 1.0, |i, timestep| {
             let now = levels[i];
             let m = now.epsilon(run.common.prediction_type, self.threshold);
-            let known = i - run.options.begin_index + 1;
+            let known = i - begin.index + 1;
             let order = match n - i {
-                left @ (1 | 2) if self.lower_order_final && n < 15 => left,
+                left @ (1 | 2) if few => left,
                 _ => self.solver_order,
             };
             Ok(Step {

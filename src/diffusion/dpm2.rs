@@ -11,7 +11,7 @@
 //! ```
 
 use super::{
-    Error, Step, Table, Terms,
+    Error, Forward, Step, Table, Terms,
     keys::Keys,
     sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first},
     spacing::{self, SigmaSpacing},
@@ -37,7 +37,9 @@ impl Config {
             Some(_) => {}
         }
         sigmas.push(0.0);
-        let sigmas = round_to_f32(sigmas);
+        let mut sigmas = round_to_f32(sigmas);
+        let init_noise_sigma = init_noise_sigma(run, &sigmas);
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, false);
         let midpoints: Vec<f32> = sigmas.windows(2).map(|pair| midpoint(pair[0] as f32, pair[1] as f32)).collect();
         let mut between = spacing::timesteps_of_sigmas_f32(&midpoints, &run.noise_schedule.sigmas());
         if self.sigma_spacing.is_none() {
@@ -55,8 +57,8 @@ impl Config {
         let [began, ..] = Terms::HISTORY;
         let levels = twice_but_the_first(&sigmas);
         let stored = levels.iter().copied().chain([0.0]).collect();
-        run.table(timesteps, stored, init_noise_sigma(run, &levels), |i, timestep| {
-            let is_first_call = (i - run.options.begin_index).is_multiple_of(2);
+        run.table(begin, timesteps, stored, init_noise_sigma, |i, timestep| {
+            let is_first_call = (i - begin.index).is_multiple_of(2);
             let (sigma, midpoint) = match is_first_call {
                 true => (levels[i], f64::from(midpoints[i / 2])),
                 false => (f64::from(midpoints[(i - 1) / 2]), 0.0),
@@ -66,7 +68,7 @@ impl Config {
             let mut step = Step {
                 input_scale: input_scale(sigma),
                 x0: (x0.sample, x0.model_output),
-                ..Step::at(timestep, (1.0, levels[i]))
+                ..Step::at(timestep, Forward::of_sigma(levels[i]))
             };
             if is_first_call {
                 step.prev_sample = Terms::SAMPLE + derivative * (midpoint - sigma);

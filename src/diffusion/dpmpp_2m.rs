@@ -54,15 +54,16 @@ pub(super) fn table(config: &Config, run: &Run) -> Result<Table, Error> {
             spacing::multistep_timesteps(run.common, run.num_inference_steps, last)
         }
     };
-    let (timesteps, mut sigmas) = config.grid.timesteps_and_sigmas(run, visited)?;
+    let (mut timesteps, mut sigmas) = config.grid.timesteps_and_sigmas(run, visited)?;
+    let few = config.lower_order_final && timesteps.len() < 15;
     sigmas.push(config.final_sigma(run));
-    let sigmas = round_to_f32(sigmas);
+    let mut sigmas = round_to_f32(sigmas);
+    let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, config.grid.is_flow);
     let levels = config.grid.levels(&sigmas);
     let n = timesteps.len();
-    run.table(timesteps, sigmas, 1.0, |i, timestep| {
-        let few = config.lower_order_final && n < 15;
+    run.table(begin, timesteps, sigmas, 1.0, |i, timestep| {
         // The history fills from where the run begins, and few steps end on a lower order for stability.
-        let known = i - run.options.begin_index + 1;
+        let known = i - begin.index + 1;
         let order = match n - i {
             1 if config.euler_at_final || few || config.final_sigma_is_zero => 1,
             2 if few => 2,

@@ -39,14 +39,16 @@ pub(super) fn table(config: &Config, run: &Run) -> Result<Table, Error> {
         }
         None => spacing::multistep_timesteps(run.common, n, config.timesteps_above_limit(run)?),
     };
-    let (timesteps, mut sigmas) = config.grid.timesteps_and_sigmas(run, visited)?;
+    let (mut timesteps, mut sigmas) = config.grid.timesteps_and_sigmas(run, visited)?;
     sigmas.push(config.final_sigma(run));
-    let sigmas = round_to_f32(sigmas);
+    let mut sigmas = round_to_f32(sigmas);
+    let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, config.grid.is_flow);
     let levels = config.grid.levels(&sigmas);
     let orders = orders(config, n);
-    run.table(timesteps, sigmas, 1.0, |i, timestep| {
-        let known = i - run.options.begin_index + 1;
-        let order = orders.get(i).copied().unwrap_or(1).min(known);
+    run.table(begin, timesteps, sigmas, 1.0, |i, timestep| {
+        let known = i - begin.index + 1;
+        // A step more at the beginning comes before the first block.
+        let order = i.checked_sub(begin.added).and_then(|i| orders.get(i)).copied().unwrap_or(1).min(known);
         let now = levels[i];
         let m = config.prediction(run, now);
         let mut step = Step {

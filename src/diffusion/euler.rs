@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    Error, Step, Table, Terms,
+    Error, Forward, Step, Table, Terms,
     config::PredictionType,
     keys::Keys,
     sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas},
@@ -38,13 +38,16 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let options = run.options;
         let (timesteps, sigmas) = self.timesteps_and_sigmas(run)?;
-        let (mut timesteps, sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+        let (mut timesteps, mut sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+        let init_noise_sigma = init_noise_sigma(run, &sigmas);
+        let steps = sigmas.len().saturating_sub(1);
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, false);
         if self.continuous && run.common.prediction_type == PredictionType::VPrediction {
             timesteps = sigmas.iter().take(timesteps.len()).map(|&s| f64::from(0.25 * libm::logf(s as f32))).collect();
         }
-        let gamma = (options.s_churn / sigmas.len().saturating_sub(1) as f64).min(std::f64::consts::SQRT_2 - 1.0);
+        let gamma = (options.s_churn / steps as f64).min(std::f64::consts::SQRT_2 - 1.0);
         let levels = sigmas.clone();
-        run.table(timesteps, sigmas, init_noise_sigma(run, &levels), |i, timestep| {
+        run.table(begin, timesteps, sigmas, init_noise_sigma, |i, timestep| {
             let (sigma, sigma_next) = (levels[i], levels[i + 1]);
             let gamma = if (options.s_tmin..=options.s_tmax).contains(&sigma) { gamma } else { 0.0 };
             let sigma_hat = sigma * (1.0 + gamma);
@@ -56,13 +59,23 @@ impl Config {
                 x0: (x0.sample, x0.model_output),
                 prev_sample: x + (x - x0) * ((sigma_next - sigma_hat) / sigma_hat),
                 draws_noise: gamma > 0.0,
-                ..Step::at(timestep, (1.0, sigma))
+                ..Step::at(timestep, Forward::of_sigma(sigma))
             })
         })
     }
 
     /// The timesteps, and σ for each of them with the final one.
     fn timesteps_and_sigmas(&self, run: &Run) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let is_apart = self.log_linear && self.sigma_spacing.is_none() && run.options.sigmas.is_none();
+        if let Some(start) = run.options.start_timestep.filter(|_| is_apart) {
+            return Err(Error::Option {
+                option: "start_timestep",
+                value: start.to_string(),
+                expected: "with interpolation_type \"log_linear\" the network is told other timesteps than those of its σ, so \
+                    that no timestep is a level of noise; give another solver"
+                    .to_owned(),
+            });
+        }
         let train_sigmas = run.noise_schedule.sigmas();
         if let Some(custom) = &run.options.sigmas {
             let visited = &custom[..run.num_inference_steps];

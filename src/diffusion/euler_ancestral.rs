@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    Error, Step, Table, Terms,
+    Error, Forward, Step, Table, Terms,
     sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas},
     table::Run,
 };
@@ -17,10 +17,12 @@ use super::{
 pub(super) fn table(run: &Run) -> Result<Table, Error> {
     let (timesteps, mut sigmas) = timesteps_and_sigmas(run, None)?;
     sigmas.push(0.0);
-    let (timesteps, sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+    let (mut timesteps, mut sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+    let init_noise_sigma = init_noise_sigma(run, &sigmas);
+    let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, false);
 
     let levels = sigmas.clone();
-    run.table(timesteps, sigmas, init_noise_sigma(run, &levels), |i, timestep| {
+    run.table(begin, timesteps, sigmas, init_noise_sigma, |i, timestep| {
         let (sigma, sigma_next) = (levels[i], levels[i + 1]);
         let variance_up = sigma_next * sigma_next * (sigma * sigma - sigma_next * sigma_next) / (sigma * sigma);
         let sigma_down = (sigma_next * sigma_next - variance_up).sqrt();
@@ -31,7 +33,7 @@ pub(super) fn table(run: &Run) -> Result<Table, Error> {
             x0: (x0.sample, x0.model_output),
             prev_sample: x + (x - x0) * ((sigma_down - sigma) / sigma) + Terms::NOISE * variance_up.sqrt(),
             draws_noise: true,
-            ..Step::at(timestep, (1.0, sigma))
+            ..Step::at(timestep, Forward::of_sigma(sigma))
         })
     })
 }

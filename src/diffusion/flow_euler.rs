@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    Error, Step, Table, Terms,
+    Error, Forward, Step, Table, Terms,
     keys::Keys,
     sigma_space::round_to_f32,
     spacing::{self, FlowShift, SigmaSpacing},
@@ -41,9 +41,19 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let (timesteps, sigmas) = self.timesteps_and_sigmas(run)?;
+        if let Some(start) = run.options.start_timestep.filter(|_| self.invert_sigmas) {
+            return Err(Error::Option {
+                option: "start_timestep",
+                value: start.to_string(),
+                expected:
+                    "with invert_sigmas a run goes from the picture to noise; it cannot begin with a noisy picture"
+                        .to_owned(),
+            });
+        }
+        let (mut timesteps, mut sigmas) = self.timesteps_and_sigmas(run)?;
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, true);
         let levels = sigmas.clone();
-        run.table(timesteps, sigmas, 1.0, |i, timestep| {
+        run.table(begin, timesteps, sigmas, 1.0, |i, timestep| {
             let (sigma, sigma_next) = (levels[i], levels[i + 1]);
             let (x, v) = (Terms::SAMPLE, Terms::MODEL_OUTPUT);
             Ok(Step {
@@ -53,7 +63,7 @@ impl Config {
                     false => x + v * (sigma_next - sigma),
                 },
                 draws_noise: self.stochastic_sampling,
-                ..Step::at(timestep, (1.0 - sigma, sigma))
+                ..Step::at(timestep, Forward::of_flow_sigma(sigma))
             })
         })
     }

@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    Clip, Error, Step, Table, Terms,
+    Clip, Error, Forward, Step, Table, Terms,
     keys::Keys,
     sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas, twice_but_the_first},
     spacing::SigmaSpacing,
@@ -31,15 +31,18 @@ impl Config {
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let (timesteps, sigmas) = timesteps_and_sigmas(run, self.sigma_spacing)?;
-        let mut sigmas = twice_but_the_first(&round_to_f32(sigmas));
+        let (mut timesteps, mut sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+        let init_noise_sigma = init_noise_sigma(run, &sigmas);
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, false);
+        let mut sigmas = twice_but_the_first(&sigmas);
         sigmas.push(0.0);
-        let timesteps = twice_but_the_first(&round_to_f32(timesteps));
+        let timesteps = twice_but_the_first(&timesteps);
 
         // Between the two calls of a step, where it began and the derivative there.
         let [began, derivative_there, ..] = Terms::HISTORY;
         let levels = sigmas.clone();
-        run.table(timesteps, sigmas, init_noise_sigma(run, &levels), |i, timestep| {
-            let is_first_call = (i - run.options.begin_index).is_multiple_of(2);
+        run.table(begin, timesteps, sigmas, init_noise_sigma, |i, timestep| {
+            let is_first_call = (i - begin.index).is_multiple_of(2);
             let sigma = levels[i];
             let predicted = predict_x0(run.common.prediction_type, Terms::SAMPLE, sigma, sigma);
             let x0 = if self.clip == Clip::None { predicted } else { Terms::X0 };
@@ -48,7 +51,7 @@ impl Config {
                 input_scale: input_scale(sigma),
                 x0: (predicted.sample, predicted.model_output),
                 clip: self.clip,
-                ..Step::at(timestep, (1.0, sigma))
+                ..Step::at(timestep, Forward::of_sigma(sigma))
             };
             if is_first_call {
                 step.prev_sample = Terms::SAMPLE + derivative * (levels[i + 1] - sigma);

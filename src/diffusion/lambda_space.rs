@@ -2,7 +2,7 @@
 //! DPM-Solver++, UniPC and DEIS. diffusers' `sigmas` are σ_t/α_t here; in rectified flow they are σ_t, and α_t = 1 − σ_t.
 
 use super::{
-    Clip, Error, Terms,
+    Clip, Error, Forward, Terms,
     config::PredictionType,
     keys::Keys,
     spacing::{self, FlowShift, SigmaSpacing},
@@ -20,7 +20,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    fn new(stored_sigma: f64, is_flow: bool) -> Self {
+    pub(super) fn new(stored_sigma: f64, is_flow: bool) -> Self {
         let (alpha, sigma) = match is_flow {
             true => (1.0 - stored_sigma, stored_sigma),
             false => {
@@ -32,8 +32,8 @@ impl Level {
     }
 
     /// The forward process.
-    pub(super) fn forward(self) -> (f64, f64) {
-        (self.alpha, self.sigma)
+    pub(super) fn forward(self) -> Forward {
+        Forward { signal: self.alpha, noise: self.sigma }
     }
 
     /// x̂_0 as the coefficients of the sample and of the network's output.

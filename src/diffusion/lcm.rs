@@ -8,11 +8,11 @@
 //! x_s = √ᾱ_s·x̂ + √(1−ᾱ_s)·z
 //! ```
 
-use super::{Clip, Error, Step, Table, Terms, consistency, ddpm::read_clip, keys::Keys, table::Run};
+use super::{Clip, Error, Forward, Step, Table, Terms, consistency, ddpm::read_clip, keys::Keys, table::Run};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
-    original_inference_steps: Option<usize>,
+    pub(super) original_inference_steps: Option<usize>,
     /// k.
     timestep_scaling: f64,
     clip: Clip,
@@ -32,29 +32,24 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let mut timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let begin = run.begin(&mut timesteps);
+        let last = run.num_inference_steps + begin.added;
         let following = timesteps.clone();
-        run.table(timesteps, Vec::new(), 1.0, |i, t| {
-            let alpha_bar = run.alpha_bar(t)?;
-            let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
+            let forward = run.forward(t)?;
+            let Forward { signal, noise } = forward;
             let (scaled, variance) = (t * self.timestep_scaling, 0.25);
             let total = scaled * scaled + variance;
             let denoised = Terms::SAMPLE * (variance / total) + Terms::X0 * (scaled / total.sqrt());
-            let step = Step {
-                x0: run.common.prediction_type.x0(signal, noise),
-                clip: self.clip,
-                ..Step::at(t, (signal, noise))
-            };
+            let step =
+                Step { x0: run.common.prediction_type.x0(signal, noise), clip: self.clip, ..Step::at(t, forward) };
             // diffusers counts the steps that were asked for, of which a strength below 1 may have cut some.
-            if i + 1 == run.num_inference_steps {
+            if i + 1 == last {
                 return Ok(Step { prev_sample: denoised, ..step });
             }
-            let alpha_bar_prev = run.alpha_bar(following.get(i + 1).copied().unwrap_or(t))?;
-            Ok(Step {
-                prev_sample: denoised * alpha_bar_prev.sqrt() + Terms::NOISE * (1.0 - alpha_bar_prev).sqrt(),
-                draws_noise: true,
-                ..step
-            })
+            let next = run.forward(following.get(i + 1).copied().unwrap_or(t))?;
+            Ok(Step { prev_sample: denoised * next.signal + Terms::NOISE * next.noise, draws_noise: true, ..step })
         })
     }
 }

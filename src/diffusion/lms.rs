@@ -8,7 +8,7 @@
 //! ```
 
 use super::{
-    Error, Step, Table, Terms,
+    Error, Forward, Step, Table, Terms,
     keys::Keys,
     sigma_space::{init_noise_sigma, input_scale, predict_x0, round_to_f32, timesteps_and_sigmas},
     spacing::SigmaSpacing,
@@ -28,15 +28,19 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let (timesteps, mut sigmas) = timesteps_and_sigmas(run, self.sigma_spacing)?;
         sigmas.push(0.0);
-        let (timesteps, sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+        let (mut timesteps, mut sigmas) = (round_to_f32(timesteps), round_to_f32(sigmas));
+        let init_noise_sigma = init_noise_sigma(run, &sigmas);
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, false);
 
         let levels = sigmas.clone();
-        run.table(timesteps, sigmas, init_noise_sigma(run, &levels), |i, timestep| {
+        run.table(begin, timesteps, sigmas, init_noise_sigma, |i, timestep| {
             let sigma = levels[i];
             let x0 = predict_x0(run.common.prediction_type, Terms::SAMPLE, sigma, sigma);
             let derivative = (Terms::SAMPLE - x0) * (1.0 / sigma);
-            // A run that begins late fits the whole polynomial all the same, with zeros for what it has not seen.
-            let order = run.options.lms_order.min(i + 1);
+            // A run that begins late fits the whole polynomial all the same, with zeros for what it has not seen; as in diffusers,
+            // where it is known what that would have been.
+            let known = if begin.is_between { i - begin.index + 1 } else { i + 1 };
+            let order = run.options.lms_order.min(known);
             let derivatives = [derivative].into_iter().chain(Terms::HISTORY).take(order);
             Ok(Step {
                 input_scale: input_scale(sigma),
@@ -45,7 +49,7 @@ impl Config {
                     .enumerate()
                     .fold(Terms::SAMPLE, |x, (j, d)| x + d * coefficient(&levels[..=i + 1], order, j)),
                 history: Terms::pushed(derivative, run.options.lms_order - 1),
-                ..Step::at(timestep, (1.0, sigma))
+                ..Step::at(timestep, Forward::of_sigma(sigma))
             })
         })
     }

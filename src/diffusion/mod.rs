@@ -1,4 +1,5 @@
-//! The mathematics of the reverse process, x_T → x_0: pure functions and tables, no tensors' storage, no I/O.
+//! The mathematics of the forward process, x_0 → x_T, and of the reverse process, x_T → x_0: pure functions and tables, no
+//! tensors' storage, no I/O.
 //!
 //! A checkpoint's `scheduler_config.json` becomes a [`SchedulerConfig`]; with a number of steps it becomes a [`Table`],
 //! one [`Step`] for each call of the network. Every solver here is linear between the network's calls (only the
@@ -12,7 +13,8 @@
 //! |---|---|
 //! | `solver` | the solvers by name |
 //! | `config`, `keys` | `scheduler_config.json`, and diffusers' `from_config` between classes |
-//! | `schedule` | β_t and ᾱ_t, the forward process |
+//! | `schedule` | β_t and ᾱ_t |
+//! | `forward` | the forward process: q(x_t given x_{t−1}), q(x_t given x_0), q(x_{t−1} given x_t and x_0), SNR, velocity |
 //! | `bound` | the variational bound of the chain, term by term |
 //! | `spacing` | which timesteps and σ a run visits |
 //! | `table` | what a step is, and its plain execution |
@@ -35,6 +37,7 @@ mod error;
 mod euler;
 mod euler_ancestral;
 mod flow_euler;
+mod forward;
 mod heun;
 mod keys;
 mod lambda_space;
@@ -52,6 +55,7 @@ mod unipc;
 pub use bound::{Cdf, Decoder, Variance, VariationalBound};
 pub use config::{PredictionType, SchedulerConfig};
 pub use error::Error;
-pub use schedule::{NoiseSchedule, velocity};
+pub use forward::{Forward, ForwardAt, Posterior};
+pub use schedule::NoiseSchedule;
 pub use solver::Solver;
 pub use table::{Applied, Clip, HISTORY, LearnedVariance, Step, StepOptions, Table, Terms};

@@ -13,17 +13,20 @@
 //! formulas, of which the first is Heun's method and repeats the second timestep.
 
 use super::{
-    Error, Step, Table, Terms,
-    config::{Common, PredictionType},
+    Error, Forward, Step, Table, Terms,
+    config::PredictionType,
     keys::Keys,
     spacing,
-    table::Run,
+    table::{Begin, Run},
 };
 
 /// The history's slots behind the three predictions: the sample that a step of several calls began from, and the
 /// weighted sum of its predictions so far.
 const BEGAN: usize = 3;
 const SUM: usize = 4;
+
+/// How many timesteps PRK visits.
+const PRK_VISITS: usize = 4;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
@@ -39,26 +42,51 @@ impl Config {
         })
     }
 
-    /// PRK visits the first four timesteps.
     pub(super) fn least_steps(&self) -> usize {
-        if self.skip_prk_steps { 1 } else { 4 }
+        if self.skip_prk_steps { 1 } else { PRK_VISITS }
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let stride = run.common.num_train_timesteps / run.num_inference_steps;
-        let (warm_up, timesteps) = self.timesteps(run.common, run.num_inference_steps, stride);
+        let visited = spacing::timesteps(run.common, run.num_inference_steps, true);
+        let start = run.options.start_timestep.map(|start| start as f64);
+        let between = start.filter(|start| !visited.contains(start));
+        let (warm_up, timesteps, begin) = match between {
+            // A step of DDIM to the next timestep, from which the rest is a run like any other.
+            Some(start) => {
+                let visited: Vec<f64> = visited.into_iter().filter(|&t| t < start).collect();
+                let (warm_up, mut calls) = self.calls(&visited, stride);
+                calls.insert(0, start);
+                (warm_up, calls, Begin::default())
+            }
+            None => {
+                let (warm_up, calls) = self.calls(&visited, stride);
+                let index = match start.and_then(|start| visited.iter().position(|&t| t == start)) {
+                    // PRK calls the network four times for each of the first three timesteps.
+                    Some(position) if !self.skip_prk_steps => position + 3 * position.min(3),
+                    Some(position) => position + usize::from(position > 0),
+                    None => run.options.begin_index,
+                };
+                (warm_up, calls, Begin { index, ..Begin::default() })
+            }
+        };
+        // Counted from where the run begins: image-to-image warms up too.
+        let first_call = begin.index + usize::from(between.is_some());
+        let second = timesteps.get(1).copied();
         let stride = stride as f64;
         let half_stride = (stride / 2.0).floor();
 
         let [e1, e2, e3, began, sum] = Terms::HISTORY;
         let output = Terms::MODEL_OUTPUT;
         let mut predictions = 0;
-        run.table(timesteps, Vec::new(), 1.0, |i, t| {
-            let alpha_bar = run.alpha_bar(t)?;
-            let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
-            let mut step = Step { x0: run.common.prediction_type.x0(signal, noise), ..Step::at(t, (signal, noise)) };
-            // Counted from where the run begins: image-to-image warms up too.
-            let call = i - run.options.begin_index;
+        run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
+            let forward = run.forward(t)?;
+            let Forward { signal, noise } = forward;
+            let mut step = Step { x0: run.common.prediction_type.x0(signal, noise), ..Step::at(t, forward) };
+            let Some(call) = i.checked_sub(first_call) else {
+                step.prev_sample = self.transfer(run, Terms::SAMPLE, output, t, second.unwrap_or(-1.0))?;
+                return Ok(step);
+            };
             if let Some(&from) = warm_up.get(call / 4 * 4).filter(|_| call < warm_up.len()) {
                 let to = if call.is_multiple_of(2) { t - half_stride } else { t };
                 let (x, epsilon) = match call % 4 {
@@ -97,10 +125,11 @@ impl Config {
         })
     }
 
-    /// The timesteps of the PRK steps, and those of all calls of the network.
-    fn timesteps(&self, common: &Common, n: usize, stride: usize) -> (Vec<f64>, Vec<f64>) {
-        let visited = spacing::timesteps(common, n, true);
-        let warm_up: Vec<f64> = match self.skip_prk_steps {
+    /// The timesteps of the PRK steps, and those of all calls of the network, for a run over the timesteps `visited`. Where these are
+    /// too few for PRK, it is left out.
+    fn calls(&self, visited: &[f64], stride: usize) -> (Vec<f64>, Vec<f64>) {
+        let skips = self.skip_prk_steps || visited.len() < PRK_VISITS;
+        let warm_up: Vec<f64> = match skips {
             true => Vec::new(),
             false => visited
                 .windows(2)
@@ -111,7 +140,7 @@ impl Config {
                 })
                 .collect(),
         };
-        let calls = match self.skip_prk_steps {
+        let calls = match skips {
             // The second timestep twice.
             true => visited.iter().take(2).chain(visited.iter().skip(1)).copied().collect(),
             false => warm_up.iter().chain(visited.iter().skip(3)).copied().collect(),

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Error, NoiseSchedule, config::Common};
+use super::{Error, Forward, NoiseSchedule, config::Common, spacing};
 
 /// How many tensors of earlier steps a solver may keep.
 pub const HISTORY: usize = 5;
@@ -170,8 +170,8 @@ pub struct Step {
     /// from the second half of the network's channels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learned_variance: Option<LearnedVariance>,
-    /// The forward process at this step (`add_noise`): x_t = `forward.0`·x_0 + `forward.1`·ε. Image-to-image starts
-    /// from it, and inpainting returns to it.
+    /// The forward process at this step (`add_noise`): x_t = `forward.0`·x_0 + `forward.1`·ε, in the scale that this solver
+    /// holds x_t in (see [`Forward`]). Image-to-image starts from it, and inpainting returns to it.
     pub forward: (f64, f64),
 }
 
@@ -186,8 +186,8 @@ pub struct Applied {
 
 impl Step {
     /// A step that changes nothing, to be completed: the network is told `timestep`, and x_t is
-    /// `forward.0`·x_0 + `forward.1`·ε there.
-    pub(super) fn at(timestep: f64, forward: (f64, f64)) -> Self {
+    /// `forward.signal`·x_0 + `forward.noise`·ε there.
+    pub(super) fn at(timestep: f64, forward: Forward) -> Self {
         Self {
             timestep,
             input_scale: 1.0,
@@ -197,7 +197,7 @@ impl Step {
             history: Terms::HISTORY,
             draws_noise: false,
             learned_variance: None,
-            forward,
+            forward: (forward.signal, forward.noise),
         }
     }
 
@@ -403,6 +403,10 @@ pub struct StepOptions {
     /// Where to start, in calls of the network: image-to-image enters the schedule late. Solvers that look back begin
     /// anew here.
     pub begin_index: usize,
+    /// Where to start, as a timestep of training: at this one, whether or not the run would visit it, and then at those below it
+    /// that it would. Where it would, this is the [`begin_index`](Self::begin_index) of that timestep, where a solver repeats it the
+    /// last. Where it would not, the step from here to the next timestep is one like the others, for PNDM a plain step of DDIM.
+    pub start_timestep: Option<usize>,
     /// Timesteps to visit in place of a spacing, descending (DDPM, Euler, Heun, both DPM-Solver++, LCM, TCD, flow).
     pub timesteps: Option<Vec<f64>>,
     /// σ to visit in place of a spacing, descending: Euler takes them with the final one; UniPC with `use_flow_sigmas` and
@@ -433,6 +437,7 @@ impl Default for StepOptions {
             eta: 0.0,
             use_clipped_model_output: false,
             begin_index: 0,
+            start_timestep: None,
             timesteps: None,
             sigmas: None,
             mu: None,
@@ -477,6 +482,11 @@ impl StepOptions {
                 return refuse(option, value.to_string(), "give a number that is not negative");
             }
         }
+        if let Some(start) = self.start_timestep
+            && (self.begin_index != 0 || self.strength != 1.0)
+        {
+            return refuse("start_timestep", start.to_string(), "give one of begin_index, strength and start_timestep");
+        }
         if !(1..=HISTORY).contains(&self.lms_order) {
             return refuse("lms_order", self.lms_order.to_string(), "give a number from 1 to 5");
         }
@@ -499,6 +509,17 @@ impl StepOptions {
         }
         Ok(())
     }
+}
+
+/// Where a run begins in its list of timesteps.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Begin {
+    /// The index, in calls of the network.
+    pub(super) index: usize,
+    /// Whether the run would not have visited the timestep: what was before it is unknown, and levels before it mean nothing.
+    pub(super) is_between: bool,
+    /// How many more timesteps the list has become: one where it begins above all that it would visit.
+    pub(super) added: usize,
 }
 
 /// All that a solver needs to make its table.
@@ -540,7 +561,7 @@ impl Run<'_> {
 
     /// ᾱ at a timestep of the run, which an offset may have pushed past the end of the schedule.
     pub(super) fn alpha_bar(&self, timestep: f64) -> Result<f64, Error> {
-        self.noise_schedule.alpha_bar(timestep as i64).ok_or_else(|| Error::UnsupportedValue {
+        self.noise_schedule.alpha_bar_of_run(timestep as i64).ok_or_else(|| Error::UnsupportedValue {
             class: self.class.to_owned(),
             key: "steps_offset",
             value: self.common.steps_offset.to_string(),
@@ -552,26 +573,75 @@ impl Run<'_> {
         })
     }
 
-    /// Assembles the table from `begin_index` on. `step` makes the step with this index.
+    /// x_t at a timestep of the run from x_0.
+    pub(super) fn forward(&self, timestep: f64) -> Result<Forward, Error> {
+        self.alpha_bar(timestep).map(Forward::of_alpha_bar)
+    }
+
+    /// Finds where the run begins in the `timesteps` that it would visit, and puts a `start_timestep` there that it would not:
+    /// in the place of the one before it, so that those after it keep their indices.
+    pub(super) fn begin(&self, timesteps: &mut Vec<f64>) -> Begin {
+        self.begin_at(timesteps, None)
+    }
+
+    /// [`begin`](Self::begin) in classes that hold a σ for each of `timesteps`, as f32, and perhaps a final one. Two timesteps are
+    /// the same where their σ are: timesteps that were looked up from σ may be rounded.
+    pub(super) fn begin_with_sigmas(&self, timesteps: &mut Vec<f64>, sigmas: &mut Vec<f64>, is_flow: bool) -> Begin {
+        let sigma = self.options.start_timestep.map_or(f64::NAN, |t| match is_flow {
+            true => flow_sigma(t, self.common),
+            false => sigma(t, self.noise_schedule),
+        });
+        self.begin_at(timesteps, Some((sigmas, sigma)))
+    }
+
+    fn begin_at(&self, timesteps: &mut Vec<f64>, mut sigmas: Option<(&mut Vec<f64>, f64)>) -> Begin {
+        let Some(start) = self.options.start_timestep else {
+            return Begin { index: self.options.begin_index, ..Begin::default() };
+        };
+        let start = start as f64;
+        let is_visited = match &sigmas {
+            Some((sigmas, sigma)) => sigmas.iter().take(timesteps.len()).rposition(|visited| visited == sigma),
+            None => timesteps.iter().rposition(|&visited| visited == start),
+        };
+        if let Some(index) = is_visited {
+            return Begin { index: index * self.order, ..Begin::default() };
+        }
+        let below = timesteps.iter().position(|&visited| visited < start).unwrap_or(timesteps.len());
+        let added = usize::from(below == 0);
+        let at = (below + added) - 1;
+        let put = |values: &mut Vec<f64>, value: f64| match values.get_mut(at) {
+            Some(above) if added == 0 => *above = value,
+            _ => values.insert(at, value),
+        };
+        put(timesteps, start);
+        if let Some((sigmas, sigma)) = &mut sigmas {
+            put(sigmas, *sigma);
+        }
+        Begin { index: at * self.order, is_between: true, added }
+    }
+
+    /// Assembles the table from `begin` on. `step` makes the step with this index.
     pub(super) fn table(
         &self,
+        begin: Begin,
         timesteps: Vec<f64>,
         sigmas: Vec<f64>,
         init_noise_sigma: f64,
         mut step: impl FnMut(usize, f64) -> Result<Step, Error>,
     ) -> Result<Table, Error> {
-        self.assemble(timesteps, sigmas, init_noise_sigma, &mut step)
+        self.assemble(begin, timesteps, sigmas, init_noise_sigma, &mut step)
     }
 
     /// [`table`](Self::table) compiled once, for any solver's `step`.
     fn assemble(
         &self,
+        begin: Begin,
         timesteps: Vec<f64>,
         sigmas: Vec<f64>,
         init_noise_sigma: f64,
         step: &mut dyn FnMut(usize, f64) -> Result<Step, Error>,
     ) -> Result<Table, Error> {
-        let begin = self.options.begin_index;
+        let begin = begin.index;
         if begin >= timesteps.len() {
             return Err(Error::Option {
                 option: "begin_index",
@@ -582,4 +652,14 @@ impl Run<'_> {
         let steps = timesteps.iter().enumerate().skip(begin).map(|(i, &t)| step(i, t)).collect::<Result<_, _>>()?;
         Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas })
     }
+}
+
+/// σ at a timestep of training as a run holds it.
+pub(super) fn sigma(timestep: usize, schedule: &NoiseSchedule) -> f64 {
+    f64::from(spacing::interpolate(timestep as f64, &schedule.sigmas()) as f32)
+}
+
+/// Likewise in rectified flow, where it is t/T.
+pub(super) fn flow_sigma(timestep: usize, common: &Common) -> f64 {
+    f64::from(timestep as f32 / common.num_train_timesteps as f32)
 }

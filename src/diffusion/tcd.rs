@@ -8,11 +8,11 @@
 //! x_t' = √(ᾱ_t'/ᾱ_s)·x_s + √(1 − ᾱ_t'/ᾱ_s)·z
 //! ```
 
-use super::{Error, Step, Table, Terms, config::PredictionType, consistency, keys::Keys, table::Run};
+use super::{Error, Forward, Step, Table, Terms, config::PredictionType, consistency, keys::Keys, table::Run};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
-    original_inference_steps: Option<usize>,
+    pub(super) original_inference_steps: Option<usize>,
 }
 
 impl Config {
@@ -21,12 +21,14 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let mut timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let begin = run.begin(&mut timesteps);
+        let last = run.num_inference_steps + begin.added;
         let following = timesteps.clone();
         let eta = run.options.eta;
-        run.table(timesteps, Vec::new(), 1.0, |i, t| {
-            let alpha_bar = run.alpha_bar(t)?;
-            let (signal, noise) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
+            let forward = run.forward(t)?;
+            let Forward { signal, noise } = forward;
             let x0 = run.common.prediction_type.x0(signal, noise);
             let predicted = Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1;
             let epsilon = match run.common.prediction_type {
@@ -37,18 +39,15 @@ impl Config {
             // In f32 as the library has it: the product may be a whole number or fall just short of one.
             let s = f64::from(((1.0 - eta) as f32 * next as f32).floor());
             let (alpha_bar_next, alpha_bar_s) = (run.alpha_bar(next)?, run.alpha_bar(s)?);
-            let x_s = predicted * alpha_bar_s.sqrt() + epsilon * (1.0 - alpha_bar_s).sqrt();
-            let step = Step { x0, ..Step::at(t, (signal, noise)) };
+            let jump = Forward::of_alpha_bar(alpha_bar_s);
+            let x_s = predicted * jump.signal + epsilon * jump.noise;
+            let step = Step { x0, ..Step::at(t, forward) };
             // As in LCM, the steps that were asked for are counted.
-            if eta == 0.0 || i + 1 == run.num_inference_steps {
+            if eta == 0.0 || i + 1 == last {
                 return Ok(Step { prev_sample: x_s, ..step });
             }
-            let ratio = alpha_bar_next / alpha_bar_s;
-            Ok(Step {
-                prev_sample: x_s * ratio.sqrt() + Terms::NOISE * (1.0 - ratio).sqrt(),
-                draws_noise: true,
-                ..step
-            })
+            let back_up = Forward::of_alpha_bar(alpha_bar_next / alpha_bar_s);
+            Ok(Step { prev_sample: x_s * back_up.signal + Terms::NOISE * back_up.noise, draws_noise: true, ..step })
         })
     }
 }

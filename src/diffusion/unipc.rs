@@ -32,7 +32,7 @@ pub(super) struct Config {
     bh1: bool,
     /// m = x̂_0, not ε̂.
     predict_x0: bool,
-    grid: Grid,
+    pub(super) grid: Grid,
     threshold: Clip,
     lower_order_final: bool,
     disable_corrector: Vec<usize>,
@@ -68,20 +68,22 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let (timesteps, mut sigmas) = self.timesteps_and_sigmas(run)?;
+        let (mut timesteps, mut sigmas) = self.timesteps_and_sigmas(run)?;
         sigmas.push(if self.final_sigma_is_zero { 0.0 } else { self.grid.final_sigma(run, &sigmas) });
-        let sigmas = round_to_f32(sigmas);
+        let mut sigmas = round_to_f32(sigmas);
+        let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, self.grid.is_flow);
         let levels = self.grid.levels(&sigmas);
         let n = timesteps.len();
         let mut previous_order = 0;
-        run.table(timesteps, sigmas, 1.0, |i, timestep| {
+        run.table(begin, timesteps, sigmas, 1.0, |i, timestep| {
             let now = levels[i];
             let m = match self.predict_x0 {
                 true => Terms::X0,
                 false => now.epsilon(run.common.prediction_type, self.threshold),
             };
-            let known = i - run.options.begin_index + 1;
-            let x = match known > 1 && !self.disable_corrector.contains(&(i - 1)) {
+            let known = i - begin.index + 1;
+            let corrects = |before: usize| !self.disable_corrector.iter().any(|&step| step + begin.added == before);
+            let x = match known > 1 && corrects(i - 1) {
                 true => self.update(Terms::HISTORY[BEGAN], &Terms::HISTORY[..previous_order], &levels[..=i], Some(m)),
                 false => Terms::SAMPLE,
             };
