@@ -46,6 +46,7 @@ import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
  * @property {typeof say} say
  * @property {typeof showError} showError
  * @property {typeof showNotice} showNotice
+ * @property {typeof refuse} refuse  says that a file cannot be read
  * @property {() => Promise<void>} idle  ends what is under way
  * @property {(share: number) => void} setProgress
  */
@@ -104,6 +105,7 @@ const page = {
   say,
   showError,
   showNotice,
+  refuse,
   async idle() {
     if (document.body.dataset.state === "sampling") running?.abort();
     await working;

@@ -4,7 +4,7 @@
 import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
-import { Chart } from "./plot.js";
+import { Chart, withError } from "./plot.js";
 
 /** @import { Page, View } from "./app.js" */
 /** @import { BoundOptions, BoundSummary, BoundTerm } from "./pkg/index.js" */
@@ -39,7 +39,7 @@ const INNER = `
   </div>`;
 
 const BELOW = `
-  <label class="check"><input id="logarithmic" type="checkbox" checked />Logarithmic</label>
+  <div class="actions"><label class="check"><input id="logarithmic" type="checkbox" checked />Logarithmic</label></div>
   <details>
     <summary>All terms as a table</summary>
     <div class="scrolls" tabindex="0" role="region" aria-label="The terms">
@@ -51,7 +51,7 @@ const BELOW = `
       </table>
     </div>
   </details>
-  <section class="explain" aria-label="What the terms are">
+  <section class="words" aria-label="What the terms are">
     <div>
       <h3>The end of the chain, <i>L<sub>T</sub></i></h3>
       <p>
@@ -136,8 +136,7 @@ export function open(page) {
     element("decoder").textContent = has("L_0") ? number(sum("L_0")) : "–";
     if (summary?.total) {
       const { mean, errorOfTimesteps } = summary.total;
-      const error = errorOfTimesteps ? ` ± ${number(errorOfTimesteps)}` : "";
-      element("bits").textContent = `${number(mean)}${error}`;
+      element("bits").textContent = withError(mean, errorOfTimesteps);
     } else {
       const total = sum("L_T") + sum("L_t") + sum("L_0");
       element("bits").textContent = terms.length > 0 ? `${number(total)} so far` : "–";
@@ -183,6 +182,7 @@ export function open(page) {
       new Option(`all ${timesteps}`, ""),
     ];
     choice("terms").replaceChildren(...options);
+    choice("terms").value = String(counts[1] ?? "");
     // An autoencoder makes sides smaller; a model without one takes any.
     element("bound-of").textContent =
       info.sizeMultiple > 1
@@ -194,8 +194,7 @@ export function open(page) {
     start: "Measure the bound",
     enter() {
       isShown = true;
-      beside.prepend(pad.element);
-      pad.offer(film.lastPicture);
+      pad.show(beside, { film: film.lastPicture, refuse: page.refuse });
       begin().catch(page.showError);
     },
     leave() {

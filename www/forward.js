@@ -317,8 +317,7 @@ export function open(page) {
 
   async function enter() {
     isShown = true;
-    plates.prepend(pad.element);
-    pad.offer(film.lastPicture);
+    pad.show(plates, { film: film.lastPicture, refuse: page.refuse });
     await begin();
   }
 

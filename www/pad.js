@@ -37,6 +37,7 @@ element.innerHTML = `
 const canvas = /** @type {HTMLCanvasElement} */ (element.querySelector("canvas"));
 const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
 const palette = /** @type {HTMLElement} */ (element.querySelector(".palette"));
+const chooser = /** @type {HTMLInputElement} */ (element.querySelector("#x0-file"));
 const shown = /** @type {HTMLButtonElement} */ (element.querySelector("#x0-shown"));
 
 let colour = COLOURS.Black;
@@ -79,13 +80,22 @@ export function onChange(listener) {
   listeners.add(listener);
 }
 
-/** The input by which a picture is chosen. */
-export const chooser = /** @type {HTMLInputElement} */ (element.querySelector("#x0-file"));
-
-/** Offers the picture on the film, if there is one. @param {() => ImageData | undefined} film */
-export function offer(film) {
+/**
+ * Puts the pad up in a view.
+ * @param {Element} host
+ * @param {object} page
+ * @param {() => ImageData | undefined} page.film the picture on the film, if there is one
+ * @param {(name: string, error: unknown) => void} page.refuse is told of a file that is no picture
+ */
+export function show(host, { film, refuse }) {
+  host.prepend(element);
   onFilm = film;
   shown.hidden = film() === undefined;
+  chooser.onchange = async () => {
+    const [file] = chooser.files ?? [];
+    chooser.value = "";
+    if (file) await put(file, file.name).catch((error) => refuse(file.name, error));
+  };
 }
 
 /**

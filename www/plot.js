@@ -192,6 +192,8 @@ function scale({ range, log = false }, values, from, to) {
     fit.reduce((a, b) => Math.min(a, b), Infinity),
     fit.reduce((a, b) => Math.max(a, b), -Infinity),
   ];
+  // The lowest is to be seen too.
+  if (!range && log && Number.isFinite(low)) low = 10 ** Math.floor(Math.log10(low));
   if (!(low < high)) [low, high] = log ? [low / 10 || 0.1, low * 10 || 1] : [low - 1 || -1, low + 1 || 1];
   const turned = (/** @type {number} */ value) => (log ? Math.log10(value) : value);
   const [first, last] = [turned(low), turned(high)];
@@ -276,4 +278,15 @@ function svg(name, attributes, ...children) {
  */
 function text(words, attributes) {
   return svg("text", attributes, words);
+}
+
+/**
+ * A number with its standard error, in as many digits as that leaves.
+ * @param {number} value
+ * @param {number | null | undefined} error
+ */
+export function withError(value, error) {
+  if (!error) return value.toPrecision(4).replace("-", "−");
+  const digits = Math.min(Math.max(1 - Math.floor(Math.log10(error)), 0), 6);
+  return `${value.toFixed(digits)} ± ${error.toFixed(digits)}`.replace("-", "−");
 }
