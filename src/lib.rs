@@ -29,7 +29,9 @@
 //! | [`pipeline`] | a prompt and a seed become a picture, step by step |
 //! | [`diffusion`] | the mathematics: noise schedules, the forward process, each solver as a table of steps |
 //! | [`models`] | the architectures: a `config.json` becomes a graph |
+//! | [`metrics`] | how close generated pictures come to real ones |
 //! | [`weights`], [`text`], [`noise`] | checkpoint files, the CLIP tokenizer, torch's random streams |
+//! | [`metrics`] | how good pictures are: features, their statistics, and distances between these |
 //! | [`graph`] | a network as a static graph of typed ops; knows no model and no device |
 //! | [`cpu`], [`gpu`] | execute a graph; know no model and no diffusion. [`device`] is either |
 //! | [`profile`] | where the time of a network goes, next to what the device can do at most |
@@ -42,6 +44,7 @@ pub mod device;
 pub mod diffusion;
 pub mod gpu;
 pub mod graph;
+pub mod metrics;
 pub mod models;
 pub mod noise;
 mod order;

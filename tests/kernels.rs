@@ -8,8 +8,8 @@ use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::gpu::kernels::Storage;
 use undiffuse::gpu::variants::{Choice, Class, Family, Product, Tile};
 use undiffuse::graph::{
-    Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Scope, TimestepEmbeddingOptions, WeightRole,
-    fuse, update,
+    Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Pool2dOptions, Pooling, Scope,
+    TimestepEmbeddingOptions, WeightRole, fuse, update,
 };
 use undiffuse::weights::Dtype;
 use undiffuse::{gpu, twin};
@@ -219,16 +219,16 @@ const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 #[test]
 fn convolutions_of_any_size_agree_with_the_cpu() {
     let (devices, mut random) = (devices_with_all_matrix_kernels(), Random(1));
-    for case in 0..80 {
+    for case in 0..120 {
         let (batch, height, width) = (random.pick(1..=2), random.pick(1..=13), random.pick(1..=13));
         // Half of the channel counts are multiples of four, as in most layers.
         let mut count = |most| if random.flip() { 4 * random.pick(1..=most) } else { random.pick(1..=most) };
         let (channels, out_channels) = (count(10), count(11));
-        let kernel = [1, 3, 3, 3, 5][random.pick(0..=4)];
+        let kernel = [[1, 1], [3, 3], [3, 3], [3, 3], [5, 5], [1, 7], [7, 1], [1, 3], [3, 1]][random.pick(0..=8)];
         let stride = random.pick(1..=2);
-        let mut side = || random.pick(0..=kernel / 2);
-        let padding = Padding { top: side(), bottom: side(), left: side(), right: side() };
-        if height + padding.top + padding.bottom < kernel || width + padding.left + padding.right < kernel {
+        let mut side = |axis: usize| random.pick(0..=kernel[axis] / 2);
+        let padding = Padding { top: side(0), bottom: side(0), left: side(1), right: side(1) };
+        if height + padding.top + padding.bottom < kernel[0] || width + padding.left + padding.right < kernel[1] {
             continue;
         }
         let options = Conv2dOptions { out_channels, kernel, stride, padding, bias: random.flip() };
@@ -317,14 +317,14 @@ fn tensors_larger_than_a_binding_agree_with_the_cpu() {
     // every kind of residual. Lines of the last have to be bound by fours to begin at a multiple of 256 bytes. None is so small that
     // the tiled kernels would split the depth.
     let mut random = Random(30);
-    for case in 0..12 {
-        let kernels = if case / 4 % 2 == 0 { Family::Registers } else { Family::Tiled(None) };
+    for case in 0..18 {
+        let kernels = if case / 6 % 2 == 0 { Family::Registers } else { Family::Tiled(None) };
         let options =
             gpu::DeviceOptions { kernels: Some(kernels), binding_bytes: Some(256 << 10), ..Default::default() };
         let device = device_with(options);
-        let [height, width, channels] = [[130, 64, 32], [64, 130, 32], [250, 50, 24]][case % 3];
-        let (kernel, stride) = [(1, 1), (3, 1), (3, 2), (5, 1)][case % 4];
-        let enlarged = kernel > 1 && random.flip();
+        let [height, width, channels] = [[130, 64, 32], [64, 130, 32], [250, 50, 24]][(case + case / 6) % 3];
+        let (kernel, stride) = [([1, 1], 1), ([3, 3], 1), ([3, 3], 2), ([5, 5], 1), ([7, 1], 1), ([1, 7], 2)][case % 6];
+        let enlarged = kernel != [1, 1] && random.flip();
         let residual = random.pick(0..=2);
         let graph = graph(|root| {
             let x = root.input("x", &[1, height, width, channels]).unwrap();
@@ -332,23 +332,23 @@ fn tensors_larger_than_a_binding_agree_with_the_cpu() {
             if enlarged {
                 h = root.resize_nearest(h, 2 * height, 2 * width).unwrap();
             }
-            let out_channels = if enlarged || kernel == 5 { channels / 2 } else { channels };
+            let out_channels = if enlarged || kernel == [5, 5] { channels / 2 } else { channels };
+            let options = Conv2dOptions { stride, ..Conv2dOptions::same_rectangular(out_channels, kernel) };
             let y = match kernel {
-                1 => root.at("linear").linear(h, out_channels, true).unwrap(),
-                _ => root
-                    .at("conv")
-                    .conv2d(h, Conv2dOptions { stride, ..Conv2dOptions::same(out_channels, kernel) })
-                    .unwrap(),
+                [1, 1] => root.at("linear").linear(h, out_channels, true).unwrap(),
+                _ => root.at("conv").conv2d(h, options).unwrap(),
             };
             let shape = root.shape(y);
             match residual {
                 1 => root.add(y, root.input("residual", &shape).unwrap()).unwrap(),
-                2 if kernel > 1 => root.add(y, root.input("residual", &[1, 1, 1, out_channels]).unwrap()).unwrap(),
+                2 if kernel != [1, 1] => {
+                    root.add(y, root.input("residual", &[1, 1, 1, out_channels]).unwrap()).unwrap()
+                }
                 _ => y,
             }
         });
         let fused = fuse(&graph);
-        let what = format!("{kernels:?}, {kernel}×{kernel} by {stride}, enlarged {enlarged}, residual {residual}");
+        let what = format!("{kernels:?}, {kernel:?} by {stride}, enlarged {enlarged}, residual {residual}");
         let mut pair = Pair::new(&device, &fused, Dtype::F32, &mut random);
         pair.agree(F32_TOLERANCE, &format!("case {case}: {height}×{width}×{channels}, {what}"));
         pair.write("x", &vec![f32::NAN; height * width * channels]);
@@ -609,10 +609,57 @@ fn resampling_agrees_with_the_cpu() {
         let (height, width) = (random.pick(1..=20), random.pick(1..=20));
         let graph = graph(|root| {
             let x = root.input("x", &shape).unwrap();
-            root.output("half", root.avg_pool2(x).unwrap());
+            root.output("bilinear", root.resize_bilinear(x, height, width).unwrap());
             root.resize_nearest(x, height, width).unwrap()
         });
         check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} to {height}×{width}"));
+    }
+}
+
+#[test]
+fn pooling_agrees_with_the_cpu_and_leaves_out_what_lies_in_the_padding() {
+    let (device, mut random) = (device(), Random(31));
+    for case in 0..40 {
+        let shape = [random.pick(1..=2), random.pick(1..=11), random.pick(1..=11), random.pick(1..=9)];
+        let pooling = [Pooling::Max, Pooling::Average][case % 2];
+        let (kernel, stride) = ([random.pick(1..=4), random.pick(1..=4)], random.pick(1..=3));
+        // Up to all but one row and column of the kernel.
+        let mut side = |axis: usize| random.pick(0..=kernel[axis] - 1);
+        let padding = Padding { top: side(0), bottom: side(0), left: side(1), right: side(1) };
+        let options = Pool2dOptions { pooling, kernel, stride, padding };
+        if shape[1] + padding.top + padding.bottom < kernel[0] || shape[2] + padding.left + padding.right < kernel[1] {
+            continue;
+        }
+        let graph = graph(|root| {
+            let x = root.input("x", &shape).unwrap();
+            root.output("mean", root.global_average(x).unwrap());
+            root.pool2d(x, options).unwrap()
+        });
+        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        pair.agree(F32_TOLERANCE, &format!("case {case}: {options:?} of {shape:?}"));
+        // A maximum of negative numbers is not the padding's zero.
+        let negative: Vec<f32> = random.normals(shape.iter().product()).iter().map(|v| -3.0 - v.abs()).collect();
+        pair.write("x", &negative);
+        pair.agree(F32_TOLERANCE, &format!("case {case}: {options:?} of {shape:?}, negative"));
+    }
+}
+
+#[test]
+fn padding_lowers_no_mean_and_a_maximum_hides_nothing_that_is_no_number() {
+    let options = Pool2dOptions { padding: Padding::same(1), ..Pool2dOptions::average(3, 1) };
+    let graph = graph(|root| {
+        let x = root.input("x", &[1, 2, 3, 4]).unwrap();
+        root.output("max", root.pool2d(x, Pool2dOptions { pooling: Pooling::Max, ..options }).unwrap());
+        root.pool2d(x, options).unwrap()
+    });
+    let mut pair = Pair::new(&device(), &graph, Dtype::F32, &mut Random(32));
+    pair.write("x", &[1.0; 24]);
+    pair.agree(F32_TOLERANCE, "ones");
+    assert_eq!(pair.twin.read("out").unwrap(), [1.0; 24]);
+    pair.write("x", &[f32::NAN; 24]);
+    for (_, program) in &mut pair.cpu {
+        let error = program.run().unwrap_err();
+        assert!(matches!(error, cpu::Error::NonFinite { .. }), "{error}");
     }
 }
 

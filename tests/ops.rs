@@ -9,7 +9,7 @@ use common::{Tally, Tensor, max_abs, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::{Device, Program, WeightLoader};
 use undiffuse::graph::{
-    Activation, Builder, Conv2dOptions, Error, NodeId, Padding, Scope, TimestepEmbeddingOptions, fuse,
+    Activation, Builder, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope, TimestepEmbeddingOptions, fuse,
 };
 use undiffuse::models::guidance_scale_embedding;
 use undiffuse::weights::Dtype;
@@ -63,13 +63,14 @@ fn build(name: &str, case: &Case, root: &Scope) -> Option<Result<NodeId, Error>>
             "downsample_asymmetric" => (2, Padding::bottom_right()),
             _ => (if has("s2") { 2 } else { 1 }, Padding::same(usize::from(has("p1")))),
         };
-        let options = Conv2dOptions { out_channels: weight[0], kernel: weight[2], stride, padding, bias: true };
+        let options =
+            Conv2dOptions { out_channels: weight[0], kernel: [weight[2], weight[3]], stride, padding, bias: true };
         back(picture().and_then(|x| root.conv2d(x, options)))
     } else if name.starts_with("upsample_nearest") {
         let (height, width) = (case["out"].shape[2], case["out"].shape[3]);
         back(picture().and_then(|x| root.resize_nearest(x, height, width)))
     } else if name == "avg_pool_2" {
-        back(picture().and_then(|x| root.avg_pool2(x)))
+        back(picture().and_then(|x| root.pool2d(x, Pool2dOptions::average(2, 2))))
     } else if name.starts_with("timestep_embedding") {
         let dim = case["out"].shape[1];
         let flip_sin_to_cos = name.contains("flip1");

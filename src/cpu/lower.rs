@@ -11,7 +11,7 @@ use super::form::Form;
 use super::network::{Network, picture, rows_and_channels, with_form};
 use super::plan::Plan;
 use super::weights::Stored;
-use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides, update};
+use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, Walk, WeightId, strides, update};
 
 /// Bytes of an f32.
 const F32: usize = 4;
@@ -196,10 +196,31 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
             let x = places.node(x);
             jobs.push(Job::new(resample::ResizeNearest { x, y, batch, in_height, in_width, height, width, channels }));
         }
-        &Op::AvgPool2 { x } => {
+        &Op::ResizeBilinear { x } => {
             let [batch, in_height, in_width, channels] = picture(places.shape(x));
+            let [_, height, width, _] = picture(&node.shape);
             let x = places.node(x);
-            jobs.push(Job::new(resample::AvgPool2 { x, y, batch, in_height, in_width, channels }));
+            jobs.push(Job::new(resample::ResizeBilinear { x, y, batch, in_height, in_width, height, width, channels }));
+        }
+        &Op::Pool2d { x, pooling, kernel, stride, padding } => {
+            let [batch, in_height, in_width, channels] = picture(places.shape(x));
+            let [_, height, width, _] = picture(&node.shape);
+            jobs.push(Job::new(resample::Pool2d {
+                x: places.node(x),
+                y,
+                batch,
+                in_height,
+                in_width,
+                height,
+                width,
+                channels,
+                kernel_height: kernel[0],
+                kernel_width: kernel[1],
+                stride,
+                padding_top: padding.top,
+                padding_left: padding.left,
+                average: usize::from(pooling == Pooling::Average),
+            }));
         }
         &Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
             let (batch, dim) = rows_and_channels(&node.shape);

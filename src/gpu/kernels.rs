@@ -320,7 +320,7 @@ pub fn all() -> Vec<Kernel> {
     kernels
 }
 
-static ENTRIES: [&Entry; 35] = [
+static ENTRIES: [&Entry; 36] = [
     &LINEAR,
     &CONV2D,
     &CONV3X3,
@@ -342,7 +342,8 @@ static ENTRIES: [&Entry; 35] = [
     &COPY,
     &BINARY,
     &NEAREST,
-    &AVG_POOL2,
+    &BILINEAR,
+    &POOL,
     &TIMESTEP_EMBEDDING,
     &GUIDANCE,
     &THRESHOLD,
@@ -587,21 +588,16 @@ pub static NEAREST: Entry = Entry {
     source: &[shader!("resample")],
     options: Options::Channels,
     workgroup: 64,
-    parameters: 6,
+    parameters: 14,
     reads: &[1],
     write: 5,
 };
 
 /// `shaders/resample.wgsl`.
-pub static AVG_POOL2: Entry = Entry {
-    name: "avg_pool2",
-    source: &[shader!("resample")],
-    options: Options::Channels,
-    workgroup: 64,
-    parameters: 6,
-    reads: &[1],
-    write: 5,
-};
+pub static BILINEAR: Entry = Entry { name: "bilinear", ..NEAREST };
+
+/// `shaders/resample.wgsl`.
+pub static POOL: Entry = Entry { name: "pool", ..NEAREST };
 
 /// `shaders/timestep_embedding.wgsl`.
 pub static TIMESTEP_EMBEDDING: Entry = Entry {

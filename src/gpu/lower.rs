@@ -3,7 +3,7 @@
 use super::kernels::{self, Channels, Entry, Kernel, Storage};
 use super::variants::{Choice, Product, Tiling, Variants};
 use super::{Error, Limits, bands};
-use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, Walk, WeightId, strides};
+use crate::graph::{BinaryOp, Graph, Node, NodeId, Op, Pooling, Walk, WeightId, strides};
 
 /// A tensor that a dispatch reads or writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -221,8 +221,19 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
                 let walk = Walk::new(&node.shape, [&x_strides, &own, &own]);
                 self.strided(kernels::COPY.kernel(), &[Operand::Node(*x)], 0, walk, [0; 3])
             }
-            Op::ResizeNearest { x } => self.resample(&kernels::NEAREST, *x, node),
-            Op::AvgPool2 { x } => self.resample(&kernels::AVG_POOL2, *x, node),
+            Op::ResizeNearest { x } => self.resample(&kernels::NEAREST, *x, node, [0; 8]),
+            Op::ResizeBilinear { x } => {
+                // torch rounds the scale first; a shader's quotient may be off by more.
+                let scale = |axis: usize| (self.shape(*x)[axis] as f32 / node.shape[axis] as f32).to_bits();
+                let scales = [scale(1), scale(2), 0, 0, 0, 0, 0, 0];
+                self.resample(&kernels::BILINEAR, *x, node, scales)
+            }
+            Op::Pool2d { x, pooling, kernel, stride, padding } => {
+                let average = usize::from(*pooling == Pooling::Average);
+                let window = [kernel[0], kernel[1], *stride, padding.top, padding.left, average].map(|n| n as u32);
+                let [a, b, c, d, e, f] = window;
+                self.resample(&kernels::POOL, *x, node, [0, 0, a, b, c, d, e, f])
+            }
             Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
                 let dim = node.shape[1];
                 let half = dim / 2;
@@ -505,11 +516,14 @@ impl<F: Fn(WeightId) -> Storage> Lowering<'_, F> {
         Ok(())
     }
 
-    fn resample(&mut self, entry: &'static Entry, x: NodeId, node: &Node) -> Result<(), Error> {
+    /// `options` are the parameters behind the sizes.
+    fn resample(&mut self, entry: &'static Entry, x: NodeId, node: &Node, options: [u32; 8]) -> Result<(), Error> {
         let (&[_, in_height, in_width, channels], &[batch, height, width, _]) = (self.shape(x), &node.shape[..]) else {
             return Err(self.malformed("its operand is no picture"));
         };
-        let parameters = [in_height, in_width, height, width, channels].map(|n| n as u32);
+        let mut parameters = [0; 13];
+        parameters[..5].copy_from_slice(&[in_height, in_width, height, width, channels].map(|n| n as u32));
+        parameters[5..].copy_from_slice(&options);
         let kernel = entry.with(Channels::of(&[channels]));
         let quads = [batch, height, width, channels.div_ceil(4)];
         self.dispatch(kernel, &[Operand::Node(x)], Operand::Node(self.node), &quads, parameters)

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::op::update;
-use super::{Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, WeightId, WeightRole, WeightSpec};
+use super::{
+    Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, Pooling, WeightId, WeightRole, WeightSpec,
+};
 
 /// A graph under construction.
 #[derive(Default, Debug)]
@@ -46,7 +48,7 @@ pub struct Conv2dOptions {
     /// Channels of the result.
     pub out_channels: usize,
     /// Height and width of the kernel.
-    pub kernel: usize,
+    pub kernel: [usize; 2],
     /// Step between result pixels.
     pub stride: usize,
     /// Zeros around the picture.
@@ -58,8 +60,51 @@ pub struct Conv2dOptions {
 impl Conv2dOptions {
     /// A `kernel`×`kernel` convolution with bias, padded by (kernel − 1) / 2: an odd kernel keeps height and width.
     pub fn same(out_channels: usize, kernel: usize) -> Self {
-        Self { out_channels, kernel, stride: 1, padding: Padding::same(kernel.saturating_sub(1) / 2), bias: true }
+        Self::same_rectangular(out_channels, [kernel, kernel])
     }
+
+    /// Likewise, with a kernel of this height and width.
+    pub fn same_rectangular(out_channels: usize, kernel: [usize; 2]) -> Self {
+        let padding = Padding::around(kernel.map(|side| side.saturating_sub(1) / 2));
+        Self { out_channels, kernel, stride: 1, padding, bias: true }
+    }
+}
+
+/// Options of [`Scope::pool2d`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pool2dOptions {
+    /// What becomes of the pixels under the kernel.
+    pub pooling: Pooling,
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Step between result pixels.
+    pub stride: usize,
+    /// How far the kernel reaches beyond the picture, less than its own size.
+    pub padding: Padding,
+}
+
+impl Pool2dOptions {
+    /// `torch.nn.MaxPool2d`: the largest of `kernel`×`kernel` pixels, without padding.
+    pub fn max(kernel: usize, stride: usize) -> Self {
+        Self { pooling: Pooling::Max, kernel: [kernel, kernel], stride, padding: Padding::default() }
+    }
+
+    /// `torch.nn.AvgPool2d`: the mean of `kernel`×`kernel` pixels, without padding.
+    pub fn average(kernel: usize, stride: usize) -> Self {
+        Self { pooling: Pooling::Average, ..Self::max(kernel, stride) }
+    }
+}
+
+/// How often a kernel fits along a side with its padding; `None` if never.
+fn positions(length: usize, padding: [usize; 2], kernel: usize, stride: usize) -> Option<usize> {
+    let room = length.checked_add(padding[0])?.checked_add(padding[1])?.checked_sub(kernel)?;
+    Some(room.checked_div(stride)? + 1)
+}
+
+/// Height and width of what a kernel makes of a picture of `sides` by moving over it; `None` if it fits nowhere.
+fn moved_over(sides: [usize; 2], kernel: [usize; 2], stride: usize, padding: Padding) -> Option<[usize; 2]> {
+    let height = positions(sides[0], [padding.top, padding.bottom], kernel[0], stride)?;
+    Some([height, positions(sides[1], [padding.left, padding.right], kernel[1], stride)?])
 }
 
 /// Options of [`Scope::timestep_embedding`], named as in diffusers' `Timesteps`.
@@ -147,20 +192,18 @@ impl<'b> Scope<'b> {
         self.builder.graph.borrow_mut().outputs.push((name.to_owned(), id));
     }
 
+    fn too_small(&self, [height, width]: [usize; 2], kernel: [usize; 2]) -> Error {
+        self.error(format!("a picture of {height}×{width} is too small for a {}×{} kernel", kernel[0], kernel[1]))
+    }
+
     /// `torch.nn.Conv2d` with `weight` and `bias` at this path; `x` is `[batch, height, width, in_channels]`.
     pub fn conv2d(&self, x: NodeId, options: Conv2dOptions) -> Result<NodeId, Error> {
         let [batch, height, width, channels] = self.picture(x)?;
         let Conv2dOptions { out_channels, kernel, stride, padding, bias } = options;
-        let side = |length: usize, before: usize, after: usize| {
-            (length + before + after).checked_sub(kernel).filter(|_| stride > 0).map(|room| room / stride + 1)
+        let Some([out_height, out_width]) = moved_over([height, width], kernel, stride, padding) else {
+            return Err(self.too_small([height, width], kernel));
         };
-        let (Some(out_height), Some(out_width)) =
-            (side(height, padding.top, padding.bottom), side(width, padding.left, padding.right))
-        else {
-            let message = format!("a picture of {height}×{width} is too small for a {kernel}×{kernel} kernel");
-            return Err(self.error(message));
-        };
-        let weight = self.weight("weight", vec![out_channels, channels, kernel, kernel], WeightRole::Conv2d)?;
+        let weight = self.weight("weight", vec![out_channels, channels, kernel[0], kernel[1]], WeightRole::Conv2d)?;
         let bias = bias.then(|| self.weight("bias", vec![out_channels], WeightRole::Vector)).transpose()?;
         let shape = vec![batch, out_height, out_width, out_channels];
         self.push(Op::Conv2d { x, weight, bias, residual: None, stride, padding, upsample: false }, shape, DType::F32)
@@ -303,10 +346,34 @@ impl<'b> Scope<'b> {
         self.push(Op::ResizeNearest { x }, vec![batch, height, width, channels], DType::F32)
     }
 
-    /// Mean of 2×2 pixels of `[batch, height, width, channels]`.
-    pub fn avg_pool2(&self, x: NodeId) -> Result<NodeId, Error> {
+    /// Bilinear resampling of `[batch, height, width, channels]`.
+    pub fn resize_bilinear(&self, x: NodeId, height: usize, width: usize) -> Result<NodeId, Error> {
+        let [batch, _, _, channels] = self.picture(x)?;
+        self.push(Op::ResizeBilinear { x }, vec![batch, height, width, channels], DType::F32)
+    }
+
+    /// Maximum or mean of the pixels under a kernel that moves over `[batch, height, width, channels]`; where it does not fit, an
+    /// odd last row of 2×2 for instance, pixels are dropped.
+    pub fn pool2d(&self, x: NodeId, options: Pool2dOptions) -> Result<NodeId, Error> {
         let [batch, height, width, channels] = self.picture(x)?;
-        self.push(Op::AvgPool2 { x }, vec![batch, height / 2, width / 2, channels], DType::F32)
+        let Pool2dOptions { pooling, kernel, stride, padding } = options;
+        let Padding { top, bottom, left, right } = padding;
+        // Or there would be results of no pixel at all.
+        if top.max(bottom) >= kernel[0] || left.max(right) >= kernel[1] {
+            return Err(self.error(format!("a pooling of {}×{} pixels with {padding:?}", kernel[0], kernel[1])));
+        }
+        let Some([out_height, out_width]) = moved_over([height, width], kernel, stride, padding) else {
+            return Err(self.too_small([height, width], kernel));
+        };
+        let shape = vec![batch, out_height, out_width, channels];
+        self.push(Op::Pool2d { x, pooling, kernel, stride, padding }, shape, DType::F32)
+    }
+
+    /// The mean of all pixels of `[batch, height, width, channels]`: `[batch, channels]`.
+    pub fn global_average(&self, x: NodeId) -> Result<NodeId, Error> {
+        let [batch, height, width, channels] = self.picture(x)?;
+        let options = Pool2dOptions { kernel: [height, width], ..Pool2dOptions::average(1, 1) };
+        self.reshape(self.pool2d(x, options)?, &[batch, channels])
     }
 
     /// Sinusoidal embedding of `[batch]` numbers as `[batch, dim]`.
@@ -414,5 +481,39 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("{channels} channels make no picture: 1 or 3 do")));
         }
         self.push(Op::PackRgba8 { x }, vec![batch, height, width], DType::U32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_fits_nowhere_or_sees_nothing_is_refused_and_names_the_layer() {
+        let builder = Builder::new();
+        let root = builder.root();
+        let x = root.input("x", &[1, 2, 5, 4]).expect("an input");
+        let pool = |options| root.at("pool").pool2d(x, options);
+        let shape = |options| root.shape(pool(options).expect("a pooling that fits"));
+        let [max, average] = [Pool2dOptions::max(3, 2), Pool2dOptions::average(2, 2)];
+        assert_eq!(shape(average), [1, 1, 2, 4]);
+        assert_eq!(shape(Pool2dOptions { padding: Padding::same(1), ..max }), [1, 1, 3, 4]);
+        assert_eq!(shape(Pool2dOptions { kernel: [2, 5], ..average }), [1, 1, 1, 4]);
+        let refused = [
+            (max, "a picture of 2×5 is too small for a 3×3 kernel"),
+            (Pool2dOptions { stride: 0, ..average }, "too small for a 2×2 kernel"),
+            (Pool2dOptions { kernel: [0, 2], ..average }, "a pooling of 0×2 pixels"),
+            (Pool2dOptions { padding: Padding::around([0, 2]), ..average }, "a pooling of 2×2 pixels with Padding"),
+            (Pool2dOptions { kernel: [2, usize::MAX], ..average }, "too small"),
+        ];
+        for (options, expected) in refused {
+            let message = pool(options).expect_err("no such pooling").to_string();
+            assert!(message.starts_with("pool: ") && message.contains(expected), "{message}");
+        }
+        let rectangle = Conv2dOptions { padding: Padding::default(), ..Conv2dOptions::same_rectangular(4, [7, 1]) };
+        let message = root.at("conv").conv2d(x, rectangle).expect_err("no such convolution").to_string();
+        assert_eq!(message, "conv: a picture of 2×5 is too small for a 7×1 kernel");
+        let same = root.at("conv").conv2d(x, Conv2dOptions::same_rectangular(8, [7, 1])).expect("a convolution");
+        assert_eq!(root.shape(same), [1, 2, 5, 8]);
     }
 }

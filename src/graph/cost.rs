@@ -76,8 +76,10 @@ impl Graph {
             Op::LayerNorm { .. } => (0, NORM * result),
             Op::Activate { .. } | Op::Binary { .. } => (0, result),
             Op::Geglu { .. } | Op::Affine { .. } => (0, 2 * result),
-            // Three sums and a quotient.
-            Op::AvgPool2 { .. } => (0, 4 * result),
+            // Two weights and their sum, of each row and between the rows.
+            Op::ResizeBilinear { .. } => (0, 9 * result),
+            // Comparisons, or sums and a quotient, those in the padding included.
+            Op::Pool2d { kernel, .. } => (0, (kernel[0] * kernel[1]) as u64 * result),
             // Two products and a function.
             Op::TimestepEmbedding { .. } => (0, 3 * result),
             // Guidance itself, two deviations, the factor.

@@ -18,10 +18,10 @@ mod single;
 mod split;
 mod walk;
 
-pub use builder::{Builder, Conv2dOptions, Scope, TimestepEmbeddingOptions};
+pub use builder::{Builder, Conv2dOptions, Pool2dOptions, Scope, TimestepEmbeddingOptions};
 pub use cost::Cost;
 pub use liveness::Liveness;
-pub use op::{Activation, BinaryOp, Op, Padding, update};
+pub use op::{Activation, BinaryOp, Op, Padding, Pooling, update};
 pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
 pub use rewrite::{fold_upsampling, fuse};
 pub use split::{Split, split};

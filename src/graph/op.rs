@@ -2,7 +2,7 @@
 
 use super::{NodeId, WeightId};
 
-/// Zero padding of a convolution, in pixels.
+/// Padding of a convolution, with zeros, or of a pooling, with nothing; in pixels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Padding {
     /// Rows above.
@@ -18,7 +18,12 @@ pub struct Padding {
 impl Padding {
     /// The same on all four sides.
     pub const fn same(pixels: usize) -> Self {
-        Self { top: pixels, bottom: pixels, left: pixels, right: pixels }
+        Self::around([pixels, pixels])
+    }
+
+    /// So many rows above and below, and so many columns to the left and to the right.
+    pub const fn around([rows, columns]: [usize; 2]) -> Self {
+        Self { top: rows, bottom: rows, left: columns, right: columns }
     }
 
     /// One row below and one column to the right: the (0, 1, 0, 1) padding before diffusers' unpadded stride-2 convolutions.
@@ -59,6 +64,15 @@ pub enum BinaryOp {
     Sub,
     /// a · b.
     Mul,
+}
+
+/// What a pooling makes of the pixels under its kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Pooling {
+    /// The largest.
+    Max,
+    /// Their mean.
+    Average,
 }
 
 /// One operation. Pictures are `[batch, height, width, channels]`; "rows" are all leading axes of a tensor taken together.
@@ -197,10 +211,25 @@ pub enum Op {
         /// `[batch, height, width, channels]`.
         x: NodeId,
     },
-    /// Mean of 2×2 pixels, an odd last row or column is dropped.
-    AvgPool2 {
+    /// Bilinear, torch's `interpolate(mode="bilinear", align_corners=False)` without antialiasing: pixel i of the result lies
+    /// at max((i + ½) · in / out − ½, 0) of `x`, in f32.
+    ResizeBilinear {
         /// `[batch, height, width, channels]`.
         x: NodeId,
+    },
+    /// Maximum or mean of the pixels under a kernel that moves over the picture; those in the padding do not count, neither as
+    /// values nor in the mean's divisor (torch's `count_include_pad=False`).
+    Pool2d {
+        /// `[batch, height, width, channels]`.
+        x: NodeId,
+        /// Which.
+        pooling: Pooling,
+        /// Height and width of the kernel.
+        kernel: [usize; 2],
+        /// Step between result pixels, both axes.
+        stride: usize,
+        /// How far the kernel reaches beyond `x`: less than its own size.
+        padding: Padding,
     },
     /// Sinusoidal embedding of `[batch]` numbers as `[batch, dim]` (diffusers' `get_timestep_embedding`).
     TimestepEmbedding {
@@ -305,7 +334,8 @@ impl Op {
             Op::Reshape { .. } => "reshape",
             Op::Permute { .. } => "permute",
             Op::ResizeNearest { .. } => "resize_nearest",
-            Op::AvgPool2 { .. } => "avg_pool2",
+            Op::ResizeBilinear { .. } => "resize_bilinear",
+            Op::Pool2d { .. } => "pool2d",
             Op::TimestepEmbedding { .. } => "timestep_embedding",
             Op::Guidance { .. } => "guidance",
             Op::Threshold { .. } => "threshold",
@@ -353,7 +383,8 @@ impl Op {
             | Op::Reshape { x }
             | Op::Permute { x, .. }
             | Op::ResizeNearest { x }
-            | Op::AvgPool2 { x }
+            | Op::ResizeBilinear { x }
+            | Op::Pool2d { x, .. }
             | Op::PackRgba8 { x }
             | Op::Threshold { x, .. }
             | Op::TimestepEmbedding { timestep: x, .. } => each(x),

@@ -9,6 +9,9 @@ mod autoencoder_tiny;
 mod clip_text;
 mod config;
 mod embeddings;
+mod emoji_classifier;
+mod feature_input;
+pub mod inception_v3;
 #[cfg(test)]
 pub(crate) mod published;
 mod resnet;
@@ -21,6 +24,8 @@ pub use autoencoder_kl::AutoencoderKlConfig;
 pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use clip_text::ClipTextConfig;
 pub use embeddings::{CLASS_EMBEDDING, guidance_scale_embedding};
+pub use emoji_classifier::EmojiClassifierConfig;
+pub use feature_input::feature_input;
 pub use tiling::Tiling;
 pub use unet_2d::Unet2dConfig;
 pub use unet_2d_condition::{Unet2dConditionConfig, Unet2dConditionInputs};

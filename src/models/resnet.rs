@@ -1,6 +1,6 @@
 //! Residual blocks and their sampling layers (diffusers' `ResnetBlock2D`, `Downsample2D`, `Upsample2D`).
 
-use crate::graph::{Activation, Conv2dOptions, Error, NodeId, Padding, Scope};
+use crate::graph::{Activation, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope};
 
 /// What all residual blocks of a network share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ impl ResnetOptions {
         let norm = |name, h| scope.at(name).group_norm(h, self.groups, self.eps);
         let resampled = |h| match resample {
             None => Ok(h),
-            Some(Resample::Down) => scope.avg_pool2(h),
+            Some(Resample::Down) => scope.pool2d(h, Pool2dOptions::average(2, 2)),
             Some(Resample::Up(height, width)) => scope.resize_nearest(h, height, width),
         };
         let h = scope.activate(norm("norm1", x)?, self.activation)?;
@@ -75,7 +75,7 @@ impl ResnetOptions {
 pub fn downsample_2d(scope: &Scope, x: NodeId, padding: usize) -> Result<NodeId, Error> {
     let out_channels = scope.shape(x)[3];
     let padding = if padding == 0 { Padding::bottom_right() } else { Padding::same(padding) };
-    scope.at("conv").conv2d(x, Conv2dOptions { out_channels, kernel: 3, stride: 2, padding, bias: true })
+    scope.at("conv").conv2d(x, Conv2dOptions { stride: 2, padding, ..Conv2dOptions::same(out_channels, 3) })
 }
 
 /// `Upsample2D` with a convolution, to `height`×`width`.

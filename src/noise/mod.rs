@@ -9,6 +9,7 @@ mod mt19937;
 mod torch_cpu;
 mod torch_cuda;
 
+pub(crate) use mt19937::Mt19937;
 pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
 

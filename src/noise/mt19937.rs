@@ -5,14 +5,14 @@ const N: usize = 624;
 const M: usize = 397;
 
 #[derive(Clone, Debug)]
-pub(super) struct Mt19937 {
+pub(crate) struct Mt19937 {
     state: Box<[u32; N]>,
     /// The next word of `state` to hand out; `N` when all are spent.
     next: usize,
 }
 
 impl Mt19937 {
-    pub(super) fn new(seed: u32) -> Self {
+    pub(crate) fn new(seed: u32) -> Self {
         let mut state = Box::new([0; N]);
         let mut word = seed;
         for (i, slot) in (0u32..).zip(state.iter_mut()) {
@@ -24,7 +24,7 @@ impl Mt19937 {
         Self { state, next: N }
     }
 
-    pub(super) fn next_u32(&mut self) -> u32 {
+    pub(crate) fn next_u32(&mut self) -> u32 {
         if self.next == N {
             self.twist();
         }

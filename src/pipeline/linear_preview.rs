@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::Error;
 use super::load::Parts;
 use crate::device::{Device, Program, WeightLoader, Weights};
-use crate::graph::{Builder, Graph, NodeId, Scope, WeightSpec, fuse};
+use crate::graph::{Builder, Graph, NodeId, Pool2dOptions, Scope, WeightSpec, fuse};
 use crate::models::{self, AutoencoderKlConfig};
 use crate::noise::TorchCpu;
 use crate::weights::Dtype;
@@ -100,7 +100,7 @@ fn mean_colours(vae: &AutoencoderKlConfig) -> Result<Graph, models::Error> {
     let latents = root.input("latents", &[LATENTS, vae.latent_channels, SIDE, SIDE])?;
     let mut x = root.permute(vae.add_to(&root, latents)?, &[0, 2, 3, 1])?;
     while root.shape(x)[1] > SIDE {
-        x = root.avg_pool2(x)?;
+        x = root.pool2d(x, Pool2dOptions::average(2, 2))?;
     }
     root.output("colours", x);
     Ok(builder.finish())

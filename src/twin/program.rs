@@ -159,7 +159,21 @@ impl Program {
                 let (from, to) = ([shape(x)[1], shape(x)[2]], [node.shape[1], node.shape[2]]);
                 resample::resize_nearest(value(x), from, to, last(x), out);
             }
-            &Op::AvgPool2 { x } => resample::avg_pool2(value(x), [shape(x)[1], shape(x)[2]], last(x), out),
+            &Op::ResizeBilinear { x } => {
+                let (from, to) = ([shape(x)[1], shape(x)[2]], [node.shape[1], node.shape[2]]);
+                resample::resize_bilinear(value(x), from, to, last(x), out);
+            }
+            &Op::Pool2d { x, pooling, kernel, stride, padding } => {
+                let window = resample::Window {
+                    input: [shape(x)[1], shape(x)[2]],
+                    kernel,
+                    stride,
+                    padding,
+                    output: [node.shape[1], node.shape[2]],
+                    channels: last(x),
+                };
+                resample::pool2d(window, pooling, value(x), out);
+            }
             &Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
                 let dim = node.shape[1];
                 let options =

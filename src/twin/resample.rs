@@ -1,4 +1,6 @@
-//! Nearest-neighbour resizing and 2×2 means. Twin of `shaders/resample.wgsl`.
+//! Resizing and pooling. Twin of `shaders/resample.wgsl`.
+
+use crate::graph::{Padding, Pooling};
 
 /// `x` is `[batch, height, width, channels]`; source index = floor(i · in / out).
 pub fn resize_nearest(x: &[f32], from: [usize; 2], to: [usize; 2], channels: usize, out: &mut [f32]) {
@@ -11,18 +13,63 @@ pub fn resize_nearest(x: &[f32], from: [usize; 2], to: [usize; 2], channels: usi
     }
 }
 
-/// Mean of each 2×2 pixels; an odd last row or column is dropped.
-pub fn avg_pool2(x: &[f32], from: [usize; 2], channels: usize, out: &mut [f32]) {
-    let to = [from[0] / 2, from[1] / 2];
+/// Bilinear. Where a pixel is taken from is computed in f32, as torch does: it decides between values, not only about their last bits.
+pub fn resize_bilinear(x: &[f32], from: [usize; 2], to: [usize; 2], channels: usize, out: &mut [f32]) {
+    let position = |index: usize, axis: usize| {
+        let scale = from[axis] as f32 / to[axis] as f32;
+        let at = f64::from((scale * (index as f32 + 0.5) - 0.5).max(0.0)).min((from[axis] - 1) as f64);
+        (at.floor() as usize, at.ceil() as usize, at.fract())
+    };
     let pictures = x.chunks_exact(from[0] * from[1] * channels).zip(out.chunks_exact_mut(to[0] * to[1] * channels));
     for (x, out) in pictures {
-        for (pixel, out) in out.chunks_exact_mut(channels).enumerate() {
-            let at = (pixel / to[1] * 2 * from[1] + pixel % to[1] * 2) * channels;
-            let below = at + from[1] * channels;
-            for (channel, out) in out.iter_mut().enumerate() {
-                let sum = x[at + channel] + x[at + channels + channel];
-                *out = (sum + x[below + channel] + x[below + channels + channel]) * 0.25;
+        for (index, out) in out.iter_mut().enumerate() {
+            let (pixel, channel) = (index / channels, index % channels);
+            let (top, bottom, down) = position(pixel / to[1], 0);
+            let (left, right, across) = position(pixel % to[1], 1);
+            let value = |row: usize, column: usize| f64::from(x[(row * from[1] + column) * channels + channel]);
+            let in_row = |row| value(row, left) * (1.0 - across) + value(row, right) * across;
+            *out = (in_row(top) * (1.0 - down) + in_row(bottom) * down) as f32;
+        }
+    }
+}
+
+/// Sizes of a pooling.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Step between output pixels.
+    pub stride: usize,
+    /// How far the kernel reaches beyond the input.
+    pub padding: Padding,
+    /// Height and width of the output.
+    pub output: [usize; 2],
+    /// Channels of both.
+    pub channels: usize,
+}
+
+/// Maximum or mean of what lies under the kernel and in the picture.
+pub fn pool2d(window: Window, pooling: Pooling, x: &[f32], out: &mut [f32]) {
+    let Window { input, kernel, stride, padding, output, channels } = window;
+    for (index, out) in out.iter_mut().enumerate() {
+        let (channel, pixel) = (index % channels, index / channels);
+        let (column, row, batch) = (pixel % output[1], pixel / output[1] % output[0], pixel / output[1] / output[0]);
+        let mut values = Vec::new();
+        for ky in 0..kernel[0] {
+            for kx in 0..kernel[1] {
+                // Without a sign, what lies above or to the left is beyond the last row or column.
+                let y = (row * stride + ky).wrapping_sub(padding.top);
+                let x_at = (column * stride + kx).wrapping_sub(padding.left);
+                if y < input[0] && x_at < input[1] {
+                    values.push(f64::from(x[((batch * input[0] + y) * input[1] + x_at) * channels + channel]));
+                }
             }
         }
+        *out = match pooling {
+            Pooling::Max => values.into_iter().fold(f64::NEG_INFINITY, f64::max) as f32,
+            Pooling::Average => (values.iter().sum::<f64>() / values.len() as f64) as f32,
+        };
     }
 }

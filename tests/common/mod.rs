@@ -72,6 +72,7 @@ pub fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
                 Dtype::F64 => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
                 Dtype::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
                 Dtype::I32 => bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
+                Dtype::U8 => bytes.iter().map(|&b| f32::from(b)).collect(),
                 Dtype::F16 => {
                     bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
                 }

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use prost::Message;
-use undiffuse::graph::{Activation, BinaryOp, Graph, NodeId, Op, WeightId};
+use undiffuse::graph::{Activation, BinaryOp, Graph, NodeId, Op, Pooling, WeightId};
 use undiffuse::weights::Dtype;
 
 use crate::weights::{Tensor, Weights};
@@ -324,10 +324,16 @@ impl Writer<'_> {
                 let name = self.op("Resize", &[&source, "", "", &sizes], attributes);
                 Ok(Value { name, layout: Layout::Picture })
             }
-            Op::AvgPool2 { x } => {
+            Op::Pool2d { x, pooling, kernel, stride, padding } => {
                 let source = self.picture(*x)?;
-                let attributes = vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])];
-                Ok(Value { name: self.op("AveragePool", &[&source], attributes), layout: Layout::Picture })
+                let pads = [padding.top, padding.left, padding.bottom, padding.right];
+                let attributes =
+                    vec![ints("kernel_shape", kernel), ints("strides", &[*stride, *stride]), ints("pads", &pads)];
+                let operator = match pooling {
+                    Pooling::Max => "MaxPool",
+                    Pooling::Average => "AveragePool",
+                };
+                Ok(Value { name: self.op(operator, &[&source], attributes), layout: Layout::Picture })
             }
             Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period } => {
                 let source = self.same(*timestep)?;

@@ -1,0 +1,130 @@
+//! What can go wrong between pictures and a distance.
+
+use crate::{device, graph, models, weights};
+
+/// A network that cannot be loaded, or pictures, features or statistics that cannot be compared.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A file of the network or of statistics.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// The network's config.
+    #[error("{file}: {source}")]
+    Model {
+        /// The `config.json`.
+        file: String,
+        /// What is wrong.
+        source: models::Error,
+    },
+    /// A folder or file that holds no network whose features can be compared.
+    #[error(
+        "{name}: {found}; a feature network is a folder with the config.json and model.safetensors of an EmojiClassifier, \
+        or InceptionV3 as inception.safetensors"
+    )]
+    NoFeatureNetwork {
+        /// The folder or file.
+        name: String,
+        /// What it is.
+        found: String,
+    },
+    /// InceptionV3 as `pytorch-fid` downloads it: a pickle.
+    #[error(
+        "{file}: this is a PyTorch pickle, which can run any code when it is opened, and is not opened here; where you \
+        trust its origin, convert it once: python -c \"import torch, safetensors.torch as s; \
+        s.save_file(torch.load('{file}', weights_only=True), 'inception.safetensors')\""
+    )]
+    Pickle {
+        /// The file.
+        file: String,
+    },
+    /// A tensor that the network needs and the file does not have.
+    #[error(
+        "{file}: there is no tensor `{tensor}`, which {network} needs; the file is not complete, or of another network"
+    )]
+    MissingTensor {
+        /// The file.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// The network's name.
+        network: &'static str,
+    },
+    /// A tensor of another shape.
+    #[error("{file}: tensor `{tensor}` is {found:?}, but {network} needs {expected:?}; the file is of another network")]
+    Shape {
+        /// The file.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape that the network needs.
+        expected: Vec<usize>,
+        /// The network's name.
+        network: &'static str,
+    },
+    /// A picture that is none.
+    #[error("picture {index}: {message}")]
+    Picture {
+        /// Its number among those given, from 0.
+        index: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Names for what is seen on a picture, asked of a network that knows none.
+    #[error("{extractor} gives features alone: it does not say what is on a picture")]
+    NoLabels {
+        /// The network's name.
+        extractor: &'static str,
+    },
+    /// A file of statistics that is not what it should be.
+    #[error("{file}: {message}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Features of two extractors.
+    #[error(
+        "{left} and {right} lie in different spaces, between which there is no distance; extract both with one network"
+    )]
+    Spaces {
+        /// One of them.
+        left: String,
+        /// The other.
+        right: String,
+    },
+    /// Fewer pictures than a number can be computed from.
+    #[error("{what} of {count} picture{}: at least {needed} are needed", if *.count == 1 { "" } else { "s" })]
+    TooFew {
+        /// What was to be computed.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// A number that is none.
+    #[error("{what} is not finite: the extractor's weights or the statistics are damaged")]
+    NotFinite {
+        /// Which number.
+        what: String,
+    },
+    /// Lists that do not fit together.
+    #[error("{what} has {found} numbers where {expected} are expected")]
+    Length {
+        /// Which list.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// What the dimension calls for.
+        expected: usize,
+    },
+    /// A network that cannot be addressed; a mistake of this library rather than of its user.
+    #[error(transparent)]
+    Graph(#[from] graph::Error),
+    /// The device that computes.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+}

@@ -1,0 +1,179 @@
+//! Mean and covariance of features, gathered block by block in f64.
+
+use std::fmt;
+
+use nalgebra::{DMatrix, DMatrixView, DVector};
+
+use super::Error;
+
+/// In which numbers a set of pictures is described: by which network, with which weights. Distances exist within one only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureSpace {
+    /// The extractor's name, such as `emoji` or `inception`.
+    pub extractor: String,
+    /// Of the extractor's weights, in hexadecimal; empty where it is not known.
+    pub fingerprint: String,
+    /// Numbers of a picture.
+    pub dimension: usize,
+}
+
+impl FeatureSpace {
+    /// Whether features of both can be compared: an unknown fingerprint may be any.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let known = [self, other].iter().all(|space| !space.fingerprint.is_empty());
+        self.extractor == other.extractor
+            && self.dimension == other.dimension
+            && (!known || self.fingerprint == other.fingerprint)
+    }
+
+    /// Refuses features of another space.
+    ///
+    /// # Errors
+    /// [`Error::Spaces`].
+    pub fn check(&self, other: &Self) -> Result<(), Error> {
+        match self.is_same_as(other) {
+            true => Ok(()),
+            false => Err(Error::Spaces { left: self.to_string(), right: other.to_string() }),
+        }
+    }
+}
+
+impl fmt::Display for FeatureSpace {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} features of `{}`", self.dimension, self.extractor)?;
+        match self.fingerprint.get(..12).unwrap_or(&self.fingerprint) {
+            "" => Ok(()),
+            beginning => write!(f, " with the weights {beginning}"),
+        }
+    }
+}
+
+/// A set of pictures as a Gaussian in feature space, which is all that the Fréchet distance sees of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// Mean feature, `[dimension]`.
+    pub mean: Vec<f64>,
+    /// Covariance with the divisor N − 1, `[dimension, dimension]`, symmetric.
+    pub covariance: Vec<f64>,
+    /// Number of pictures, where it is known.
+    pub count: Option<usize>,
+    /// What the numbers are.
+    pub space: FeatureSpace,
+    /// What the pictures were, for a person.
+    pub made_from: String,
+}
+
+impl Statistics {
+    /// Whether there are too few pictures for the covariance to have full rank: N points span N − 1 directions, and the
+    /// others have no spread at all. The distance exists and is far too large.
+    pub fn is_singular(&self) -> bool {
+        self.count.is_some_and(|count| count <= self.space.dimension)
+    }
+
+    /// That lengths fit and every number is one.
+    ///
+    /// # Errors
+    /// [`Error::Length`] or [`Error::NotFinite`].
+    pub fn check(&self) -> Result<(), Error> {
+        let dimension = self.space.dimension;
+        for (what, list, expected) in
+            [("mean", &self.mean, dimension), ("covariance", &self.covariance, dimension * dimension)]
+        {
+            if list.len() != expected {
+                return Err(Error::Length { what, found: list.len(), expected });
+            }
+            if !list.iter().all(|number| number.is_finite()) {
+                return Err(Error::NotFinite { what: format!("the {what} of {}", self.made_from) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Mean and covariance on the way: features come in blocks, and what two have gathered can be put together.
+///
+/// Sums of squares are taken about the mean of each block and corrected when blocks meet (Chan, Golub and LeVeque, "Algorithms
+/// for computing the sample variance", 1983, eq. 2.1 for matrices), so that features far from zero lose no digits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    count: usize,
+    mean: DVector<f64>,
+    /// Σ (x − mean)(x − mean)ᵀ.
+    scatter: DMatrix<f64>,
+}
+
+impl Moments {
+    /// Of no pictures yet.
+    pub fn new(dimension: usize) -> Self {
+        Self { count: 0, mean: DVector::zeros(dimension), scatter: DMatrix::zeros(dimension, dimension) }
+    }
+
+    /// How many pictures have been seen.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Adds pictures' features, `[pictures, dimension]`. A block of some hundred is added faster than as many blocks of one.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a part of a picture, [`Error::NotFinite`] with the number of the picture, counted from 0.
+    pub fn push(&mut self, features: &[f64]) -> Result<(), Error> {
+        let dimension = self.mean.len();
+        let rows = features.len().checked_div(dimension).unwrap_or(0);
+        if rows * dimension != features.len() {
+            let expected = (rows + 1) * dimension;
+            return Err(Error::Length { what: "a block of features", found: features.len(), expected });
+        }
+        if let Some(at) = features.iter().position(|number| !number.is_finite()) {
+            let what = format!("feature {} of picture {}", at % dimension, self.count + at / dimension);
+            return Err(Error::NotFinite { what });
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        // A picture is a column here.
+        let mut block = DMatrixView::from_slice(features, dimension, rows).clone_owned();
+        let mean = block.column_mean();
+        for mut column in block.column_iter_mut() {
+            column -= &mean;
+        }
+        let mut scatter = DMatrix::zeros(dimension, dimension);
+        scatter.gemm(1.0, &block, &block.transpose(), 0.0);
+        self.merge(&Self { count: rows, mean, scatter });
+        Ok(())
+    }
+
+    /// Adds the pictures that `other` has seen, of the same dimension.
+    pub fn merge(&mut self, other: &Self) {
+        let all = self.count + other.count;
+        if other.count == 0 {
+            return;
+        }
+        let share = other.count as f64 / all as f64;
+        let difference = &other.mean - &self.mean;
+        self.scatter += &other.scatter;
+        // n₁n₂/(n₁ + n₂)
+        let weight = self.count as f64 * share;
+        self.scatter.ger(weight, &difference, &difference, 1.0);
+        self.mean.axpy(share, &difference, 1.0);
+        self.count = all;
+    }
+
+    /// The statistics of what has been seen.
+    ///
+    /// # Errors
+    /// [`Error::TooFew`] for fewer than two pictures, which have no covariance.
+    pub fn statistics(&self, space: FeatureSpace, made_from: String) -> Result<Statistics, Error> {
+        if self.count < 2 {
+            return Err(Error::TooFew { what: "a covariance", count: self.count, needed: 2 });
+        }
+        let covariance = &self.scatter / (self.count - 1) as f64;
+        Ok(Statistics {
+            mean: self.mean.as_slice().to_vec(),
+            covariance: covariance.as_slice().to_vec(),
+            count: Some(self.count),
+            space,
+            made_from,
+        })
+    }
+}
