@@ -62,8 +62,8 @@ export class ForwardProcess {
    */
   async predict(timestep, options) {
     /** @type {PlainPrediction} */
-    const { noise, denoised, error } = await this.#ask("predict", timestep, options);
-    return { timestep, noise: toImageData(noise), denoised: toImageData(denoised), error };
+    const { noise, denoised, ...rest } = await this.#ask("predict", timestep, options);
+    return { timestep, noise: toImageData(noise), denoised: toImageData(denoised), ...rest };
   }
 
   async dispose() {

@@ -100,15 +100,17 @@ class Host {
         return [step, pictures.map(({ data }) => data.buffer)];
       }
       case "forward":
-        return [await this.#forward(request)];
+        return [await this.#forward(request, signal)];
       case "noised": {
         /** @type {PlainNoised} */
         const noised = await this.#process(request.run).at(request.timestep ?? undefined);
+        throwIfAborted(signal);
         return [noised, [noised.sample.buffer, noised.image.data.buffer]];
       }
       case "predict": {
         /** @type {PlainPrediction} */
         const prediction = await this.#process(request.run).predict(Number(request.timestep));
+        throwIfAborted(signal);
         return [prediction, [prediction.noise.data.buffer, prediction.denoised.data.buffer]];
       }
       case "stop":
@@ -238,13 +240,15 @@ class Host {
 
   /**
    * @param {Request & { type: "forward" }} request
+   * @param {AbortSignal} signal
    * @returns {Promise<Opened>}
    */
-  async #forward({ run, seed, options, image }) {
+  async #forward({ run, seed, options, image }, signal) {
     const process = await this.#idle().forward_process(seed, JSON.stringify(options), image);
+    if (signal.aborted) process.dispose();
+    throwIfAborted(signal);
     this.#run = { id: run, task: process };
-    const [batch, channels, height, width] = process.shape;
-    return { numTrainTimesteps: process.num_train_timesteps, shape: [batch, channels, height, width] };
+    return { numTrainTimesteps: process.num_train_timesteps, shape: [...process.shape] };
   }
 
   /** @param {number} run */

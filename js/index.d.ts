@@ -320,7 +320,7 @@ export class Pipeline {
 
 /** What the forward process is of, and what the network is told where it is asked. */
 export interface ForwardOptions {
-  /** x_0. Its sides are rounded down to multiples of {@link ModelInfo.sizeMultiple}. */
+  /** x_0. */
   image: PictureSource;
   /**
    * Where the noise is added: to the latents, in which the network lives (the default where the model has an autoencoder),
@@ -337,6 +337,19 @@ export interface ForwardOptions {
   negativePrompt?: string;
   /** As of a run; default 1, which is the network's own guess. */
   guidanceScale?: number;
+  /** Whose scale x_t has, as of a run: some hold x_0 + σ·ε. Default: the checkpoint's own. */
+  solver?: SampleOptions["solver"];
+  /** As of a run. */
+  scheduler?: SampleOptions["scheduler"];
+  /**
+   * Pixels. Default: those of the picture, rounded down to multiples of {@link ModelInfo.sizeMultiple}; for a model that works
+   * on pixels, its own width.
+   */
+  width?: number;
+  /** Pixels, likewise. */
+  height?: number;
+  /** How latents become pictures: as of a run, but that there always is one. */
+  preview?: Exclude<PreviewMode, "none">;
   signal?: AbortSignal;
 }
 
@@ -348,7 +361,7 @@ export interface ForwardProcess {
   /** T: timesteps are 0 to T - 1. */
   readonly numTrainTimesteps: number;
   /** `[1, channels, height, width]` of x_t. */
-  readonly shape: readonly [number, number, number, number];
+  readonly shape: readonly number[];
   /** x_t; or with null x_0, which in pixels is the picture itself, to the last bit. */
   at(timestep: number | null, options?: { signal?: AbortSignal }): Promise<Noised>;
   /** Asks the network once, at x_t. Fails with code `"invalid-option"` in the pixels of a model that lives in latents. */
@@ -376,6 +389,8 @@ export interface Prediction {
   readonly denoised: ImageData;
   /** The mean of (ε - ε̂)² over all values: what it was trained to make small. */
   readonly error: number;
+  /** What the caller may want to know: words of the prompt that the model has no room for. */
+  readonly warning: string | undefined;
 }
 
 /** Whose variational bound to compute, and how. */
@@ -498,7 +513,7 @@ export type ScheduleOptions = Pick<
 export interface Schedule {
   /** The solver's class in diffusers, such as `"DDIMScheduler"`. */
   readonly class: string;
-  /** T: the timesteps that the network was trained with are 0 to T - 1. 0 for rectified flow, which has no β. */
+  /** T: the timesteps that the network was trained with are 0 to T - 1. */
   readonly numTrainTimesteps: number;
   /** β_t for t = 0 … T - 1, the variance that one training timestep adds. Empty for rectified flow. */
   readonly betas: Float32Array;
@@ -631,6 +646,8 @@ export interface ModelInfo {
   readonly takesPrompt: boolean;
   /** Whether it can start from a picture. */
   readonly takesImage: boolean;
+  /** Whether a run can begin with a picture at {@link SampleOptions.startTimestep}, and a forward process be one of latents. */
+  readonly takesStartTimestep: boolean;
   /** Whether it can paint into a part of a picture. */
   readonly takesMask: boolean;
   /** Whether it cannot do without a picture (and, where it takes one, a mask): it was made to enlarge or to inpaint. */

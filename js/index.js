@@ -111,7 +111,7 @@ export class Pipeline {
     const { signal, rest } = checkScheduleOptions(options);
     /** @type {PlainSchedule} */
     const { table, ...schedule } = await this.#connection.request({ type: "schedule", options: rest }, { signal });
-    return { ...schedule, numTrainTimesteps: schedule.betas.length, ...camelCased(JSON.parse(table)) };
+    return { ...schedule, ...camelCased(JSON.parse(table)) };
   }
 
   /**

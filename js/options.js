@@ -113,6 +113,11 @@ const FORWARD = {
   prompt: STRING,
   negativePrompt: STRING,
   guidanceScale: NUMBER,
+  solver: SCHEDULE.solver,
+  scheduler: SCHEDULE.scheduler,
+  width: COUNT,
+  height: COUNT,
+  preview: oneOf("auto", "decode", "tiny", "linear"),
   signal: SIGNAL,
 };
 
@@ -205,7 +210,7 @@ export function checkForwardOptions(options) {
   const { seed = 0, signal, image, ...rest } = options;
   if (image === undefined)
     throw new OptionError("invalid-option", "forwardProcess needs an image.", { option: "image" });
-  return { seed: BigInt(seed), signal, image, rest };
+  return { seed: BigInt(seed), signal, image, rest: withSchedulerAsText(rest) };
 }
 
 /**
@@ -235,7 +240,7 @@ export function checkTimestep(timestep, orNone) {
 }
 
 /**
- * @template {ScheduleOptions} O
+ * @template {Pick<ScheduleOptions, "solver" | "scheduler">} O
  * @param {O} options
  */
 function withSchedulerAsText({ scheduler, ...rest }) {

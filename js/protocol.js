@@ -50,18 +50,18 @@
 /** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
 
 /**
- * @typedef {{ class: string, betas: Float32Array<ArrayBuffer>, alphasCumprod: Float32Array<ArrayBuffer>, table: string }} PlainSchedule
- *   the answer to `schedule`: the table as JSON, under the command's names
+ * @typedef {{ class: string, numTrainTimesteps: number, betas: Float32Array<ArrayBuffer>, alphasCumprod: Float32Array<ArrayBuffer>,
+ *       table: string }} PlainSchedule the answer to `schedule`: the table as JSON, under the command's names
  */
 
 /**
- * @typedef {{ numTrainTimesteps: number, shape: [number, number, number, number] }} Opened the answer to `forward`, which is a run
+ * @typedef {{ numTrainTimesteps: number, shape: number[] }} Opened the answer to `forward`, which is a run
  *   too until it is stopped
  */
 
 /** @typedef {{ sample: Float32Array<ArrayBuffer>, image: Pixels }} PlainNoised the answer to `noised` */
 
-/** @typedef {{ noise: Pixels, denoised: Pixels, error: number }} PlainPrediction the answer to `predict` */
+/** @typedef {{ noise: Pixels, denoised: Pixels, error: number, warning: string | undefined }} PlainPrediction the answer to `predict` */
 
 /** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` and `bound`; `profile` is answered by a {@link Profile} */
 

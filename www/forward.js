@@ -108,9 +108,14 @@ export function open(page) {
 
   /** What the process, and the network, are asked with. */
   function conditions() {
-    const { prompt, negativePrompt, guidanceScale, seed } = optionsOf(readParameters());
+    const { prompt, negativePrompt, guidanceScale, seed, solver, preview } = optionsOf(readParameters());
     const asked = prompted.checked ? { prompt, negativePrompt, guidanceScale } : { prompt: "", guidanceScale: 1 };
-    return /** @type {Omit<ForwardOptions, "image">} */ ({ ...asked, seed });
+    return /** @type {Omit<ForwardOptions, "image">} */ ({
+      ...asked,
+      seed,
+      solver,
+      preview: preview === "none" ? undefined : preview,
+    });
   }
 
   /** @param {number} t -1 for the picture itself */

@@ -131,6 +131,11 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", requires = "image", allow_negative_numbers = true)]
     strength: Option<f64>,
 
+    /// In its place: the timestep of training at which to begin, from 0 to 999 in most models, whether or not a run would visit
+    /// it. --image gets the noise of that timestep, and is denoised from there. With or without a --prompt
+    #[arg(long, value_name = "NUMBER", requires = "image", conflicts_with = "strength", allow_negative_numbers = true)]
+    start_timestep: Option<usize>,
+
     /// How much noise is added to the --image that is to be enlarged; by default 20
     #[arg(long, value_name = "NUMBER")]
     noise_level: Option<usize>,
@@ -282,7 +287,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     let checkpoint = Checkpoint::open(&source, &which).await;
     let checkpoint = checkpoint.map_err(|error| Error::checkpoint(&args.model, error))?;
-    if checkpoint.info().takes_prompt && args.prompt.is_empty() {
+    if checkpoint.info().takes_prompt && args.prompt.is_empty() && args.start_timestep.is_none() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
     }
     checkpoint.check(&options)?;
@@ -309,8 +314,10 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if let (Some(trace), Some(recorded), Some(path), Some(first)) = (&trace, &recorded, &args.trace, pictures.first()) {
         let mut tensors = recorded.tensors(&mut sampler, first).await?;
         if pipeline.info().takes_prompt {
-            let negative = if args.negative_prompt.is_empty() { &[String::new()][..] } else { &args.negative_prompt };
-            for (name, texts) in [("token_ids", &args.prompt[..]), ("negative_token_ids", negative)] {
+            let nothing = [String::new()];
+            let given = |texts: &'_ [String]| if texts.is_empty() { nothing.to_vec() } else { texts.to_vec() };
+            let texts = [("token_ids", given(&args.prompt)), ("negative_token_ids", given(&args.negative_prompt))];
+            for (name, texts) in texts {
                 let ids = texts.iter().map(|text| pipeline.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
                 let shape = [ids.len(), ids.first().map_or(0, Vec::len)];
                 tensors.push((name, Stored::i64(&shape, ids.into_iter().flatten().map(i64::from))));
@@ -385,6 +392,7 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
         image: picture(&args.image)?,
         mask: picture(&args.mask)?,
         strength: args.strength,
+        start_timestep: args.start_timestep,
         noise_level: args.noise_level,
         clip_skip: args.clip_skip,
         long_prompts: match args.long_prompts {
@@ -438,6 +446,7 @@ fn made(args: &Args, index: usize) -> Made {
         .with("image", file(&args.image))
         .with("mask", file(&args.mask))
         .with("strength", args.strength)
+        .with("startTimestep", args.start_timestep)
         .with("noiseLevel", args.noise_level)
         .with("clipSkip", args.clip_skip)
         .with("longPrompts", (args.long_prompts == Long::Chunks).then_some("chunks"))

@@ -332,11 +332,11 @@ impl SchedulerConfig {
             Class::Deis(config) => of_lambda(config.grid.is_flow),
             Class::FlowEuler(_) => Forward::of_flow_sigma(table::flow_sigma(timestep, common)),
         };
-        // In the scale that the network sees.
-        let (signal, noise) = (forward.signal * input_scale, forward.noise * input_scale);
-        let prediction = common.prediction_type;
-        let (x0, epsilon) = (prediction.x0(signal, noise), prediction.epsilon(signal, noise));
-        Ok(ForwardAt { timestep: timestep as f64, forward, input_scale, x0, epsilon })
+        let mut at = ForwardAt { timestep: timestep as f64, forward, input_scale, x0: (0.0, 0.0), epsilon: (0.0, 0.0) };
+        let (seen, prediction) = (at.seen(), common.prediction_type);
+        at.x0 = prediction.x0(seen.signal, seen.noise);
+        at.epsilon = prediction.epsilon(seen.signal, seen.noise);
+        Ok(at)
     }
 
     /// Refuses a timestep that is not one of training.

@@ -182,6 +182,14 @@ pub struct ForwardAt {
     pub epsilon: (f64, f64),
 }
 
+impl ForwardAt {
+    /// What the network sees, from x_0: the process in the variance-preserving scale, or in rectified flow.
+    pub fn seen(self) -> Forward {
+        let Forward { signal, noise } = self.forward;
+        Forward { signal: signal * self.input_scale, noise: noise * self.input_scale }
+    }
+}
+
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use proptest::prelude::*;

@@ -404,7 +404,7 @@ async fn latents(
     let mut stream = Generator::new(Stream::TorchCpu, options.seed.wrapping_add(steps as u64));
     let mut data = Vec::new();
     for picture in pictures {
-        let posterior = encoder.encode(&picture.to_tensor()).await?;
+        let posterior = encoder.encode(&picture.to_tensor(3)).await?;
         let latents = match options.sample_posterior {
             true => posterior.sample(1, &stream.randn(channels * height * width), 1),
             false => posterior.mean(),

@@ -52,6 +52,9 @@ pub struct ModelInfo {
     pub takes_image: Takes,
     /// Whether it takes a mask of what to draw anew.
     pub takes_mask: Takes,
+    /// Whether a run can begin with a picture at any timestep. All can whose x_0 is a picture or what their autoencoder makes of one,
+    /// also where `takes_image` says that there is no `strength`; those that enlarge begin with noise.
+    pub takes_start_timestep: bool,
     /// Whether it enlarges a picture, and takes a `noise_level`.
     pub enlarges: bool,
     /// Most tokens of a prompt, with the two that open and close it.
@@ -253,6 +256,11 @@ impl Checkpoint {
             takes_second_prompt: texts.len() > 1,
             takes_image,
             takes_mask,
+            takes_start_timestep: match family {
+                Family::Upscale => false,
+                Family::Unconditional => true,
+                _ => takes_image != Takes::Never,
+            },
             enlarges: family == Family::Upscale,
             max_tokens: texts.first().map_or(0, |(_, config)| config.max_position_embeddings),
             height: pixels(height)?,

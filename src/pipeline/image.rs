@@ -91,13 +91,12 @@ impl Rgb {
         Self { width, height, pixels }
     }
 
-    /// `[3, height, width]` in −1..1.
-    pub fn to_tensor(&self) -> Vec<f32> {
-        let channel = |c: usize| self.pixels.iter().map(move |pixel| 2.0 * (f32::from(pixel[c]) / 255.0) - 1.0);
-        (0..3).flat_map(channel).collect()
+    /// `[channels, height, width]` in −1..1: red, green and blue, or for 1 channel the luma.
+    pub fn to_tensor(&self, channels: usize) -> Vec<f32> {
+        self.levels(channels).into_iter().map(|level| 2.0 * (f32::from(level) / 255.0) - 1.0).collect()
     }
 
-    /// `[channels, height, width]` in 0..255: red, green and blue, or for 1 channel the luma.
+    /// `[channels, height, width]` in 0..255, likewise.
     pub fn levels(&self, channels: usize) -> Vec<u8> {
         match channels {
             1 => self.pixels.iter().map(luma).collect(),

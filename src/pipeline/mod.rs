@@ -16,6 +16,7 @@
 //! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
 //! | `bound` | the variational bound of pictures, term by term |
 //! | `lora`, `lora_modules` | LoRA files, and which weights they change |
+//! | `forward_process` | x_t of a picture at any timestep, and what the network makes of it in one call |
 //! | `forward` | one network by itself |
 
 mod bound;
@@ -25,6 +26,7 @@ mod encoder;
 mod error;
 mod family;
 mod forward;
+mod forward_process;
 mod image;
 mod layout;
 mod linear_preview;
@@ -52,6 +54,7 @@ pub use checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use error::Error;
 pub use family::scheduler_of;
 pub use forward::{Component, NamedTensor, OpenComponent};
+pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
 pub use layout::OpenOptions;
 pub use load::{LoadProgress, Pipeline};
 pub use lora::{LoraFile, LoraModule};

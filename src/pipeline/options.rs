@@ -109,6 +109,10 @@ pub struct SampleOptions {
     /// How much of the schedule to walk, from a little above 0 to 1, which forgets `image`. If absent 0.8, with a mask 1, and
     /// for SDXL 0.3, with a mask 0.9999.
     pub strength: Option<f64>,
+    /// In its place the timestep of training to begin at, whether or not a run would visit it: x_t of `image` there, √ᾱ_t·x_0 +
+    /// √(1−ᾱ_t)·ε in the scale of the solver, and then the timesteps below it that a run would visit. Draws are those of `strength`,
+    /// and where that begins at the same timestep the run is the same. Models without an autoencoder take a picture for this alone.
+    pub start_timestep: Option<usize>,
     /// Upscaler: how much noise is added to `image` before it is enlarged; 20 if absent.
     pub noise_level: Option<usize>,
     /// How many of the text encoder's last layers to leave out.
@@ -159,6 +163,7 @@ impl Default for SampleOptions {
             image: None,
             mask: None,
             strength: None,
+            start_timestep: None,
             noise_level: None,
             clip_skip: None,
             long_prompts: LongPrompts::Cut,

@@ -114,6 +114,28 @@ impl Painter {
         Ok(())
     }
 
+    /// Paints `latents` times `scale`, as many as there are frames, which come from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Painter::paint`].
+    pub async fn paint_latents(&mut self, latents: &[f32], scale: f32) -> Result<(), Error> {
+        match &mut self.means {
+            Means::Whole(program) => {
+                program.write("latents", latents)?;
+                program.write("scale", &vec![scale; self.frames])?;
+                program.run()?;
+            }
+            Means::Tiled(tiled, images) => {
+                images.clear();
+                for latents in latents.chunks_exact((latents.len() / self.frames).max(1)) {
+                    let scaled: Vec<f32> = latents.iter().map(|value| value * scale).collect();
+                    images.extend(tiled.run(&scaled).await?);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The pictures that were painted last: of x_t, then of x̂_0.
     ///
     /// # Errors
@@ -149,7 +171,7 @@ impl Painter {
 }
 
 /// A picture `[1 or 3 channels, pixels]` in −1..1 as RGBA8, as [`Op::PackRgba8`](crate::graph::Op::PackRgba8) makes it.
-fn rgba8(image: &[f32], pixels: usize) -> Vec<u8> {
+pub(super) fn rgba8(image: &[f32], pixels: usize) -> Vec<u8> {
     let level = |value: f32| (255.0 * (value * 0.5 + 0.5).clamp(0.0, 1.0)).round_ties_even() as u8;
     let channel = |pixel: usize, channel: usize| image.get(channel * pixels + pixel).or(image.get(pixel)).copied();
     let colour = |pixel: usize, index: usize| level(channel(pixel, index).unwrap_or_default());

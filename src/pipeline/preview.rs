@@ -1,5 +1,7 @@
 //! Pictures of x_t and x̂_0, after every step and at the end.
 
+use std::rc::Rc;
+
 use super::load::Parts;
 use super::painter::{Canvas, Painter};
 use super::tiled::longest_tile;
@@ -68,37 +70,13 @@ impl Previewer {
     /// none.
     pub async fn compile(parts: &Parts, options: &SampleOptions, latents: [usize; 4]) -> Result<Self, Error> {
         let [batch, _, height, width] = latents;
-        let tiny = parts.tiny_vae.borrow().clone();
-        let (preview, tiny) = match (options.preview, tiny) {
-            (Preview::Auto, tiny) => (if tiny.is_some() { Preview::Tiny } else { Preview::Linear }, tiny),
-            (Preview::Tiny, None) if parts.vae().is_some() => {
-                let message = "the pipeline was given no tiny autoencoder; `linear` needs none";
-                return Err(Error::option("preview", "tiny", message));
-            }
-            other => other,
-        };
+        let (preview, tiny) = chosen(parts, options.preview)?;
         let decodes_all = preview == Preview::Decode || (parts.vae().is_none() && preview != Preview::None);
-        let scale_factor = parts.vae().map_or(1, |(vae, _)| vae.scale_factor());
+        let scale_factor = parts.model.info.scale_factor;
         let longest_tile = longest_tile(options);
         let decoded = Canvas { latents, with_denoised: decodes_all, scale_factor, longest_tile };
-        let decoder = match parts.vae() {
-            Some((vae, weights)) => Painter::compile(parts, weights, decoded, &|root, x| vae.add_to(root, x)).await?,
-            // No weights are needed; the noise predictor's say which device this is.
-            None => Painter::compile(parts, &parts.unet, decoded, &|_, x| Ok(x)).await?,
-        };
-        let painted = Canvas { with_denoised: true, ..decoded };
-        let painter = match (preview, tiny, parts.vae()) {
-            (Preview::Tiny, Some(tiny), Some(_)) => {
-                let TinyVae { config, weights } = &*tiny;
-                Some(Painter::compile(parts, weights, painted, &|root, x| config.add_to(root, x)).await?)
-            }
-            (Preview::Linear, _, Some((vae, weights))) => {
-                let map = parts.fitted_preview(vae, weights).await?;
-                let painted = Canvas { scale_factor: 1, longest_tile: usize::MAX, ..painted };
-                Some(Painter::compile(parts, &map.weights, painted, &|root, x| map.add_to(root, x)).await?)
-            }
-            _ => None,
-        };
+        let decoder = decoder(parts, decoded).await?;
+        let painter = painter(parts, preview, tiny, Canvas { with_denoised: true, ..decoded }).await?;
         let size = [height, width].map(|side| side * scale_factor);
         Ok(Self { batch, painter, decoder, decodes_all, size })
     }
@@ -141,6 +119,87 @@ impl Previewer {
         image.iter_mut().for_each(|v| *v = (*v * 0.5 + 0.5).clamp(0.0, 1.0));
         Ok(image)
     }
+}
+
+/// Shows latents that come from elsewhere, one at a time.
+#[derive(Debug)]
+pub(super) struct Viewer {
+    painter: Painter,
+    size: [usize; 2],
+}
+
+impl Viewer {
+    /// Prepares pictures of latents `[1, channels, height, width]` as [`SampleOptions::preview`] says, where it says none as it is
+    /// by default.
+    ///
+    /// # Errors
+    /// As [`Previewer::compile`].
+    pub async fn compile(parts: &Parts, options: &SampleOptions, latents: [usize; 4]) -> Result<Self, Error> {
+        let preview = if options.preview == Preview::None { Preview::Auto } else { options.preview };
+        let (preview, tiny) = chosen(parts, preview)?;
+        let scale_factor = parts.model.info.scale_factor;
+        let canvas = Canvas { latents, with_denoised: false, scale_factor, longest_tile: longest_tile(options) };
+        let painter = match painter(parts, preview, tiny, canvas).await? {
+            Some(painter) => painter,
+            None => decoder(parts, canvas).await?,
+        };
+        let [_, _, height, width] = latents;
+        Ok(Self { painter, size: [height, width].map(|side| side * scale_factor) })
+    }
+
+    /// The picture of `latents` times `scale`.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a lost device.
+    pub async fn show(&mut self, latents: &[f32], scale: f32) -> Result<Rgba, Error> {
+        self.painter.paint_latents(latents, scale).await?;
+        let mut picture = self.painter.pictures().await?.swap_remove(0);
+        enlarge(&mut picture, self.size);
+        Ok(picture)
+    }
+}
+
+/// What `preview` is for this pipeline, and the tiny autoencoder that it may need.
+fn chosen(parts: &Parts, preview: Preview) -> Result<(Preview, Option<Rc<TinyVae>>), Error> {
+    let tiny = parts.tiny_vae.borrow().clone();
+    Ok(match (preview, tiny) {
+        (Preview::Auto, tiny) => (if tiny.is_some() { Preview::Tiny } else { Preview::Linear }, tiny),
+        (Preview::Tiny, None) if parts.vae().is_some() => {
+            let message = "the pipeline was given no tiny autoencoder; `linear` needs none";
+            return Err(Error::option("preview", "tiny", message));
+        }
+        other => other,
+    })
+}
+
+/// The model's own way from latents to pictures. Without an autoencoder they are the pictures.
+async fn decoder(parts: &Parts, canvas: Canvas) -> Result<Painter, Error> {
+    match parts.vae() {
+        Some((vae, weights)) => Painter::compile(parts, weights, canvas, &|root, x| vae.add_to(root, x)).await,
+        // No weights are needed; the noise predictor's say which device this is.
+        None => Painter::compile(parts, &parts.unet, canvas, &|_, x| Ok(x)).await,
+    }
+}
+
+/// A quicker one, where `preview` asks for it and there is anything to be quicker than.
+async fn painter(
+    parts: &Parts,
+    preview: Preview,
+    tiny: Option<Rc<TinyVae>>,
+    canvas: Canvas,
+) -> Result<Option<Painter>, Error> {
+    Ok(match (preview, tiny, parts.vae()) {
+        (Preview::Tiny, Some(tiny), Some(_)) => {
+            let TinyVae { config, weights } = &*tiny;
+            Some(Painter::compile(parts, weights, canvas, &|root, x| config.add_to(root, x)).await?)
+        }
+        (Preview::Linear, _, Some((vae, weights))) => {
+            let map = parts.fitted_preview(vae, weights).await?;
+            let canvas = Canvas { scale_factor: 1, longest_tile: usize::MAX, ..canvas };
+            Some(Painter::compile(parts, &map.weights, canvas, &|root, x| map.add_to(root, x)).await?)
+        }
+        _ => None,
+    })
 }
 
 /// Makes a picture as large as `[height, width]`, bilinearly.

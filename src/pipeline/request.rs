@@ -1,7 +1,5 @@
 //! The options of a run, resolved against a checkpoint: what is not possible is found here, before a weight is needed.
 
-use std::borrow::Cow;
-
 use super::checkpoint::{MAX_SIDE, Model, ModelInfo, Takes};
 use super::conditioning::Told;
 use super::family::Family;
@@ -189,8 +187,24 @@ fn check_taken(model: &Model, options: &SampleOptions) -> Result<(), Error> {
     } else {
         refuse("noise_level", options.noise_level.is_some(), "noise level")?;
     }
+    if let Some(start) = options.start_timestep {
+        refuse("start_timestep", !model.info.takes_start_timestep, "timestep to begin at")?;
+        let message = match (&options.image, options.strength) {
+            (None, _) => "it says how noisy a picture is to begin with: give `image` too",
+            (Some(_), Some(_)) => "`strength` says where to begin as well: give one of the two",
+            (Some(_), None) => "",
+        };
+        if !message.is_empty() {
+            return Err(Error::option("start_timestep", start, message));
+        }
+    }
+    // Whoever takes no picture for image-to-image may take one for a timestep of it.
+    let takes_image = match (model.info.takes_image, options.start_timestep) {
+        (Takes::Never, Some(_)) => Takes::Optional,
+        (takes, _) => takes,
+    };
     for (option, what, takes, given) in [
-        ("image", "picture", model.info.takes_image, options.image.is_some()),
+        ("image", "picture", takes_image, options.image.is_some()),
         ("mask", "mask", model.info.takes_mask, options.mask.is_some()),
     ] {
         refuse(option, given && takes == Takes::Never, what)?;
@@ -274,19 +288,49 @@ fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Er
         let [height, width] = rounded;
         return Ok((Task::Upscale { image: rgb.resized(width, height, Filter::Bicubic), noise_level }, rounded));
     }
+    // Without an autoencoder, a picture that was not made for the model is larger than what it was trained at by far.
     let [height, width] = match &options.mask {
-        Some(_) => sides(info.height, info.width)?,
-        None => sides(rounded[0], rounded[1])?,
+        None if model.vae.is_some() => sides(rounded[0], rounded[1])?,
+        _ => sides(info.height, info.width)?,
     };
     let image = rgb.resized(width, height, Filter::Lanczos);
     let task = match &options.mask {
         Some(mask) => {
             let mask = Rgb::new("mask", mask)?.resized(width, height, Filter::Lanczos).to_mask();
-            Task::Inpaint { image, mask, from_noise: strength(model, options) == 1.0 }
+            Task::Inpaint {
+                image,
+                mask,
+                from_noise: options.start_timestep.is_none() && strength(model, options) == 1.0,
+            }
         }
         None => Task::ImageToImage(image),
     };
     Ok((task, [height / multiple, width / multiple]))
+}
+
+/// The picture that a run from `image` begins with, and `[height, width]` of its latents.
+pub(super) fn picture(model: &Model, options: &SampleOptions) -> Result<(Rgb, [usize; 2]), Error> {
+    match task(model, options)? {
+        (Task::ImageToImage(image) | Task::Inpaint { image, .. } | Task::Upscale { image, .. }, size) => {
+            Ok((image, size))
+        }
+        (Task::Generate, _) => Err(no_picture()),
+    }
+}
+
+/// `image` itself, or at the size that is asked for.
+pub(super) fn pixels(options: &SampleOptions) -> Result<Rgb, Error> {
+    let image = Rgb::new("image", options.image.as_ref().ok_or_else(no_picture)?)?;
+    let side = |option, value: Option<usize>, default: usize| match value.unwrap_or(default) {
+        pixels if (1..=MAX_SIDE).contains(&pixels) => Ok(pixels),
+        pixels => Err(Error::option(option, pixels, format!("expected a number from 1 to {MAX_SIDE}"))),
+    };
+    let (width, height) = (side("width", options.width, image.width)?, side("height", options.height, image.height)?);
+    Ok(image.resized(width, height, Filter::Lanczos))
+}
+
+fn no_picture() -> Error {
+    Error::option("image", "absent", "give a picture")
 }
 
 /// How much of the schedule a run from a picture walks.
@@ -300,21 +344,18 @@ fn strength(model: &Model, options: &SampleOptions) -> f64 {
     options.strength.unwrap_or(usual)
 }
 
-/// The scheduler that is asked for: the checkpoint's own, the same with another solver, or quite another.
-pub(super) fn scheduler_of<'a>(
-    model: &'a Model,
-    options: &'a SampleOptions,
-) -> Result<Cow<'a, SchedulerConfig>, Error> {
+/// The solver and its settings.
+pub(super) fn scheduler(model: &Model, options: &SampleOptions) -> Result<SchedulerConfig, Error> {
     Ok(match &options.scheduler {
-        Scheduler::Checkpoint => Cow::Borrowed(&model.scheduler),
-        Scheduler::Solver(solver) => Cow::Owned(model.scheduler.swap_to(*solver)?),
-        Scheduler::Config(config) => Cow::Borrowed(config),
+        Scheduler::Checkpoint => model.scheduler.clone(),
+        Scheduler::Solver(solver) => model.scheduler.swap_to(*solver)?,
+        Scheduler::Config(config) => (**config).clone(),
     })
 }
 
 /// The steps to make.
 pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
-    let scheduler = scheduler_of(model, options)?;
+    let scheduler = &scheduler(model, options)?;
     // A list of what to visit says how many steps there are; Euler's σ also say where the last one arrives.
     let steps = match (&options.timesteps, &options.sigmas) {
         (Some(timesteps), _) => timesteps.len(),
@@ -334,9 +375,20 @@ pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Resu
     if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
         return Ok(scheduler.table(steps, &step_options)?);
     }
-    let strength = strength(model, options);
     // A latent consistency model spreads its few steps over what is left of the schedule; others leave steps out.
-    if model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm) {
+    let spreads = model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm);
+    if let Some(start) = options.start_timestep {
+        match spreads && options.timesteps.is_none() {
+            true => {
+                let original = options.original_inference_steps;
+                step_options.timesteps = Some(scheduler.distilled_timesteps(start, steps, original)?);
+            }
+            false => step_options.start_timestep = Some(start),
+        }
+        return Ok(scheduler.table(steps, &step_options)?);
+    }
+    let strength = strength(model, options);
+    if spreads {
         step_options.strength = strength;
         return Ok(scheduler.table(steps, &step_options)?);
     }

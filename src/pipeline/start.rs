@@ -2,10 +2,12 @@
 
 use super::Error;
 use super::encoder::Encoder;
-use super::image::nearest;
+use super::image::{Rgb, nearest};
 use super::load::Parts;
+use super::random::Streams;
 use super::request::{Request, Task};
 use super::tiled::longest_tile;
+use crate::diffusion::Forward;
 
 /// The beginning of a run. All are `[batch, channels, height, width]` but for the mask.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Start {
         let length = channels * height * width;
         let sigma = request.table.init_noise_sigma;
         let pure = |noise: &[f32]| -> Vec<f32> { noise.iter().map(|z| z * sigma as f32).collect() };
-        let first = request.table.steps.first().map_or((1.0, 0.0), |step| step.forward);
+        let first = Forward::from(request.table.steps.first().map_or((1.0, 0.0), |step| step.forward));
         let streams = &mut request.streams;
         match &request.task {
             Task::Generate => {
@@ -47,17 +49,14 @@ impl Start {
                 Ok(Self { latents, extra: None, kept: None })
             }
             Task::ImageToImage(image) => {
-                let mut encoder = Encoder::compile(parts, request.latents, longest_tile(&request.options)).await?;
-                let posterior = encoder.encode(&image.to_tensor()).await?;
-                let rows = if streams.are_several() { batch } else { 1 };
-                let latents = posterior.sample(rows, &streams.randn(rows, length), batch);
-                let latents = noised(&latents, &streams.randn(batch, length), first);
+                let x0 = x0(parts, image, streams, request.latents, longest_tile(&request.options)).await?;
+                let latents = first.add_noise(&x0, &streams.randn(batch, length));
                 Ok(Self { latents, extra: None, kept: None })
             }
             Task::Inpaint { image, mask, from_noise } => {
                 let mut encoder = Encoder::compile(parts, request.latents, longest_tile(&request.options)).await?;
                 let fills = parts.model.extra_channels() > 0;
-                let picture = image.to_tensor();
+                let picture = image.to_tensor(3);
                 // One posterior for all pictures, whatever the number of streams.
                 let known = match fills && *from_noise {
                     true => None,
@@ -68,7 +67,7 @@ impl Start {
                 };
                 let noise = streams.randn(batch, length);
                 let latents = match &known {
-                    Some(known) if !from_noise => noised(known, &noise, first),
+                    Some(known) if !from_noise => first.add_noise(known, &noise),
                     _ => pure(&noise),
                 };
                 let posterior_noise = streams.randn(1, length);
@@ -88,12 +87,12 @@ impl Start {
                 Ok(Self { latents, extra, kept })
             }
             Task::Upscale { image, noise_level } => {
-                let picture = image.to_tensor();
+                let picture = image.to_tensor(3);
                 let noise = streams.randn(1, picture.len());
                 let schedule = parts.model.low_res.as_ref().map(|(schedule, _)| schedule);
                 let level = schedule.and_then(|schedule| schedule.alphas_cumprod.get(*noise_level));
                 let level = level.map_or(1.0, |&level| f64::from(level));
-                let picture = noised(&picture, &noise, (level.sqrt(), (1.0 - level).sqrt()));
+                let picture = Forward::of_alpha_bar(level).add_noise(&picture, &noise);
                 let latents = pure(&streams.randn(batch, length));
                 Ok(Self { latents, extra: Some(picture.repeat(batch)), kept: None })
             }
@@ -101,7 +100,23 @@ impl Start {
     }
 }
 
-/// The forward process (`add_noise`): `signal`·x_0 + `level`·ε.
-fn noised(x0: &[f32], noise: &[f32], (signal, level): (f64, f64)) -> Vec<f32> {
-    x0.iter().zip(noise).map(|(&x, &z)| signal as f32 * x + level as f32 * z).collect()
+/// x_0 of a picture for each of a batch, `[batch, channels, height, width]`: a draw from what the autoencoder makes of it, one for
+/// all or one from each stream; without an autoencoder the picture itself, and nothing is drawn.
+///
+/// # Errors
+/// If the encoder cannot be built at this size, a value is not finite, or the device's refusal.
+pub(super) async fn x0(
+    parts: &Parts,
+    image: &Rgb,
+    streams: &mut Streams,
+    latents: [usize; 4],
+    longest: usize,
+) -> Result<Vec<f32>, Error> {
+    let [batch, channels, height, width] = latents;
+    if parts.vae().is_none() {
+        return Ok(image.to_tensor(channels).repeat(batch));
+    }
+    let posterior = Encoder::compile(parts, latents, longest).await?.encode(&image.to_tensor(3)).await?;
+    let rows = if streams.are_several() { batch } else { 1 };
+    Ok(posterior.sample(rows, &streams.randn(rows, channels * height * width), batch))
 }

@@ -22,8 +22,8 @@ use crate::diffusion::{SchedulerConfig, Solver};
 use crate::gpu::{self, variants::Class};
 use crate::noise::Stream;
 use crate::pipeline::{
-    self, BoundOptions, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions,
-    Scheduler, StepOutput, Takes, Text, Timesteps,
+    self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba,
+    SampleOptions, Scheduler, Space, StepOutput, Takes, Text, Timesteps,
 };
 use crate::weights::Source;
 use error::Error;
@@ -139,6 +139,7 @@ impl Pipeline {
             "takesSizes": info.takes_second_prompt,
             "takesImage": info.takes_image != Takes::Never,
             "takesMask": info.takes_mask != Takes::Never,
+            "takesStartTimestep": info.takes_start_timestep,
             "needsImage": info.takes_image == Takes::Required,
             "takesNoiseLevel": info.enlarges,
             "maxTokens": info.max_tokens,
@@ -158,7 +159,7 @@ impl Pipeline {
         self.0.tokenize(prompt).map_err(|error| Error::from(error).into_js())
     }
 
-    /// The schedule that a run with `options` walks: an object with `class`, `betas` and `alphasCumprod` as of `Schedule` in
+    /// The schedule that a run with `options` walks: an object with `class`, `numTrainTimesteps`, `betas` and `alphasCumprod` as of `Schedule` in
     /// index.d.ts, and `table` as JSON, as the command writes it. `options` are JSON as of [`Pipeline::sample`].
     ///
     /// # Errors
@@ -168,13 +169,32 @@ impl Pipeline {
             let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
             self.0.schedule(&options).map_err(|error| of_run(error, has_scheduler))
         });
-        let pipeline::Schedule { class, noise, table } = schedule.map_err(Error::into_js)?;
+        let pipeline::Schedule { class, num_train_timesteps, noise, table } = schedule.map_err(Error::into_js)?;
         Ok(object(&[
             ("class", class.into()),
+            ("numTrainTimesteps", (num_train_timesteps as f64).into()),
             ("betas", Float32Array::from(&noise.betas[..]).into()),
             ("alphasCumprod", Float32Array::from(&noise.alphas_cumprod[..]).into()),
             ("table", serde_json::to_string(&table).map_err(|error| Error::from(error).into_js())?.into()),
         ]))
+    }
+
+    /// Prepares the forward process of a picture; resolves to a [`ForwardProcess`]. `options` are those of `ForwardOptions` in
+    /// index.d.ts but for the seed, the picture and the signal, as JSON.
+    pub fn forward_process(&self, seed: u64, options: String, image: Pixels) -> Promise {
+        let pipeline = self.0.clone();
+        let image = picture_of(image);
+        future_to_promise(async move {
+            let process = async {
+                let options = forward_options(&options)?;
+                let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+                let process = pipeline.forward_process(ForwardOptions { seed, image, ..options });
+                process.await.map_err(|error| of_run(error, has_scheduler))
+            };
+            let process = process.await.map_err(Error::into_js)?;
+            let (num_train_timesteps, shape) = (process.num_train_timesteps() as u32, process.shape());
+            Ok(ForwardProcess { num_train_timesteps, shape, slot: Slot::new(process) }.into())
+        })
     }
 
     /// Prepares the bound of pictures; resolves to a [`Bound`]. `options` are those of `BoundOptions` in index.d.ts but for the seed,
@@ -287,6 +307,55 @@ async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, 
         ..Default::default()
     };
     Ok(Device::Gpu(gpu::Device::request(options).await.map_err(device::Error::from)?))
+}
+
+/// The forward process of a picture.
+#[wasm_bindgen]
+pub struct ForwardProcess {
+    num_train_timesteps: u32,
+    shape: [usize; 4],
+    slot: Slot<pipeline::ForwardProcess>,
+}
+
+#[wasm_bindgen]
+impl ForwardProcess {
+    /// T.
+    #[wasm_bindgen(getter)]
+    pub fn num_train_timesteps(&self) -> u32 {
+        self.num_train_timesteps
+    }
+
+    /// `[1, channels, height, width]` of x_t.
+    #[wasm_bindgen(getter)]
+    pub fn shape(&self) -> Vec<usize> {
+        self.shape.to_vec()
+    }
+
+    /// Resolves to `PlainNoised` of protocol.js: x_t, or without a timestep x_0.
+    pub fn at(&self, timestep: Option<u32>) -> Promise {
+        self.slot.ask(async move |process| {
+            let pipeline::Noised { sample, image } = process.at(timestep.map(|timestep| timestep as usize)).await?;
+            Ok(object(&[("sample", Float32Array::from(&sample[..]).into()), ("image", image_to_js(image))]))
+        })
+    }
+
+    /// Asks the network once; resolves to `PlainPrediction` of protocol.js.
+    pub fn predict(&self, timestep: u32) -> Promise {
+        self.slot.ask(async move |process| {
+            let prediction = process.predict(timestep as usize).await?;
+            Ok(object(&[
+                ("noise", image_to_js(prediction.epsilon_image)),
+                ("denoised", image_to_js(prediction.x0_image)),
+                ("error", prediction.mean_squared_error.into()),
+                ("warning", process.warning().into()),
+            ]))
+        })
+    }
+
+    /// Frees what it holds, now or when the call under way is done, and this object.
+    pub fn dispose(self) {
+        self.slot.dispose();
+    }
 }
 
 /// The variational bound of pictures, term by term.
@@ -406,6 +475,37 @@ impl Fields {
         Ok(self.take::<Vec<String>>(key)?.map(Text::from))
     }
 
+    /// Whose random stream a seed begins.
+    fn take_generator(&mut self) -> Result<Stream, serde_json::Error> {
+        Ok(match self.take::<String>("generator")?.as_deref() {
+            Some("cuda") => Stream::TorchCuda,
+            _ => Stream::TorchCpu,
+        })
+    }
+
+    /// The solver, by its name or by a config.
+    fn take_scheduler(&mut self) -> Result<Scheduler, Error> {
+        Ok(match (self.take::<String>("scheduler")?, self.take::<String>("solver")?) {
+            // The text of a scheduler_config.json.
+            (Some(config), _) => {
+                Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
+            }
+            (None, Some(name)) => Scheduler::Solver(name.parse().map_err(pipeline::Error::from)?),
+            (None, None) => Scheduler::Checkpoint,
+        })
+    }
+
+    /// How pictures are made of latents.
+    fn take_preview(&mut self) -> Result<Preview, serde_json::Error> {
+        Ok(match self.take::<String>("preview")?.as_deref() {
+            Some("decode") => Preview::Decode,
+            Some("tiny") => Preview::Tiny,
+            Some("linear") => Preview::Linear,
+            Some("none") => Preview::None,
+            _ => Preview::Auto,
+        })
+    }
+
     /// Refuses what nobody has taken.
     fn finish(self) -> Result<(), serde_json::Error> {
         match self.0.keys().next() {
@@ -426,29 +526,20 @@ fn sample_options(json: &str) -> Result<SampleOptions, Error> {
         negative_prompt: fields.take_text("negativePrompt")?,
         negative_prompt_2: fields.take_text("negativePrompt2")?,
         num_images_per_prompt: fields.take("numImagesPerPrompt")?.unwrap_or(usual.num_images_per_prompt),
-        generator: match fields.take::<String>("generator")?.as_deref() {
-            Some("cuda") => Stream::TorchCuda,
-            _ => Stream::TorchCpu,
-        },
+        generator: fields.take_generator()?,
         steps: fields.take("steps")?.unwrap_or(usual.steps),
         timesteps: fields.take("timesteps")?,
         sigmas: fields.take("sigmas")?,
         original_inference_steps: fields.take("originalInferenceSteps")?,
         guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
         guidance_rescale: fields.take("guidanceRescale")?.unwrap_or(usual.guidance_rescale),
-        scheduler: match (fields.take::<String>("scheduler")?, fields.take::<String>("solver")?) {
-            // The text of a scheduler_config.json.
-            (Some(config), _) => {
-                Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
-            }
-            (None, Some(name)) => Scheduler::Solver(name.parse().map_err(pipeline::Error::from)?),
-            (None, None) => Scheduler::Checkpoint,
-        },
+        scheduler: fields.take_scheduler()?,
         eta: fields.take("eta")?.unwrap_or(usual.eta),
         use_clipped_model_output: fields.take("useClippedModelOutput")?.unwrap_or(usual.use_clipped_model_output),
         height: fields.take("height")?,
         width: fields.take("width")?,
         strength: fields.take("strength")?,
+        start_timestep: fields.take("startTimestep")?,
         noise_level: fields.take("noiseLevel")?,
         clip_skip: fields.take("clipSkip")?,
         long_prompts: match fields.take::<String>("longPrompts")?.as_deref() {
@@ -463,14 +554,31 @@ fn sample_options(json: &str) -> Result<SampleOptions, Error> {
             .take("negativeCropsCoordsTopLeft")?
             .unwrap_or(usual.negative_crops_coords_top_left),
         negative_target_size: fields.take("negativeTargetSize")?,
-        preview: match fields.take::<String>("preview")?.as_deref() {
-            Some("decode") => Preview::Decode,
-            Some("tiny") => Preview::Tiny,
-            Some("linear") => Preview::Linear,
-            Some("none") => Preview::None,
-            _ => Preview::Auto,
-        },
+        preview: fields.take_preview()?,
         vae_tiling: fields.take("vaeTiling")?.unwrap_or(usual.vae_tiling),
+        ..usual
+    };
+    fields.finish()?;
+    Ok(options)
+}
+
+/// All of [`ForwardOptions`] but the seed and the picture, likewise.
+fn forward_options(json: &str) -> Result<ForwardOptions, Error> {
+    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
+    let usual = ForwardOptions::new(Rgba { width: 0, height: 0, pixels: Vec::new() });
+    let options = ForwardOptions {
+        space: match fields.take::<String>("space")?.as_deref() {
+            Some("pixels") => Space::Pixels,
+            _ => Space::Latents,
+        },
+        generator: fields.take_generator()?,
+        scheduler: fields.take_scheduler()?,
+        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
+        negative_prompt: fields.take_text("negativePrompt")?,
+        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
+        height: fields.take("height")?,
+        width: fields.take("width")?,
+        preview: fields.take_preview()?,
         ..usual
     };
     fields.finish()?;
