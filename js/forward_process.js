@@ -1,7 +1,7 @@
 // @ts-check
 // The forward process of one picture, which the host holds until it is disposed of.
 
-import { StateError } from "./errors.js";
+import { StateError, throwIfAborted } from "./errors.js";
 import { checkForwardOptions, checkTimestep } from "./options.js";
 import { pixelsOf, toImageData } from "./picture.js";
 
@@ -29,7 +29,11 @@ export class ForwardProcess {
       options: rest,
       image: await pixelsOf(image, "image", signal),
     };
-    return new ForwardProcess(connection, run, await connection.request(request, { signal }));
+    const process = new ForwardProcess(connection, run, await connection.request(request, { signal }));
+    // The host may have been too busy to hear of it.
+    if (signal?.aborted) await process.dispose();
+    throwIfAborted(signal);
+    return process;
   }
 
   /**
@@ -79,9 +83,11 @@ export class ForwardProcess {
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<any>}
    */
-  #ask(type, timestep, options) {
+  async #ask(type, timestep, { signal } = {}) {
     if (this.#isDisposed) throw new StateError("disposed", "This forward process was disposed of.");
     checkTimestep(timestep, type === "noised");
-    return this.#connection.request({ type, run: this.#run, timestep }, options);
+    const answer = await this.#connection.request({ type, run: this.#run, timestep }, { signal });
+    throwIfAborted(signal);
+    return answer;
   }
 }

@@ -122,7 +122,6 @@ function setState(state) {
   button("start").disabled = busy || !pipeline;
   button("cancel").disabled = !busy;
   button("measure").disabled = busy || !pipeline;
-  button("download").disabled = !film.shownStep();
   progress.hidden = !busy;
 }
 
@@ -587,6 +586,7 @@ button("dice").addEventListener("click", () => writeParameters({ seed: anySeed()
 button("measure").addEventListener("click", measure);
 button("share").addEventListener("click", share);
 button("download").addEventListener("click", download);
+film.onTurn(() => (button("download").disabled = !film.shownStep()));
 button("retry").addEventListener("click", load);
 button("builtin").addEventListener("click", openBuiltin);
 button("start-shown").addEventListener("click", async () => {

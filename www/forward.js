@@ -160,7 +160,12 @@ export function open(page) {
   /** Has x_t shown as soon as the one before it is. */
   function request() {
     wanted = { t: time() };
-    serving ??= serve().finally(() => (serving = undefined));
+    section.dataset.waits = "";
+    serving ??= serve().finally(() => {
+      serving = undefined;
+      if (wanted && isShown) request();
+      else delete section.dataset.waits;
+    });
   }
 
   async function serve() {
