@@ -10,6 +10,7 @@ use common::{Tensor, max_abs, read_tensors, worst_beyond};
 use pollster::block_on;
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 use undiffuse::graph::{Graph, WeightSpec};
 use undiffuse::metrics::{Error, FeatureExtractor};
 use undiffuse::models::{EmojiClassifierConfig, feature_input, inception_v3};
@@ -120,6 +121,50 @@ fn inception_agrees(device: Device) {
     }
     let error = block_on(extractor.classify(&[], 1)).unwrap_err();
     assert_eq!(error, Error::NoLabels { extractor: "inception-v3-fid" });
+}
+
+/// Compares features and guesses of the classifier that the crate brings with what torch makes of its f16 weights.
+fn emoji_agrees(device: Device) {
+    let fixture = fixture("emoji.safetensors");
+    let json = common::read_text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji-features/config.json"));
+    let config = EmojiClassifierConfig::from_json(&json).unwrap();
+    let mut extractor = block_on(FeatureExtractor::emoji(device)).unwrap();
+    assert_eq!((extractor.name(), extractor.features(), extractor.side()), ("emoji", 64, 64));
+    for input in 0..3 {
+        let expected = &fixture[&format!("features.{input}")];
+        let pictures = pictures(&fixture[&format!("picture.{input}")]);
+        let found = block_on(extractor.extract(&pictures)).unwrap();
+        let worst = worst_beyond(&found, expected, 1e-4 * max_abs(expected)).unwrap_or_else(|e| panic!("{input}: {e}"));
+        let size = (pictures[0].height, pictures[0].width);
+        println!("{size:?}: off by {:.1e} of the largest feature", worst / max_abs(expected));
+        let seen = block_on(extractor.classify(&pictures, usize::MAX)).unwrap();
+        for (head, names) in [("glyph", &config.glyphs), ("style", &config.styles)] {
+            let logits = &fixture[&format!("{head}.{input}")];
+            for (row, seen) in logits.data.chunks_exact(logits.shape[1]).zip(&seen) {
+                let labels = if head == "glyph" { &seen.glyphs } else { &seen.styles };
+                assert_eq!(labels.len(), names.len());
+                let mut expected: Vec<_> = softmax(row).into_iter().zip(names).collect();
+                expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+                for (label, (expected, _)) in labels.iter().zip(&expected) {
+                    assert!((label.probability - expected).abs() < 1e-4, "{head}: {label:?}, expected {expected}");
+                }
+                assert_eq!(&labels[0].name, expected[0].1);
+                println!("{head}: {}, {:.0} %", labels[0].name, 100.0 * labels[0].probability);
+            }
+        }
+    }
+}
+
+#[test]
+fn emoji_features_and_guesses_agree_with_torch_on_the_cpu() {
+    emoji_agrees(Device::cpu());
+}
+
+#[test]
+fn emoji_features_and_guesses_agree_with_torch_on_the_gpu() {
+    for kernels in [Family::Registers, Family::Tiled(None)] {
+        emoji_agrees(common::gpu_with(Some(kernels)));
+    }
 }
 
 #[test]
@@ -246,16 +291,18 @@ fn half_precision_weights_give_the_features_of_the_numbers_that_they_hold() {
         let round = |values: &Vec<f32>| dtype.to_f32(&dtype.encode(values).unwrap()).unwrap();
         weights.iter().map(|(name, (shape, values))| (name.clone(), (shape.clone(), round(values)))).collect()
     };
+    let emoji = |dtype| {
+        (features(emoji_folder(&emoji(), dtype)), features(emoji_folder(&rounded(&emoji(), dtype), Dtype::F32)))
+    };
     let inception_folder = |weights: &Weights, dtype| folder([("model.safetensors", file(weights, dtype))]);
-    let networks: [(Weights, &dyn Fn(&Weights, Dtype) -> MemorySource, &[Dtype]); 2] =
-        [(emoji(), &emoji_folder, &[Dtype::F16, Dtype::BF16]), (inception(), &inception_folder, &[Dtype::F16])];
-    for (weights, source, dtypes) in networks {
-        for &dtype in dtypes {
-            let (found, fingerprint) = features(source(&weights, dtype));
-            let (expected, other) = features(source(&rounded(&weights, dtype), Dtype::F32));
-            assert_eq!(found, expected, "{dtype}");
-            assert_ne!(fingerprint, other, "{dtype}");
-        }
+    let weights = inception();
+    let inception = (
+        features(inception_folder(&weights, Dtype::F16)),
+        features(inception_folder(&rounded(&weights, Dtype::F16), Dtype::F32)),
+    );
+    for ((found, fingerprint), (expected, other)) in [emoji(Dtype::F16), emoji(Dtype::BF16), inception] {
+        assert_eq!(found, expected);
+        assert_ne!(fingerprint, other);
     }
 }
 

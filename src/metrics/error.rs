@@ -1,6 +1,6 @@
 //! What can go wrong between pictures and a distance.
 
-use crate::{device, graph, models, weights};
+use crate::{device, models, weights};
 
 /// A network that cannot be loaded, or pictures, features or statistics that cannot be compared.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -121,9 +121,6 @@ pub enum Error {
         /// What the dimension calls for.
         expected: usize,
     },
-    /// A network that cannot be addressed; a mistake of this library rather than of its user.
-    #[error(transparent)]
-    Graph(#[from] graph::Error),
     /// The device that computes.
     #[error(transparent)]
     Device(#[from] device::Error),

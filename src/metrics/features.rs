@@ -62,6 +62,18 @@ impl FeatureExtractor {
         Ok(Self { device, network, weights, fingerprint, networks: Vec::new(), inputs: Vec::new() })
     }
 
+    /// The classifier of emoji pictures that this crate brings, on `device`.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn emoji(device: Device) -> Result<Self, Error> {
+        let mut source = crate::weights::MemorySource::new();
+        source.insert("config.json", *include_bytes!("../../www/models/emoji-features/config.json"));
+        source.insert("model.safetensors", *include_bytes!("../../www/models/emoji-features/model.safetensors"));
+        Self::load(&source, device).await
+    }
+
     /// The network's name: `inception-v3-fid` or `emoji`.
     pub fn name(&self) -> &'static str {
         self.network.name()
