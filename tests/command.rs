@@ -117,6 +117,112 @@ fn a_trace_holds_the_run() {
     }
 }
 
+/// Two pictures of emoji64 in a folder, under names of their own.
+fn two_pictures(folder: &TempDir) -> PathBuf {
+    let pictures = folder.path().join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    for (seed, name) in [("7", "b.png"), ("8", "a.PNG")] {
+        fs::write(pictures.join(name), draw(folder, seed, &[])).unwrap();
+    }
+    fs::write(pictures.join("notes.txt"), "no picture").unwrap();
+    pictures
+}
+
+#[test]
+fn the_bound_of_a_folder_of_pictures_is_a_table_or_json() {
+    let folder = TempDir::new().unwrap();
+    let (pictures, model) = (two_pictures(&folder), emoji64());
+    let prompt = ["--prompt", "a happy cat", "--timesteps", "500,0,10"];
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"bound", &model, &pictures];
+    arguments.extend(prompt.iter().map(|argument| argument as &dyn AsRef<_>));
+    let table = succeed(&arguments);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["t", "term", "bits/dim", "±", "over", "pictures"]);
+    assert_eq!(lines[1][0], "L_T");
+    for (line, [timestep, term]) in lines[2..5].iter().zip([["500", "L_t"], ["10", "L_t"], ["0", "L_0"]]) {
+        assert_eq!(line[..2], [timestep, term], "{table}");
+        assert!(line[2].parse::<f64>().is_ok() && line[3] == "±", "{table}");
+    }
+    for part in ["1024 dimensions of latents", "3 of 1000 timesteps", "over 2 pictures", "this is the bound of latents"]
+    {
+        assert!(table.contains(part), "no {part:?} in\n{table}");
+    }
+    assert!(table.find("a.PNG") < table.find("b.png"), "in the order of their names\n{table}");
+
+    arguments.push(&"--json");
+    let json: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+    assert_eq!((&json["ofLatents"], &json["dimensions"]), (&Value::Bool(true), &1024.into()));
+    let terms = json["terms"].as_array().expect("a list");
+    let timesteps: Vec<&Value> = terms.iter().map(|term| &term["timestep"]).collect();
+    assert_eq!(timesteps, [&Value::Null, &500.into(), &10.into(), &0.into()]);
+    let mean =
+        |term: &Value| term["bitsPerDim"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).sum::<f64>() / 2.0;
+    let between = (mean(&terms[1]) + mean(&terms[2])) / 2.0;
+    let total = mean(&terms[0]) + 999.0 * between + mean(&terms[3]);
+    assert!((json["total"]["mean"].as_f64().unwrap() - total).abs() < 1e-9 * total.abs(), "{json}");
+    assert_eq!(json["images"].as_array().map(Vec::len), Some(2));
+
+    // Pictures by themselves, in another order: their noise is another.
+    let files = [pictures.join("b.png"), pictures.join("a.PNG")];
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"bound", &model, &files[0], &files[1], &"--json"];
+    arguments.extend(prompt.iter().map(|argument| argument as &dyn AsRef<_>));
+    let other: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+    let prior = |json: &Value, picture: usize| json["terms"][0]["bitsPerDim"][picture].as_f64().unwrap();
+    assert_eq!((prior(&other, 0), prior(&other, 1)), (prior(&json, 1), prior(&json, 0)));
+}
+
+#[test]
+fn a_chart_of_the_bound_is_an_svg_or_a_png() {
+    let folder = TempDir::new().unwrap();
+    let (pictures, model) = (two_pictures(&folder), emoji64());
+    for name in ["chart.svg", "chart.png"] {
+        let chart = folder.path().join(name);
+        succeed(&[&"bound", &model, &pictures, &"--terms", &"12", &"--chart", &chart]);
+        let bytes = fs::read(&chart).unwrap();
+        match name {
+            "chart.svg" => {
+                let svg = String::from_utf8(bytes).unwrap();
+                assert!(svg.starts_with("<svg ") && svg.contains("Variational bound, emoji64"), "{svg}");
+                // L_T and eleven L_t with the legend's two; L_0 of latents is below 0 and said in words.
+                assert_eq!(svg.matches("<rect ").count(), 14, "{svg}");
+                assert!(svg.contains("L_0 at t = 0 is -"), "{svg}");
+            }
+            _ => assert!(decode(&bytes).0 >= 1000),
+        }
+    }
+    assert_eq!(names(folder.path()), ["chart.png", "chart.svg", "out.png", "pictures"]);
+}
+
+#[test]
+fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let (pictures, model) = (two_pictures(&folder), emoji64());
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let (text, gone) = (pictures.join("notes.txt"), pictures.join("gone.png"));
+    let chart = folder.path().join("chart.pdf");
+    let broken = folder.path().join("broken.png");
+    fs::write(&broken, b"\x89PNG\r\n\x1a\nnothing").unwrap();
+    for (words, arguments) in [
+        (&["empty", "no .png file"][..], vec![&"bound" as &dyn AsRef<std::ffi::OsStr>, &model, &empty]),
+        (&["notes.txt", "not a PNG"], vec![&"bound", &model, &text]),
+        (&["broken.png", "cannot be read"], vec![&"bound", &model, &broken]),
+        (&["gone.png"], vec![&"bound", &model, &gone]),
+        (&["chart.pdf", ".svg or .png"], vec![&"bound", &model, &pictures, &"--chart", &chart]),
+        (&["timesteps", "0 to 999"], vec![&"bound", &model, &pictures, &"--timesteps", &"1000"]),
+        (&["timesteps", "1 to 1000"], vec![&"bound", &model, &pictures, &"--terms", &"0"]),
+        (&["learned no variance"], vec![&"bound", &model, &pictures, &"--variance", &"learned"]),
+        (&["one for each of the 2 pictures"], {
+            vec![&"bound", &model, &pictures, &"--prompt", &"a", &"--prompt", &"b", &"--prompt", &"c"]
+        }),
+        (&["there is no such folder"], vec![&"bound", &gone, &pictures]),
+    ] {
+        refuse(1, words, &arguments);
+    }
+    refuse(2, &["fixed_small", "learned_range"], &[&"bound", &model, &pictures, &"--variance", &"large"]);
+    refuse(2, &["IMAGES"], &[&"bound", &model]);
+}
+
 /// The texts of a PNG by keyword.
 fn texts(png: &[u8]) -> BTreeMap<String, String> {
     let reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");

@@ -5,21 +5,28 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `sample`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `sample`, `bound`, `noise`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `model` | a checkpoint, opened and loaded |
 //! | `device` | `--device` and `--kernels` |
 //! | `tuned` | what `--tune` found out |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
+//! | `chart`, `canvas` | charts as SVG and PNG, and the picture that the latter is drawn on |
 //! | `profile` | `--profile` |
 //! | `metadata` | what a picture was made with, inside its PNG |
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
+mod bound;
+mod canvas;
+mod chart;
 mod device;
 mod error;
 mod forward;
 mod inspect;
 mod metadata;
+mod model;
+mod noise;
 mod output;
 mod picture;
 mod profile;
@@ -53,6 +60,8 @@ const EXAMPLES: &str = "\
 Examples:
   undiffuse inspect emoji64
   undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
+  undiffuse bound emoji64 cat.png --prompt \"a happy cat\" --terms 50
+  undiffuse noise cat.png --timesteps 0,250,500,750,999 --model emoji64 --predict --out sheet.png
   undiffuse schedule emoji64 --steps 25 --solver euler
   undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors
   undiffuse quantize emoji64 --to q8_0";
@@ -60,6 +69,8 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     Sample(Box<sample::Args>),
+    Bound(Box<bound::Args>),
+    Noise(Box<noise::Args>),
     Forward(forward::Args),
     Schedule(schedule::Args),
     Inspect(inspect::Args),
@@ -70,6 +81,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let run = match Cli::parse().command {
         Command::Sample(args) => pollster::block_on(sample::run(*args)),
+        Command::Bound(args) => pollster::block_on(bound::run(*args)),
+        Command::Noise(args) => pollster::block_on(noise::run(*args)),
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(args)),

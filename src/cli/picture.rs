@@ -1,7 +1,7 @@
 //! Pictures as PNG files: a user's own are read, drawn ones are written with what they were made with.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType, Decoder, Encoder, EncodingError, Limits, Transformations};
 use undiffuse::pipeline::Rgba;
@@ -18,6 +18,30 @@ pub fn read(path: &Path) -> Result<Rgba, Error> {
         return Err(Error::path(path, "this is not a PNG, the one format that is read; convert the picture first"));
     }
     decode(&file).map_err(|message| Error::path(path, format!("this PNG cannot be read: {message}")))
+}
+
+/// The pictures that `paths` name: PNG files, and of a folder all that it holds, in the order of their names.
+///
+/// # Errors
+/// A folder that cannot be read, or has no PNG.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let error = |e| Error::path(path, e);
+        let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(error)?;
+        let is_png = |file: &PathBuf| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) && file.is_file();
+        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(is_png).collect();
+        if inside.is_empty() {
+            return Err(Error::path(path, "there is no .png file in this folder"));
+        }
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
 }
 
 fn decode(file: &[u8]) -> Result<Rgba, String> {

@@ -4,20 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use indicatif::DecimalBytes;
 use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::diffusion::Solver;
 use undiffuse::noise::Stream;
-use undiffuse::pipeline::{
-    Checkpoint, LongPrompts, LoraFile, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text,
-};
+use undiffuse::pipeline::{LongPrompts, LoraFile, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text};
 use undiffuse::weights::DirectorySource;
 
 use super::metadata::Made;
 use super::output::{Output, bar, note, result};
 use super::tensors::{self, Stored};
-use super::{Error, device, picture, profile, scheduler, tuned};
+use super::{Error, device, model, picture, profile, scheduler, tuned};
 
 /// Draws a picture
 ///
@@ -181,18 +178,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = lora)]
     lora: Vec<(PathBuf, f64)>,
 
-    /// Which of several sets of weights: `fp16` reads diffusion_pytorch_model.fp16.safetensors and its like
-    #[arg(long, value_name = "NAME")]
-    variant: Option<String>,
-
-    /// The file of the UNet's weights in place of the folder's own, a path inside of MODEL, such as a GGUF file; under
-    /// diffusers' names or those of the original code
-    #[arg(long, value_name = "PATH")]
-    unet: Option<String>,
-
-    /// What the network of a checkpoint in one file predicts, epsilon or v_prediction, where the file does not say so
-    #[arg(long, value_name = "TYPE")]
-    prediction_type: Option<String>,
+    #[command(flatten)]
+    files: model::Files,
 
     #[command(flatten)]
     device: device::Options,
@@ -237,7 +224,7 @@ enum Long {
     Chunks,
 }
 
-fn seed(text: &str) -> Result<u64, String> {
+pub fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
 }
 
@@ -274,26 +261,14 @@ pub async fn run(args: Args) -> Result<(), Error> {
         }
     }
     let options = options(&args)?;
-    if !args.model.exists() {
-        let message = "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
-        return Err(Error::path(&args.model, message));
-    }
-    let source = DirectorySource::new(&args.model);
-    let which = OpenOptions {
-        variant: args.variant.clone(),
-        unet: args.unet.clone(),
-        prediction_type: args.prediction_type.clone(),
-        vocabulary: None,
-    };
-    let checkpoint = Checkpoint::open(&source, &which).await;
-    let checkpoint = checkpoint.map_err(|error| Error::checkpoint(&args.model, error))?;
+    let checkpoint = args.files.open(&args.model).await?;
     if checkpoint.info().takes_prompt && args.prompt.is_empty() && args.start_timestep.is_none() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
     }
     checkpoint.check(&options)?;
     let loras = loras(&args.lora).await?;
     let device = device::open(args.device).await?;
-    let pipeline = load(checkpoint, &args.model, device.clone()).await?;
+    let pipeline = model::load(checkpoint, &args.model, device.clone()).await?;
     if !loras.is_empty() {
         let weighted: Vec<_> = loras.iter().zip(&args.lora).map(|(file, (_, weight))| (file, *weight)).collect();
         pipeline.set_loras(&weighted).await?;
@@ -470,26 +445,6 @@ async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
         );
     }
     Ok(files)
-}
-
-async fn load(checkpoint: Checkpoint, model: &Path, device: Device) -> Result<Pipeline, Error> {
-    note(format_args!("device: {}", device::describe(&device)));
-    let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
-    let start = Instant::now();
-    let mut on_progress = |progress: undiffuse::pipeline::LoadProgress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.loaded);
-        let part = progress.file.split('/').next().unwrap_or_default();
-        if bar.message() != part {
-            bar.set_message(part.to_owned());
-        }
-    };
-    let loaded = checkpoint.load(device, &mut on_progress).await;
-    bar.finish_and_clear();
-    let pipeline = loaded.map_err(|e| Error::checkpoint(model, e))?;
-    let bytes = DecimalBytes(pipeline.info().bytes);
-    note(format_args!("loaded {bytes} of weights in {:.2} s", start.elapsed().as_secs_f64()));
-    Ok(pipeline)
 }
 
 /// Makes all steps; the pictures of x_0.

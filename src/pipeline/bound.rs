@@ -23,10 +23,11 @@ pub enum Timesteps {
     All,
     /// These, in any order.
     List(Vec<usize>),
-    /// t = 0, and the middle of each of as many equal parts of the rest as make up this number.
-    Evenly(usize),
-    /// t = 0, and one of each of these parts, drawn by the seed. The estimate of the bound is right on average over seeds.
-    Randomly(usize),
+    /// As many as this, spread so that the bound is estimated well: t = 0, and the middle of each part of t = 1 … T−1. The parts
+    /// grow with t, as evenly on a logarithmic scale as whole numbers allow, since L_t falls about as 1/t.
+    Spread(usize),
+    /// Likewise, one of each part being drawn by the seed. The estimate of the bound is right on average over seeds.
+    Drawn(usize),
 }
 
 /// Whose bound to compute and how.
@@ -355,13 +356,18 @@ impl Bound {
 /// its own.
 fn timesteps(options: &BoundOptions, all: usize) -> Result<(Vec<(usize, f64)>, bool), Error> {
     let last = all - 1;
-    // One of each part of t = 1 … T−1 that `of` chooses, after t = 0.
+    // One of each part of t = 1 … T−1 that `of` chooses by the part's length, after t = 0.
     let parts = |count: usize, of: &mut dyn FnMut(usize) -> usize| match (1..=all).contains(&count) {
         true => {
-            let edge = |part: usize| 1 + part * last / (count - 1);
-            let part = |part| (edge(part), edge(part + 1) - edge(part));
-            let chosen = (0..count - 1).map(part).map(|(from, length)| (from + of(length), length as f64));
-            Ok(std::iter::once((0, 1.0)).chain(chosen).collect())
+            let mut chosen = vec![(0, 1.0)];
+            let mut from = 1;
+            for left in (1..count).rev() {
+                let growth = libm::pow(all as f64 / from as f64, 1.0 / left as f64);
+                let to = ((from as f64 * growth).round() as usize).clamp(from + 1, all + 1 - left);
+                chosen.push((from + of(to - from), (to - from) as f64));
+                from = to;
+            }
+            Ok(chosen)
         }
         false => Err(Error::option("timesteps", count, format!("expected a number of terms from 1 to {all}"))),
     };
@@ -379,8 +385,8 @@ fn timesteps(options: &BoundOptions, all: usize) -> Result<(Vec<(usize, f64)>, b
             let stands_for = |t| if t == 0 { 1.0 } else { last as f64 / between as f64 };
             Ok((listed.into_iter().map(|t| (t, stands_for(t))).collect(), false))
         }
-        Timesteps::Evenly(count) => Ok((parts(*count, &mut |length| (length - 1) / 2)?, true)),
-        Timesteps::Randomly(count) => {
+        Timesteps::Spread(count) => Ok((parts(*count, &mut |length| (length - 1) / 2)?, true)),
+        Timesteps::Drawn(count) => {
             let mut stream = TorchCpu::new(options.seed);
             let mut draw = |length: usize| {
                 let share = stream.rand(1).first().copied().unwrap_or_default();
@@ -449,31 +455,36 @@ async fn predictors(
 /// The whole bound from the terms `asked` for, L_T first, of a chain of `all` timesteps.
 ///
 /// L_T and L_0 are themselves. The sum of the N = T−1 terms L_t between them is estimated from the n that were computed, each times
-/// how many it stands for: N times their mean. The standard error is N·√((1−n/N)·s²/n), with s² their sample variance, as if they
-/// had been drawn at random. Where each was taken from a part of its own, s² is half the mean square of the differences of
-/// neighbours, since what all of a part have in common is no error (Wolter 2007, Introduction to Variance Estimation, section 8.2).
+/// how many it stands for. Where these are a list, that is N times their mean, and its standard error as if they had been drawn at
+/// random is N·√((1−n/N)·s²/n) with s² their sample variance. Where each was taken from a part of its own of length N_h, it is
+/// √(Σ N_h·(N_h−1)·s_h²): what varies within a part is not known from one of it, and s_h² is half the mean square of the
+/// differences from the neighbours, which is rather too much than too little (Wolter 2007, Introduction to Variance Estimation,
+/// chapter 8). That each term has one draw of noise is not part of the error.
 fn estimate(asked: &[Term], all: usize, in_parts: bool) -> Option<BoundEstimate> {
     let prior = asked.iter().find(|term| term.kind == TermKind::Prior)?;
     asked.iter().find(|term| term.kind == TermKind::Decoder)?;
     let between = asked.iter().filter(|term| term.kind == TermKind::Transition);
-    let means: Vec<f64> = between.map(|term| term.mean().0).collect();
+    let (weights, means): (Vec<f64>, Vec<f64>) = between.map(|term| (term.stands_for, term.mean().0)).unzip();
     let (n, population) = (means.len() as f64, (all - 1) as f64);
     if means.is_empty() && all > 1 {
         return None;
     }
     let whole = |picture: usize| asked.iter().map(|term| term.stands_for * term.bits_per_dim[picture]).sum();
     let bits_per_dim: Vec<f64> = (0..prior.bits_per_dim.len()).map(whole).collect();
-    let variance = match (means.len(), in_parts) {
-        (0 | 1, _) => None,
-        (_, true) => {
-            let differences = means.windows(2).map(|pair| (pair[1] - pair[0]) * (pair[1] - pair[0]));
-            Some(differences.sum::<f64>() / (2.0 * (n - 1.0)))
+    let error_of_timesteps = match (n == population, means.len()) {
+        (true, _) => Some(0.0),
+        (false, 0 | 1) => None,
+        (false, _) if in_parts => {
+            let squares: Vec<f64> = means.windows(2).map(|pair| (pair[1] - pair[0]) * (pair[1] - pair[0])).collect();
+            let neighbours = |index: usize| &squares[index.saturating_sub(1)..(index + 1).min(squares.len())];
+            let within = |index: usize| {
+                let squares = neighbours(index);
+                squares.iter().sum::<f64>() / (2.0 * squares.len() as f64)
+            };
+            let parts = weights.iter().enumerate();
+            Some(parts.map(|(index, length)| length * (length - 1.0) * within(index)).sum::<f64>().sqrt())
         }
-        (_, false) => Some(sample_variance(&means)),
-    };
-    let error_of_timesteps = match n == population {
-        true => Some(0.0),
-        false => variance.map(|variance| population * ((1.0 - n / population) * variance / n).sqrt()),
+        (false, _) => Some(population * ((1.0 - n / population) * sample_variance(&means) / n).sqrt()),
     };
     let (mean, error_of_pictures) = mean(&bits_per_dim);
     Some(BoundEstimate { bits_per_dim, mean, error_of_timesteps, error_of_pictures })
@@ -490,4 +501,102 @@ fn sample_variance(values: &[f64]) -> f64 {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / (count - 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(timesteps: Timesteps, all: usize) -> Vec<(usize, f64)> {
+        super::timesteps(&BoundOptions { timesteps, seed: 5, ..BoundOptions::default() }, all).unwrap().0
+    }
+
+    /// The terms of a chain of `all` timesteps whose L_t are `of`, as far as they are asked for.
+    fn terms(timesteps: Timesteps, seed: u64, all: usize, of: impl Fn(usize) -> f64) -> Option<BoundEstimate> {
+        let options = BoundOptions { timesteps, seed, ..BoundOptions::default() };
+        let (asked, in_parts) = super::timesteps(&options, all).unwrap();
+        let kind = |t| if t == 0 { TermKind::Decoder } else { TermKind::Transition };
+        let term = |(t, stands_for)| Term {
+            kind: kind(t),
+            timestep: Some(t),
+            stands_for,
+            bits_per_dim: vec![of(t), 3.0 * of(t)],
+        };
+        let prior = Term { kind: TermKind::Prior, timestep: None, stands_for: 1.0, bits_per_dim: vec![0.25, 0.75] };
+        let terms: Vec<Term> = std::iter::once(prior).chain(asked.into_iter().map(term)).collect();
+        estimate(&terms, all, in_parts)
+    }
+
+    #[test]
+    fn spread_terms_stand_for_all_others_however_many_there_are() {
+        for all in [1, 2, 3, 10, 57, 1000] {
+            for count in (1..=all).step_by(1 + all / 30).chain([all]) {
+                for timesteps in [Timesteps::Spread(count), Timesteps::Drawn(count)] {
+                    let asked = asked(timesteps, all);
+                    assert_eq!((asked.len(), asked[0]), (count, (0, 1.0)));
+                    assert!(asked.windows(2).all(|pair| pair[0].0 < pair[1].0), "ascending and without repetition");
+                    assert!(asked.iter().all(|&(t, _)| t < all));
+                    let others: f64 = asked[1..].iter().map(|(_, stands_for)| stands_for).sum();
+                    assert_eq!(others, if count == 1 { 0.0 } else { (all - 1) as f64 }, "{count} of {all}");
+                }
+            }
+            assert_eq!(asked(Timesteps::Spread(all), all), asked(Timesteps::All, all));
+        }
+    }
+
+    #[test]
+    fn a_list_is_sorted_and_each_of_it_stands_for_as_many() {
+        assert_eq!(asked(Timesteps::List(vec![8, 0, 3, 8]), 11), [(0, 1.0), (3, 5.0), (8, 5.0)]);
+        assert_eq!(asked(Timesteps::List(vec![7]), 11), [(7, 10.0)]);
+    }
+
+    #[test]
+    fn what_is_no_choice_of_timesteps_is_refused() {
+        for (timesteps, message) in [
+            (Timesteps::List(vec![3, 10]), "`timesteps` is 10: expected whole numbers from 0 to 9"),
+            (Timesteps::List(vec![]), "`timesteps` is a list of none: give at least one"),
+            (Timesteps::Spread(0), "`timesteps` is 0: expected a number of terms from 1 to 10"),
+            (Timesteps::Drawn(11), "`timesteps` is 11: expected a number of terms from 1 to 10"),
+        ] {
+            let options = BoundOptions { timesteps, ..BoundOptions::default() };
+            assert_eq!(super::timesteps(&options, 10).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn all_terms_are_the_bound_and_leave_no_error() {
+        let found = terms(Timesteps::All, 0, 5, |t| t as f64).unwrap();
+        assert_eq!(found.bits_per_dim, [10.25, 30.75]);
+        assert_eq!((found.mean, found.error_of_timesteps), (20.5, Some(0.0)));
+        // The deviation of two values is their difference over √2, and the error of their mean half the difference.
+        assert!((found.error_of_pictures.unwrap() - 10.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn without_the_decoder_or_any_other_term_there_is_no_estimate() {
+        assert_eq!(terms(Timesteps::List(vec![1, 2]), 0, 5, |_| 1.0), None);
+        assert_eq!(terms(Timesteps::Spread(1), 0, 5, |_| 1.0), None);
+        assert_eq!(terms(Timesteps::List(vec![0, 2]), 0, 5, |_| 1.0).unwrap().error_of_timesteps, None);
+        assert!(terms(Timesteps::All, 0, 1, |_| 1.0).is_some(), "a chain of one step has no others");
+    }
+
+    /// Over many draws, estimates lie around the bound, as far from it as they say.
+    #[test]
+    fn the_error_of_drawn_terms_is_what_they_are_off_by() {
+        const ALL: usize = 1000;
+        let of = |t: usize| 0.3 / (t as f64 + 0.5) * (1.0 + 0.2 * libm::sin(t as f64));
+        let whole = terms(Timesteps::All, 0, ALL, of).unwrap().mean;
+        let draws: Vec<BoundEstimate> =
+            (0..400).map(|seed| terms(Timesteps::Drawn(40), seed, ALL, of).unwrap()).collect();
+        let off = draws.iter().map(|draw| draw.mean - whole);
+        let (bias, spread) = (off.clone().sum::<f64>() / 400.0, (off.map(|o| o * o).sum::<f64>() / 400.0).sqrt());
+        let stated = draws.iter().filter_map(|draw| draw.error_of_timesteps).sum::<f64>() / 400.0;
+        assert!(bias.abs() < 4.0 * spread / 20.0, "off by {bias} on average, of a spread of {spread}");
+        assert!((1.0..3.0).contains(&(stated / spread)), "it says {stated} and is {spread}");
+        assert!(spread < 0.02 * whole, "{spread} of {whole}");
+        // The same number of a list without any order is far worse, and says so.
+        let list = Timesteps::List((0..40).map(|i| i * 25).collect());
+        let found = terms(list, 0, ALL, of).unwrap();
+        assert!(found.error_of_timesteps.unwrap() > 10.0 * stated);
+    }
 }

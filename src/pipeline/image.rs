@@ -274,6 +274,14 @@ mod tests {
     }
 
     #[test]
+    fn levels_are_the_colours_one_after_the_other_or_how_bright_they_are() {
+        let pixels = [[255, 0, 10, 255], [0, 255, 20, 0]].concat();
+        let picture = Rgb::new("image", &Rgba { width: 1, height: 2, pixels }).unwrap();
+        assert_eq!(picture.levels(3), [255, 0, 0, 255, 10, 20]);
+        assert_eq!(picture.levels(1), [77, 152], "Pillow's convert(\"L\")");
+    }
+
+    #[test]
     fn a_mask_is_its_nearest_pixel_at_another_size() {
         let mask = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0];
         assert_eq!(nearest(&mask, [2, 3], [1, 2]), [0.0, 1.0]);

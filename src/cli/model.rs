@@ -1,0 +1,70 @@
+//! A checkpoint that is named on the command line: opened, and loaded with a progress bar.
+
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::DecimalBytes;
+use undiffuse::device::Device;
+use undiffuse::pipeline::{Checkpoint, LoadProgress, OpenOptions, Pipeline};
+use undiffuse::weights::DirectorySource;
+
+use super::Error;
+use super::device;
+use super::output::{bar, note};
+
+/// Which of a checkpoint's files.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Files {
+    /// Which of several sets of weights: `fp16` reads diffusion_pytorch_model.fp16.safetensors and its like
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+
+    /// The file of the UNet's weights in place of the folder's own, a path inside of MODEL, such as a GGUF file; under
+    /// diffusers' names or those of the original code
+    #[arg(long, value_name = "PATH")]
+    unet: Option<String>,
+
+    /// What the network of a checkpoint in one file predicts, epsilon or v_prediction, where the file does not say so
+    #[arg(long, value_name = "TYPE")]
+    prediction_type: Option<String>,
+}
+
+impl Files {
+    /// Opens the checkpoint `model`: what is wrong with it is known before its weights are read.
+    pub async fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
+        if !model.exists() {
+            let message =
+                "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
+            return Err(Error::path(model, message));
+        }
+        let which = OpenOptions {
+            variant: self.variant.clone(),
+            unet: self.unet.clone(),
+            prediction_type: self.prediction_type.clone(),
+            vocabulary: None,
+        };
+        let checkpoint = Checkpoint::open(&DirectorySource::new(model), &which).await;
+        checkpoint.map_err(|error| Error::checkpoint(model, error))
+    }
+}
+
+/// Loads the weights of `checkpoint`, which lies in `model`.
+pub async fn load(checkpoint: Checkpoint, model: &Path, device: Device) -> Result<Pipeline, Error> {
+    note(format_args!("device: {}", device::describe(&device)));
+    let bar = bar("loading  {bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}");
+    let start = Instant::now();
+    let mut on_progress = |progress: LoadProgress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.loaded);
+        let part = progress.file.split('/').next().unwrap_or_default();
+        if bar.message() != part {
+            bar.set_message(part.to_owned());
+        }
+    };
+    let loaded = checkpoint.load(device, &mut on_progress).await;
+    bar.finish_and_clear();
+    let pipeline = loaded.map_err(|e| Error::checkpoint(model, e))?;
+    let bytes = DecimalBytes(pipeline.info().bytes);
+    note(format_args!("loaded {bytes} of weights in {:.2} s", start.elapsed().as_secs_f64()));
+    Ok(pipeline)
+}

@@ -1,0 +1,403 @@
+//! `undiffuse noise`: the forward process of a picture, as a sheet of pictures and a table.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use undiffuse::diffusion::{Forward, NoiseSchedule, SchedulerConfig, Solver};
+use undiffuse::noise::Stream;
+use undiffuse::pipeline::{self, ForwardOptions, ForwardProcess, NoisyPicture, Preview, Rgba, Scheduler, Space, Text};
+
+use super::canvas::{Anchor, Canvas, Colour, Height, Style};
+use super::output::{Output, bar, note, result};
+use super::{Error, device, model, picture, sample, scheduler};
+
+/// Shows how a picture dissolves in noise
+///
+/// Adds the noise of the given timesteps to IMAGE, x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·ε with one ε for all, and writes a sheet with a picture
+/// of each, in the order in which they are given. Prints a table: β_t, the variance that timestep t adds; α_t = 1 − β_t; ᾱ_t, the
+/// share of the picture's variance that is left; and the signal-to-noise ratio ᾱ_t/(1−ᾱ_t) in decibels.
+///
+/// With --model the noise schedule is that of the checkpoint, and noise is added to what it works on: where it has an autoencoder,
+/// to latents, which `undiffuse sample --start-timestep` with the same seed begins with. --predict asks its network once at each
+/// timestep, and adds what it takes for the noise, and the picture that this leaves.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A PNG
+    image: PathBuf,
+
+    /// Timesteps from 0, the least noise, to 999 in most schedules; by default five, evenly spread
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
+    timesteps: Option<Vec<usize>>,
+
+    /// A checkpoint, whose noise schedule it is: a folder with a model_index.json, or a single .safetensors file
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+
+    #[command(flatten)]
+    files: model::Files,
+
+    /// A noise schedule of 1000 timesteps, where there is no --model
+    #[arg(long, value_enum, default_value_t = Schedule::Linear, conflicts_with = "model")]
+    schedule: Schedule,
+
+    /// The schedule shifted and scaled so that nothing is left of the picture at the last timestep
+    #[arg(long, conflicts_with = "model")]
+    zero_terminal_snr: bool,
+
+    /// Seed of the noise
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = sample::seed, allow_negative_numbers = true)]
+    seed: u64,
+
+    /// What noise is added to; by default what the --model works on, and pixels where there is none
+    #[arg(long, value_enum)]
+    space: Option<In>,
+
+    /// Show latents through the model's own decoder rather than through a quick and soft approximation of it
+    #[arg(long, requires = "model")]
+    decode: bool,
+
+    /// Ask the network of the --model once at each timestep: two rows more, of ε̂ and of x̂_0
+    #[arg(long, requires = "model")]
+    predict: bool,
+
+    /// What the network is told; nothing by default
+    #[arg(long, value_name = "TEXT", requires = "predict")]
+    prompt: Option<String>,
+
+    /// What to stay away from; without effect at a guidance scale of 1 or below
+    #[arg(long, value_name = "TEXT", requires = "predict")]
+    negative_prompt: Option<String>,
+
+    /// How strongly the prompt is followed. At 1 or below there is no guidance
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, requires = "predict", allow_negative_numbers = true)]
+    guidance_scale: f64,
+
+    /// The solver that the checkpoint's scheduler is swapped for
+    #[arg(long, value_name = "NAME", value_parser = scheduler::solver_parser(), requires = "model")]
+    solver: Option<Solver>,
+
+    #[command(flatten)]
+    device: device::Options,
+
+    /// Print one line of JSON in place of the table: for each timestep `timestep`, `beta`, `alpha`, `alphaBar`, `signal`, `noise`,
+    /// `snr`, and with --predict `meanSquaredError`
+    #[arg(long)]
+    json: bool,
+
+    /// The sheet to write, a PNG of 8-bit RGB; an existing file is replaced
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// A noise schedule as models are trained with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Schedule {
+    /// β_t evenly from 0.0001 to 0.02: DDPM
+    Linear,
+    /// √β_t evenly, β_t from 0.00085 to 0.012: Stable Diffusion
+    #[value(name = "scaled_linear")]
+    ScaledLinear,
+    /// ᾱ_t as the square of a cosine: improved DDPM
+    #[value(alias = "squaredcos_cap_v2")]
+    Cosine,
+}
+
+/// What noise is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum In {
+    /// The pixels of the picture
+    Pixels,
+    /// What the model works on
+    Latents,
+}
+
+/// One timestep.
+struct Column {
+    timestep: usize,
+    /// x_t, and with --predict ε̂ and x̂_0.
+    pictures: Vec<Rgba>,
+    mean_squared_error: Option<f64>,
+}
+
+/// The schedule that the table is of.
+enum Levels {
+    Schedule(NoiseSchedule),
+    /// Rectified flow has no β_t.
+    Flow(SchedulerConfig),
+}
+
+/// Writes the sheet and prints the table.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let out = Output::new(&args.out)?;
+    let image = picture::read(&args.image)?;
+    let (levels, columns) = match &args.model {
+        Some(path) => with_model(&args, path, image).await?,
+        None => without_model(&args, &image)?,
+    };
+    let sheet = sheet(&levels, &columns)?;
+    out.write(&picture::encode(&sheet, &[]).map_err(|e| Error::path(&args.out, e))?)?;
+    if args.json {
+        let rows: Vec<Value> = columns.iter().map(|column| levels.json(column)).collect();
+        return result(format_args!("{}", Value::Array(rows)));
+    }
+    levels.header(args.predict)?;
+    columns.iter().try_for_each(|column| levels.print(column))
+}
+
+/// The timesteps of a schedule of `all` that are asked for.
+fn timesteps(args: &Args, all: usize) -> Vec<usize> {
+    let last = all.saturating_sub(1);
+    args.timesteps.clone().unwrap_or_else(|| (0..5).map(|i| (i * all / 4).min(last)).collect())
+}
+
+fn without_model(args: &Args, image: &Rgba) -> Result<(Levels, Vec<Column>), Error> {
+    if args.space == Some(In::Latents) {
+        let message = "latents are a model's; give one with --model".into();
+        let error = pipeline::Error::Option { option: "space", value: "latents".into(), message };
+        return Err(error.into());
+    }
+    let schedule = match args.schedule {
+        Schedule::Linear => NoiseSchedule::linear(1e-4, 0.02, 1000),
+        Schedule::ScaledLinear => NoiseSchedule::scaled_linear(0.00085, 0.012, 1000),
+        Schedule::Cosine => NoiseSchedule::cosine(1000),
+    };
+    let schedule = if args.zero_terminal_snr { schedule.with_zero_terminal_snr() } else { schedule };
+    let noisy = NoisyPicture::new(image, args.seed, Stream::TorchCpu)?;
+    let column = |timestep: usize| {
+        let forward = schedule.marginal(timestep).ok_or_else(|| pipeline::Error::Option {
+            option: "timesteps",
+            value: timestep.to_string(),
+            message: format!("the timesteps of this schedule are 0 to {}", schedule.num_train_timesteps() - 1),
+        })?;
+        Ok(Column { timestep, pictures: vec![noisy.at(Some(forward)).image], mean_squared_error: None })
+    };
+    let asked = timesteps(args, schedule.num_train_timesteps());
+    let columns = asked.into_iter().map(column).collect::<Result<_, Error>>()?;
+    Ok((Levels::Schedule(schedule), columns))
+}
+
+async fn with_model(args: &Args, path: &Path, image: Rgba) -> Result<(Levels, Vec<Column>), Error> {
+    let checkpoint = args.files.open(path).await?;
+    let info = checkpoint.info();
+    let space = match args.space {
+        Some(In::Pixels) => Space::Pixels,
+        Some(In::Latents) | None => Space::Latents,
+    };
+    if space == Space::Latents && !info.takes_start_timestep {
+        let message = "this model has no encoder for a picture to begin with; give --space pixels";
+        return Err(Error::path(path, message));
+    }
+    let config = match args.solver {
+        Some(solver) => checkpoint.scheduler().swap_to(solver).map_err(pipeline::Error::from)?,
+        None => checkpoint.scheduler().clone(),
+    };
+    // Whatever is wrong with the timesteps, before the weights are read.
+    let asked = timesteps(args, config.num_train_timesteps().map_err(pipeline::Error::from)?);
+    asked.iter().try_for_each(|&t| config.forward_at(t).map(drop)).map_err(pipeline::Error::from)?;
+    let device = device::open(args.device).await?;
+    let pipeline = model::load(checkpoint, path, device).await?;
+    let options = ForwardOptions {
+        space,
+        seed: args.seed,
+        scheduler: args.solver.map_or(Scheduler::Checkpoint, Scheduler::Solver),
+        prompt: args.prompt.as_deref().map(Text::from).unwrap_or_default(),
+        negative_prompt: args.negative_prompt.as_deref().map(Text::from),
+        guidance_scale: args.guidance_scale,
+        preview: if args.decode { Preview::Decode } else { Preview::Auto },
+        ..ForwardOptions::new(image)
+    };
+    let mut process = pipeline.forward_process(options).await?;
+    let columns = columns(&mut process, &asked, args.predict).await?;
+    if let Some(warning) = process.warning() {
+        note(format_args!("warning: {warning}"));
+    }
+    let schedule = config.noise_schedule().map_err(pipeline::Error::from)?;
+    let levels = if schedule.betas.is_empty() { Levels::Flow(config) } else { Levels::Schedule(schedule) };
+    Ok((levels, columns))
+}
+
+async fn columns(process: &mut ForwardProcess, asked: &[usize], predict: bool) -> Result<Vec<Column>, Error> {
+    let bar = bar("noising  {bar:30} {pos}/{len}");
+    bar.set_length(asked.len() as u64);
+    let mut columns = Vec::new();
+    for &timestep in asked {
+        let mut column =
+            Column { timestep, pictures: vec![process.at(Some(timestep)).await?.image], mean_squared_error: None };
+        if predict {
+            let prediction = process.predict(timestep).await?;
+            column.pictures.extend([prediction.epsilon_image, prediction.x0_image]);
+            column.mean_squared_error = Some(prediction.mean_squared_error);
+        }
+        columns.push(column);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(columns)
+}
+
+impl Levels {
+    /// The forward process in the scale that a network sees.
+    fn forward(&self, timestep: usize) -> Forward {
+        let forward = match self {
+            Self::Schedule(schedule) => schedule.marginal(timestep),
+            Self::Flow(config) => config.forward_at(timestep).ok().map(|at| at.seen()),
+        };
+        // Timesteps were checked before.
+        forward.unwrap_or(Forward { signal: 1.0, noise: 0.0 })
+    }
+
+    /// β_t, α_t and ᾱ_t.
+    fn betas(&self, timestep: usize) -> Option<[f64; 3]> {
+        match self {
+            Self::Schedule(schedule) => {
+                Some([schedule.beta(timestep)?, schedule.alpha(timestep)?, schedule.alpha_bar(timestep)?])
+            }
+            Self::Flow(_) => None,
+        }
+    }
+
+    fn header(&self, predicts: bool) -> Result<(), Error> {
+        let levels = match self {
+            Self::Schedule(_) => format!("{:>9}  {:>9}  {:>11}", "beta_t", "alpha_t", "alpha_bar_t"),
+            Self::Flow(_) => format!("{:>9}  {:>9}", "1-sigma_t", "sigma_t"),
+        };
+        let error = if predicts { "   mean squared error of epsilon" } else { "" };
+        result(format_args!("{:>5}  {levels}  {:>8}{error}", "t", "SNR, dB"))
+    }
+
+    fn print(&self, column: &Column) -> Result<(), Error> {
+        let forward = self.forward(column.timestep);
+        let levels = match self.betas(column.timestep) {
+            Some([beta, alpha, alpha_bar]) => format!("{beta:>9.6}  {alpha:>9.6}  {alpha_bar:>11.4e}"),
+            None => format!("{:>9.6}  {:>9.6}", forward.signal, forward.noise),
+        };
+        let error = column.mean_squared_error.map_or(String::new(), |error| format!("   {error:.6}"));
+        result(format_args!("{:>5}  {levels}  {:>8.2}{error}", column.timestep, decibels(forward)))
+    }
+
+    fn json(&self, column: &Column) -> Value {
+        let forward = self.forward(column.timestep);
+        let mut row = json!({
+            "timestep": column.timestep,
+            "signal": forward.signal,
+            "noise": forward.noise,
+            "snr": forward.snr(),
+        });
+        if let Some([beta, alpha, alpha_bar]) = self.betas(column.timestep) {
+            row["beta"] = beta.into();
+            row["alpha"] = alpha.into();
+            row["alphaBar"] = alpha_bar.into();
+        }
+        if let Some(error) = column.mean_squared_error {
+            row["meanSquaredError"] = error.into();
+        }
+        row
+    }
+
+    /// What is written below a picture.
+    fn caption(&self, column: &Column) -> Vec<String> {
+        let forward = self.forward(column.timestep);
+        let level = match self.betas(column.timestep) {
+            Some([_, _, alpha_bar]) => format!("ᾱ = {}", short(alpha_bar)),
+            None => format!("σ = {}", short(forward.noise)),
+        };
+        let error = column.mean_squared_error.map(|error| format!("mse {}", short(error)));
+        [format!("t = {}", column.timestep), level].into_iter().chain(error).collect()
+    }
+}
+
+/// A number from 0 to about 1 in a few letters.
+fn short(number: f64) -> String {
+    if number == 0.0 || number >= 0.001 { format!("{number:.4}") } else { format!("{number:.2e}") }
+}
+
+/// The signal-to-noise ratio.
+fn decibels(forward: Forward) -> f64 {
+    20.0 * (libm::log10(forward.signal) - libm::log10(forward.noise))
+}
+
+const BACKGROUND: Colour = [255; 3];
+const INK: Colour = [32; 3];
+/// Pixels between pictures and around them.
+const GAP: usize = 12;
+/// Height of a line of text.
+const LINE: usize = 20;
+/// Small pictures are shown several times as large, up to about this: captions need room.
+const SIDE: usize = 192;
+/// Most pixels of a sheet.
+const MOST: usize = 1 << 27;
+
+/// The pictures, a column for each timestep, with captions.
+fn sheet(levels: &Levels, columns: &[Column]) -> Result<Rgba, Error> {
+    let style = Style { height: Height::H16, bold: false, colour: INK, anchor: Anchor::Middle };
+    let captions: Vec<Vec<String>> = columns.iter().map(|column| levels.caption(column)).collect();
+    let first = columns.first().and_then(|column| column.pictures.first());
+    let [height, width] = first.map_or([1, 1], |picture| [picture.height, picture.width]);
+    let times = (SIDE / height.max(width)).max(1);
+    let [height, width] = [height, width].map(|side| side * times);
+    let rows = columns.first().map_or(0, |column| column.pictures.len());
+    // Where there are several, rows are named.
+    let names: &[[&str; 2]] = if rows > 1 { &[["x_t", ""], ["predicted", "ε"], ["predicted", "x_0"]] } else { &[] };
+    let margin = names.iter().flatten().map(|name| style.width(name) as usize + GAP).max().unwrap_or(0);
+    let widest = captions.iter().flatten().map(|line| style.width(line) as usize).max().unwrap_or(0);
+    let cell = width.max(widest) + GAP;
+    let lines = captions.iter().map(Vec::len).max().unwrap_or(0);
+    let size = [GAP + margin + columns.len() * cell, GAP + rows * (height + GAP) + lines * LINE];
+    if size[0].saturating_mul(size[1]) > MOST {
+        let message = format!("the sheet would have {}×{} pixels; give fewer, or a smaller picture", size[0], size[1]);
+        let value = format!("a list of {}", columns.len());
+        return Err(pipeline::Error::Option { option: "timesteps", value, message }.into());
+    }
+    let mut canvas = Canvas::new(size[0], size[1], BACKGROUND);
+    let top = |row: usize| GAP + row * (height + GAP);
+    for (row, names) in names.iter().enumerate() {
+        for (line, name) in names.iter().enumerate() {
+            let y = top(row) + height / 2 + line * LINE;
+            canvas.text(GAP as f64, y as f64, name, Style { anchor: Anchor::Start, ..style });
+        }
+    }
+    for (index, (column, caption)) in columns.iter().zip(&captions).enumerate() {
+        let left = GAP + margin + index * cell;
+        for (row, picture) in column.pictures.iter().enumerate() {
+            canvas.picture(left + (cell - GAP - width) / 2, top(row), &enlarged(picture, times));
+        }
+        for (line, text) in caption.iter().enumerate() {
+            let middle = (left + (cell - GAP) / 2) as f64;
+            canvas.text(middle, (top(rows) + line * LINE + LINE - GAP) as f64, text, style);
+        }
+    }
+    Ok(canvas.into_picture())
+}
+
+/// The picture with every pixel `times` as wide and as high.
+fn enlarged(picture: &Rgba, times: usize) -> Rgba {
+    let [height, width] = [picture.height, picture.width].map(|side| side * times);
+    let source = picture.pixels.as_chunks::<4>().0;
+    let pixel = |i: usize| source[i / width / times * picture.width + i % width / times];
+    Rgba { width, height, pixels: (0..width * height).flat_map(pixel).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pixel_grows_alike() {
+        let picture = Rgba { width: 2, height: 1, pixels: vec![1, 2, 3, 4, 5, 6, 7, 8] };
+        let row = [[1, 2, 3, 4], [1, 2, 3, 4], [5, 6, 7, 8], [5, 6, 7, 8]].concat();
+        assert_eq!(enlarged(&picture, 2), Rgba { width: 4, height: 2, pixels: row.repeat(2) });
+        assert_eq!(enlarged(&picture, 1), picture);
+    }
+
+    #[test]
+    fn a_sheet_that_would_be_too_large_is_refused() {
+        let levels = Levels::Schedule(NoiseSchedule::linear(1e-4, 0.02, 1000));
+        let picture = Rgba { width: 200, height: 4000, pixels: vec![0; 4 * 200 * 4000] };
+        let column = |timestep| Column { timestep, pictures: vec![picture.clone()], mean_squared_error: None };
+        let columns: Vec<Column> = (0..160).map(column).collect();
+        let error = sheet(&levels, &columns).unwrap_err().to_string();
+        assert!(error.contains("`timesteps` is a list of 160") && error.contains("pixels; give fewer"), "{error}");
+        sheet(&levels, &columns[..2]).unwrap();
+    }
+}
