@@ -407,10 +407,16 @@ export interface BoundOptions {
   guidanceScale?: number;
   /** The timesteps whose terms are computed. Default: all of them, which is the bound itself. */
   timesteps?: readonly number[];
-  /** How many terms to compute in place of all, L_0 among them; the others are estimated from these. */
+  /**
+   * How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms fall
+   * about as 1/t. The bound is estimated from these.
+   */
   terms?: number;
-  /** Where those terms lie: in the middle of equal parts (the default), or one of each part at random, by the seed. */
-  spread?: "even" | "random";
+  /**
+   * Whether each of these is drawn from its part of the timesteps by the seed, in place of the part's middle: the estimate is
+   * then right on average over seeds. Default false.
+   */
+  random?: boolean;
   /** The variance of the model's step. Default: as its scheduler has it, or else `"fixed_small"`. */
   variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range";
   /** Whether x̂_0 is clamped to the range of pixels; latents never are. Default true. */

@@ -130,7 +130,7 @@ const BOUND = {
   guidanceScale: NUMBER,
   timesteps: [isListOf(isWhole), "a list of whole numbers"],
   terms: COUNT,
-  spread: oneOf("even", "random"),
+  random: BOOLEAN,
   variance: oneOf("fixed_small", "fixed_large", "learned", "learned_range"),
   clipDenoised: BOOLEAN,
   samplePosterior: BOOLEAN,

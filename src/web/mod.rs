@@ -4,6 +4,7 @@
 //! that another call could find borrowed, in whatever order JavaScript makes its calls.
 
 mod error;
+mod features;
 mod machine;
 mod slot;
 mod source;
@@ -19,7 +20,10 @@ use wasm_bindgen_futures::future_to_promise;
 use crate::cpu;
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
-use crate::gpu::{self, variants::Class};
+use crate::gpu::{
+    self,
+    variants::{Class, Family},
+};
 use crate::noise::Stream;
 use crate::pipeline::{
     self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba,
@@ -27,6 +31,7 @@ use crate::pipeline::{
 };
 use crate::weights::Source;
 use error::Error;
+pub use features::{FeatureExtractor, PictureSet};
 pub use machine::Machine;
 use slot::Slot;
 pub use source::OpenSource;
@@ -118,14 +123,16 @@ impl Pipeline {
         let load = async {
             // The weights are on their way from here on, while the device is opened.
             let checkpoint = Checkpoint::open(&source, &options).await?;
-            let device = open_device(machine, &files).await?;
+            // JavaScript has checked the name.
+            let kernels = files.kernels().and_then(|name| name.parse().ok());
+            let device = open_device(machine, files.adapter(), kernels).await.map_err(pipeline::Error::from)?;
             let pipeline = checkpoint.load(device, &mut on_progress).await?;
             if let Some(tiny_vae) = tiny_vae {
                 pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
             }
             Ok(Self(pipeline))
         };
-        load.await.map_err(|error| failure.unwrap(error))
+        load.await.map_err(|error: pipeline::Error| failure.unwrap(error))
     }
 
     /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
@@ -296,17 +303,16 @@ impl LoraSet {
     }
 }
 
-async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
+async fn open_device(
+    machine: Option<Machine>,
+    adapter: Option<String>,
+    kernels: Option<Family>,
+) -> Result<Device, device::Error> {
     if let Some(machine) = machine {
         return Ok(Device::Cpu(cpu::Device::new(Rc::new(machine))));
     }
-    let options = gpu::DeviceOptions {
-        class: files.adapter().map(|name| Class::of_name(&name)),
-        // JavaScript has checked the name.
-        kernels: files.kernels().and_then(|name| name.parse().ok()),
-        ..Default::default()
-    };
-    Ok(Device::Gpu(gpu::Device::request(options).await.map_err(device::Error::from)?))
+    let class = adapter.map(|name| Class::of_name(&name));
+    Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions { class, kernels, ..Default::default() }).await?))
 }
 
 /// The forward process of a picture.
@@ -594,10 +600,10 @@ fn bound_options(json: &str) -> Result<BoundOptions, Error> {
         prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
         negative_prompt: fields.take_text("negativePrompt")?,
         guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
-        timesteps: match (listed, terms, fields.take::<String>("spread")?.as_deref()) {
+        timesteps: match (listed, terms, fields.take("random")?) {
             (Some(list), _, _) => Timesteps::List(list),
-            (None, Some(count), Some("random")) => Timesteps::Randomly(count),
-            (None, Some(count), _) => Timesteps::Evenly(count),
+            (None, Some(count), Some(true)) => Timesteps::Drawn(count),
+            (None, Some(count), _) => Timesteps::Spread(count),
             (None, None, _) => Timesteps::All,
         },
         variance: match fields.take::<String>("variance")? {
