@@ -32,6 +32,19 @@ pub struct Options {
 }
 
 impl Options {
+    /// Everything on which the last bits of `device`'s results depend: on a CPU not the number of threads.
+    pub fn numbers(self, device: &Device) -> String {
+        match device {
+            Device::Cpu(_) if self.portable => "portable".to_owned(),
+            Device::Cpu(_) => "cpu".to_owned(),
+            Device::Gpu(device) => {
+                let info = device.info();
+                let kernels = self.kernels.map_or("", Family::name);
+                format!("{} {} {kernels}", info.adapter, info.backend)
+            }
+        }
+    }
+
     fn cpu(self) -> Device {
         let arithmetic = if self.portable { Arithmetic::Separate } else { Arithmetic::Fused };
         Device::Cpu(cpu::Device::native(self.threads.map(NonZeroUsize::get), arithmetic))

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use undiffuse::{diffusion, pipeline, weights};
+use undiffuse::{diffusion, metrics, pipeline, weights};
 
 /// A command that failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +43,23 @@ pub enum Error {
         /// What is missing and what to do.
         message: String,
     },
-    /// Nowhere to keep what was measured.
-    #[error("--tune: there is no folder to keep the result in; set XDG_CACHE_HOME to one")]
-    Cache,
+    /// Nowhere to keep what was measured, or what has been computed so far.
+    #[error("{what}: there is no folder to keep results in; set XDG_CACHE_HOME to one")]
+    Cache {
+        /// What asks for it.
+        what: &'static str,
+    },
+    /// An option that means nothing to what was given with it, or that is missing.
+    #[error("{option}: {message}")]
+    Option {
+        /// As it is written.
+        option: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Features, statistics or distances.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
     /// Nobody can be told the result.
     #[error("stdout: {0}")]
     Stdout(io::Error),
@@ -55,6 +69,11 @@ impl Error {
     /// An error about a path of the command line.
     pub fn path(path: &Path, message: impl ToString) -> Self {
         Self::Path { path: path.display().to_string(), message: message.to_string() }
+    }
+
+    /// An error about an option.
+    pub fn option(option: &'static str, message: impl Into<String>) -> Self {
+        Self::Option { option, message: message.into() }
     }
 
     /// An error inside the checkpoint or component in `folder`.

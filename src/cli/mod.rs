@@ -5,9 +5,12 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `sample`, `bound`, `noise`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
+//! | `sample`, `bound`, `fid`, `noise`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
 //! | `model` | a checkpoint, opened and loaded |
+//! | `feature_set`, `journal` | a set of pictures as features, and the file that these are gathered in |
+//! | `npz` | statistics as another tool saves them |
 //! | `device` | `--device` and `--kernels` |
+//! | `cache` | the user's cache folder |
 //! | `tuned` | what `--tune` found out |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `tensors` | safetensors files of a user's own |
@@ -18,15 +21,20 @@
 //! | `output` | files that appear whole or not at all; stdout and stderr |
 
 mod bound;
+mod cache;
 mod canvas;
 mod chart;
 mod device;
 mod error;
+mod feature_set;
+mod fid;
 mod forward;
 mod inspect;
+mod journal;
 mod metadata;
 mod model;
 mod noise;
+mod npz;
 mod output;
 mod picture;
 mod profile;
@@ -62,6 +70,7 @@ Examples:
   undiffuse sample emoji64 --prompt \"a happy cat\" --seed 7 --out cat.png
   undiffuse bound emoji64 cat.png --prompt \"a happy cat\" --terms 50
   undiffuse noise cat.png --timesteps 0,250,500,750,999 --model emoji64 --predict --out sheet.png
+  undiffuse fid --real pictures --generated emoji64 --prompts prompts.txt --count 1000
   undiffuse schedule emoji64 --steps 25 --solver euler
   undiffuse forward emoji64/unet --inputs in.safetensors --outputs out.safetensors
   undiffuse quantize emoji64 --to q8_0";
@@ -71,6 +80,7 @@ enum Command {
     Sample(Box<sample::Args>),
     Bound(Box<bound::Args>),
     Noise(Box<noise::Args>),
+    Fid(Box<fid::Args>),
     Forward(forward::Args),
     Schedule(schedule::Args),
     Inspect(inspect::Args),
@@ -83,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Sample(args) => pollster::block_on(sample::run(*args)),
         Command::Bound(args) => pollster::block_on(bound::run(*args)),
         Command::Noise(args) => pollster::block_on(noise::run(*args)),
+        Command::Fid(args) => pollster::block_on(fid::run(*args)),
         Command::Forward(args) => pollster::block_on(forward::run(args)),
         Command::Schedule(args) => pollster::block_on(schedule::run(args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(args)),

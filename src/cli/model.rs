@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::DecimalBytes;
+use serde_json::{Value, json};
 use undiffuse::device::Device;
 use undiffuse::pipeline::{Checkpoint, LoadProgress, OpenOptions, Pipeline};
 use undiffuse::weights::DirectorySource;
@@ -30,6 +31,11 @@ pub struct Files {
 }
 
 impl Files {
+    /// What was given, to tell it from what else might have been.
+    pub fn to_json(&self) -> Value {
+        json!({ "variant": self.variant, "unet": self.unet, "prediction_type": self.prediction_type })
+    }
+
     /// Opens the checkpoint `model`: what is wrong with it is known before its weights are read.
     pub async fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
         if !model.exists() {

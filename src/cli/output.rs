@@ -60,13 +60,21 @@ impl Output {
 
     /// Writes the file: under a temporary name beside it, which then takes its place.
     pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.write_with(&mut |file| file.write_all(bytes))
+    }
+
+    /// Likewise, by a function that writes it part by part.
+    pub fn write_with(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+        let write_to = |file: File| {
+            let mut file = io::BufWriter::new(file);
+            write(&mut file).and_then(|()| file.flush())
+        };
         if self.in_place {
-            return fs::write(&self.target, bytes).map_err(|e| self.error(e));
+            return File::options().write(true).open(&self.target).and_then(write_to).map_err(|e| self.error(e));
         }
         let temporary = self.temporary();
-        let written = File::create_new(&temporary)
-            .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| fs::rename(&temporary, &self.target));
+        let written =
+            File::create_new(&temporary).and_then(write_to).and_then(|()| fs::rename(&temporary, &self.target));
         written.map_err(|error| {
             // What has failed above is what the user needs to know.
             let _ = fs::remove_file(&temporary);

@@ -1,15 +1,15 @@
 //! Which kernels were found to be fastest on a GPU (`--tune`), kept in the user's cache for later runs.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use serde_json::{Value, json};
 use undiffuse::gpu::kernels::Storage;
 use undiffuse::gpu::variants::{Family, Measured, Product, Tiling};
 use undiffuse::gpu::{Device, DeviceInfo};
 
-use super::Error;
+use super::{Error, cache};
 
 /// Lets `device` use what an earlier run found out on this adapter. A file that cannot be read is one that is not there: it saves
 /// time, and nothing depends on it.
@@ -25,7 +25,7 @@ pub fn recall(device: &Device) {
 /// # Errors
 /// If there is no cache folder, or the file cannot be written.
 pub fn remember(device: &Device, measured: &Measured) -> Result<PathBuf, Error> {
-    let path = file().ok_or(Error::Cache)?;
+    let path = file().ok_or(Error::Cache { what: "--tune" })?;
     let mut adapters = read(&path);
     let known = adapters.entry(key(device.info())).or_insert(Value::Null);
     let mut all = from_json(known);
@@ -39,9 +39,7 @@ pub fn remember(device: &Device, measured: &Measured) -> Result<PathBuf, Error> 
 
 /// `kernels.json` in the user's cache folder.
 fn file() -> Option<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| set("LOCALAPPDATA")).or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(cache.join("undiffuse").join("kernels.json"))
+    Some(cache::folder()?.join("kernels.json"))
 }
 
 fn read(path: &Path) -> BTreeMap<String, Value> {

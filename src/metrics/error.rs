@@ -77,6 +77,12 @@ pub enum Error {
         /// The network's name.
         extractor: &'static str,
     },
+    /// A file of tensors that are no statistics.
+    #[error("{file}: this file holds no statistics of pictures")]
+    NoStatistics {
+        /// The file.
+        file: String,
+    },
     /// A file of statistics that is not what it should be.
     #[error("{file}: {message}")]
     File {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
-use super::Error;
+use super::{Error, FeatureExtractor};
 
 /// In which numbers a set of pictures is described: by which network, with which weights. Distances exist within one only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,15 @@ pub struct FeatureSpace {
 }
 
 impl FeatureSpace {
+    /// That of what `extractor` makes.
+    pub fn of(extractor: &FeatureExtractor) -> Self {
+        Self {
+            extractor: extractor.name().to_owned(),
+            fingerprint: extractor.fingerprint().to_owned(),
+            dimension: extractor.features(),
+        }
+    }
+
     /// Whether features of both can be compared: an unknown fingerprint may be any.
     pub fn is_same_as(&self, other: &Self) -> bool {
         let known = [self, other].iter().all(|space| !space.fingerprint.is_empty());

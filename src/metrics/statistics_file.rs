@@ -24,14 +24,14 @@ impl StatisticsFile {
     /// Reads the file at `path`; features stay where they are.
     ///
     /// # Errors
-    /// [`Error::Weights`] for a file that is damaged, [`Error::File`] for one that holds something else, and as
-    /// [`Statistics::check`].
+    /// [`Error::Weights`] for a file that is damaged, [`Error::NoStatistics`] for one that holds something else, [`Error::File`]
+    /// for one that does not hold what it says, and as [`Statistics::check`].
     pub async fn read(source: &dyn Source, path: &str) -> Result<Self, Error> {
         let wrong = |message: String| Error::File { file: path.to_owned(), message };
         let file = TensorFile::open(source, path).await?;
         let said = |key: &str| file.metadata().get(key).cloned();
         if said(FORMAT.0).as_deref() != Some(FORMAT.1) {
-            return Err(wrong("this file holds no statistics of pictures".to_owned()));
+            return Err(Error::NoStatistics { file: path.to_owned() });
         }
         let text = |key: &str| said(key).ok_or_else(|| wrong(format!("its metadata lacks `{key}`")));
         let number = |key: &str| {

@@ -1,0 +1,305 @@
+//! Features of many pictures, in the order of the pictures, in a file that outlives an interrupted run.
+//!
+//! The file lies in the user's cache folder under a name that follows from everything its numbers depend on, so that the same
+//! command finds it again. A record is a picture: its features as little-endian f32, then eight bytes of checksum, which tell
+//! a whole record from one that the run was killed in.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use undiffuse::metrics::{self, Rows};
+
+use super::{Error, cache};
+
+/// How the file begins; the number is that of its form.
+const MAGIC: &[u8; 24] = b"undiffuse features  \0\0\0\x01";
+
+/// Bytes of a checksum.
+const CHECKSUM: usize = 8;
+
+/// FNV-1a, 64 bits (Fowler, Noll and Vo): the same on every machine and in every version, as the names of files need it.
+#[derive(Clone, Copy)]
+pub struct Hash(u64);
+
+impl Hash {
+    /// Of nothing.
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// With more bytes, and where they end.
+    pub fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// Its value.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// The file, locked against other runs.
+pub struct Journal {
+    path: PathBuf,
+    rows: FileRows,
+}
+
+impl Journal {
+    /// Opens the file of what hashes to `key`, with what an earlier run has left in it, or begins one.
+    ///
+    /// # Errors
+    /// If there is no cache folder, the file cannot be written, or another run is at work on it.
+    pub fn open(key: Hash, dimension: usize) -> Result<Self, Error> {
+        let folder = cache::folder().ok_or(Error::Cache { what: "fid" })?.join("features");
+        fs::create_dir_all(&folder).map_err(|error| Error::path(&folder, error))?;
+        Self::open_file(folder.join(format!("{:016x}", key.value())), dimension)
+    }
+
+    fn open_file(path: PathBuf, dimension: usize) -> Result<Self, Error> {
+        let error = |error: io::Error| Error::path(&path, error);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(error)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let message = "another run is computing the very same features; wait until it has ended, or end it";
+                return Err(Error::path(&path, message));
+            }
+            Err(TryLockError::Error(failed)) => return Err(error(failed)),
+        }
+        let mut journal =
+            Self { rows: FileRows::new(file, MAGIC.len() as u64, 4 * dimension + CHECKSUM, dimension, 0), path };
+        let whole = journal.whole_records().map_err(|e| Error::path(&journal.path, e))?;
+        journal.truncate(whole)?;
+        Ok(journal)
+    }
+
+    /// How many records, from the first on, are as they were written.
+    fn whole_records(&self) -> io::Result<usize> {
+        let mut file = self.rows.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = BufReader::new(&mut *file);
+        reader.seek(SeekFrom::Start(0))?;
+        let mut magic = [0; MAGIC.len()];
+        let mut record = vec![0; self.rows.stride];
+        if !read_whole(&mut reader, &mut magic)? || magic != *MAGIC {
+            return Ok(0);
+        }
+        let mut count = 0;
+        while read_whole(&mut reader, &mut record)? {
+            let (features, sum) = record.split_at(record.len() - CHECKSUM);
+            if checksum(count, features) != sum {
+                break;
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Keeps the first `count` pictures.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn truncate(&mut self, count: usize) -> Result<(), Error> {
+        let file = self.rows.file.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let length = self.rows.start + (count * self.rows.stride) as u64;
+        let mut cut = || -> io::Result<()> {
+            if count == 0 {
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+                return file.write_all(MAGIC);
+            }
+            file.set_len(length)
+        };
+        cut().map_err(|error| Error::path(&self.path, error))?;
+        self.rows.count = count;
+        Ok(())
+    }
+
+    /// Appends pictures' features, `[pictures, dimension]`.
+    ///
+    /// # Errors
+    /// If the file cannot be written: a full disk.
+    pub fn append(&mut self, features: &[f32]) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let mut count = self.rows.count;
+        for row in features.chunks_exact(self.rows.dimension) {
+            let row: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
+            bytes.extend(&row);
+            bytes.extend(checksum(count, &row));
+            count += 1;
+        }
+        let file = self.rows.file.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let end = self.rows.start + (self.rows.count * self.rows.stride) as u64;
+        let written = file.seek(SeekFrom::Start(end)).and_then(|_| file.write_all(&bytes));
+        written.map_err(|error| Error::path(&self.path, error))?;
+        self.rows.count = count;
+        Ok(())
+    }
+
+    /// The features.
+    pub fn rows(&self) -> &FileRows {
+        &self.rows
+    }
+
+    /// Removes the file: its numbers have been used.
+    pub fn remove(self) {
+        // Where it cannot be, it is found by the next run of this command, which it spares the work.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Of a record: the number of the picture counts too, so that records cannot change places.
+fn checksum(picture: usize, features: &[u8]) -> [u8; CHECKSUM] {
+    let mut hash = Hash::new();
+    hash.add(&(picture as u64).to_le_bytes());
+    hash.add(features);
+    hash.value().to_le_bytes()
+}
+
+/// Fills `buffer`; false where the file ends before.
+fn read_whole(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match reader.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Features that lie in a file, read where they are asked for.
+pub struct FileRows {
+    file: Mutex<File>,
+    /// Where the first picture's are.
+    start: u64,
+    /// Bytes from one picture to the next.
+    stride: usize,
+    dimension: usize,
+    count: usize,
+}
+
+impl FileRows {
+    /// Those of `count` pictures, `stride` bytes from each other.
+    pub fn new(file: File, start: u64, stride: usize, dimension: usize, count: usize) -> Self {
+        Self { file: Mutex::new(file), start, stride, dimension, count }
+    }
+
+    /// Those of a file of statistics, at `start`.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(path: &Path, start: u64, dimension: usize, count: usize) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|error| Error::path(path, error))?;
+        Ok(Self::new(file, start, 4 * dimension, dimension, count))
+    }
+
+    /// The bytes of a picture's features.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn read(&self, picture: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.resize(4 * self.dimension, 0);
+        // Whoever held it was only reading.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(self.start + (picture * self.stride) as u64))?;
+        file.read_exact(bytes)
+    }
+}
+
+impl Rows for FileRows {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    fn gather(&self, pictures: &[usize]) -> Result<Vec<f64>, metrics::Error> {
+        let mut features = Vec::with_capacity(pictures.len() * self.dimension);
+        let mut bytes = Vec::new();
+        for &picture in pictures {
+            self.read(picture, &mut bytes).map_err(|error| metrics::Error::File {
+                file: "features".to_owned(),
+                message: format!("those of picture {picture} cannot be read: {error}"),
+            })?;
+            features.extend(bytes.as_chunks().0.iter().map(|&bytes| f64::from(f32::from_le_bytes(bytes))));
+        }
+        Ok(features)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIMENSION: usize = 3;
+
+    fn features(from: usize, to: usize) -> Vec<f32> {
+        (from * DIMENSION..to * DIMENSION).map(|i| i as f32 / 7.0).collect()
+    }
+
+    fn all(journal: &Journal) -> Vec<f64> {
+        journal.rows().gather(&(0..journal.rows().count()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn wherever_it_is_cut_whole_records_are_kept_and_the_rest_is_as_if_it_had_not_been_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let open = || Journal::open_file(path.clone(), DIMENSION).unwrap();
+        let mut journal = open();
+        journal.append(&features(0, 2)).unwrap();
+        journal.append(&features(2, 5)).unwrap();
+        drop(journal);
+        let whole = fs::read(&path).unwrap();
+        let expected: Vec<f64> = features(0, 5).iter().map(|&v| f64::from(v)).collect();
+        let record = 4 * DIMENSION + CHECKSUM;
+        for length in 0..=whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let mut journal = open();
+            let kept = journal.rows().count();
+            assert_eq!(kept, length.saturating_sub(MAGIC.len()) / record, "cut after {length} bytes");
+            journal.append(&features(kept, 5)).unwrap();
+            assert_eq!(all(&journal), expected, "cut after {length} bytes");
+            drop(journal);
+            assert!(fs::read(&path).unwrap() == whole, "cut after {length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, &damaged).unwrap();
+            let journal = open();
+            assert!(journal.rows().count() < 5, "a wrong bit in byte {at}");
+            let kept = all(&journal);
+            assert_eq!(kept, expected[..kept.len()], "a wrong bit in byte {at}");
+        }
+    }
+
+    #[test]
+    fn one_run_at_a_time_writes_and_the_file_goes_when_it_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
+        journal.append(&features(0, 2)).unwrap();
+        let error = Journal::open_file(path.clone(), DIMENSION).err().unwrap().to_string();
+        assert!(error.contains("another run"), "{error}");
+        journal.truncate(1).unwrap();
+        drop(journal);
+        let journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
+        assert_eq!(journal.rows().count(), 1);
+        journal.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn where_one_text_ends_and_the_next_begins_is_part_of_a_hash() {
+        let hash = |texts: &[&str]| {
+            let mut hash = Hash::new();
+            texts.iter().for_each(|text| hash.add(text.as_bytes()));
+            hash.value()
+        };
+        assert!(hash(&["ab", "c"]) != hash(&["a", "bc"]) && hash(&["ab", "c"]) == hash(&["ab", "c"]));
+    }
+}
