@@ -127,7 +127,7 @@ fn of_metrics(error: &metrics::Error) -> Facts {
         }
         Picture { .. } => Facts::new("invalid-option").option("images"),
         NoLabels { .. } => Facts::new("unsupported"),
-        File { file, .. } => Facts::new("file-corrupt").file(file),
+        File { file, .. } | NoStatistics { file } => Facts::new("file-corrupt").file(file),
         Spaces { .. } | TooFew { .. } => Facts::new("invalid-option").option("real"),
         NotFinite { .. } | Length { .. } => Facts::new("file-corrupt"),
         Device(error) => of_device(error),
