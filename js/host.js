@@ -1,14 +1,15 @@
 // @ts-check
 // The working end of the protocol: owns the WebAssembly pipeline and at most one run of it, answers requests in turn.
 
-import { chooseDevice, cpu } from "./device.js";
 import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
-import { Machine } from "./machine.js";
+import { FeatureHost } from "./features_host.js";
+import { loadOnDevice } from "./load.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
-/** @import { DeviceInfo, Profile } from "./index.d.ts" */
+/** @import { Profile } from "./index.d.ts" */
+/** @import { Machine } from "./machine.js" */
 /** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
@@ -16,7 +17,7 @@ import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 const PROGRESS_INTERVAL_MS = 50;
 
 /**
- * Serves one pipeline on `port`.
+ * Serves one pipeline, or one extractor of features, on `port`.
  * @param {MessagePort} port
  */
 export function serve(port) {
@@ -37,6 +38,8 @@ class Host {
   #machine;
   /** What the pipeline is in the middle of. @type {{ id: number, task: core.Sampler | core.Bound | core.ForwardProcess } | undefined} */
   #run;
+  /** The extractor of features, where it is one that is served here. @type {FeatureHost | undefined} */
+  #features;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
   #loras = new Map();
 
@@ -116,6 +119,9 @@ class Host {
       case "stop":
         this.#stop(request.run);
         return [undefined];
+      case "features":
+        this.#features ??= new FeatureHost();
+        return this.#features.perform(request.ask, signal);
       case "dispose":
         this.#forgetBreakdown();
         this.#stop();
@@ -123,7 +129,9 @@ class Host {
         this.#loras.clear();
         this.#pipeline?.free();
         this.#pipeline = undefined;
-        this.#closeMachine();
+        this.#machine?.close();
+        this.#machine = undefined;
+        this.#features?.dispose();
         return [undefined];
     }
   }
@@ -156,39 +164,16 @@ class Host {
       posted = now;
       this.#post({ id, progress: { file, loaded, total } });
     };
-    const loadOn = async (/** @type {DeviceInfo} */ device) => {
-      if (device.kind === "cpu") this.#machine = await Machine.open(request.cpu, signal);
-      throwIfAborted(signal);
-      return (await starting).Pipeline.load(source, this.#machine, { ...files, adapter: device.name }, onProgress);
-    };
     try {
-      let device = await chooseDevice(request.device);
-      let pipeline;
-      try {
-        pipeline = await loadOn(device);
-      } catch (error) {
-        // An adapter may be offered and still refuse to open a device.
-        const { code, message } = toPlain(error);
-        if (request.device !== "auto" || code !== "no-gpu") throw error;
-        device = cpu(message);
-        pipeline = await loadOn(device);
-      }
-      await this.#machine?.ready;
-      if (signal.aborted) pipeline.free();
-      throwIfAborted(signal);
-      this.#pipeline = pipeline;
-      return { info: JSON.parse(pipeline.info()), device: { ...device, threads: this.#machine?.threads } };
-    } catch (error) {
-      this.#closeMachine();
-      throw error;
+      const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter) =>
+        (await starting).Pipeline.load(source, machine, { ...files, adapter }, onProgress),
+      );
+      this.#pipeline = loaded;
+      this.#machine = machine;
+      return { info: JSON.parse(loaded.info()), device };
     } finally {
       source.forget();
     }
-  }
-
-  #closeMachine() {
-    this.#machine?.close();
-    this.#machine = undefined;
   }
 
   /**

@@ -576,6 +576,116 @@ export interface Terms {
   readonly history: readonly number[];
 }
 
+/** How an extractor of features is loaded: as a pipeline is. */
+export type FeatureLoadOptions = Pick<LoadOptions, "device" | "cpu" | "signal" | "worker" | "wasm">;
+
+/**
+ * A network that turns pictures into vectors of numbers, by which two sets of pictures are compared.
+ *
+ * ```js
+ * const extractor = await FeatureExtractor.load("models/emoji-features/");
+ * const real = await extractor.openStatistics("models/emoji-features/real.safetensors");
+ * const drawn = await extractor.statistics();
+ * for (let seed = 0; seed < 200; seed++) await drawn.add(await pipeline.sample({ prompt: "fox", seed }));
+ * const { fid, fidStandardError } = await drawn.distance(real);
+ * ```
+ */
+export class FeatureExtractor {
+  private constructor();
+  /**
+   * Loads a network: a folder with the `config.json` and `model.safetensors` of an `EmojiClassifier`; or the InceptionV3 of
+   * `pytorch-fid`, as `inception.safetensors` in a folder or alone.
+   */
+  static load(source: Source, options?: FeatureLoadOptions): Promise<FeatureExtractor>;
+  readonly info: FeatureInfo;
+  readonly device: DeviceInfo;
+  /** A set of no pictures yet. */
+  statistics(): Promise<Statistics>;
+  /** A set that was saved: by {@link Statistics.save}, or by the command `undiffuse fid`. */
+  openStatistics(
+    source: string | URL | File | FileSystemFileHandle,
+    options?: { signal?: AbortSignal },
+  ): Promise<Statistics>;
+  /**
+   * What is on a picture and how it is drawn, the most probable first. Fails with code `"unsupported"` for a network that was
+   * made for features alone, as Inception is here.
+   * @param options count: how many answers; default 5.
+   */
+  classify(image: PictureSource, options?: { count?: number; signal?: AbortSignal }): Promise<Classification>;
+  /** Frees everything, its statistics too. Can be called again without harm. */
+  dispose(): Promise<void>;
+}
+
+/** What an extractor is. Distances exist between sets of one extractor only. */
+export interface FeatureInfo {
+  /** `"emoji"` or `"inception-v3-fid"`. */
+  readonly name: string;
+  /** Tells its weights from others. */
+  readonly fingerprint: string;
+  /** Numbers that it makes of a picture. */
+  readonly dimension: number;
+  /** Height and width to which it brings pictures. */
+  readonly side: number;
+  /** How many pictures it takes at a time. */
+  readonly batch: number;
+}
+
+/** A set of pictures as its extractor's features, in the extractor's worker. */
+export interface Statistics {
+  /** How many pictures it holds. */
+  readonly count: number;
+  /** Adds pictures; all of them, or if it fails or is aborted none. */
+  add(images: PictureSource | readonly PictureSource[], options?: { signal?: AbortSignal }): Promise<void>;
+  /**
+   * How far these pictures are from real ones, of the same extractor. Takes two at least, and says little before there are
+   * several times as many as {@link FeatureInfo.dimension}.
+   * @param options errors: whether standard errors and KID are computed too, which takes some twenty times as long; default
+   * true.
+   */
+  distance(real: Statistics, options?: { errors?: boolean }): Promise<Distance>;
+  /**
+   * A file to be opened again, here or by the command.
+   * @param madeFrom What the pictures are, for people.
+   */
+  save(madeFrom?: string): Promise<Blob>;
+  /** Frees it. Can be called again without harm. */
+  dispose(): Promise<void>;
+}
+
+/** How far two sets of pictures are from one another. */
+export interface Distance {
+  /**
+   * The Fréchet distance of their features, 0 or more. It is too large by an amount that falls with the number of pictures:
+   * compare it at equal numbers.
+   */
+  readonly fid: number;
+  /**
+   * How far it would move with other generated pictures; null where they are too few to tell, or were not kept one by one.
+   */
+  readonly fidStandardError: number | null;
+  /** The kernel distance, of which that is not so: around 0 for sets of one kind. Null where features were not kept. */
+  readonly kid: number | null;
+  readonly kidStandardError: number | null;
+  /** Pictures in this set. */
+  readonly count: number;
+  /** Pictures in the real one. */
+  readonly realCount: number;
+}
+
+/** What a classifier sees on a picture. */
+export interface Classification {
+  /** What is shown. */
+  readonly glyphs: readonly Label[];
+  /** Who may have drawn it. */
+  readonly styles: readonly Label[];
+}
+
+export interface Label {
+  readonly name: string;
+  /** 0 to 1; those of all answers add up to 1. */
+  readonly probability: number;
+}
+
 export interface DeviceInfo {
   readonly kind: "webgpu" | "cpu";
   /** The adapter's name, as far as the browser tells it. */

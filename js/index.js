@@ -15,6 +15,8 @@ import { describeFile, describeSource } from "./source.js";
 
 export { AbortError, DeviceError, ModelError, OptionError, SourceError, StateError, UndiffuseError } from "./errors.js";
 
+export { FeatureExtractor } from "./features.js";
+
 /** @implements {Public.Pipeline} */
 export class Pipeline {
   #connection;

@@ -5,7 +5,7 @@ import { OptionError } from "./errors.js";
 import { isPicture } from "./picture.js";
 import { absoluteUrl } from "./source.js";
 
-/** @import { BoundOptions, ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
+/** @import { BoundOptions, FeatureLoadOptions, ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
 
 const MAX_SEED = 2n ** 64n - 1n;
 
@@ -31,6 +31,15 @@ const LOAD = {
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
   kernels: oneOf("registers", "tiled", "tiled-128x64", "tiled-64x64", "tiled-64x32"),
   loras: [Array.isArray, "a list of { source, weight }"],
+};
+
+/** @type {Rules} */
+const FEATURES = {
+  device: LOAD.device,
+  cpu: LOAD.cpu,
+  signal: LOAD.signal,
+  worker: LOAD.worker,
+  wasm: LOAD.wasm,
 };
 
 /** @type {Rules} */
@@ -165,6 +174,22 @@ export function checkLoadOptions(options) {
     kernels,
     loras,
   };
+}
+
+/**
+ * @param {FeatureLoadOptions} options
+ */
+export function checkFeatureLoadOptions(options) {
+  check(options, FEATURES, "FeatureExtractor.load");
+  return checkLoadOptions(options);
+}
+
+/**
+ * @param {{ count?: number, signal?: AbortSignal }} options
+ */
+export function checkClassifyOptions(options) {
+  check(options, { count: COUNT, signal: SIGNAL }, "classify");
+  return options;
 }
 
 /**

@@ -2,7 +2,7 @@
 // What passes between the client (the page) and the host (usually a worker), over one MessagePort per pipeline.
 // The host answers requests one after the other, in order; `abort` alone does not wait for its turn.
 
-/** @import { CpuOptions, DeviceInfo, LoadOptions, LoadProgress, ModelInfo, Profile } from "./index.d.ts" */
+/** @import { CpuOptions, DeviceInfo, FeatureInfo, LoadOptions, LoadProgress, ModelInfo, Profile } from "./index.d.ts" */
 /** @import { PlainError } from "./errors.js" */
 /** @import { SourceDescription } from "./source.js" */
 
@@ -30,7 +30,19 @@
  *   | { type: "bound", run: number, seed: bigint, options: object, images: Pixels[] }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
+ *   | { type: "features", ask: FeatureRequest }
  *   | { type: "dispose" }} Request
+ */
+
+/**
+ * What is asked of an extractor of features, which has a host of its own; sets of pictures go by their numbers.
+ * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"] }
+ *   | { type: "set", set: number, source?: SourceDescription }
+ *   | { type: "add", set: number, images: Pixels[] }
+ *   | { type: "distance", set: number, real: number, errors: boolean }
+ *   | { type: "save", set: number, madeFrom: string }
+ *   | { type: "free", set: number }
+ *   | { type: "classify", images: Pixels[], count: number }} FeatureRequest
  */
 
 /** @typedef {{ id: number } & (Request | { type: "abort" })} ToHost `abort` repeats the id of the request it ends */
@@ -48,6 +60,8 @@
  */
 
 /** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
+
+/** @typedef {{ info: FeatureInfo, device: DeviceInfo }} LoadedFeatures the answer to `load` of an extractor */
 
 /**
  * @typedef {{ class: string, numTrainTimesteps: number, betas: Float32Array<ArrayBuffer>, alphasCumprod: Float32Array<ArrayBuffer>,

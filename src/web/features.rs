@@ -17,7 +17,7 @@ const MAX_STATISTICS: usize = 1 << 29;
 /// Groups that are left out in turn for a standard error, as the command has them.
 const SPLITS: usize = 20;
 
-/// A network on a device that turns pictures into features.
+/// A network on a device that turns pictures into features; `free` it to free what it holds there.
 #[wasm_bindgen]
 pub struct FeatureExtractor {
     info: String,
@@ -81,11 +81,6 @@ impl FeatureExtractor {
             };
             Ok(answers.into_iter().map(answer).collect::<Value>().to_string().into())
         })
-    }
-
-    /// Frees what it holds, now or when the call under way is done, and this object.
-    pub fn dispose(self) {
-        self.slot.dispose();
     }
 }
 
