@@ -1,7 +1,7 @@
 // @ts-check
 // Charts as SVG, drawn by hand in the pixels of the screen; colours and type are the style sheet's.
 
-/** @typedef {[x: number, y: number]} Point */
+/** With its standard error, where it has one. @typedef {[x: number, y: number, error?: number]} Point */
 
 /**
  * What a chart shows.
@@ -113,7 +113,7 @@ export class Chart {
     const half = bars.length > 0 ? Math.max(...bars.map(({ width = 1 }) => width)) / 2 : 0;
     const xs = [...points.map(([x]) => x), ...bars.flatMap(({ x }) => [x - half, x + half])];
     const ys = [
-      ...points.map(([, y]) => y),
+      ...points.flatMap(([, y, error = 0]) => [y - error, y + error]),
       ...bars.flatMap(({ y, error = 0 }) => [y + error, this.#y.log ? y : Math.min(0, y - error)]),
       ...(level ? [level.y - level.error, level.y + level.error] : []),
     ];
@@ -163,6 +163,17 @@ export class Chart {
     lines.forEach(({ points, dots }, at) => {
       const places = points.map(([px, py]) => `${x.at(px).toFixed(1)},${y.at(py).toFixed(1)}`);
       marks.append(svg("polyline", { points: places.join(" "), class: `line line-${at}` }));
+      for (const [px, py, error] of points.filter(([, , error]) => error !== undefined)) {
+        marks.append(
+          svg("line", {
+            x1: x.at(px),
+            x2: x.at(px),
+            y1: y.at(py - (error ?? 0)),
+            y2: y.at(py + (error ?? 0)),
+            class: "error",
+          }),
+        );
+      }
       if (!dots) return;
       for (const [px, py] of points)
         marks.append(svg("circle", { cx: x.at(px), cy: y.at(py), r: 2, class: `line-${at}` }));
