@@ -140,11 +140,6 @@ class Statistics {
     return this.#ask({ type: "distance", set: this.#set, real: real.#set, errors });
   }
 
-  /** @param {string} [madeFrom] */
-  async save(madeFrom = "pictures in a browser") {
-    return new Blob([await this.#ask({ type: "save", set: this.#set, madeFrom })]);
-  }
-
   async dispose() {
     if (this.#isDisposed) return;
     this.#isDisposed = true;

@@ -38,10 +38,6 @@ export class FeatureHost {
         return [await this.#add(request, signal)];
       case "distance":
         return [JSON.parse(this.#set(request.set).distance(this.#set(request.real), request.errors))];
-      case "save": {
-        const file = this.#set(request.set).save(request.madeFrom);
-        return [file, [file.buffer]];
-      }
       case "free":
         this.#sets.get(request.set)?.free();
         this.#sets.delete(request.set);

@@ -601,7 +601,7 @@ export class FeatureExtractor {
   readonly device: DeviceInfo;
   /** A set of no pictures yet. */
   statistics(): Promise<Statistics>;
-  /** A set that was saved: by {@link Statistics.save}, or by the command `undiffuse fid`. */
+  /** A set that the command `undiffuse fid` has saved. */
   openStatistics(
     source: string | URL | File | FileSystemFileHandle,
     options?: { signal?: AbortSignal },
@@ -643,11 +643,6 @@ export interface Statistics {
    * true.
    */
   distance(real: Statistics, options?: { errors?: boolean }): Promise<Distance>;
-  /**
-   * A file to be opened again, here or by the command.
-   * @param madeFrom What the pictures are, for people.
-   */
-  save(madeFrom?: string): Promise<Blob>;
   /** Frees it. Can be called again without harm. */
   dispose(): Promise<void>;
 }

@@ -40,7 +40,6 @@
  *   | { type: "set", set: number, source?: SourceDescription }
  *   | { type: "add", set: number, images: Pixels[] }
  *   | { type: "distance", set: number, real: number, errors: boolean }
- *   | { type: "save", set: number, madeFrom: string }
  *   | { type: "free", set: number }
  *   | { type: "classify", images: Pixels[], count: number }} FeatureRequest
  */

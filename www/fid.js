@@ -68,7 +68,8 @@ const BELOW = `
         by another network, Inception; these are not to be compared with them.
       </p>
     </section>
-    <section id="classifier" aria-label="What is it?">
+    <section id="classifier" aria-label="What the classifier sees">
+      <h3>What the classifier sees</h3>
       <div class="beside">
         <div>
           <button id="classify" type="button">What is it?</button>
@@ -88,7 +89,7 @@ export function open(page) {
   section.dataset.views = "fid";
   section.setAttribute("aria-label", "FID");
   section.innerHTML = INNER;
-  const chart = new Chart("FID by the number of pictures", { height: 220 });
+  const chart = new Chart("FID by the number of pictures", { height: 220, from: 0 });
   const below = document.createElement("section");
   below.dataset.views = "fid";
   below.setAttribute("aria-label", "FID by the number of pictures");

@@ -32,6 +32,7 @@ export class Chart {
   #x;
   #y;
   #height;
+  #from;
   /** @type {Marks} */
   #marks = {};
   /** Where the marker stands. @type {number | undefined} */
@@ -41,13 +42,15 @@ export class Chart {
 
   /**
    * @param {string} label
-   * @param {{ x?: Axis, y?: Axis, height?: number, onPick?: (x: number) => void }} [options] onPick: gets the x of where it is pressed
+   * @param {{ x?: Axis, y?: Axis, height?: number, from?: number, onPick?: (x: number) => void }} [options] from: what both axes have to
+   *     show; onPick: gets the x of where it is pressed
    */
-  constructor(label, { x = {}, y = {}, height = HEIGHT, onPick } = {}) {
+  constructor(label, { x = {}, y = {}, height = HEIGHT, from, onPick } = {}) {
     this.#label = label;
     this.#x = x;
     this.#y = y;
     this.#height = height;
+    this.#from = from;
     this.element.className = "chart";
     this.element.append(this.#title, this.#svg);
     this.name([]);
@@ -111,8 +114,10 @@ export class Chart {
     }
     const points = lines.flatMap(({ points }) => points);
     const half = bars.length > 0 ? Math.max(...bars.map(({ width = 1 }) => width)) / 2 : 0;
-    const xs = [...points.map(([x]) => x), ...bars.flatMap(({ x }) => [x - half, x + half])];
+    const both = this.#from === undefined ? [] : [this.#from];
+    const xs = [...both, ...points.map(([x]) => x), ...bars.flatMap(({ x }) => [x - half, x + half])];
     const ys = [
+      ...both,
       ...points.flatMap(([, y, error = 0]) => [y - error, y + error]),
       ...bars.flatMap(({ y, error = 0 }) => [y + error, this.#y.log ? y : Math.min(0, y - error)]),
       ...(level ? [level.y - level.error, level.y + level.error] : []),

@@ -26,6 +26,9 @@ pub enum Error {
     /// The run is in use by a call that has not returned.
     #[error("this run is computing a step already; wait for that one first")]
     Busy,
+    /// An error of JavaScript's own, as it came.
+    #[error("{0:?}")]
+    Js(JsValue),
     /// The run was disposed of.
     #[error("this run was disposed of")]
     Disposed,
@@ -44,6 +47,7 @@ impl Error {
     /// A JavaScript `Error`, which the package's errors.js turns into one of its classes.
     pub fn into_js(self) -> JsValue {
         let facts = match &self {
+            Self::Js(error) => return error.clone(),
             Self::Pipeline(error) => of_pipeline(error),
             Self::Metrics(error) => of_metrics(error),
             Self::Device(error) => of_device(error),

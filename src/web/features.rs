@@ -1,10 +1,11 @@
 //! Features of pictures, and the distance between two sets of them, for JavaScript.
 
-use js_sys::{Float32Array, Promise, Uint8Array};
+use js_sys::{Float32Array, Promise};
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 
 use super::error::Error;
+use super::promise::promise;
 use super::slot::Slot;
 use super::source::{Failure, JsSource, OpenSource};
 use super::{Machine, Pixels, open_device, picture_of};
@@ -28,32 +29,28 @@ pub struct FeatureExtractor {
 #[wasm_bindgen]
 impl FeatureExtractor {
     /// Loads the network in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU's `adapter` of this name.
-    ///
-    /// # Errors
-    /// As of `Pipeline.load`.
-    pub async fn load(
-        source: OpenSource,
-        machine: Option<Machine>,
-        adapter: Option<String>,
-    ) -> Result<FeatureExtractor, JsValue> {
-        let failure = Failure::default();
-        let source = JsSource::new(source, failure.clone());
-        let device = open_device(machine, adapter, None).await.map_err(|error| Error::from(error).into_js())?;
-        let extractor = metrics::FeatureExtractor::load(&source, device).await;
-        let extractor = extractor.map_err(|error| failure.unwrap(error))?;
-        let space = FeatureSpace {
-            extractor: extractor.name().to_owned(),
-            fingerprint: extractor.fingerprint().to_owned(),
-            dimension: extractor.features(),
-        };
-        let info = json!({
-            "name": space.extractor,
-            "fingerprint": space.fingerprint,
-            "dimension": space.dimension,
-            "side": extractor.side(),
-            "batch": extractor.batch(),
-        });
-        Ok(Self { info: info.to_string(), space, slot: Slot::new(extractor) })
+    #[wasm_bindgen(unchecked_return_type = "Promise<FeatureExtractor>")]
+    pub fn load(source: OpenSource, machine: Option<Machine>, adapter: Option<String>) -> Promise {
+        promise(async move {
+            let failure = Failure::default();
+            let source = JsSource::new(source, failure.clone());
+            let device = open_device(machine, adapter, None).await?;
+            let extractor = metrics::FeatureExtractor::load(&source, device).await;
+            let extractor = extractor.map_err(|error| failure.unwrap(error))?;
+            let space = FeatureSpace {
+                extractor: extractor.name().to_owned(),
+                fingerprint: extractor.fingerprint().to_owned(),
+                dimension: extractor.features(),
+            };
+            let info = json!({
+                "name": space.extractor,
+                "fingerprint": space.fingerprint,
+                "dimension": space.dimension,
+                "side": extractor.side(),
+                "batch": extractor.batch(),
+            });
+            Ok(Self { info: info.to_string(), space, slot: Slot::new(extractor) }.into())
+        })
     }
 
     /// `FeatureInfo` of index.d.ts, as JSON.
@@ -102,26 +99,26 @@ impl PictureSet {
     }
 
     /// Reads the one file of statistics in `source`.
-    ///
-    /// # Errors
-    /// As of [`FeatureExtractor::load`].
-    pub async fn open(source: OpenSource) -> Result<PictureSet, JsValue> {
-        let failure = Failure::default();
-        let source = JsSource::new(source, failure.clone());
-        let path = source.single_file().unwrap_or_default();
-        let read = async {
-            let StatisticsFile { statistics, features } = StatisticsFile::read(&source, path).await?;
-            let features = match features {
-                None => Vec::new(),
-                Some(range) => {
-                    let file = read_small(&source, path, MAX_STATISTICS).await?;
-                    let bytes = file.get(range.start as usize..range.end as usize).unwrap_or_default();
-                    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
-                }
+    #[wasm_bindgen(unchecked_return_type = "Promise<PictureSet>")]
+    pub fn open(source: OpenSource) -> Promise {
+        promise(async move {
+            let failure = Failure::default();
+            let source = JsSource::new(source, failure.clone());
+            let path = source.single_file().unwrap_or_default();
+            let read = async {
+                let StatisticsFile { statistics, features } = StatisticsFile::read(&source, path).await?;
+                let features = match features {
+                    None => Vec::new(),
+                    Some(range) => {
+                        let file = read_small(&source, path, MAX_STATISTICS).await?;
+                        let bytes = file.get(range.start as usize..range.end as usize).unwrap_or_default();
+                        bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+                    }
+                };
+                Ok(Self { space: statistics.space.clone(), features, saved: Some(statistics) }.into())
             };
-            Ok(Self { space: statistics.space.clone(), features, saved: Some(statistics) })
-        };
-        read.await.map_err(|error: metrics::Error| failure.unwrap(error))
+            read.await.map_err(|error: metrics::Error| failure.unwrap(error))
+        })
     }
 
     /// How many pictures it holds.
@@ -146,19 +143,6 @@ impl PictureSet {
     /// Sets of two extractors, or of too few pictures.
     pub fn distance(&self, real: &PictureSet, errors: bool) -> Result<String, JsValue> {
         self.distance_to(real, errors).map(|json| json.to_string()).map_err(|error| Error::from(error).into_js())
-    }
-
-    /// A file of statistics, with the features.
-    ///
-    /// # Errors
-    /// Of fewer than two pictures.
-    pub fn save(&self, made_from: String) -> Result<Uint8Array, JsValue> {
-        let file = || -> Result<Vec<u8>, metrics::Error> {
-            let mut file = Statistics { made_from, ..self.statistics()? }.to_file(!self.features.is_empty())?;
-            file.extend(self.features.iter().flat_map(|number| number.to_le_bytes()));
-            Ok(file)
-        };
-        file().map(|file| Uint8Array::from(&file[..])).map_err(|error| Error::from(error).into_js())
     }
 }
 

@@ -6,6 +6,7 @@
 mod error;
 mod features;
 mod machine;
+mod promise;
 mod slot;
 mod source;
 
@@ -15,7 +16,6 @@ use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8Clamp
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::future_to_promise;
 
 use crate::cpu;
 use crate::device::{self, Device};
@@ -33,6 +33,7 @@ use crate::weights::Source;
 use error::Error;
 pub use features::{FeatureExtractor, PictureSet};
 pub use machine::Machine;
+use promise::promise;
 use slot::Slot;
 pub use source::OpenSource;
 use source::{Failure, JsSource};
@@ -99,40 +100,39 @@ impl Pipeline {
     /// Loads the checkpoint in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU.
     /// `on_progress` is called with the path of the file being read, the bytes read so far of all weight files, and their sum.
     ///
-    /// # Errors
-    /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
-    pub async fn load(
-        source: OpenSource,
-        machine: Option<Machine>,
-        files: Files,
-        on_progress: Function,
-    ) -> Result<Pipeline, JsValue> {
-        let failure = Failure::default();
-        let read = |source| JsSource::new(source, failure.clone());
-        let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
-        let mut on_progress = |LoadProgress { file, loaded, total }| {
-            // A listener that throws cannot stop the load: that is what the source's signal is for.
-            let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
-        };
-        let options = OpenOptions {
-            variant: files.variant(),
-            unet: files.unet(),
-            prediction_type: files.prediction_type(),
-            vocabulary: Some(&vocabulary),
-        };
-        let load = async {
-            // The weights are on their way from here on, while the device is opened.
-            let checkpoint = Checkpoint::open(&source, &options).await?;
-            // JavaScript has checked the name.
-            let kernels = files.kernels().and_then(|name| name.parse().ok());
-            let device = open_device(machine, files.adapter(), kernels).await.map_err(pipeline::Error::from)?;
-            let pipeline = checkpoint.load(device, &mut on_progress).await?;
-            if let Some(tiny_vae) = tiny_vae {
-                pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
-            }
-            Ok(Self(pipeline))
-        };
-        load.await.map_err(|error: pipeline::Error| failure.unwrap(error))
+    /// Rejects, as all promises here do, with a JavaScript error with the `code` of its kind; an error of `source` comes out as it
+    /// came.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Pipeline>")]
+    pub fn load(source: OpenSource, machine: Option<Machine>, files: Files, on_progress: Function) -> Promise {
+        promise(async move {
+            let failure = Failure::default();
+            let read = |source| JsSource::new(source, failure.clone());
+            let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
+            let mut on_progress = |LoadProgress { file, loaded, total }| {
+                // A listener that throws cannot stop the load: that is what the source's signal is for.
+                let _ =
+                    on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
+            };
+            let options = OpenOptions {
+                variant: files.variant(),
+                unet: files.unet(),
+                prediction_type: files.prediction_type(),
+                vocabulary: Some(&vocabulary),
+            };
+            let load = async {
+                // The weights are on their way from here on, while the device is opened.
+                let checkpoint = Checkpoint::open(&source, &options).await?;
+                // JavaScript has checked the name.
+                let kernels = files.kernels().and_then(|name| name.parse().ok());
+                let device = open_device(machine, files.adapter(), kernels).await.map_err(pipeline::Error::from)?;
+                let pipeline = checkpoint.load(device, &mut on_progress).await?;
+                if let Some(tiny_vae) = tiny_vae {
+                    pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
+                }
+                Ok(Self(pipeline).into())
+            };
+            load.await.map_err(|error: pipeline::Error| failure.unwrap(error))
+        })
     }
 
     /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
@@ -191,14 +191,11 @@ impl Pipeline {
     pub fn forward_process(&self, seed: u64, options: String, image: Pixels) -> Promise {
         let pipeline = self.0.clone();
         let image = picture_of(image);
-        future_to_promise(async move {
-            let process = async {
-                let options = forward_options(&options)?;
-                let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-                let process = pipeline.forward_process(ForwardOptions { seed, image, ..options });
-                process.await.map_err(|error| of_run(error, has_scheduler))
-            };
-            let process = process.await.map_err(Error::into_js)?;
+        promise(async move {
+            let options = forward_options(&options)?;
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            let process = pipeline.forward_process(ForwardOptions { seed, image, ..options }).await;
+            let process = process.map_err(|error| of_run(error, has_scheduler))?;
             let (num_train_timesteps, shape) = (process.num_train_timesteps() as u32, process.shape());
             Ok(ForwardProcess { num_train_timesteps, shape, slot: Slot::new(process) }.into())
         })
@@ -209,12 +206,8 @@ impl Pipeline {
     pub fn bound(&self, seed: u64, options: String, images: Vec<Pixels>) -> Promise {
         let pipeline = self.0.clone();
         let images = images.into_iter().map(picture_of).collect();
-        future_to_promise(async move {
-            let bound = async {
-                let options = bound_options(&options)?;
-                Ok(pipeline.bound(BoundOptions { seed, images, ..options }).await?)
-            };
-            let bound = bound.await.map_err(Error::into_js)?;
+        promise(async move {
+            let bound = pipeline.bound(BoundOptions { seed, images, ..bound_options(&options)? }).await?;
             let (total, warning) = (bound.total() as u32, bound.warning().map(str::to_owned));
             Ok(Bound { total, warning, slot: Slot::new(bound) }.into())
         })
@@ -223,10 +216,10 @@ impl Pipeline {
     /// Merges the LoRAs of `set` into the weights, in place of those that were.
     pub fn set_loras(&self, set: LoraSet) -> Promise {
         let pipeline = self.0.clone();
-        future_to_promise(async move {
+        promise(async move {
             let loras: Vec<_> = set.0.iter().map(|(file, weight)| (&**file, *weight)).collect();
-            let done = pipeline.set_loras(&loras).await;
-            done.map(|()| JsValue::UNDEFINED).map_err(|error| Error::from(error).into_js())
+            pipeline.set_loras(&loras).await?;
+            Ok(JsValue::UNDEFINED)
         })
     }
 
@@ -242,14 +235,11 @@ impl Pipeline {
     ) -> Promise {
         let pipeline = self.0.clone();
         let (image, mask) = (image.map(picture_of), mask.map(picture_of));
-        future_to_promise(async move {
-            let sampler = async {
-                let options = sample_options(&options)?;
-                let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-                let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options });
-                sampler.await.map_err(|error| of_run(error, has_scheduler))
-            };
-            let sampler = sampler.await.map_err(Error::into_js)?;
+        promise(async move {
+            let options = sample_options(&options)?;
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options }).await;
+            let sampler = sampler.map_err(|error| of_run(error, has_scheduler))?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
@@ -271,16 +261,16 @@ pub struct Lora(Rc<LoraFile>);
 #[wasm_bindgen]
 impl Lora {
     /// Reads the one file of `source`.
-    ///
-    /// # Errors
-    /// As of [`Pipeline::load`].
-    pub async fn open(source: OpenSource) -> Result<Lora, JsValue> {
-        let failure = Failure::default();
-        let source = JsSource::new(source, failure.clone());
-        match LoraFile::open(&source, source.single_file().unwrap_or_default()).await {
-            Ok(file) => Ok(Self(Rc::new(file))),
-            Err(error) => Err(failure.unwrap(error)),
-        }
+    #[wasm_bindgen(unchecked_return_type = "Promise<Lora>")]
+    pub fn open(source: OpenSource) -> Promise {
+        promise(async move {
+            let failure = Failure::default();
+            let source = JsSource::new(source, failure.clone());
+            match LoraFile::open(&source, source.single_file().unwrap_or_default()).await {
+                Ok(file) => Ok(Self(Rc::new(file)).into()),
+                Err(error) => Err(failure.unwrap(error)),
+            }
+        })
     }
 }
 

@@ -5,9 +5,13 @@ use std::rc::Rc;
 
 use js_sys::Promise;
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::future_to_promise;
 
 use super::error::Error;
+use super::promise::promise;
+use crate::weights::LocalBoxFuture;
+
+/// What a call does with a value.
+type Work<T> = Box<dyn for<'a> FnOnce(&'a mut T) -> LocalBoxFuture<'a, Result<JsValue, Error>>>;
 
 /// A value that a call takes out while it runs. What comes meanwhile finds the place empty, and is refused in words.
 pub struct Slot<T>(Rc<RefCell<State<T>>>);
@@ -59,12 +63,19 @@ impl<T> Slot<T> {
     where
         T: 'static,
     {
+        self.have_done(Box::new(move |value| Box::pin(work(value))))
+    }
+
+    fn have_done(&self, work: Work<T>) -> Promise
+    where
+        T: 'static,
+    {
         let slot = self.clone();
-        future_to_promise(async move {
-            let mut value = slot.take().map_err(Error::into_js)?;
+        promise(async move {
+            let mut value = slot.take()?;
             let answer = work(&mut value).await;
             slot.put(value);
-            answer.map_err(Error::into_js)
+            answer
         })
     }
 

@@ -59,9 +59,9 @@ impl Failure {
     }
 
     /// `error` for JavaScript: as it came from there, or in its own words.
-    pub fn unwrap(&self, error: impl Into<super::Error>) -> JsValue {
+    pub fn unwrap(&self, error: impl Into<super::Error>) -> super::Error {
         let error = error.into();
-        self.behind(&error).unwrap_or_else(|| error.into_js())
+        self.behind(&error).map_or(error, super::Error::Js)
     }
 
     fn record(&self, file: &str, origin: &str, error: JsValue) -> Error {
