@@ -1,22 +1,23 @@
 // @ts-check
 // The working end of the protocol: owns the WebAssembly pipeline and at most one run of it, answers requests in turn.
 
-import { chooseDevice, cpu } from "./device.js";
 import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
-import { Machine } from "./machine.js";
+import { FeatureHost } from "./features_host.js";
+import { loadOnDevice } from "./load.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
-/** @import { DeviceInfo, Profile } from "./index.d.ts" */
-/** @import { Begun, Loaded, PlainStep, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
+/** @import { Profile } from "./index.d.ts" */
+/** @import { Machine } from "./machine.js" */
+/** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
 const PROGRESS_INTERVAL_MS = 50;
 
 /**
- * Serves one pipeline on `port`.
+ * Serves one pipeline, or one extractor of features, on `port`.
  * @param {MessagePort} port
  */
 export function serve(port) {
@@ -35,8 +36,10 @@ class Host {
   #pipeline;
   /** The CPU, where it is the device. @type {Machine | undefined} */
   #machine;
-  /** @type {{ id: number, sampler: core.Sampler } | undefined} */
+  /** What the pipeline is in the middle of. @type {{ id: number, task: core.Sampler | core.Bound | core.ForwardProcess } | undefined} */
   #run;
+  /** The extractor of features, where it is one that is served here. @type {FeatureHost | undefined} */
+  #features;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
   #loras = new Map();
 
@@ -82,17 +85,43 @@ class Host {
       case "loras":
         await this.#setLoras(request, signal);
         return [undefined];
-      case "sample":
-        return [await this.#sample(request)];
+      case "sample": {
+        const { total, warning } = await this.#sample(request);
+        return [{ total, warning }];
+      }
+      case "schedule": {
+        const schedule = this.#loaded().schedule(JSON.stringify(request.options));
+        return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
+      }
       case "profile":
         return [await this.#profile(request, signal)];
+      case "bound":
+        return [await this.#bound(request)];
       case "step": {
         const step = await this.#step(request.run);
-        return [step, step ? [...step.images, ...step.denoised].map(({ data }) => data.buffer) : []];
+        const pictures = step && "images" in step ? [...step.images, ...step.denoised] : [];
+        return [step, pictures.map(({ data }) => data.buffer)];
+      }
+      case "forward":
+        return [await this.#forward(request, signal)];
+      case "noised": {
+        /** @type {PlainNoised} */
+        const noised = await this.#process(request.run).at(request.timestep ?? undefined);
+        throwIfAborted(signal);
+        return [noised, [noised.sample.buffer, noised.image.data.buffer]];
+      }
+      case "predict": {
+        /** @type {PlainPrediction} */
+        const prediction = await this.#process(request.run).predict(Number(request.timestep));
+        throwIfAborted(signal);
+        return [prediction, [prediction.noise.data.buffer, prediction.denoised.data.buffer]];
       }
       case "stop":
         this.#stop(request.run);
         return [undefined];
+      case "features":
+        this.#features ??= new FeatureHost();
+        return this.#features.perform(request.ask, signal);
       case "dispose":
         this.#forgetBreakdown();
         this.#stop();
@@ -100,7 +129,9 @@ class Host {
         this.#loras.clear();
         this.#pipeline?.free();
         this.#pipeline = undefined;
-        this.#closeMachine();
+        this.#machine?.close();
+        this.#machine = undefined;
+        this.#features?.dispose();
         return [undefined];
     }
   }
@@ -133,39 +164,16 @@ class Host {
       posted = now;
       this.#post({ id, progress: { file, loaded, total } });
     };
-    const loadOn = async (/** @type {DeviceInfo} */ device) => {
-      if (device.kind === "cpu") this.#machine = await Machine.open(request.cpu, signal);
-      throwIfAborted(signal);
-      return (await starting).Pipeline.load(source, this.#machine, { ...files, adapter: device.name }, onProgress);
-    };
     try {
-      let device = await chooseDevice(request.device);
-      let pipeline;
-      try {
-        pipeline = await loadOn(device);
-      } catch (error) {
-        // An adapter may be offered and still refuse to open a device.
-        const { code, message } = toPlain(error);
-        if (request.device !== "auto" || code !== "no-gpu") throw error;
-        device = cpu(message);
-        pipeline = await loadOn(device);
-      }
-      await this.#machine?.ready;
-      if (signal.aborted) pipeline.free();
-      throwIfAborted(signal);
-      this.#pipeline = pipeline;
-      return { info: JSON.parse(pipeline.info()), device: { ...device, threads: this.#machine?.threads } };
-    } catch (error) {
-      this.#closeMachine();
-      throw error;
+      const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter) =>
+        (await starting).Pipeline.load(source, machine, { ...files, adapter }, onProgress),
+      );
+      this.#pipeline = loaded;
+      this.#machine = machine;
+      return { info: JSON.parse(loaded.info()), device };
     } finally {
       source.forget();
     }
-  }
-
-  #closeMachine() {
-    this.#machine?.close();
-    this.#machine = undefined;
   }
 
   /**
@@ -198,14 +206,40 @@ class Host {
     this.#loras = inUse;
   }
 
-  /**
-   * @param {RunDescription} description
-   * @returns {Promise<Begun>}
-   */
+  /** @param {RunDescription} description */
   async #sample({ run, seed, seeds, options, image, mask }) {
     const sampler = await this.#idle().sample(seed, seeds, JSON.stringify(options), image, mask);
-    this.#run = { id: run, sampler };
-    return { total: sampler.total, warning: sampler.warning };
+    this.#run = { id: run, task: sampler };
+    return sampler;
+  }
+
+  /**
+   * @param {Request & { type: "bound" }} request
+   * @returns {Promise<Begun>}
+   */
+  async #bound({ run, seed, options, images }) {
+    const bound = await this.#idle().bound(seed, JSON.stringify(options), images);
+    this.#run = { id: run, task: bound };
+    return { total: bound.total, warning: bound.warning };
+  }
+
+  /**
+   * @param {Request & { type: "forward" }} request
+   * @param {AbortSignal} signal
+   * @returns {Promise<Opened>}
+   */
+  async #forward({ run, seed, options, image }, signal) {
+    const process = await this.#idle().forward_process(seed, JSON.stringify(options), image);
+    if (signal.aborted) process.dispose();
+    throwIfAborted(signal);
+    this.#run = { id: run, task: process };
+    return { numTrainTimesteps: process.num_train_timesteps, shape: [...process.shape] };
+  }
+
+  /** @param {number} run */
+  #process(run) {
+    if (this.#run?.id === run && "at" in this.#run.task) return this.#run.task;
+    throw new StateError("disposed", "This forward process was disposed of.");
   }
 
   /**
@@ -215,37 +249,42 @@ class Host {
    * @returns {Promise<Profile>}
    */
   async #profile(description, signal) {
-    await this.#sample(description);
+    const sampler = await this.#sample(description);
     try {
-      await this.#run?.sampler.step();
+      await sampler.step();
       throwIfAborted(signal);
-      return JSON.parse(await this.#run?.sampler.profile());
+      return JSON.parse(await sampler.profile());
     } finally {
       this.#stop(description.run);
     }
   }
 
-  /** The pipeline, which nothing but the request at hand may be using. */
-  #idle() {
+  #loaded() {
     if (!this.#pipeline)
       throw new UndiffuseError("internal", "The pipeline was asked for something before it was loaded.");
+    return this.#pipeline;
+  }
+
+  /** The pipeline, which nothing but the request at hand may be using. */
+  #idle() {
+    const pipeline = this.#loaded();
     if (this.#run) {
       throw new StateError(
         "busy",
         "This pipeline is in the middle of a run. End that one first, or load a second pipeline.",
       );
     }
-    return this.#pipeline;
+    return pipeline;
   }
 
   /**
    * @param {number} run
-   * @returns {Promise<PlainStep | undefined>}
+   * @returns {Promise<PlainStep | PlainTerm | undefined>}
    */
   async #step(run) {
-    if (this.#run?.id !== run) return undefined;
+    if (this.#run?.id !== run || !("step" in this.#run.task)) return undefined;
     const start = performance.now();
-    const step = await this.#run.sampler.step();
+    const step = await this.#run.task.step();
     const milliseconds = performance.now() - start;
     if (!step || step.index + 1 === step.total) this.#stop(run);
     return step && { ...step, milliseconds };
@@ -254,7 +293,7 @@ class Host {
   /** Frees the run, unless it is another one than `run`. @param {number} [run] */
   #stop(run = this.#run?.id) {
     if (this.#run === undefined || this.#run.id !== run) return;
-    this.#run.sampler.dispose();
+    this.#run.task.dispose();
     this.#run = undefined;
   }
 }

@@ -170,6 +170,11 @@ export interface SampleOptions {
   mask?: PictureSource;
   /** How much of `image` is given up to noise, 0 to 1. Default: 0.8, and with a mask 1. */
   strength?: number;
+  /**
+   * In place of `strength`: the run begins at exactly the x_t that {@link ForwardProcess.at} shows of `image` and `seed` at
+   * this timestep, and makes the steps that `steps` leaves below it.
+   */
+  startTimestep?: number;
   /** How much noise is added to the picture that is to be enlarged. Default 20. */
   noiseLevel?: number;
   /** How many of the text encoder's last layers are left out. Default: as the model was trained. */
@@ -286,6 +291,19 @@ export class Pipeline {
   sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> }): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
+   * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.
+   */
+  forwardProcess(options: ForwardOptions): Promise<ForwardProcess>;
+  /**
+   * Prepares the variational bound of pictures. Like a run, it takes the pipeline for itself, and every error comes when it is
+   * iterated or awaited.
+   */
+  bound(options: BoundOptions): Bound;
+  /**
+   * The noise schedule, and the steps that a run with these options makes if it begins with noise. No network is asked.
+   */
+  schedule(options?: ScheduleOptions): Promise<Schedule>;
+  /**
    * Measures the first step of a run with these options: where its time goes, next to what this device can do at most.
    * Takes as long as some tens of steps, and the device's own measurement the first time. Fails with code `"busy"` in
    * the middle of a run.
@@ -298,6 +316,369 @@ export class Pipeline {
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
+}
+
+/** What the forward process is of, and what the network is told where it is asked. */
+export interface ForwardOptions {
+  /** x_0. */
+  image: PictureSource;
+  /**
+   * Where the noise is added: to the latents, in which the network lives (the default where the model has an autoencoder),
+   * or to the picture itself.
+   */
+  space?: "latents" | "pixels";
+  /** Chooses ε, which is the same for every t. As a run from the same picture and seed draws it. Default 0. */
+  seed?: number | bigint;
+  /** Whose random stream the seed begins. Default `"cpu"`. */
+  generator?: "cpu" | "cuda";
+  /** What the network is told by {@link ForwardProcess.predict}. Default `""`. */
+  prompt?: string;
+  /** As of a run. */
+  negativePrompt?: string;
+  /** As of a run; default 1, which is the network's own guess. */
+  guidanceScale?: number;
+  /** Whose scale x_t has, as of a run: some hold x_0 + σ·ε. Default: the checkpoint's own. */
+  solver?: SampleOptions["solver"];
+  /** As of a run. */
+  scheduler?: SampleOptions["scheduler"];
+  /**
+   * Pixels. Default: those of the picture, rounded down to multiples of {@link ModelInfo.sizeMultiple}; for a model that works
+   * on pixels, its own width.
+   */
+  width?: number;
+  /** Pixels, likewise. */
+  height?: number;
+  /** How latents become pictures: as of a run, but that there always is one. */
+  preview?: Exclude<PreviewMode, "none">;
+  signal?: AbortSignal;
+}
+
+/**
+ * The forward process of one picture, x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, at any t, with one ε for all. It is in the way of runs
+ * (code `"busy"`) until it is disposed.
+ */
+export interface ForwardProcess {
+  /** T: timesteps are 0 to T - 1. */
+  readonly numTrainTimesteps: number;
+  /** `[1, channels, height, width]` of x_t. */
+  readonly shape: readonly number[];
+  /** x_t; or with null x_0, which in pixels is the picture itself, to the last bit. */
+  at(timestep: number | null, options?: { signal?: AbortSignal }): Promise<Noised>;
+  /** Asks the network once, at x_t. Fails with code `"invalid-option"` in the pixels of a model that lives in latents. */
+  predict(timestep: number, options?: { signal?: AbortSignal }): Promise<Prediction>;
+  /** Frees what it holds. Can be called again without harm. */
+  dispose(): Promise<void>;
+}
+
+/** A picture with noise. */
+export interface Noised {
+  /** t, or null for x_0. */
+  readonly timestep: number | null;
+  /** x_t as a picture; decoded, where it is one of latents. */
+  readonly image: ImageData;
+  /** x_t itself, `[channels, height, width]`. */
+  readonly sample: Float32Array;
+}
+
+/** What the network makes of an x_t. */
+export interface Prediction {
+  readonly timestep: number;
+  /** ε̂, the noise that it sees, as a picture. */
+  readonly noise: ImageData;
+  /** x̂_0, the picture that it expects. */
+  readonly denoised: ImageData;
+  /** The mean of (ε - ε̂)² over all values: what it was trained to make small. */
+  readonly error: number;
+  /** What the caller may want to know: words of the prompt that the model has no room for. */
+  readonly warning: string | undefined;
+}
+
+/** Whose variational bound to compute, and how. */
+export interface BoundOptions {
+  /** The picture. It is brought to the model's own size, or to `width` × `height`. */
+  image?: PictureSource;
+  /** Several pictures, in place of `image`: each gets a bound. */
+  images?: readonly PictureSource[];
+  /** What the network is told: one text for all pictures, or a list with one for each. Default `""`. */
+  prompt?: string | readonly string[];
+  /** As of a run; used where `guidanceScale` is above 1. */
+  negativePrompt?: string | readonly string[];
+  /** As of a run. Default 1: the bound is that of the model as it was trained. */
+  guidanceScale?: number;
+  /** The timesteps whose terms are computed. Default: all of them, which is the bound itself. */
+  timesteps?: readonly number[];
+  /**
+   * How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms fall
+   * about as 1/t. The bound is estimated from these.
+   */
+  terms?: number;
+  /**
+   * Whether each of these is drawn from its part of the timesteps by the seed, in place of the part's middle: the estimate is
+   * then right on average over seeds. Default false.
+   */
+  random?: boolean;
+  /** The variance of the model's step. Default: as its scheduler has it, or else `"fixed_small"`. */
+  variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range";
+  /** Whether x̂_0 is clamped to the range of pixels; latents never are. Default true. */
+  clipDenoised?: boolean;
+  /** Whether latents are drawn from what the autoencoder makes of a picture, in place of their mean. Default false. */
+  samplePosterior?: boolean;
+  /** Chooses the noise of every term. Default 0. */
+  seed?: number | bigint;
+  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own. */
+  width?: number;
+  /** Pixels, likewise. */
+  height?: number;
+  /** Ends it after at most one more term and frees its memory. */
+  signal?: AbortSignal;
+}
+
+/** One term of the bound, in bits per dimension. */
+export interface BoundTerm {
+  /** 0 for the first that is computed, which is L_T; the others follow by descending t. */
+  readonly index: number;
+  /** How many are computed. */
+  readonly total: number;
+  /**
+   * `"L_T"`, what is left of the picture in x_T; `"L_t"`, how far the model's step is from the true one; or `"L_0"`, what it
+   * costs to tell the data from the last sample.
+   */
+  readonly term: "L_T" | "L_t" | "L_0";
+  /** t of the call of the network; null for L_T, which asks none. */
+  readonly timestep: number | null;
+  /** How many terms of the bound it stands for: 1, or more where not all are computed. */
+  readonly standsFor: number;
+  /** Of each picture. */
+  readonly bitsPerDim: readonly number[];
+  /** The mean over the pictures. */
+  readonly mean: number;
+  /** The standard error of that mean; null with one picture. */
+  readonly errorOfPictures: number | null;
+  /** How long it took. */
+  readonly milliseconds: number;
+}
+
+/** The whole bound. */
+export interface BoundSummary {
+  /**
+   * Whether it is the bound of the latents, in which the network lives, rather than of pixels: then L_0 is by a density, and
+   * neither it nor the whole can be compared with those of pixels, or need be above 0.
+   */
+  readonly ofLatents: boolean;
+  /** Dimensions of the data: channels · height · width. */
+  readonly dimensions: number;
+  /** T. */
+  readonly numTrainTimesteps: number;
+  /** The variance of the model's step. */
+  readonly variance: NonNullable<BoundOptions["variance"]>;
+  /** Whether x̂_0 was clamped. */
+  readonly clipDenoised: boolean;
+  /** All terms that were computed, in their order. */
+  readonly terms: readonly Omit<BoundTerm, "index" | "total" | "milliseconds">[];
+  /** Their sum; null where L_0 was not asked for, which no other term says anything about. */
+  readonly total: BoundTotal | null;
+}
+
+/** L_T + L_0 + Σ L_t in bits per dimension, where each term that was computed stands for those that were not. */
+export interface BoundTotal {
+  /** Of each picture. */
+  readonly bitsPerDim: readonly number[];
+  /** The mean over the pictures. */
+  readonly mean: number;
+  /** The standard error because not every term was computed: 0 where all were, null where it cannot be known. */
+  readonly errorOfTimesteps: number | null;
+  /** The standard error of the mean, as one of all pictures that these could be; null with one picture. */
+  readonly errorOfPictures: number | null;
+}
+
+/**
+ * A bound that is computed term by term, like a {@link Run}: it starts when it is first iterated or awaited, `for await` gives
+ * its terms, `await` the whole. It can be gone through once. Leaving the loop early frees it.
+ */
+export interface Bound extends AsyncIterable<BoundTerm>, PromiseLike<BoundSummary> {
+  /** What the caller may want to know once it has begun: words of the prompt that the model has no room for. */
+  readonly warning: string | undefined;
+  [Symbol.asyncIterator](): AsyncGenerator<BoundTerm, void, void>;
+}
+
+/** What of {@link SampleOptions} says which solver it is and which steps it makes. */
+export type ScheduleOptions = Pick<
+  SampleOptions,
+  | "steps"
+  | "timesteps"
+  | "sigmas"
+  | "originalInferenceSteps"
+  | "solver"
+  | "scheduler"
+  | "eta"
+  | "useClippedModelOutput"
+  | "signal"
+>;
+
+/** The noise schedule of a model, and a solver's way through it: the reverse process as a table. */
+export interface Schedule {
+  /** The solver's class in diffusers, such as `"DDIMScheduler"`. */
+  readonly class: string;
+  /** T: the timesteps that the network was trained with are 0 to T - 1. */
+  readonly numTrainTimesteps: number;
+  /** β_t for t = 0 … T - 1, the variance that one training timestep adds. Empty for rectified flow. */
+  readonly betas: Float32Array;
+  /**
+   * ᾱ_t = ∏ (1 - β_s) for t = 0 … T - 1, the share of the picture's variance that is left in
+   * x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε; its ratio of signal to noise is ᾱ_t / (1 - ᾱ_t). Empty for rectified flow.
+   */
+  readonly alphasCumprod: Float32Array;
+  /** One for each call of the network, from noise to picture. */
+  readonly steps: readonly SolverStep[];
+  /** How many calls of the network make one of the steps that `steps` asks for: 1, or 2 in Heun's method and DPM2. */
+  readonly order: number;
+  /** x_T is this times a standard normal. */
+  readonly initNoiseSigma: number;
+  /** The timestep of every call. */
+  readonly timesteps: readonly number[];
+  /** σ at every call, and where the last one arrives; empty for solvers that have none. */
+  readonly sigmas: readonly number[];
+}
+
+/** One call of the network and the update after it: every tensor is a sum of others, with these coefficients. */
+export interface SolverStep {
+  /** What the network is told; a fraction in some solvers. */
+  readonly timestep: number;
+  /** The network's input is this times x_t. */
+  readonly inputScale: number;
+  /** x̂_0 as a sum of x_t and the network's output, before it is clipped. */
+  readonly x0: readonly [sample: number, modelOutput: number];
+  /** What happens to x̂_0: it is clamped to ± `range`, or thresholded as Imagen does. */
+  readonly clip: "none" | { readonly range: number } | { readonly threshold: { ratio: number; maxValue: number } };
+  /** The next sample, x_{t-1}. */
+  readonly prevSample: Terms;
+  /** What each slot of the solver's memory holds after this step. */
+  readonly history: readonly Terms[];
+  /** Whether fresh noise is drawn. */
+  readonly drawsNoise: boolean;
+  /** How the network's second half becomes the deviation of the noise, in models that have learned it. */
+  readonly learnedVariance?: "learned" | { readonly learnedRange: { minLog: number; maxLog: number } };
+  /** The forward process here: x_t as a sum of x_0 and ε. */
+  readonly forward: readonly [signal: number, noise: number];
+}
+
+/** The coefficients of a sum of what a step has at hand. */
+export interface Terms {
+  /** Of x_t. */
+  readonly sample: number;
+  /** Of the network's output, after guidance. */
+  readonly modelOutput: number;
+  /** Of x̂_0, after clipping. */
+  readonly x0: number;
+  /** Of this step's fresh noise. */
+  readonly noise: number;
+  /** Of each slot of the solver's memory, as it was before this step. */
+  readonly history: readonly number[];
+}
+
+/** How an extractor of features is loaded: as a pipeline is. */
+export type FeatureLoadOptions = Pick<LoadOptions, "device" | "cpu" | "signal" | "worker" | "wasm">;
+
+/**
+ * A network that turns pictures into vectors of numbers, by which two sets of pictures are compared.
+ *
+ * ```js
+ * const extractor = await FeatureExtractor.load("models/emoji-features/");
+ * const real = await extractor.openStatistics("models/emoji-features/real.safetensors");
+ * const drawn = await extractor.statistics();
+ * for (let seed = 0; seed < 200; seed++) await drawn.add(await pipeline.sample({ prompt: "fox", seed }));
+ * const { fid, fidStandardError } = await drawn.distance(real);
+ * ```
+ */
+export class FeatureExtractor {
+  private constructor();
+  /**
+   * Loads a network: a folder with the `config.json` and `model.safetensors` of an `EmojiClassifier`; or the InceptionV3 of
+   * `pytorch-fid`, as `inception.safetensors` in a folder or alone.
+   */
+  static load(source: Source, options?: FeatureLoadOptions): Promise<FeatureExtractor>;
+  readonly info: FeatureInfo;
+  readonly device: DeviceInfo;
+  /** A set of no pictures yet. */
+  statistics(): Promise<Statistics>;
+  /** A set that the command `undiffuse fid` has saved. */
+  openStatistics(
+    source: string | URL | File | FileSystemFileHandle,
+    options?: { signal?: AbortSignal },
+  ): Promise<Statistics>;
+  /**
+   * What is on a picture and how it is drawn, the most probable first. Fails with code `"unsupported"` for a network that was
+   * made for features alone, as Inception is here.
+   * @param options count: how many answers; default 5.
+   */
+  classify(image: PictureSource, options?: { count?: number; signal?: AbortSignal }): Promise<Classification>;
+  /** Frees everything, its statistics too. Can be called again without harm. */
+  dispose(): Promise<void>;
+}
+
+/** What an extractor is. Distances exist between sets of one extractor only. */
+export interface FeatureInfo {
+  /** `"emoji"` or `"inception-v3-fid"`. */
+  readonly name: string;
+  /** Tells its weights from others. */
+  readonly fingerprint: string;
+  /** Numbers that it makes of a picture. */
+  readonly dimension: number;
+  /** Height and width to which it brings pictures. */
+  readonly side: number;
+  /** How many pictures it takes at a time. */
+  readonly batch: number;
+}
+
+/** A set of pictures as its extractor's features, in the extractor's worker. */
+export interface Statistics {
+  /** How many pictures it holds. */
+  readonly count: number;
+  /** Adds pictures; all of them, or if it fails or is aborted none. */
+  add(images: PictureSource | readonly PictureSource[], options?: { signal?: AbortSignal }): Promise<void>;
+  /**
+   * How far these pictures are from real ones, of the same extractor. Takes two at least, and says little before there are
+   * several times as many as {@link FeatureInfo.dimension}.
+   * @param options errors: whether standard errors and KID are computed too, which takes some twenty times as long; default
+   * true.
+   */
+  distance(real: Statistics, options?: { errors?: boolean }): Promise<Distance>;
+  /** Frees it. Can be called again without harm. */
+  dispose(): Promise<void>;
+}
+
+/** How far two sets of pictures are from one another. */
+export interface Distance {
+  /**
+   * The Fréchet distance of their features, 0 or more. It is too large by an amount that falls with the number of pictures:
+   * compare it at equal numbers.
+   */
+  readonly fid: number;
+  /**
+   * How far it would move with other generated pictures; null where they are too few to tell, or were not kept one by one.
+   */
+  readonly fidStandardError: number | null;
+  /** The kernel distance, of which that is not so: around 0 for sets of one kind. Null where features were not kept. */
+  readonly kid: number | null;
+  readonly kidStandardError: number | null;
+  /** Pictures in this set. */
+  readonly count: number;
+  /** Pictures in the real one. */
+  readonly realCount: number;
+}
+
+/** What a classifier sees on a picture. */
+export interface Classification {
+  /** What is shown. */
+  readonly glyphs: readonly Label[];
+  /** Who may have drawn it. */
+  readonly styles: readonly Label[];
+}
+
+export interface Label {
+  readonly name: string;
+  /** 0 to 1; those of all answers add up to 1. */
+  readonly probability: number;
 }
 
 export interface DeviceInfo {
@@ -376,6 +757,8 @@ export interface ModelInfo {
   readonly takesPrompt: boolean;
   /** Whether it can start from a picture. */
   readonly takesImage: boolean;
+  /** Whether a run can begin with a picture at {@link SampleOptions.startTimestep}, and a forward process be one of latents. */
+  readonly takesStartTimestep: boolean;
   /** Whether it can paint into a part of a picture. */
   readonly takesMask: boolean;
   /** Whether it cannot do without a picture (and, where it takes one, a mask): it was made to enlarge or to inpaint. */

@@ -1,17 +1,21 @@
 // @ts-check
 // The public face of the package. Its types, with the documentation, are in index.d.ts.
 
+import { Bound } from "./bound.js";
 import { Connection } from "./client.js";
 import { chooseDevice } from "./device.js";
-import { AbortError, OptionError, StateError, throwIfAborted } from "./errors.js";
-import { checkLoadOptions, checkLoras, checkSampleOptions } from "./options.js";
-import { pixelsOf } from "./picture.js";
+import { OptionError, StateError, throwIfAborted } from "./errors.js";
+import { ForwardProcess } from "./forward_process.js";
+import { checkLoadOptions, checkLoras, checkScheduleOptions } from "./options.js";
+import { Run, describeRun } from "./run.js";
 import { describeFile, describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
-/** @import { Begun, Loaded, Pixels, PlainStep, RunDescription } from "./protocol.js" */
+/** @import { Loaded, PlainSchedule } from "./protocol.js" */
 
 export { AbortError, DeviceError, ModelError, OptionError, SourceError, StateError, UndiffuseError } from "./errors.js";
+
+export { FeatureExtractor } from "./features.js";
 
 /** @implements {Public.Pipeline} */
 export class Pipeline {
@@ -88,6 +92,30 @@ export class Pipeline {
     return new Run(this.#connection, ++this.#lastRun, options);
   }
 
+  /** @param {Public.BoundOptions} options */
+  bound(options) {
+    return new Bound(this.#connection, ++this.#lastRun, options);
+  }
+
+  /**
+   * @param {Public.ForwardOptions} options
+   * @returns {Promise<Public.ForwardProcess>}
+   */
+  forwardProcess(options) {
+    return ForwardProcess.open(this.#connection, ++this.#lastRun, options);
+  }
+
+  /**
+   * @param {Public.ScheduleOptions} [options]
+   * @returns {Promise<Public.Schedule>}
+   */
+  async schedule(options = {}) {
+    const { signal, rest } = checkScheduleOptions(options);
+    /** @type {PlainSchedule} */
+    const { table, ...schedule } = await this.#connection.request({ type: "schedule", options: rest }, { signal });
+    return { ...schedule, ...camelCased(JSON.parse(table)) };
+  }
+
   /**
    * @param {Public.SampleOptions} [options]
    * @returns {Promise<Public.Profile>}
@@ -135,136 +163,14 @@ export class Pipeline {
   }
 }
 
-/** @implements {Public.Run<Public.BareStep>} */
-class Run {
-  #steps;
-  /** Whether anybody looks at the steps: if not, only the last one is decoded. */
-  #isWatched = false;
-  /** @type {string | undefined} */
-  #warning;
-  /** @type {Public.BareStep | undefined} */
-  #last;
-  /** @type {unknown} */
-  #failure;
-  /** @type {Promise<readonly ImageData[]> | undefined} */
-  #images;
-
-  /**
-   * @param {Connection} connection
-   * @param {number} run
-   * @param {Public.SampleOptions} options
-   */
-  constructor(connection, run, options) {
-    this.#steps = this.#walk(connection, run, options);
-  }
-
-  get warning() {
-    return this.#warning;
-  }
-
-  [Symbol.asyncIterator]() {
-    this.#isWatched = true;
-    return this.#steps;
-  }
-
-  images() {
-    return (this.#images ??= this.#finish());
-  }
-
-  /**
-   * @template [T=ImageData]
-   * @template [F=never]
-   * @param {((image: ImageData) => T | PromiseLike<T>) | null} [onFulfilled]
-   * @param {((error: any) => F | PromiseLike<F>) | null} [onRejected]
-   */
-  then(onFulfilled, onRejected) {
-    return this.images()
-      .then(([image]) => image)
-      .then(onFulfilled, onRejected);
-  }
-
-  /**
-   * The steps, one at a time and only when asked for. However the walk ends, the host has freed the run by then.
-   * @param {Connection} connection
-   * @param {number} run
-   * @param {Public.SampleOptions} options
-   * @returns {AsyncGenerator<Public.BareStep, void, void>}
-   */
-  async *#walk(connection, run, options) {
-    // Where the connection itself has failed, there is nothing left to free.
-    const stop = () => connection.request({ type: "stop", run }).catch(() => {});
-    try {
-      const { signal, description } = await describeRun(run, options);
-      if (!this.#isWatched) description.options = { ...description.options, preview: "none" };
-      // The caller may abort between two steps and never ask for the next one: the memory must not wait for that.
-      signal?.addEventListener("abort", stop);
-      try {
-        /** @type {Begun} */
-        const { total, warning } = await connection.request({ type: "sample", ...description });
-        this.#warning = warning;
-        for (let index = 0; index < total; index++) {
-          throwIfAborted(signal);
-          const step = await connection.request({ type: "step", run });
-          throwIfAborted(signal);
-          this.#last = fromPlain(step);
-          yield this.#last;
-        }
-      } finally {
-        signal?.removeEventListener("abort", stop);
-        await stop();
-      }
-    } catch (error) {
-      this.#failure = error;
-      throw error;
-    }
-  }
-
-  async #finish() {
-    while (!(await this.#steps.next()).done);
-    if (this.#failure) throw this.#failure;
-    const last = this.#last;
-    if (last && last.index + 1 === last.total) return last.images;
-    throw new AbortError("aborted", "This run was left before its last step, so it has no final image.");
-  }
-}
-
 /**
- * What the host is told of a run.
- * @param {number} run
- * @param {Public.SampleOptions} options
- * @returns {Promise<{ signal?: AbortSignal, description: RunDescription }>}
+ * JSON of the command with its names as JavaScript writes them.
+ * @param {any} value
+ * @returns {any}
  */
-async function describeRun(run, options) {
-  const { signal, seed, seeds, image, mask, rest } = checkSampleOptions(options);
-  throwIfAborted(signal);
-  const description = {
-    run,
-    seed,
-    seeds,
-    options: rest,
-    image: image === undefined ? undefined : await pixelsOf(image, "image", signal),
-    mask: mask === undefined ? undefined : await pixelsOf(mask, "mask", signal),
-  };
-  throwIfAborted(signal);
-  return { signal, description };
-}
-
-/**
- * @param {PlainStep} step
- * @returns {Public.BareStep}
- */
-function fromPlain({ images, denoised, ...step }) {
-  const [pictures, predictions] = [images.map(toImageData), denoised.map(toImageData)];
-  return {
-    ...step,
-    image: pictures[0],
-    denoised: predictions[0],
-    images: pictures,
-    denoisedImages: predictions,
-  };
-}
-
-/** @param {Pixels} pixels */
-function toImageData({ data, width, height }) {
-  return new ImageData(data, width, height);
+function camelCased(value) {
+  if (Array.isArray(value)) return value.map(camelCased);
+  if (typeof value !== "object" || value === null) return value;
+  const renamed = (/** @type {string} */ key) => key.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+  return Object.fromEntries(Object.entries(value).map(([key, value]) => [renamed(key), camelCased(value)]));
 }

@@ -5,7 +5,7 @@ import { OptionError } from "./errors.js";
 import { isPicture } from "./picture.js";
 import { absoluteUrl } from "./source.js";
 
-/** @import { LoadOptions, Lora, SampleOptions, Source } from "./index.d.ts" */
+/** @import { BoundOptions, FeatureLoadOptions, ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
 
 const MAX_SEED = 2n ** 64n - 1n;
 
@@ -14,12 +14,14 @@ const MAX_SEED = 2n ** 64n - 1n;
  * @typedef {Record<string, [test: (value: any) => boolean, expected: string]>} Rules
  */
 
+const SIGNAL = /** @type {Rules[string]} */ ([(value) => value instanceof AbortSignal, "an AbortSignal"]);
+
 /** @type {Rules} */
 const LOAD = {
   device: oneOf("auto", "webgpu", "cpu"),
   cpu: [isObject, "an object, { threads, simd }"],
   onProgress: [(value) => typeof value === "function", "a function"],
-  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
+  signal: SIGNAL,
   worker: [(value) => typeof value === "boolean" || value instanceof Worker, "true, false or a Worker"],
   wasm: [isWasm, "a URL, the module's bytes or a WebAssembly.Module"],
   variant: [isString, 'the variant\'s name, such as "fp16"'],
@@ -29,6 +31,15 @@ const LOAD = {
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
   kernels: oneOf("registers", "tiled", "tiled-128x64", "tiled-64x64", "tiled-64x32"),
   loras: [Array.isArray, "a list of { source, weight }"],
+};
+
+/** @type {Rules} */
+const FEATURES = {
+  device: LOAD.device,
+  cpu: LOAD.cpu,
+  signal: LOAD.signal,
+  worker: LOAD.worker,
+  wasm: LOAD.wasm,
 };
 
 /** @type {Rules} */
@@ -43,6 +54,7 @@ const LORA = {
   weight: [Number.isFinite, "a finite number"],
 };
 
+const STRING = /** @type {Rules[string]} */ ([isString, "a string"]);
 const TEXT = /** @type {Rules[string]} */ ([isText, "a string, or a list with one for each picture"]);
 const PICTURE = /** @type {Rules[string]} */ ([
   isPicture,
@@ -51,12 +63,27 @@ const PICTURE = /** @type {Rules[string]} */ ([
 const NUMBER = /** @type {Rules[string]} */ ([Number.isFinite, "a finite number"]);
 const BOOLEAN = /** @type {Rules[string]} */ ([(value) => typeof value === "boolean", "true or false"]);
 const COUNT = /** @type {Rules[string]} */ ([isCount, "a positive integer"]);
+const WHOLE = /** @type {Rules[string]} */ ([isWhole, "a whole number"]);
 const PAIR = /** @type {Rules[string]} */ ([isPair, "two whole numbers, vertical before horizontal"]);
 const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a list of finite numbers"]);
 const SEED = "an integer from 0 to 2^64 - 1, as a number or a bigint";
 
 /** @type {Rules} */
+const SCHEDULE = {
+  steps: COUNT,
+  timesteps: NUMBERS,
+  sigmas: NUMBERS,
+  originalInferenceSteps: COUNT,
+  solver: [isString, "a solver's name"],
+  scheduler: [isObject, "an object, the content of a scheduler_config.json"],
+  eta: NUMBER,
+  useClippedModelOutput: BOOLEAN,
+  signal: SIGNAL,
+};
+
+/** @type {Rules} */
 const SAMPLE = {
+  ...SCHEDULE,
   prompt: TEXT,
   negativePrompt: TEXT,
   prompt2: TEXT,
@@ -65,23 +92,16 @@ const SAMPLE = {
   seeds: [isListOf(isSeed), `a list, each ${SEED}`],
   generator: oneOf("cpu", "cuda"),
   numImagesPerPrompt: COUNT,
-  steps: COUNT,
-  timesteps: NUMBERS,
-  sigmas: NUMBERS,
-  originalInferenceSteps: COUNT,
   guidanceScale: NUMBER,
   guidanceRescale: NUMBER,
-  solver: [isString, "a solver's name"],
-  scheduler: [isObject, "an object, the content of a scheduler_config.json"],
-  eta: NUMBER,
-  useClippedModelOutput: BOOLEAN,
   width: COUNT,
   height: COUNT,
   image: PICTURE,
   mask: PICTURE,
   strength: NUMBER,
-  noiseLevel: [isWhole, "a whole number"],
-  clipSkip: [isWhole, "a whole number"],
+  startTimestep: WHOLE,
+  noiseLevel: WHOLE,
+  clipSkip: WHOLE,
   longPrompts: oneOf("cut", "chunks"),
   originalSize: PAIR,
   cropsCoordsTopLeft: PAIR,
@@ -91,7 +111,42 @@ const SAMPLE = {
   negativeTargetSize: PAIR,
   preview: oneOf("auto", "decode", "tiny", "linear", "none"),
   vaeTiling: BOOLEAN,
-  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
+};
+
+/** @type {Rules} */
+const FORWARD = {
+  image: PICTURE,
+  space: oneOf("latents", "pixels"),
+  seed: SAMPLE.seed,
+  generator: SAMPLE.generator,
+  prompt: STRING,
+  negativePrompt: STRING,
+  guidanceScale: NUMBER,
+  solver: SCHEDULE.solver,
+  scheduler: SCHEDULE.scheduler,
+  width: COUNT,
+  height: COUNT,
+  preview: oneOf("auto", "decode", "tiny", "linear"),
+  signal: SIGNAL,
+};
+
+/** @type {Rules} */
+const BOUND = {
+  image: PICTURE,
+  images: [(value) => isListOf(isPicture)(value) && value.length > 0, "a list of pictures"],
+  prompt: TEXT,
+  negativePrompt: TEXT,
+  guidanceScale: NUMBER,
+  timesteps: [isListOf(isWhole), "a list of whole numbers"],
+  terms: COUNT,
+  random: BOOLEAN,
+  variance: oneOf("fixed_small", "fixed_large", "learned", "learned_range"),
+  clipDenoised: BOOLEAN,
+  samplePosterior: BOOLEAN,
+  seed: SAMPLE.seed,
+  width: COUNT,
+  height: COUNT,
+  signal: SIGNAL,
 };
 
 /**
@@ -122,6 +177,22 @@ export function checkLoadOptions(options) {
 }
 
 /**
+ * @param {FeatureLoadOptions} options
+ */
+export function checkFeatureLoadOptions(options) {
+  check(options, FEATURES, "FeatureExtractor.load");
+  return checkLoadOptions(options);
+}
+
+/**
+ * @param {{ count?: number, signal?: AbortSignal }} options
+ */
+export function checkClassifyOptions(options) {
+  check(options, { count: COUNT, signal: SIGNAL }, "classify");
+  return options;
+}
+
+/**
  * @param {readonly Lora[]} loras
  */
 export function checkLoras(loras) {
@@ -136,20 +207,74 @@ export function checkLoras(loras) {
  */
 export function checkSampleOptions(options) {
   check(options, SAMPLE, "sample");
-  const { seed = 0, seeds = [], signal, scheduler, image, mask, ...rest } = options;
-  if (scheduler !== undefined && rest.solver !== undefined) {
-    const message =
-      "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
-    throw new OptionError("invalid-option", message, { option: "scheduler" });
-  }
+  const { seed = 0, seeds = [], signal, image, mask, ...rest } = options;
   return {
     seed: BigInt(seed),
     seeds: BigUint64Array.from(seeds, BigInt),
     signal,
     image,
     mask,
-    rest: { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") },
+    rest: withSchedulerAsText(rest),
   };
+}
+
+/**
+ * @param {ScheduleOptions} options
+ */
+export function checkScheduleOptions(options) {
+  check(options, SCHEDULE, "schedule");
+  const { signal, ...rest } = options;
+  return { signal, rest: withSchedulerAsText(rest) };
+}
+
+/**
+ * @param {ForwardOptions} options
+ */
+export function checkForwardOptions(options) {
+  check(options, FORWARD, "forwardProcess");
+  const { seed = 0, signal, image, ...rest } = options;
+  if (image === undefined)
+    throw new OptionError("invalid-option", "forwardProcess needs an image.", { option: "image" });
+  return { seed: BigInt(seed), signal, image, rest: withSchedulerAsText(rest) };
+}
+
+/**
+ * @param {BoundOptions} options
+ */
+export function checkBoundOptions(options) {
+  check(options, BOUND, "bound");
+  const { seed = 0, signal, image, images = image && [image], ...rest } = options;
+  const wrong = (/** @type {string} */ option, /** @type {string} */ message) =>
+    new OptionError("invalid-option", message, { option });
+  if (!images) throw wrong("image", "bound needs an image, or a list of images.");
+  if (image && options.images) throw wrong("images", "image and images were both given. Leave one of them out.");
+  if (rest.timesteps && rest.terms) throw wrong("terms", "timesteps and terms were both given. Leave one of them out.");
+  return { seed: BigInt(seed), signal, images, rest };
+}
+
+/**
+ * @param {unknown} timestep
+ * @param {boolean} orNone whether null will do, for the picture itself
+ */
+export function checkTimestep(timestep, orNone) {
+  if (isWhole(timestep) || (orNone && timestep === null)) return;
+  const expected = orNone ? "a whole number, or null for the picture itself" : "a whole number";
+  throw new OptionError("invalid-option", `timestep has to be ${expected}; it is ${shown(timestep)}.`, {
+    option: "timestep",
+  });
+}
+
+/**
+ * @template {Pick<ScheduleOptions, "solver" | "scheduler">} O
+ * @param {O} options
+ */
+function withSchedulerAsText({ scheduler, ...rest }) {
+  if (scheduler !== undefined && rest.solver !== undefined) {
+    const message =
+      "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
+    throw new OptionError("invalid-option", message, { option: "scheduler" });
+  }
+  return { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") };
 }
 
 /**

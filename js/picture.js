@@ -68,3 +68,8 @@ function drawn(picture) {
 function ownPixels({ width, height, data }) {
   return { width, height, data: new Uint8ClampedArray(data) };
 }
+
+/** @param {Pixels} pixels */
+export function toImageData({ data, width, height }) {
+  return new ImageData(data, width, height);
+}

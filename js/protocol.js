@@ -2,7 +2,7 @@
 // What passes between the client (the page) and the host (usually a worker), over one MessagePort per pipeline.
 // The host answers requests one after the other, in order; `abort` alone does not wait for its turn.
 
-/** @import { CpuOptions, DeviceInfo, LoadOptions, LoadProgress, ModelInfo, Profile } from "./index.d.ts" */
+/** @import { CpuOptions, DeviceInfo, FeatureInfo, LoadOptions, LoadProgress, ModelInfo, Profile } from "./index.d.ts" */
 /** @import { PlainError } from "./errors.js" */
 /** @import { SourceDescription } from "./source.js" */
 
@@ -23,9 +23,25 @@
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription
+ *   | { type: "schedule", options: object }
+ *   | { type: "forward", run: number, seed: bigint, options: object, image: Pixels }
+ *   | { type: "noised", run: number, timestep: number | null }
+ *   | { type: "predict", run: number, timestep: number | null }
+ *   | { type: "bound", run: number, seed: bigint, options: object, images: Pixels[] }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
+ *   | { type: "features", ask: FeatureRequest }
  *   | { type: "dispose" }} Request
+ */
+
+/**
+ * What is asked of an extractor of features, which has a host of its own; sets of pictures go by their numbers.
+ * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"] }
+ *   | { type: "set", set: number, source?: SourceDescription }
+ *   | { type: "add", set: number, images: Pixels[] }
+ *   | { type: "distance", set: number, real: number, errors: boolean }
+ *   | { type: "free", set: number }
+ *   | { type: "classify", images: Pixels[], count: number }} FeatureRequest
  */
 
 /** @typedef {{ id: number } & (Request | { type: "abort" })} ToHost `abort` repeats the id of the request it ends */
@@ -44,11 +60,32 @@
 
 /** @typedef {{ info: ModelInfo, device: DeviceInfo }} Loaded the answer to `load` */
 
-/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample`; `profile` is answered by a {@link Profile} */
+/** @typedef {{ info: FeatureInfo, device: DeviceInfo }} LoadedFeatures the answer to `load` of an extractor */
+
+/**
+ * @typedef {{ class: string, numTrainTimesteps: number, betas: Float32Array<ArrayBuffer>, alphasCumprod: Float32Array<ArrayBuffer>,
+ *       table: string }} PlainSchedule the answer to `schedule`: the table as JSON, under the command's names
+ */
+
+/**
+ * @typedef {{ numTrainTimesteps: number, shape: number[] }} Opened the answer to `forward`, which is a run
+ *   too until it is stopped
+ */
+
+/** @typedef {{ sample: Float32Array<ArrayBuffer>, image: Pixels }} PlainNoised the answer to `noised` */
+
+/** @typedef {{ noise: Pixels, denoised: Pixels, error: number, warning: string | undefined }} PlainPrediction the answer to `predict` */
+
+/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` and `bound`; `profile` is answered by a {@link Profile} */
 
 /**
  * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, images: Pixels[], denoised: Pixels[] }} PlainStep
  *   the answer to `step`, with the pictures that were asked for; undefined for a run that was stopped
+ */
+
+/**
+ * @typedef {{ index: number, total: number, milliseconds: number, term: string, summary?: string }} PlainTerm the answer to `step` of
+ *   a bound; the term and, with the last one, the whole, as JSON
  */
 
 export {};

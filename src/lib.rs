@@ -29,7 +29,6 @@
 //! | [`pipeline`] | a prompt and a seed become a picture, step by step |
 //! | [`diffusion`] | the mathematics: noise schedules, the forward process, each solver as a table of steps |
 //! | [`models`] | the architectures: a `config.json` becomes a graph |
-//! | [`metrics`] | how close generated pictures come to real ones |
 //! | [`weights`], [`text`], [`noise`] | checkpoint files, the CLIP tokenizer, torch's random streams |
 //! | [`metrics`] | how good pictures are: features, their statistics, and distances between these |
 //! | [`graph`] | a network as a static graph of typed ops; knows no model and no device |

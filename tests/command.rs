@@ -524,6 +524,133 @@ fn forward_names_the_input_that_is_wrong() {
     assert!(!outputs.exists());
 }
 
+/// A PNG of two slopes and some detail, and its RGB bytes.
+fn slope(folder: &TempDir, width: u32, height: u32) -> (PathBuf, Vec<u8>) {
+    let path = folder.path().join("slope.png");
+    let pixel = |i: u32| [(i % width * 255 / width) as u8, (i / width * 255 / height) as u8, (i * 97 % 251) as u8];
+    let pixels: Vec<u8> = (0..width * height).flat_map(pixel).collect();
+    let mut encoder = png::Encoder::new(fs::File::create(&path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    (path, pixels)
+}
+
+#[test]
+fn noise_shows_a_picture_at_the_timesteps_that_are_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let (image, pixels) = slope(&folder, 200, 150);
+    let out = folder.path().join("sheet.png");
+    let table = succeed(&[&"noise", &image, &"--timesteps", &"999,0,0", &"--seed", &"5", &"--out", &out]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..4], ["t", "beta_t", "alpha_t", "alpha_bar_t"]);
+    assert_eq!(rows[1], ["999", "0.020000", "0.980000", "4.0358e-5", "-43.94"], "DDPM's schedule");
+    assert_eq!(rows[2], ["0", "0.000100", "0.999900", "9.9990e-1", "40.00"]);
+    assert_eq!(rows.len(), 4);
+
+    let (width, height, sheet) = decode(&fs::read(&out).unwrap());
+    assert!(width > 3 * 200 && height > 150 + 2 * 16, "{width}×{height}: three pictures, and two lines below them");
+    // The picture of t = 0 is the given one but for a hundredth of noise; that of t = 999 is noise. Both are there, in this order.
+    let at = |left: usize, top: usize, i: usize| sheet[3 * ((top + i / 600) * width + left) + i % 600];
+    let off = |left: usize, top: usize| {
+        let values = pixels.iter().enumerate();
+        values.map(|(i, &value)| f64::from(at(left, top, i).abs_diff(value))).sum::<f64>() / pixels.len() as f64
+    };
+    let found: Vec<usize> = (0..=width - 200).filter(|&left| off(left, 12) < 3.0).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0] > 200 && found[1] >= found[0] + 200, "{found:?}: after that of t = 999, side by side");
+    for row in 0..150 {
+        let line = |left: usize| &sheet[3 * ((12 + row) * width + left)..][..600];
+        assert!(line(found[0]) == line(found[1]), "one ε for all");
+    }
+    let again = succeed(&[&"noise", &image, &"--timesteps", &"999,0,0", &"--seed", &"5", &"--out", &out]);
+    assert!(again == table && decode(&fs::read(&out).unwrap()).2 == sheet, "the same seed, another sheet");
+    succeed(&[&"noise", &image, &"--timesteps", &"999,0,0", &"--seed", &"6", &"--out", &out]);
+    assert!(decode(&fs::read(&out).unwrap()).2 != sheet, "another seed, the same sheet");
+    assert_eq!(names(folder.path()), ["sheet.png", "slope.png"]);
+}
+
+#[test]
+fn noise_knows_the_schedules_by_name() {
+    let folder = TempDir::new().unwrap();
+    let (image, _) = slope(&folder, 8, 8);
+    let out = folder.path().join("sheet.png");
+    let last = |more: &[&str]| -> f64 {
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"noise", &image, &"--out", &out, &"--json"];
+        arguments.extend(more.iter().map(|argument| argument as &dyn AsRef<_>));
+        let rows: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+        assert_eq!(rows.as_array().map(Vec::len), Some(5), "as many as there are by default");
+        assert_eq!(rows[4]["timestep"], 999);
+        assert!((rows[2]["alpha"].as_f64().unwrap() + rows[2]["beta"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+        rows[4]["alphaBar"].as_f64().expect("a number")
+    };
+    // σ is 157 and 14.6 there.
+    assert!((last(&[]) - 4.0358e-5).abs() < 1e-8);
+    assert!((last(&["--schedule", "scaled_linear"]) - 4.6601e-3).abs() < 1e-6);
+    assert!((last(&["--schedule", "cosine"]) - 2.43e-9).abs() < 1e-10);
+    assert_eq!(last(&["--schedule", "scaled_linear", "--zero-terminal-snr"]), 0.0);
+}
+
+#[test]
+fn noise_in_latents_is_where_a_run_from_that_timestep_begins() {
+    let folder = TempDir::new().unwrap();
+    let (image, _) = slope(&folder, 64, 64);
+    let (out, model) = (folder.path().join("sheet.png"), emoji64());
+    let call: [&dyn AsRef<_>; 6] = [&"noise", &image, &"--model", &model, &"--timesteps", &"250,750"];
+    let more: [&dyn AsRef<_>; 6] = [&"--predict", &"--prompt", &"a cat", &"--json", &"--out", &out];
+    let rows: Value = serde_json::from_str(&succeed(&[&call[..], &more[..]].concat())).expect("JSON");
+    assert!((rows[1]["alphaBar"].as_f64().unwrap() - 0.05617).abs() < 1e-5, "the model's own schedule: {rows}");
+    assert!(rows[0]["meanSquaredError"].as_f64() > rows[1]["meanSquaredError"].as_f64(), "{rows}");
+    let (width, height, _) = decode(&fs::read(&out).unwrap());
+    assert!(width > 2 * 192 && height > 3 * 192, "{width}×{height}: three rows, three times as large");
+    let pixels = succeed(&[&call[..], &[&"--space", &"pixels", &"--out", &out]].concat());
+    assert_eq!(pixels.lines().count(), 3, "{pixels}");
+
+    // Denoised from there, with a prompt and without; where the timestep is the first of a strength, it is the run of that strength.
+    let draw = |more: &[&str]| {
+        let out = folder.path().join("out.png");
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"sample", &model, &"--image", &image];
+        arguments.extend([&"--steps" as &dyn AsRef<_>, &"10", &"--seed", &"3", &"--out", &out]);
+        arguments.extend(more.iter().map(|argument| argument as &dyn AsRef<_>));
+        succeed(&arguments);
+        fs::read(&out).expect("a picture")
+    };
+    let from = draw(&["--prompt", "a cat", "--start-timestep", "401"]);
+    assert!(decode(&from) == decode(&draw(&["--prompt", "a cat", "--strength", "0.5"])));
+    assert!(decode(&from) != decode(&draw(&["--start-timestep", "401"])), "the prompt makes no difference");
+    assert!(decode(&from) != decode(&draw(&["--prompt", "a cat", "--start-timestep", "451"])));
+    assert!(texts(&from)["undiffuse"].contains(r#""startTimestep":401"#), "{:?}", texts(&from));
+}
+
+#[test]
+fn noise_says_what_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let (image, _) = slope(&folder, 8, 8);
+    let (out, model) = (folder.path().join("sheet.png"), emoji64());
+    let text = folder.path().join("text.png");
+    fs::write(&text, "no picture").unwrap();
+    let range = "the timesteps of this schedule are 0 to 999";
+    let call = |code: i32, words: &[&str], more: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let call: [&dyn AsRef<_>; 3] = [&"noise", &"--out", &out];
+        refuse(code, words, &[&call[..], more].concat());
+    };
+    call(1, &["`timesteps` is 1000", range], &[&image, &"--timesteps", &"0,1000"]);
+    call(1, &["is 1000", range], &[&image, &"--timesteps", &"0,1000", &"--model", &model]);
+    call(1, &["text.png", "not a PNG"], &[&text]);
+    call(1, &["none.png"], &[&"none.png"]);
+    call(1, &["`space` is latents", "--model"], &[&image, &"--space", &"latents"]);
+    call(1, &["none", "no such folder"], &[&image, &"--model", &"none"]);
+    call(2, &["--model"], &[&image, &"--predict"]);
+    call(2, &["--schedule", "--model"], &[&image, &"--schedule", &"cosine", &"--model", &model]);
+    call(2, &["--timesteps"], &[&image, &"--timesteps", &"-3"]);
+    let pixels: [&dyn AsRef<_>; 6] = [&image, &"--model", &model, &"--predict", &"--space", &"pixels"];
+    call(1, &["`space` is pixels", "latents"], &pixels);
+    let both: [&dyn AsRef<_>; 10] =
+        [&"sample", &model, &"--image", &image, &"--start-timestep", &"9", &"--strength", &"1", &"--out", &out];
+    refuse(2, &["--start-timestep", "--strength"], &both);
+    refuse(2, &["--image"], &[&"sample", &model, &"--start-timestep", &"9", &"--out", &out]);
+    assert!(!out.exists());
+}
+
 #[test]
 fn a_schedule_is_readable_and_parses() {
     let config = emoji64().join("scheduler/scheduler_config.json");
@@ -692,6 +819,7 @@ fn every_subcommand_explains_itself() {
             &["--negative-prompt", "--guidance-scale", "dpmpp_2m", "latents_after_step", "[default: 7.5]", "x-0.png"][..],
         ),
         ("forward", &["encoder_hidden_states", "decode/in", "pooler_output", "--weights"]),
+        ("noise", &["--timesteps", "scaled_linear", "--start-timestep", "--predict"]),
         ("schedule", &["--json", "x_{t-1}", "--eta"]),
         ("inspect", &["model_index.json"]),
     ] {

@@ -12,8 +12,8 @@ use undiffuse::device::Device;
 use undiffuse::diffusion::{HISTORY, SchedulerConfig, Solver, StepOptions, Table};
 use undiffuse::noise::{Stream, TorchCpu, TorchCuda};
 use undiffuse::pipeline::{
-    Checkpoint, Component, LongPrompts, NamedTensor, OpenOptions, Pipeline, Preview, Rgba, SampleOptions, Sampler,
-    Scheduler,
+    Checkpoint, Component, ForwardOptions, LongPrompts, NamedTensor, OpenOptions, Pipeline, Preview, Rgba,
+    SampleOptions, Sampler, Scheduler, Space,
 };
 use undiffuse::weights::DirectorySource;
 
@@ -211,9 +211,22 @@ fn an_upscaler_refuses_what_it_cannot_enlarge() {
             SampleOptions { strength: Some(0.5), ..usual.clone() },
             "`strength` is given: a StableDiffusionUpscalePipeline takes no strength",
         ),
+        (
+            SampleOptions { start_timestep: Some(500), ..usual.clone() },
+            "`start_timestep` is given: a StableDiffusionUpscalePipeline takes no timestep to begin at",
+        ),
     ] {
         assert_eq!(checkpoint.check(&options).unwrap_err().to_string(), expected);
     }
+    assert!(!checkpoint.info().takes_start_timestep);
+    let pipeline = load(folder.path());
+    let process =
+        |space| block_on(pipeline.forward_process(ForwardOptions { space, ..ForwardOptions::new(picture(8, 9)) }));
+    let error = process(Space::Latents).map(drop).unwrap_err().to_string();
+    let expected =
+        "`space` is latents: a StableDiffusionUpscalePipeline begins with noise and not with a picture; choose pixels";
+    assert_eq!(error, expected);
+    assert_eq!(process(Space::Pixels).expect("pixels").shape(), [1, 3, 9, 8]);
 }
 
 #[test]

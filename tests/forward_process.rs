@@ -16,16 +16,20 @@ use undiffuse::pipeline::{
 };
 use undiffuse::weights::DirectorySource;
 
-fn load(folder: impl AsRef<Path>) -> Pipeline {
-    block_on(Pipeline::load(&DirectorySource::new(folder.as_ref()), Device::cpu(), &mut |_| {})).unwrap()
+fn load(folder: impl AsRef<Path>, device: Device) -> Pipeline {
+    block_on(Pipeline::load(&DirectorySource::new(folder.as_ref()), device, &mut |_| {})).unwrap()
 }
 
 fn model(name: &str) -> Pipeline {
-    load(reference("pipelines/models").join(name))
+    load(reference("pipelines/models").join(name), Device::cpu())
 }
 
 fn emoji64() -> Pipeline {
-    load(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64"))
+    emoji64_on(Device::cpu())
+}
+
+fn emoji64_on(device: Device) -> Pipeline {
+    load(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64"), device)
 }
 
 /// A picture with a corner, a slope and some detail.
@@ -282,6 +286,33 @@ fn one_call_of_the_network_says_what_the_first_step_of_a_run_shows() {
             assert!((predicted.mean_squared_error - mean).abs() < 1e-6 * mean, "{mean}");
         }
     }
+}
+
+#[test]
+fn the_gpu_shows_and_predicts_what_the_cpu_does() {
+    let options =
+        || ForwardOptions { seed: 6, prompt: "fox, noto style".into(), ..ForwardOptions::new(picture(64, 64)) };
+    let (cpu, gpu) = (emoji64(), emoji64_on(common::gpu()));
+    let (mut on_cpu, mut on_gpu) = (process(&cpu, options()), process(&gpu, options()));
+    let near = |a: &Rgba, b: &Rgba| {
+        let far = a.pixels.iter().zip(&b.pixels).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(far <= Some(2), "{far:?} levels");
+    };
+    for timestep in [None, Some(0), Some(500)] {
+        let (a, b) = (block_on(on_cpu.at(timestep)).unwrap(), block_on(on_gpu.at(timestep)).unwrap());
+        near(&a.image, &b.image);
+    }
+    let (a, b) = (block_on(on_cpu.predict(500)).unwrap(), block_on(on_gpu.predict(500)).unwrap());
+    near(&a.x0_image, &b.x0_image);
+    assert!((a.mean_squared_error - b.mean_squared_error).abs() < 1e-3 * a.mean_squared_error);
+    let from = SampleOptions {
+        image: Some(picture(64, 64)),
+        seed: 6,
+        start_timestep: Some(500),
+        preview: Preview::None,
+        ..SampleOptions::default()
+    };
+    assert!(block_on(on_gpu.at(Some(500))).unwrap().sample == sampler(&gpu, from).initial_latents());
 }
 
 #[test]

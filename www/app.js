@@ -21,7 +21,35 @@ import {
 } from "./parameters.js";
 import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
 
-/** @import { LoadOptions, LoadProgress, Source } from "./pkg/index.js" */
+/** @import { LoadOptions, LoadProgress, SampleOptions, Source } from "./pkg/index.js" */
+
+/**
+ * A view beside drawing. It has the part of the page that is its own, and shares the model and the form.
+ * @typedef {object} View
+ * @property {string} start  what the form's button says
+ * @property {() => void} enter  it is looked at from now on
+ * @property {() => void} leave  it no longer is
+ * @property {() => Promise<void>} release  lets go of the pipeline, which something else needs; what it shows stays
+ * @property {() => void} modelChanged
+ * @property {() => Promise<void>} submit  what the form's button does
+ * @property {(files: File[]) => Promise<void>} takePictures
+ */
+
+/**
+ * What a view may ask of the page.
+ * @typedef {object} Page
+ * @property {() => Pipeline | undefined} pipeline  what is open
+ * @property {HTMLElement} stage  where views show what is their own, beside the form
+ * @property {HTMLElement} below  likewise, below it
+ * @property {typeof work} work
+ * @property {typeof draw} draw
+ * @property {typeof say} say
+ * @property {typeof showError} showError
+ * @property {typeof showNotice} showNotice
+ * @property {typeof refuse} refuse  says that a file cannot be read
+ * @property {() => Promise<void>} idle  ends what is under way
+ * @property {(share: number) => void} setProgress
+ */
 
 const BUILTIN = { name: "emoji64", base: "models/emoji64/", about: "models/emoji64.json" };
 
@@ -31,23 +59,61 @@ const USUAL = { steps: "25", guidanceScale: "7.5", solver: "", preview: "" };
 /** Errors after which the pipeline can still be used. */
 const HARMLESS = ["invalid-option", "busy"];
 
+/** The views beside drawing, each loaded when it is first looked at. @type {Record<string, () => Promise<{ open(page: Page): View }>>} */
+const VIEWS = {
+  forward: () => import("./forward.js"),
+  bound: () => import("./bound.js"),
+  fid: () => import("./fid.js"),
+};
+
+/** What the form's button says where noise becomes a picture. */
+const START = "Start from noise";
+
 const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const button = (/** @type {string} */ id) => /** @type {HTMLButtonElement} */ (document.getElementById(id));
 const form = /** @type {HTMLFormElement} */ (element("form"));
 const progress = /** @type {HTMLProgressElement} */ (element("progress"));
 
+/** What the page shows: drawing, or another view. */
+let shownView = "reverse";
+/** The view beside drawing that is shown, if one is, and those that were. @type {View | undefined} */
+let view;
+/** @type {Record<string, View>} */
+const views = {};
 /** @type {Pipeline | undefined} */
 let pipeline;
 /** Ends the newest load; an older one that finds another here has been overtaken, and keeps silent. @type {AbortController | undefined} */
 let loading;
 /** Ends the newest run, likewise. @type {AbortController | undefined} */
 let running;
+/** The end of what takes time. @type {Promise<void> | undefined} */
+let working;
 /** What is open, or was asked for last; `address` of what others can open too. @type {{ source: Source, name: string, address?: string, variant?: string }} */
 let model = { source: BUILTIN.base, name: BUILTIN.name };
 /** What the pictures on the film were made with. @type {import("./metadata.js").Made | undefined} */
 let made;
 /** The scheduler of the model that drew them, which may no longer be the one that is open. */
 let drawnBy = "";
+
+/** @type {Page} */
+const page = {
+  pipeline: () => pipeline,
+  stage: element("stage"),
+  below: element("below"),
+  work,
+  draw,
+  say,
+  showError,
+  showNotice,
+  refuse,
+  async idle() {
+    if (document.body.dataset.state === "sampling") running?.abort();
+    await working;
+  },
+  setProgress(value) {
+    progress.value = value;
+  },
+};
 
 /** @param {"loading" | "ready" | "sampling" | "done" | "error"} state */
 function setState(state) {
@@ -56,7 +122,6 @@ function setState(state) {
   button("start").disabled = busy || !pipeline;
   button("cancel").disabled = !busy;
   button("measure").disabled = busy || !pipeline;
-  button("download").disabled = !film.shownStep();
   progress.hidden = !busy;
 }
 
@@ -137,6 +202,7 @@ async function load() {
   showDevice(pipeline.device);
   setState("ready");
   say(`${name} is ready`, { aloud: true });
+  for (const view of Object.values(views)) view.modelChanged();
   return true;
 }
 
@@ -153,14 +219,58 @@ function readForm(info) {
   return { parameters, image, options: { ...optionsOf(parameters), image, mask } };
 }
 
-async function run() {
-  if (!pipeline) return;
-  const { info } = pipeline;
-  const { parameters, image, options } = readForm(info);
+/**
+ * What takes time: with the progress bar, the button that ends it, and the pipeline to itself.
+ * @param {string} what what is said at first
+ * @param {(signal: AbortSignal) => Promise<string>} task comes to what is said in the end
+ * @param {object} [options]
+ * @param {"ready" | "done"} [options.then] the page's state after it
+ * @param {() => string} [options.cancelled] what is said if it was cancelled
+ * @param {boolean} [options.keeps] whether the view keeps what it holds of the pipeline
+ * @returns {Promise<void>}
+ */
+function work(what, task, options) {
+  return (working = perform(what, task, options));
+}
+
+/** @type {typeof work} */
+async function perform(what, task, { then = "ready", cancelled = () => "Cancelled", keeps = false } = {}) {
   const { signal } = (running = new AbortController());
   const overtaken = () => running?.signal !== signal;
-  history.replaceState(null, "", linkTo(parameters, model));
   clearMessages();
+  progress.removeAttribute("value");
+  setState("sampling");
+  say(what, { aloud: true });
+  let said;
+  try {
+    if (!keeps) await view?.release();
+    said = await task(signal);
+    if (overtaken()) return;
+  } catch (error) {
+    if (overtaken()) return;
+    if (!(error instanceof AbortError)) {
+      showError(error);
+      return;
+    }
+    setState("ready");
+    say(cancelled(), { aloud: true });
+    return;
+  }
+  setState(then);
+  say(said, { aloud: true });
+}
+
+/**
+ * Runs the reverse process with the form's values, onto the film.
+ * @param {SampleOptions} [given] what goes before the form and the easel
+ * @param {Partial<import("./metadata.js").Made>} [about] what the picture is to say of that
+ */
+async function draw(given = {}, about = {}) {
+  if (!pipeline) return;
+  const opened = pipeline;
+  const { info } = opened;
+  const { parameters, image, options } = readForm(info);
+  history.replaceState(null, "", linkHere(parameters));
   const seeds = seedsOf(parameters);
   film.begin(
     Number(parameters.steps),
@@ -168,19 +278,17 @@ async function run() {
   );
   // On a phone the pictures are below the form.
   element("canvas").scrollIntoView({ block: "nearest" });
-  progress.value = 0;
-  setState("sampling");
-  say("Preparing", { aloud: true });
-  const given = Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== ""));
-  made = { ...given, model: model.name };
+  made = { ...Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== "")), model: model.name };
   if (image) made.image = easel.pictureName();
   if (loras.named().length > 0) made.loras = loras.named();
+  Object.assign(made, about);
   drawnBy = info.scheduler;
   let count = 0;
   let spent = 0;
-  try {
-    await pipeline.setLoras(loras.chosen(), { signal });
-    const steps = pipeline.sample({ ...options, signal });
+  const draw = async (/** @type {AbortSignal} */ signal) => {
+    progress.value = 0;
+    await opened.setLoras(loras.chosen(), { signal });
+    const steps = opened.sample({ ...options, ...given, signal });
     for await (const step of steps) {
       if (count === 0) showNotice(steps.warning);
       film.add(step);
@@ -189,18 +297,12 @@ async function run() {
       progress.value = count / step.total;
       say(`Step ${count} of ${step.total}, ${Math.round(spent / count)} ms a step`);
     }
-  } catch (error) {
-    if (overtaken()) return;
-    if (!(error instanceof AbortError)) {
-      showError(error);
-      return;
-    }
-    setState("ready");
-    say(`Cancelled after ${count} ${count === 1 ? "step" : "steps"}`, { aloud: true });
-    return;
-  }
-  setState("done");
-  say(`${count} steps in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`, { aloud: true });
+    return `${count} steps in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`;
+  };
+  await work("Preparing", draw, {
+    then: "done",
+    cancelled: () => `Cancelled after ${count} ${count === 1 ? "step" : "steps"}`,
+  });
 }
 
 /** The built-in model, in place of the one that is open. */
@@ -244,6 +346,19 @@ function openAddress(address, variant) {
  */
 function refuse(name, error) {
   showNotice(`${name} could not be read: ${error instanceof Error ? error.message : error}`);
+}
+
+/**
+ * Pictures are for the view that is shown.
+ * @param {File[]} files
+ */
+async function takePictures(files) {
+  try {
+    if (view) await view.takePictures(files);
+    else for (const file of files) await takePicture(file);
+  } catch (error) {
+    refuse(files[0].name, error);
+  }
 }
 
 /**
@@ -332,29 +447,64 @@ function showDevice({ kind, name, reason, threads = 1 }) {
 /** Profiles a step with the form's values. */
 async function measure() {
   if (!pipeline) return;
-  const { options } = readForm(pipeline.info);
-  const { signal } = (running = new AbortController());
-  const overtaken = () => running?.signal !== signal;
-  clearMessages();
-  progress.removeAttribute("value");
-  setState("sampling");
-  say("Measuring", { aloud: true });
-  try {
-    await pipeline.setLoras(loras.chosen(), { signal });
-    profile.show(await pipeline.profile({ ...options, signal }));
-  } catch (error) {
-    if (overtaken()) return;
-    if (!(error instanceof AbortError)) {
-      showError(error);
-      return;
-    }
+  const opened = pipeline;
+  const { options } = readForm(opened.info);
+  await work("Measuring", async (signal) => {
+    await opened.setLoras(loras.chosen(), { signal });
+    profile.show(await opened.profile({ ...options, signal }));
+    return "Measured";
+  });
+}
+
+/**
+ * Turns the page to a view. What is under way in another one ends.
+ * @param {string} name
+ */
+async function show(name) {
+  if (name === shownView || !(name === "reverse" || Object.hasOwn(VIEWS, name))) return;
+  const left = view;
+  view = undefined;
+  shownView = document.body.dataset.view = name;
+  for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#views a"))) {
+    if (link.dataset.view === name) link.ariaCurrent = "page";
+    else link.ariaCurrent = null;
   }
-  setState("ready");
-  say("Measured", { aloud: true });
+  history.replaceState(null, "", linkTo(readParameters(), model, { view: name }));
+  button("start").textContent = START;
+  try {
+    if (document.body.dataset.state === "sampling") running?.abort();
+    await working;
+    left?.leave();
+    await left?.release();
+    if (name !== "reverse") await styled();
+    const opened = name === "reverse" ? undefined : (views[name] ??= (await VIEWS[name]()).open(page));
+    if (shownView !== name) return;
+    view = opened;
+    button("start").textContent = view?.start ?? START;
+    view?.enter();
+  } catch (error) {
+    showError(error);
+  }
+}
+
+/** The style of the views beside drawing, fetched with the first of them. @type {Promise<unknown> | undefined} */
+let style;
+
+function styled() {
+  return (style ??= new Promise((resolve) => {
+    const link = document.createElement("link");
+    Object.assign(link, { rel: "stylesheet", href: "views.css", onload: resolve, onerror: resolve });
+    document.head.append(link);
+  }));
+}
+
+/** A link to what is shown. A view beside drawing is of a picture, which a link cannot carry. */
+function linkHere(parameters = readParameters()) {
+  return linkTo(parameters, model, shownView === "reverse" ? { run: "1" } : { view: shownView });
 }
 
 async function share() {
-  const link = linkTo(readParameters(), model);
+  const link = linkHere();
   history.replaceState(null, "", link);
   try {
     await navigator.clipboard.writeText(link);
@@ -403,7 +553,14 @@ function megabytes(bytes) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  run();
+  if (view) view.submit();
+  else draw();
+});
+element("views").addEventListener("click", (event) => {
+  const link = /** @type {HTMLElement} */ (event.target).closest("a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  show(link.dataset.view ?? "");
 });
 element("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -414,7 +571,8 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") button("cancel").click();
 });
 addEventListener("hashchange", async () => {
-  const { parameters, model: asked, variant, run } = readAddress();
+  const { parameters, model: asked, variant, run, view } = readAddress();
+  await show(view);
   // Opening a model sets what suits it; the link's values come after that.
   const isOpen = asked === model.address && variant === model.variant;
   if (!isOpen && !(asked ? await openAddress(asked, variant) : (await openBuiltin())[0])) return;
@@ -428,6 +586,7 @@ button("dice").addEventListener("click", () => writeParameters({ seed: anySeed()
 button("measure").addEventListener("click", measure);
 button("share").addEventListener("click", share);
 button("download").addEventListener("click", download);
+film.onTurn(() => (button("download").disabled = !film.shownStep()));
 button("retry").addEventListener("click", load);
 button("builtin").addEventListener("click", openBuiltin);
 button("start-shown").addEventListener("click", async () => {
@@ -462,7 +621,7 @@ element("opener").addEventListener("submit", (event) => {
 acceptFiles({
   checkpoint: (source, name) => open({ source, name }),
   lora: loras.add,
-  picture: takePicture,
+  pictures: takePictures,
   unreadable: refuse,
 });
 
@@ -473,5 +632,6 @@ const opening = address.model ? openAddress(address.model, address.variant) : lo
 const about = address.model ? undefined : showAbout();
 await about;
 writeParameters(address.parameters);
+if (address.view !== "reverse") await show(address.view);
 // Through the form, so that a link's values are checked like typed ones.
 if ((await opening) && address.run) form.requestSubmit();

@@ -6,9 +6,12 @@
  * @typedef {object} Takers
  * @property {(source: File | Map<string, File>, name: string) => void} checkpoint  gets a file, or a folder's files by their path
  * @property {(file: File) => void} lora
- * @property {(file: File) => void} picture
+ * @property {(files: File[]) => void} pictures
  * @property {(name: string, error: unknown) => void} unreadable  gets the name of what was dropped, and why it cannot be read
  */
+
+/** Files that make a folder a checkpoint's. */
+const CHECKPOINT = /(^|\/)(model_index|config)\.json$|\.(safetensors|gguf|ckpt|pt|bin)$/i;
 
 /** Longest header that is looked into: a LoRA's has some thousand names. */
 const MAX_HEADER = 1 << 24;
@@ -59,14 +62,20 @@ export function acceptFiles(takers) {
  */
 async function hand(files, takers) {
   const paths = [...files.keys()];
-  if (paths.some((path) => path.includes("/") || path === "model_index.json")) {
+  const [pictures, others] = [true, false].map((wanted) =>
+    [...files.values()].filter((file) => file.type.startsWith("image/") === wanted),
+  );
+  const isFolder = paths.some((path) => path.includes("/") || path === "model_index.json");
+  // A checkpoint's folder may hold pictures too, and a folder of pictures a list of them.
+  if (isFolder && (pictures.length === 0 || paths.some((path) => CHECKPOINT.test(path)))) {
     takers.checkpoint(files, paths[0].split("/")[0]);
     return;
   }
-  for (const file of files.values()) {
+  if (pictures.length > 0) takers.pictures(pictures);
+  if (isFolder) return;
+  for (const file of others) {
     try {
-      if (file.type.startsWith("image/")) takers.picture(file);
-      else if (await isLora(file)) takers.lora(file);
+      if (await isLora(file)) takers.lora(file);
       else takers.checkpoint(file, file.name);
     } catch (error) {
       takers.unreadable(file.name, error);

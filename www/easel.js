@@ -16,34 +16,41 @@ const PAINT = [255, 90, 31];
 let name;
 let isPainted = false;
 
-for (const type of /** @type {const} */ (["pointerdown", "pointermove"])) {
-  paint.addEventListener(type, (event) => {
-    if (name === undefined || event.buttons !== 1) return;
-    event.preventDefault();
-    if (type === "pointerdown") paint.setPointerCapture(event.pointerId);
-    stroke(event, type === "pointerdown");
-  });
-}
-
-/**
- * @param {PointerEvent} event
- * @param {boolean} isFirst whether the brush is put down, and has drawn no line yet
- */
-function stroke(event, isFirst) {
+pressed(paint, (at, from) => {
+  if (name === undefined) return;
   const context = contextOf(paint);
-  const view = paint.getBoundingClientRect();
-  const scale = paint.width / view.width;
-  const [x, y] = [(event.clientX - view.left) * scale, (event.clientY - view.top) * scale];
-  if (isFirst) {
-    context.beginPath();
-    context.moveTo(x, y);
-  }
   Object.assign(context, { strokeStyle: `rgb(${PAINT})`, lineCap: "round", lineJoin: "round" });
   context.lineWidth = (brush.valueAsNumber / 100) * Math.max(paint.width, paint.height);
-  context.lineTo(x, y);
+  context.beginPath();
+  context.moveTo(...(from ?? at));
+  context.lineTo(...at);
   context.stroke();
   isPainted = true;
   show();
+});
+
+/**
+ * Follows a pointer that is pressed on a canvas.
+ * @param {HTMLCanvasElement} canvas
+ * @param {(at: [x: number, y: number], from?: [x: number, y: number]) => void} move gets where it is in the canvas's pixels, and
+ *     where it was, unless it was put down there
+ */
+export function pressed(canvas, move) {
+  /** @type {[number, number] | undefined} */
+  let from;
+  for (const type of /** @type {const} */ (["pointerdown", "pointermove"])) {
+    canvas.addEventListener(type, (event) => {
+      if (event.buttons !== 1) return;
+      event.preventDefault();
+      if (type === "pointerdown") canvas.setPointerCapture(event.pointerId);
+      const view = canvas.getBoundingClientRect();
+      const scale = canvas.width / view.width;
+      /** @type {[number, number]} */
+      const at = [(event.clientX - view.left) * scale, (event.clientY - view.top) * scale];
+      move(at, type === "pointerdown" ? undefined : from);
+      from = at;
+    });
+  }
 }
 
 /**

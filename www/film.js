@@ -22,6 +22,8 @@ let steps = [];
 let shown = -1;
 /** Which of the pictures that are drawn at once is looked at. */
 let picture = 0;
+/** Is told when another step is shown. */
+let turned = () => {};
 
 scrub.addEventListener("input", () => show(scrub.valueAsNumber));
 
@@ -57,6 +59,7 @@ export function begin(total, names) {
   scrub.max = scrub.value = "0";
   scrub.disabled = true;
   caption.textContent = "";
+  turned();
   for (const plate of Object.values(plates)) plate.getContext("2d")?.clearRect(0, 0, plate.width, plate.height);
 }
 
@@ -74,6 +77,24 @@ export function add(step) {
   scrub.max = String(steps.length - 1);
   scrub.disabled = false;
   if (follows) show(step.index);
+}
+
+/** Calls `listener` whenever another step is on the plates, or none. @param {() => void} listener */
+export function onTurn(listener) {
+  turned = listener;
+}
+
+/** Takes the step that is shown off the plates, for something else to be shown there. */
+export function unshow() {
+  frames.children[shown]?.removeAttribute("aria-current");
+  shown = -1;
+  caption.textContent = "";
+  turned();
+}
+
+/** @returns {ImageData | undefined} the picture that the run came to */
+export function lastPicture() {
+  return steps.at(-1)?.images[picture];
 }
 
 /** @returns {{ step: BareStep, picture: number } | undefined} the step on the plates, and of which picture */
@@ -127,6 +148,7 @@ function show(index) {
   caption.textContent = `after ${place}`;
   scrub.value = String(index);
   scrub.setAttribute("aria-valuetext", place);
+  turned();
 }
 
 /**

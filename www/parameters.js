@@ -112,9 +112,9 @@ export function seedsOf({ seed, pictures }) {
 }
 
 /**
- * What the address carries: parameters, the address of a checkpoint and the variant of its files, and whether a run is
- * asked for at once.
- * @returns {{ parameters: Partial<Parameters>, model?: string, variant?: string, run: boolean }}
+ * What the address carries: parameters, the address of a checkpoint and the variant of its files, the view, and whether a
+ * run is asked for at once.
+ * @returns {{ parameters: Partial<Parameters>, model?: string, variant?: string, view: string, run: boolean }}
  */
 export function readAddress() {
   const carried = new URLSearchParams(location.hash.slice(1));
@@ -124,20 +124,22 @@ export function readAddress() {
     parameters: Object.fromEntries(known),
     model: text("model"),
     variant: text("variant"),
+    view: text("view") ?? "reverse",
     run: carried.has("run"),
   };
 }
 
 /**
- * A link to this page that carries the parameters, and runs them when it is opened.
+ * A link to this page that carries the parameters.
  * @param {Parameters} parameters
  * @param {{ address?: string, variant?: string }} model the checkpoint, with an address if it is not the page's own
+ * @param {{ run: "1" } | { view: string }} then what the page is to do when it is opened: run them at once, or show a view
  */
-export function linkTo(parameters, { address, variant }) {
+export function linkTo(parameters, { address, variant }, then) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "");
   const model = address ? [["model", address], ...(variant ? [["variant", variant]] : [])] : [];
   const link = new URL(location.href);
-  link.hash = new URLSearchParams([...model, ...given, ["run", "1"]]).toString();
+  link.hash = new URLSearchParams([...model, ...given, ...Object.entries(then)]).toString();
   return link.href;
 }
 

@@ -27,7 +27,7 @@ pub struct Args {
     image: PathBuf,
 
     /// Timesteps from 0, the least noise, to 999 in most schedules; by default five, evenly spread
-    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', allow_negative_numbers = true)]
     timesteps: Option<Vec<usize>>,
 
     /// A checkpoint, whose noise schedule it is: a folder with a model_index.json, or a single .safetensors file
@@ -124,7 +124,7 @@ struct Column {
 enum Levels {
     Schedule(NoiseSchedule),
     /// Rectified flow has no β_t.
-    Flow(SchedulerConfig),
+    Flow(Box<SchedulerConfig>),
 }
 
 /// Writes the sheet and prints the table.
@@ -213,7 +213,7 @@ async fn with_model(args: &Args, path: &Path, image: Rgba) -> Result<(Levels, Ve
         note(format_args!("warning: {warning}"));
     }
     let schedule = config.noise_schedule().map_err(pipeline::Error::from)?;
-    let levels = if schedule.betas.is_empty() { Levels::Flow(config) } else { Levels::Schedule(schedule) };
+    let levels = if schedule.betas.is_empty() { Levels::Flow(Box::new(config)) } else { Levels::Schedule(schedule) };
     Ok((levels, columns))
 }
 

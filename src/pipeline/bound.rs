@@ -120,6 +120,19 @@ impl Term {
     pub fn mean(&self) -> (f64, Option<f64>) {
         mean(&self.bits_per_dim)
     }
+
+    /// All of it, under JavaScript's names.
+    pub fn to_json(&self) -> Value {
+        let (mean, error) = self.mean();
+        json!({
+            "term": self.kind.symbol(),
+            "timestep": self.timestep,
+            "standsFor": self.stands_for,
+            "bitsPerDim": self.bits_per_dim,
+            "mean": mean,
+            "errorOfPictures": error,
+        })
+    }
 }
 
 /// The whole bound, from all terms or from those that were asked for.
@@ -159,17 +172,6 @@ pub struct BoundSummary {
 impl BoundSummary {
     /// All of it, under JavaScript's names.
     pub fn to_json(&self) -> Value {
-        let terms = self.terms.iter().map(|term| {
-            let (mean, error) = term.mean();
-            json!({
-                "term": term.kind.symbol(),
-                "timestep": term.timestep,
-                "standsFor": term.stands_for,
-                "bitsPerDim": term.bits_per_dim,
-                "mean": mean,
-                "errorOfPictures": error,
-            })
-        });
         let total = self.total.as_ref().map(|total| {
             json!({
                 "bitsPerDim": total.bits_per_dim,
@@ -184,7 +186,7 @@ impl BoundSummary {
             "numTrainTimesteps": self.num_train_timesteps,
             "variance": self.variance.name(),
             "clipDenoised": self.clip_denoised,
-            "terms": terms.collect::<Value>(),
+            "terms": self.terms.iter().map(Term::to_json).collect::<Value>(),
             "total": total,
         })
     }

@@ -282,6 +282,15 @@ mod tests {
     }
 
     #[test]
+    fn pixels_lie_from_minus_one_to_one_plane_by_plane_and_grey_is_one_plane() {
+        let pixels = [[0, 255, 51, 9], [0, 255, 0, 0]].concat();
+        let picture = Rgb::new("image", &Rgba { width: 2, height: 1, pixels }).unwrap();
+        assert_eq!(picture.to_tensor(3), [-1.0, -1.0, 1.0, 1.0, -0.6, -1.0]);
+        // 0.587·255 and for the first 0.114·51 as well.
+        assert_eq!(picture.to_tensor(1), [156.0, 150.0].map(|level: f32| 2.0 * (level / 255.0) - 1.0));
+    }
+
+    #[test]
     fn a_mask_is_its_nearest_pixel_at_another_size() {
         let mask = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0];
         assert_eq!(nearest(&mask, [2, 3], [1, 2]), [0.0, 1.0]);

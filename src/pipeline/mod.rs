@@ -11,6 +11,7 @@
 //! | `prompts`, `text_encoder`, `conditioning` | texts as token ids, as embeddings, and all else that the network is told |
 //! | `image`, `random`, `start` | input pictures as Pillow resizes them, torch's draws in diffusers' order, x_T |
 //! | `step_graph`, `sampler` | one step as one graph, and the loop over it |
+//! | `schedule` | the steps that it would walk, by themselves |
 //! | `predictor`, `encoder` | the noise predictor by itself, with what it is told; pictures to latents |
 //! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
 //! | `bound` | the variational bound of pictures, term by term |
@@ -40,6 +41,7 @@ mod prompts;
 mod random;
 mod request;
 mod sampler;
+mod schedule;
 mod start;
 mod step_graph;
 mod text_encoder;
@@ -59,3 +61,4 @@ pub use lora::{LoraFile, LoraModule};
 pub use options::{LongPrompts, SampleOptions, Scheduler, Text};
 pub use preview::{Preview, Rgba};
 pub use sampler::{Sampler, StepOutput};
+pub use schedule::Schedule;

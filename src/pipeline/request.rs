@@ -354,7 +354,7 @@ pub(super) fn scheduler(model: &Model, options: &SampleOptions) -> Result<Schedu
 }
 
 /// The steps to make.
-fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
+pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
     let scheduler = &scheduler(model, options)?;
     // A list of what to visit says how many steps there are; Euler's σ also say where the last one arrives.
     let steps = match (&options.timesteps, &options.sigmas) {

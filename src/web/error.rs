@@ -3,7 +3,7 @@
 use js_sys::Reflect;
 use wasm_bindgen::JsValue;
 
-use crate::{cpu, device, diffusion, gpu, graph, models, pipeline, text, weights};
+use crate::{cpu, device, diffusion, gpu, graph, metrics, models, pipeline, text, weights};
 
 /// What a call from JavaScript can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,12 @@ pub enum Error {
     /// From the pipeline or below.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
+    /// From the features of pictures or what is made of them.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
+    /// A device that does not open.
+    #[error(transparent)]
+    Device(#[from] device::Error),
     /// Options that are not the JSON that the package's options.js makes.
     #[error("the options cannot be read: {0}")]
     Options(#[from] serde_json::Error),
@@ -20,6 +26,9 @@ pub enum Error {
     /// The run is in use by a call that has not returned.
     #[error("this run is computing a step already; wait for that one first")]
     Busy,
+    /// An error of JavaScript's own, as it came.
+    #[error("{0:?}")]
+    Js(JsValue),
     /// The run was disposed of.
     #[error("this run was disposed of")]
     Disposed,
@@ -38,7 +47,10 @@ impl Error {
     /// A JavaScript `Error`, which the package's errors.js turns into one of its classes.
     pub fn into_js(self) -> JsValue {
         let facts = match &self {
+            Self::Js(error) => return error.clone(),
             Self::Pipeline(error) => of_pipeline(error),
+            Self::Metrics(error) => of_metrics(error),
+            Self::Device(error) => of_device(error),
             Self::Options(_) => Facts::new("invalid-option"),
             Self::Scheduler(error) => match of_diffusion(error) {
                 facts @ Facts { option: Some(_), .. } => facts,
@@ -104,6 +116,25 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Device(error) => of_device(error),
         Option { option, .. } => Facts::new("invalid-option").option(option),
         Input { .. } => Facts::new("internal"),
+    }
+}
+
+fn of_metrics(error: &metrics::Error) -> Facts {
+    use metrics::Error::*;
+    match error {
+        Weights(error) => of_weights(error),
+        Model { file, source } => of_model(source).file(file),
+        NoFeatureNetwork { name, .. } => Facts::new("unsupported").file(name),
+        Pickle { file } => Facts::new("unsupported").file(file),
+        MissingTensor { file, tensor, .. } | Shape { file, tensor, .. } => {
+            Facts::new("shape-mismatch").file(file).tensor(tensor)
+        }
+        Picture { .. } => Facts::new("invalid-option").option("images"),
+        NoLabels { .. } => Facts::new("unsupported"),
+        File { file, .. } | NoStatistics { file } => Facts::new("file-corrupt").file(file),
+        Spaces { .. } | TooFew { .. } => Facts::new("invalid-option").option("real"),
+        NotFinite { .. } | Length { .. } => Facts::new("file-corrupt"),
+        Device(error) => of_device(error),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The JavaScript side of the crate: what the package's worker calls. Nothing else knows JavaScript.
 //!
-//! Two classes cross the boundary, [`Pipeline`] and [`Sampler`]. Methods that take time return promises, and hold nothing
+//! Few classes cross the boundary: [`Pipeline`], and what it prepares. Methods that take time return promises, and hold nothing
 //! that another call could find borrowed, in whatever order JavaScript makes its calls.
 
 mod error;
+mod features;
 mod machine;
+mod promise;
 mod slot;
 mod source;
 
@@ -14,20 +16,24 @@ use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8Clamp
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::future_to_promise;
 
 use crate::cpu;
 use crate::device::{self, Device};
 use crate::diffusion::{SchedulerConfig, Solver};
-use crate::gpu::{self, variants::Class};
+use crate::gpu::{
+    self,
+    variants::{Class, Family},
+};
 use crate::noise::Stream;
 use crate::pipeline::{
-    self, Checkpoint, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba, SampleOptions, Scheduler,
-    StepOutput, Takes, Text,
+    self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba,
+    SampleOptions, Scheduler, Space, StepOutput, Takes, Text, Timesteps,
 };
 use crate::weights::Source;
 use error::Error;
+pub use features::{FeatureExtractor, PictureSet};
 pub use machine::Machine;
+use promise::promise;
 use slot::Slot;
 pub use source::OpenSource;
 use source::{Failure, JsSource};
@@ -94,38 +100,39 @@ impl Pipeline {
     /// Loads the checkpoint in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU.
     /// `on_progress` is called with the path of the file being read, the bytes read so far of all weight files, and their sum.
     ///
-    /// # Errors
-    /// A JavaScript error with the `code` of its kind; an error of `source` as it came.
-    pub async fn load(
-        source: OpenSource,
-        machine: Option<Machine>,
-        files: Files,
-        on_progress: Function,
-    ) -> Result<Pipeline, JsValue> {
-        let failure = Failure::default();
-        let read = |source| JsSource::new(source, failure.clone());
-        let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
-        let mut on_progress = |LoadProgress { file, loaded, total }| {
-            // A listener that throws cannot stop the load: that is what the source's signal is for.
-            let _ = on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
-        };
-        let options = OpenOptions {
-            variant: files.variant(),
-            unet: files.unet(),
-            prediction_type: files.prediction_type(),
-            vocabulary: Some(&vocabulary),
-        };
-        let load = async {
-            // The weights are on their way from here on, while the device is opened.
-            let checkpoint = Checkpoint::open(&source, &options).await?;
-            let device = open_device(machine, &files).await?;
-            let pipeline = checkpoint.load(device, &mut on_progress).await?;
-            if let Some(tiny_vae) = tiny_vae {
-                pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
-            }
-            Ok(Self(pipeline))
-        };
-        load.await.map_err(|error| failure.unwrap(error))
+    /// Rejects, as all promises here do, with a JavaScript error with the `code` of its kind; an error of `source` comes out as it
+    /// came.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Pipeline>")]
+    pub fn load(source: OpenSource, machine: Option<Machine>, files: Files, on_progress: Function) -> Promise {
+        promise(async move {
+            let failure = Failure::default();
+            let read = |source| JsSource::new(source, failure.clone());
+            let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
+            let mut on_progress = |LoadProgress { file, loaded, total }| {
+                // A listener that throws cannot stop the load: that is what the source's signal is for.
+                let _ =
+                    on_progress.call3(&JsValue::NULL, &file.into(), &(loaded as f64).into(), &(total as f64).into());
+            };
+            let options = OpenOptions {
+                variant: files.variant(),
+                unet: files.unet(),
+                prediction_type: files.prediction_type(),
+                vocabulary: Some(&vocabulary),
+            };
+            let load = async {
+                // The weights are on their way from here on, while the device is opened.
+                let checkpoint = Checkpoint::open(&source, &options).await?;
+                // JavaScript has checked the name.
+                let kernels = files.kernels().and_then(|name| name.parse().ok());
+                let device = open_device(machine, files.adapter(), kernels).await.map_err(pipeline::Error::from)?;
+                let pipeline = checkpoint.load(device, &mut on_progress).await?;
+                if let Some(tiny_vae) = tiny_vae {
+                    pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
+                }
+                Ok(Self(pipeline).into())
+            };
+            load.await.map_err(|error: pipeline::Error| failure.unwrap(error))
+        })
     }
 
     /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
@@ -139,6 +146,7 @@ impl Pipeline {
             "takesSizes": info.takes_second_prompt,
             "takesImage": info.takes_image != Takes::Never,
             "takesMask": info.takes_mask != Takes::Never,
+            "takesStartTimestep": info.takes_start_timestep,
             "needsImage": info.takes_image == Takes::Required,
             "takesNoiseLevel": info.enlarges,
             "maxTokens": info.max_tokens,
@@ -158,13 +166,60 @@ impl Pipeline {
         self.0.tokenize(prompt).map_err(|error| Error::from(error).into_js())
     }
 
+    /// The schedule that a run with `options` walks: an object with `class`, `numTrainTimesteps`, `betas` and `alphasCumprod` as of `Schedule` in
+    /// index.d.ts, and `table` as JSON, as the command writes it. `options` are JSON as of [`Pipeline::sample`].
+    ///
+    /// # Errors
+    /// As of [`Pipeline::sample`].
+    pub fn schedule(&self, options: &str) -> Result<JsValue, JsValue> {
+        let schedule = sample_options(options).and_then(|options| {
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            self.0.schedule(&options).map_err(|error| of_run(error, has_scheduler))
+        });
+        let pipeline::Schedule { class, num_train_timesteps, noise, table } = schedule.map_err(Error::into_js)?;
+        Ok(object(&[
+            ("class", class.into()),
+            ("numTrainTimesteps", (num_train_timesteps as f64).into()),
+            ("betas", Float32Array::from(&noise.betas[..]).into()),
+            ("alphasCumprod", Float32Array::from(&noise.alphas_cumprod[..]).into()),
+            ("table", serde_json::to_string(&table).map_err(|error| Error::from(error).into_js())?.into()),
+        ]))
+    }
+
+    /// Prepares the forward process of a picture; resolves to a [`ForwardProcess`]. `options` are those of `ForwardOptions` in
+    /// index.d.ts but for the seed, the picture and the signal, as JSON.
+    pub fn forward_process(&self, seed: u64, options: String, image: Pixels) -> Promise {
+        let pipeline = self.0.clone();
+        let image = picture_of(image);
+        promise(async move {
+            let options = forward_options(&options)?;
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            let process = pipeline.forward_process(ForwardOptions { seed, image, ..options }).await;
+            let process = process.map_err(|error| of_run(error, has_scheduler))?;
+            let (num_train_timesteps, shape) = (process.num_train_timesteps() as u32, process.shape());
+            Ok(ForwardProcess { num_train_timesteps, shape, slot: Slot::new(process) }.into())
+        })
+    }
+
+    /// Prepares the bound of pictures; resolves to a [`Bound`]. `options` are those of `BoundOptions` in index.d.ts but for the seed,
+    /// the pictures and the signal, as JSON.
+    pub fn bound(&self, seed: u64, options: String, images: Vec<Pixels>) -> Promise {
+        let pipeline = self.0.clone();
+        let images = images.into_iter().map(picture_of).collect();
+        promise(async move {
+            let bound = pipeline.bound(BoundOptions { seed, images, ..bound_options(&options)? }).await?;
+            let (total, warning) = (bound.total() as u32, bound.warning().map(str::to_owned));
+            Ok(Bound { total, warning, slot: Slot::new(bound) }.into())
+        })
+    }
+
     /// Merges the LoRAs of `set` into the weights, in place of those that were.
     pub fn set_loras(&self, set: LoraSet) -> Promise {
         let pipeline = self.0.clone();
-        future_to_promise(async move {
+        promise(async move {
             let loras: Vec<_> = set.0.iter().map(|(file, weight)| (&**file, *weight)).collect();
-            let done = pipeline.set_loras(&loras).await;
-            done.map(|()| JsValue::UNDEFINED).map_err(|error| Error::from(error).into_js())
+            pipeline.set_loras(&loras).await?;
+            Ok(JsValue::UNDEFINED)
         })
     }
 
@@ -180,20 +235,22 @@ impl Pipeline {
     ) -> Promise {
         let pipeline = self.0.clone();
         let (image, mask) = (image.map(picture_of), mask.map(picture_of));
-        future_to_promise(async move {
-            let sampler = async {
-                let options = sample_options(&options)?;
-                let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-                let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options });
-                sampler.await.map_err(|error| match error {
-                    pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
-                    error => error.into(),
-                })
-            };
-            let sampler = sampler.await.map_err(Error::into_js)?;
+        promise(async move {
+            let options = sample_options(&options)?;
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options }).await;
+            let sampler = sampler.map_err(|error| of_run(error, has_scheduler))?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
+    }
+}
+
+/// The error of a run, which may lie in a scheduler that came with the options.
+fn of_run(error: pipeline::Error, has_scheduler: bool) -> Error {
+    match error {
+        pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
+        error => error.into(),
     }
 }
 
@@ -204,16 +261,16 @@ pub struct Lora(Rc<LoraFile>);
 #[wasm_bindgen]
 impl Lora {
     /// Reads the one file of `source`.
-    ///
-    /// # Errors
-    /// As of [`Pipeline::load`].
-    pub async fn open(source: OpenSource) -> Result<Lora, JsValue> {
-        let failure = Failure::default();
-        let source = JsSource::new(source, failure.clone());
-        match LoraFile::open(&source, source.single_file().unwrap_or_default()).await {
-            Ok(file) => Ok(Self(Rc::new(file))),
-            Err(error) => Err(failure.unwrap(error)),
-        }
+    #[wasm_bindgen(unchecked_return_type = "Promise<Lora>")]
+    pub fn open(source: OpenSource) -> Promise {
+        promise(async move {
+            let failure = Failure::default();
+            let source = JsSource::new(source, failure.clone());
+            match LoraFile::open(&source, source.single_file().unwrap_or_default()).await {
+                Ok(file) => Ok(Self(Rc::new(file)).into()),
+                Err(error) => Err(failure.unwrap(error)),
+            }
+        })
     }
 }
 
@@ -236,17 +293,110 @@ impl LoraSet {
     }
 }
 
-async fn open_device(machine: Option<Machine>, files: &Files) -> Result<Device, pipeline::Error> {
+async fn open_device(
+    machine: Option<Machine>,
+    adapter: Option<String>,
+    kernels: Option<Family>,
+) -> Result<Device, device::Error> {
     if let Some(machine) = machine {
         return Ok(Device::Cpu(cpu::Device::new(Rc::new(machine))));
     }
-    let options = gpu::DeviceOptions {
-        class: files.adapter().map(|name| Class::of_name(&name)),
-        // JavaScript has checked the name.
-        kernels: files.kernels().and_then(|name| name.parse().ok()),
-        ..Default::default()
-    };
-    Ok(Device::Gpu(gpu::Device::request(options).await.map_err(device::Error::from)?))
+    let class = adapter.map(|name| Class::of_name(&name));
+    Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions { class, kernels, ..Default::default() }).await?))
+}
+
+/// The forward process of a picture.
+#[wasm_bindgen]
+pub struct ForwardProcess {
+    num_train_timesteps: u32,
+    shape: [usize; 4],
+    slot: Slot<pipeline::ForwardProcess>,
+}
+
+#[wasm_bindgen]
+impl ForwardProcess {
+    /// T.
+    #[wasm_bindgen(getter)]
+    pub fn num_train_timesteps(&self) -> u32 {
+        self.num_train_timesteps
+    }
+
+    /// `[1, channels, height, width]` of x_t.
+    #[wasm_bindgen(getter)]
+    pub fn shape(&self) -> Vec<usize> {
+        self.shape.to_vec()
+    }
+
+    /// Resolves to `PlainNoised` of protocol.js: x_t, or without a timestep x_0.
+    pub fn at(&self, timestep: Option<u32>) -> Promise {
+        self.slot.ask(async move |process| {
+            let pipeline::Noised { sample, image } = process.at(timestep.map(|timestep| timestep as usize)).await?;
+            Ok(object(&[("sample", Float32Array::from(&sample[..]).into()), ("image", image_to_js(image))]))
+        })
+    }
+
+    /// Asks the network once; resolves to `PlainPrediction` of protocol.js.
+    pub fn predict(&self, timestep: u32) -> Promise {
+        self.slot.ask(async move |process| {
+            let prediction = process.predict(timestep as usize).await?;
+            Ok(object(&[
+                ("noise", image_to_js(prediction.epsilon_image)),
+                ("denoised", image_to_js(prediction.x0_image)),
+                ("error", prediction.mean_squared_error.into()),
+                ("warning", process.warning().into()),
+            ]))
+        })
+    }
+
+    /// Frees what it holds, now or when the call under way is done, and this object.
+    pub fn dispose(self) {
+        self.slot.dispose();
+    }
+}
+
+/// The variational bound of pictures, term by term.
+#[wasm_bindgen]
+pub struct Bound {
+    total: u32,
+    warning: Option<String>,
+    slot: Slot<pipeline::Bound>,
+}
+
+#[wasm_bindgen]
+impl Bound {
+    /// How many terms there are.
+    #[wasm_bindgen(getter)]
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Words of the prompt that the model cannot see, in a sentence.
+    #[wasm_bindgen(getter)]
+    pub fn warning(&self) -> Option<String> {
+        self.warning.clone()
+    }
+
+    /// Computes the next term; resolves to `PlainTerm` of protocol.js but for its `milliseconds`, and after the last one to
+    /// undefined.
+    pub fn step(&self) -> Promise {
+        let total = self.total;
+        self.slot.ask(async move |bound| {
+            let Some(term) = bound.next_term().await? else { return Ok(JsValue::UNDEFINED) };
+            let summary = bound.summary();
+            let index = summary.terms.len() as u32 - 1;
+            let mut entries =
+                vec![("index", index.into()), ("total", total.into()), ("term", term.to_json().to_string().into())];
+            if index + 1 == total {
+                entries.push(("summary", summary.to_json().to_string().into()));
+            }
+            Ok(object(&entries))
+        })
+    }
+
+    /// Frees what it holds, now or when the term under way is done, and this object.
+    pub fn dispose(self) {
+        self.slot.dispose();
+    }
 }
 
 /// A run of the reverse process.
@@ -274,48 +424,32 @@ impl Sampler {
     /// Computes the next step; resolves to `PlainStep` of protocol.js but for its `milliseconds`, and after the last step to
     /// undefined.
     pub fn step(&self) -> Promise {
-        self.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
+        self.slot.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
     }
 
     /// Resolves to where the time of the last step made goes: `Profile` of index.d.ts, as JSON.
     pub fn profile(&self) -> Promise {
-        self.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
+        self.slot.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
     }
 
     /// Resolves to x_T, a `Float32Array` `[batch, channels, height, width]`.
     pub fn initial_latents(&self) -> Promise {
-        self.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))
+        self.slot.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))
     }
 
     /// Resolves to x_t after the last step made, likewise.
     pub fn latents(&self) -> Promise {
-        self.ask(async |sampler| Ok(Float32Array::from(&sampler.latents().await?[..]).into()))
+        self.slot.ask(async |sampler| Ok(Float32Array::from(&sampler.latents().await?[..]).into()))
     }
 
     /// Resolves to the picture of that x_t, likewise, in 0..1.
     pub fn image(&self) -> Promise {
-        self.ask(async |sampler| Ok(Float32Array::from(&sampler.image().await?[..]).into()))
+        self.slot.ask(async |sampler| Ok(Float32Array::from(&sampler.image().await?[..]).into()))
     }
 
     /// Frees what the run holds, now or when the step under way is done, and this object.
     pub fn dispose(self) {
         self.slot.dispose();
-    }
-}
-
-impl Sampler {
-    /// Has the sampler do something during which no other call can use it.
-    fn ask(
-        &self,
-        work: impl AsyncFnOnce(&mut pipeline::Sampler) -> Result<JsValue, pipeline::Error> + 'static,
-    ) -> Promise {
-        let slot = self.slot.clone();
-        future_to_promise(async move {
-            let mut sampler = slot.take().map_err(Error::into_js)?;
-            let answer = work(&mut sampler).await;
-            slot.put(sampler);
-            answer.map_err(|error| Error::from(error).into_js())
-        })
     }
 }
 
@@ -335,6 +469,37 @@ impl Fields {
             return Ok(self.take::<String>(key)?.map(Text::from));
         }
         Ok(self.take::<Vec<String>>(key)?.map(Text::from))
+    }
+
+    /// Whose random stream a seed begins.
+    fn take_generator(&mut self) -> Result<Stream, serde_json::Error> {
+        Ok(match self.take::<String>("generator")?.as_deref() {
+            Some("cuda") => Stream::TorchCuda,
+            _ => Stream::TorchCpu,
+        })
+    }
+
+    /// The solver, by its name or by a config.
+    fn take_scheduler(&mut self) -> Result<Scheduler, Error> {
+        Ok(match (self.take::<String>("scheduler")?, self.take::<String>("solver")?) {
+            // The text of a scheduler_config.json.
+            (Some(config), _) => {
+                Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
+            }
+            (None, Some(name)) => Scheduler::Solver(name.parse().map_err(pipeline::Error::from)?),
+            (None, None) => Scheduler::Checkpoint,
+        })
+    }
+
+    /// How pictures are made of latents.
+    fn take_preview(&mut self) -> Result<Preview, serde_json::Error> {
+        Ok(match self.take::<String>("preview")?.as_deref() {
+            Some("decode") => Preview::Decode,
+            Some("tiny") => Preview::Tiny,
+            Some("linear") => Preview::Linear,
+            Some("none") => Preview::None,
+            _ => Preview::Auto,
+        })
     }
 
     /// Refuses what nobody has taken.
@@ -357,29 +522,20 @@ fn sample_options(json: &str) -> Result<SampleOptions, Error> {
         negative_prompt: fields.take_text("negativePrompt")?,
         negative_prompt_2: fields.take_text("negativePrompt2")?,
         num_images_per_prompt: fields.take("numImagesPerPrompt")?.unwrap_or(usual.num_images_per_prompt),
-        generator: match fields.take::<String>("generator")?.as_deref() {
-            Some("cuda") => Stream::TorchCuda,
-            _ => Stream::TorchCpu,
-        },
+        generator: fields.take_generator()?,
         steps: fields.take("steps")?.unwrap_or(usual.steps),
         timesteps: fields.take("timesteps")?,
         sigmas: fields.take("sigmas")?,
         original_inference_steps: fields.take("originalInferenceSteps")?,
         guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
         guidance_rescale: fields.take("guidanceRescale")?.unwrap_or(usual.guidance_rescale),
-        scheduler: match (fields.take::<String>("scheduler")?, fields.take::<String>("solver")?) {
-            // The text of a scheduler_config.json.
-            (Some(config), _) => {
-                Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
-            }
-            (None, Some(name)) => Scheduler::Solver(name.parse().map_err(pipeline::Error::from)?),
-            (None, None) => Scheduler::Checkpoint,
-        },
+        scheduler: fields.take_scheduler()?,
         eta: fields.take("eta")?.unwrap_or(usual.eta),
         use_clipped_model_output: fields.take("useClippedModelOutput")?.unwrap_or(usual.use_clipped_model_output),
         height: fields.take("height")?,
         width: fields.take("width")?,
         strength: fields.take("strength")?,
+        start_timestep: fields.take("startTimestep")?,
         noise_level: fields.take("noiseLevel")?,
         clip_skip: fields.take("clipSkip")?,
         long_prompts: match fields.take::<String>("longPrompts")?.as_deref() {
@@ -394,14 +550,60 @@ fn sample_options(json: &str) -> Result<SampleOptions, Error> {
             .take("negativeCropsCoordsTopLeft")?
             .unwrap_or(usual.negative_crops_coords_top_left),
         negative_target_size: fields.take("negativeTargetSize")?,
-        preview: match fields.take::<String>("preview")?.as_deref() {
-            Some("decode") => Preview::Decode,
-            Some("tiny") => Preview::Tiny,
-            Some("linear") => Preview::Linear,
-            Some("none") => Preview::None,
-            _ => Preview::Auto,
-        },
+        preview: fields.take_preview()?,
         vae_tiling: fields.take("vaeTiling")?.unwrap_or(usual.vae_tiling),
+        ..usual
+    };
+    fields.finish()?;
+    Ok(options)
+}
+
+/// All of [`ForwardOptions`] but the seed and the picture, likewise.
+fn forward_options(json: &str) -> Result<ForwardOptions, Error> {
+    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
+    let usual = ForwardOptions::new(Rgba { width: 0, height: 0, pixels: Vec::new() });
+    let options = ForwardOptions {
+        space: match fields.take::<String>("space")?.as_deref() {
+            Some("pixels") => Space::Pixels,
+            _ => Space::Latents,
+        },
+        generator: fields.take_generator()?,
+        scheduler: fields.take_scheduler()?,
+        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
+        negative_prompt: fields.take_text("negativePrompt")?,
+        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
+        height: fields.take("height")?,
+        width: fields.take("width")?,
+        preview: fields.take_preview()?,
+        ..usual
+    };
+    fields.finish()?;
+    Ok(options)
+}
+
+/// All of [`BoundOptions`] but the seed and the pictures, likewise.
+fn bound_options(json: &str) -> Result<BoundOptions, Error> {
+    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
+    let usual = BoundOptions::default();
+    let (listed, terms) = (fields.take("timesteps")?, fields.take("terms")?);
+    let options = BoundOptions {
+        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
+        negative_prompt: fields.take_text("negativePrompt")?,
+        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
+        timesteps: match (listed, terms, fields.take("random")?) {
+            (Some(list), _, _) => Timesteps::List(list),
+            (None, Some(count), Some(true)) => Timesteps::Drawn(count),
+            (None, Some(count), _) => Timesteps::Spread(count),
+            (None, None, _) => Timesteps::All,
+        },
+        variance: match fields.take::<String>("variance")? {
+            Some(name) => Some(name.parse().map_err(pipeline::Error::from)?),
+            None => None,
+        },
+        clip_denoised: fields.take("clipDenoised")?.unwrap_or(usual.clip_denoised),
+        sample_posterior: fields.take("samplePosterior")?.unwrap_or(usual.sample_posterior),
+        height: fields.take("height")?,
+        width: fields.take("width")?,
         ..usual
     };
     fields.finish()?;

@@ -3,7 +3,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use js_sys::Promise;
+use wasm_bindgen::JsValue;
+
 use super::error::Error;
+use super::promise::promise;
+use crate::weights::LocalBoxFuture;
+
+/// What a call does with a value.
+type Work<T> = Box<dyn for<'a> FnOnce(&'a mut T) -> LocalBoxFuture<'a, Result<JsValue, Error>>>;
 
 /// A value that a call takes out while it runs. What comes meanwhile finds the place empty, and is refused in words.
 pub struct Slot<T>(Rc<RefCell<State<T>>>);
@@ -48,6 +56,27 @@ impl<T> Slot<T> {
         if matches!(*state, State::Taken) {
             *state = State::Free(value);
         }
+    }
+
+    /// Has the value do something during which no other call can use it.
+    pub fn ask(&self, work: impl AsyncFnOnce(&mut T) -> Result<JsValue, Error> + 'static) -> Promise
+    where
+        T: 'static,
+    {
+        self.have_done(Box::new(move |value| Box::pin(work(value))))
+    }
+
+    fn have_done(&self, work: Work<T>) -> Promise
+    where
+        T: 'static,
+    {
+        let slot = self.clone();
+        promise(async move {
+            let mut value = slot.take()?;
+            let answer = work(&mut value).await;
+            slot.put(value);
+            answer
+        })
     }
 
     /// Drops the value, at once or, if a call has it, as soon as that call is done.

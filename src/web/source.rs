@@ -6,9 +6,9 @@ use std::rc::Rc;
 use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-use crate::pipeline;
 use crate::weights::Error::{self, NotFound, Read};
 use crate::weights::{ByteStream, LocalBoxFuture, Source, check_path};
+use crate::{metrics, pipeline};
 
 #[wasm_bindgen]
 extern "C" {
@@ -48,14 +48,20 @@ pub struct Failure(Rc<RefCell<Option<(String, JsValue)>>>);
 
 impl Failure {
     /// JavaScript's error behind `error`, if there is one.
-    fn behind(&self, error: &pipeline::Error) -> Option<JsValue> {
-        let pipeline::Error::Weights(NotFound { file, .. } | Read { file, .. }) = error else { return None };
+    fn behind(&self, error: &super::Error) -> Option<JsValue> {
+        let (super::Error::Pipeline(pipeline::Error::Weights(error))
+        | super::Error::Metrics(metrics::Error::Weights(error))) = error
+        else {
+            return None;
+        };
+        let (NotFound { file, .. } | Read { file, .. }) = error else { return None };
         self.0.borrow().as_ref().filter(|(failed, _)| failed == file).map(|(_, error)| error.clone())
     }
 
     /// `error` for JavaScript: as it came from there, or in its own words.
-    pub fn unwrap(&self, error: pipeline::Error) -> JsValue {
-        self.behind(&error).unwrap_or_else(|| super::Error::from(error).into_js())
+    pub fn unwrap(&self, error: impl Into<super::Error>) -> super::Error {
+        let error = error.into();
+        self.behind(&error).map_or(error, super::Error::Js)
     }
 
     fn record(&self, file: &str, origin: &str, error: JsValue) -> Error {

@@ -1,7 +1,7 @@
 /** What the pages under test put on `window` for the functions that tests run there. */
 import type * as undiffuse from "../../js/index.js";
 
-type Package = Pick<typeof undiffuse, "Pipeline" | "UndiffuseError">;
+type Package = Pick<typeof undiffuse, "FeatureExtractor" | "Pipeline" | "UndiffuseError">;
 
 interface Settled {
   value?: any;

@@ -27,7 +27,7 @@ pub fn command(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_undiffuse"));
     command.args(arguments.iter().map(|argument| argument.as_ref()));
     let given = |name: &str| arguments.iter().any(|argument| argument.as_ref() == name);
-    if ["sample", "bound", "fid", "forward"].into_iter().any(given) && !given("--device") && !given("--help") {
+    if ["sample", "bound", "noise", "fid", "forward"].into_iter().any(given) && !given("--device") && !given("--help") {
         // What is tested here is the command. Devices are compared elsewhere.
         command.args(["--device", "cpu"]);
     }

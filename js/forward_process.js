@@ -1,0 +1,93 @@
+// @ts-check
+// The forward process of one picture, which the host holds until it is disposed of.
+
+import { StateError, throwIfAborted } from "./errors.js";
+import { checkForwardOptions, checkTimestep } from "./options.js";
+import { pixelsOf, toImageData } from "./picture.js";
+
+/** @import * as Public from "./index.d.ts" */
+/** @import { Connection } from "./client.js" */
+/** @import { Opened, PlainNoised, PlainPrediction } from "./protocol.js" */
+
+/** @implements {Public.ForwardProcess} */
+export class ForwardProcess {
+  #connection;
+  #run;
+  #isDisposed = false;
+
+  /**
+   * @param {Connection} connection
+   * @param {number} run
+   * @param {Public.ForwardOptions} options
+   */
+  static async open(connection, run, options) {
+    const { seed, signal, image, rest } = checkForwardOptions(options);
+    const request = {
+      type: /** @type {const} */ ("forward"),
+      run,
+      seed,
+      options: rest,
+      image: await pixelsOf(image, "image", signal),
+    };
+    const process = new ForwardProcess(connection, run, await connection.request(request, { signal }));
+    // The host may have been too busy to hear of it.
+    if (signal?.aborted) await process.dispose();
+    throwIfAborted(signal);
+    return process;
+  }
+
+  /**
+   * @param {Connection} connection
+   * @param {number} run
+   * @param {Opened} opened
+   */
+  constructor(connection, run, { numTrainTimesteps, shape }) {
+    this.#connection = connection;
+    this.#run = run;
+    this.numTrainTimesteps = numTrainTimesteps;
+    this.shape = shape;
+  }
+
+  /**
+   * @param {number | null} timestep
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Public.Noised>}
+   */
+  async at(timestep, options) {
+    /** @type {PlainNoised} */
+    const { image, sample } = await this.#ask("noised", timestep, options);
+    return { timestep, image: toImageData(image), sample };
+  }
+
+  /**
+   * @param {number} timestep
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<Public.Prediction>}
+   */
+  async predict(timestep, options) {
+    /** @type {PlainPrediction} */
+    const { noise, denoised, ...rest } = await this.#ask("predict", timestep, options);
+    return { timestep, noise: toImageData(noise), denoised: toImageData(denoised), ...rest };
+  }
+
+  async dispose() {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    // Where the connection itself has failed, there is nothing left to free.
+    await this.#connection.request({ type: "stop", run: this.#run }).catch(() => {});
+  }
+
+  /**
+   * @param {"noised" | "predict"} type
+   * @param {number | null} timestep
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<any>}
+   */
+  async #ask(type, timestep, { signal } = {}) {
+    if (this.#isDisposed) throw new StateError("disposed", "This forward process was disposed of.");
+    checkTimestep(timestep, type === "noised");
+    const answer = await this.#connection.request({ type, run: this.#run, timestep }, { signal });
+    throwIfAborted(signal);
+    return answer;
+  }
+}

@@ -1,0 +1,35 @@
+//! What a run would walk, without the run: the noise schedule and the solver's table.
+
+use super::load::Pipeline;
+use super::request::{Task, scheduler, table};
+use super::{Error, SampleOptions};
+use crate::diffusion::{NoiseSchedule, Table};
+
+/// The noise schedule of a model and a solver's way through it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// The solver's class in diffusers, `_class_name`.
+    pub class: String,
+    /// T.
+    pub num_train_timesteps: usize,
+    /// β_t and ᾱ_t for all training timesteps; both empty for rectified flow, which has no β.
+    pub noise: NoiseSchedule,
+    /// The whole reverse process, from x_T on.
+    pub table: Table,
+}
+
+impl Pipeline {
+    /// The schedule that a run with these options walks if it begins with noise. Of the options, only those that choose the
+    /// solver and its steps are looked at.
+    ///
+    /// # Errors
+    /// A solver that the model cannot be run with, or steps that it does not take.
+    pub fn schedule(&self, options: &SampleOptions) -> Result<Schedule, Error> {
+        let model = &self.parts.model;
+        let scheduler = scheduler(model, options)?;
+        let noise = scheduler.noise_schedule()?;
+        let class = scheduler.class_name().to_owned();
+        let num_train_timesteps = scheduler.num_train_timesteps()?;
+        Ok(Schedule { class, num_train_timesteps, noise, table: table(model, options, &Task::Generate)? })
+    }
+}

@@ -1,0 +1,259 @@
+// @ts-check
+// The variational bound of a picture: its terms by t, as they come.
+
+import * as film from "./film.js";
+import * as pad from "./pad.js";
+import { optionsOf, readParameters } from "./parameters.js";
+import { Chart, withError } from "./plot.js";
+
+/** @import { Page, View } from "./app.js" */
+/** @import { BoundOptions, BoundSummary, BoundTerm } from "./pkg/index.js" */
+
+const INNER = `
+  <div class="beside">
+    <div>
+      <p class="figure"><output id="bits">–</output> <span>bits per dimension</span></p>
+      <p id="bound-of" class="hint"></p>
+      <dl class="parts">
+        <div><dt><i>L<sub>T</sub></i></dt><dd id="prior">–</dd></div>
+        <div><dt>Σ <i>L<sub>t</sub></i></dt><dd id="transitions">–</dd></div>
+        <div><dt><i>L</i><sub>0</sub></dt><dd id="decoder">–</dd></div>
+      </dl>
+      <div class="fields">
+        <div class="field">
+          <label for="terms">Terms</label>
+          <select id="terms"></select>
+        </div>
+        <div class="field">
+          <label for="variance">Variance of a step</label>
+          <select id="variance">
+            <option value="">the model’s own</option>
+            <option value="fixed_small">small, β̃</option>
+            <option value="fixed_large">large, β</option>
+            <option value="learned_range">learned, a range</option>
+            <option value="learned">learned</option>
+          </select>
+        </div>
+      </div>
+    </div>
+  </div>`;
+
+const BELOW = `
+  <div class="actions"><label class="check"><input id="logarithmic" type="checkbox" checked />Logarithmic</label></div>
+  <details>
+    <summary>All terms as a table</summary>
+    <div class="scrolls" tabindex="0" role="region" aria-label="The terms">
+      <table>
+        <thead>
+          <tr><th scope="col">t</th><th scope="col">term</th><th scope="col">bits per dimension</th><th scope="col">stands for</th></tr>
+        </thead>
+        <tbody></tbody>
+      </table>
+    </div>
+  </details>
+  <section class="words" aria-label="What the terms are">
+    <div>
+      <h3>The end of the chain, <i>L<sub>T</sub></i></h3>
+      <p>
+        How far <i>x<sub>T</sub></i> still is from pure noise. Nothing in it is learned, and it is next to nothing where the
+        schedule leaves next to nothing of the picture.
+      </p>
+    </div>
+    <div>
+      <h3>A step, <i>L<sub>t</sub></i></h3>
+      <p>
+        The divergence of the model’s step from <i>x<sub>t</sub></i> to <i>x</i><sub><i>t</i>−1</sub> from the one that somebody
+        would make who knew <i>x</i><sub>0</sub>. Both are Gaussians, so that it is a formula and not an estimate, but for the
+        noise in <i>x<sub>t</sub></i>. Steps at small <i>t</i> cost most: there the details are decided.
+      </p>
+    </div>
+    <div>
+      <h3>The data, <i>L</i><sub>0</sub></h3>
+      <p>
+        What it takes in the end to say the data themselves: of pixels, which of 256 levels each one is; of latents, which are
+        no whole numbers, a density, which can be above 1 and its bits below 0.
+      </p>
+    </div>
+  </section>`;
+
+/**
+ * @param {Page} page
+ * @returns {View}
+ */
+export function open(page) {
+  const section = document.createElement("section");
+  section.id = "bound";
+  section.dataset.views = "bound";
+  section.setAttribute("aria-label", "The bound");
+  section.innerHTML = INNER;
+  const below = document.createElement("section");
+  below.dataset.views = "bound";
+  below.setAttribute("aria-label", "Its terms");
+  below.innerHTML = BELOW;
+  page.stage.append(section);
+  page.below.append(below);
+  const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+  const choice = (/** @type {string} */ id) => /** @type {HTMLSelectElement} */ (element(id));
+  const logarithmic = /** @type {HTMLInputElement} */ (element("logarithmic"));
+  const beside = /** @type {HTMLElement} */ (section.querySelector(".beside"));
+  const body = /** @type {HTMLElement} */ (below.querySelector("tbody"));
+
+  /** @type {BoundTerm[]} */
+  let terms = [];
+  /** @type {BoundSummary | undefined} */
+  let summary;
+  let timesteps = 1000;
+  let isShown = false;
+  let chart = makeChart();
+
+  function makeChart() {
+    const made = new Chart("bits per dimension that each step costs, by t", {
+      x: { range: [0, timesteps] },
+      y: { log: logarithmic.checked },
+      height: 260,
+    });
+    below.querySelector(".chart")?.remove();
+    below.prepend(made.element);
+    return made;
+  }
+
+  function showTerms() {
+    const bars = terms
+      .filter(({ timestep, mean }) => timestep !== null && (!logarithmic.checked || mean > 0))
+      .map(({ timestep, mean, standsFor, errorOfPictures }) => ({
+        x: (timestep ?? 0) + 0.5,
+        y: mean,
+        width: Math.max(1, Math.min(standsFor, timesteps)),
+        error: errorOfPictures ?? 0,
+        title: `t = ${timestep}: ${number(mean)} bits per dimension`,
+      }));
+    chart.show({ bars }, `${bars.length} of ${terms[0]?.total ?? 0} terms`);
+    const sum = (/** @type {BoundTerm["term"]} */ kind) =>
+      terms.filter(({ term }) => term === kind).reduce((sum, { mean, standsFor }) => sum + mean * standsFor, 0);
+    const has = (/** @type {BoundTerm["term"]} */ kind) => terms.some(({ term }) => term === kind);
+    element("prior").textContent = has("L_T") ? number(sum("L_T")) : "–";
+    element("transitions").textContent = has("L_t") ? number(sum("L_t")) : "–";
+    element("decoder").textContent = has("L_0") ? number(sum("L_0")) : "–";
+    if (summary?.total) {
+      const { mean, errorOfTimesteps } = summary.total;
+      element("bits").textContent = withError(mean, errorOfTimesteps);
+    } else {
+      const total = sum("L_T") + sum("L_t") + sum("L_0");
+      element("bits").textContent = terms.length > 0 ? `${number(total)} so far` : "–";
+    }
+  }
+
+  function forget() {
+    terms = [];
+    summary = undefined;
+    body.replaceChildren();
+    showTerms();
+  }
+
+  /** @param {BoundTerm} term */
+  function add(term) {
+    terms.push(term);
+    const row = document.createElement("tr");
+    const cells = [term.term.replace("_", " "), number(term.mean), String(Number(term.standsFor.toFixed(1)))];
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = term.timestep === null ? "–" : String(term.timestep);
+    row.append(head, ...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+    body.append(row);
+  }
+
+  logarithmic.addEventListener("change", () => {
+    chart = makeChart();
+    showTerms();
+  });
+  pad.onChange(() => isShown && forget());
+
+  async function begin() {
+    const pipeline = page.pipeline();
+    if (!pipeline) return;
+    const { info } = pipeline;
+    pad.resize(info.width, info.height);
+    forget();
+    timesteps = (await pipeline.schedule()).numTrainTimesteps || 1000;
+    chart = makeChart();
+    const counts = [25, 100, 250].filter((count) => count < timesteps);
+    const options = [
+      ...counts.map((count) => new Option(`${count} of ${timesteps}`, String(count))),
+      new Option(`all ${timesteps}`, ""),
+    ];
+    choice("terms").replaceChildren(...options);
+    choice("terms").value = String(counts[1] ?? "");
+    // An autoencoder makes sides smaller; a model without one takes any.
+    element("bound-of").textContent =
+      info.sizeMultiple > 1
+        ? "of the latents, in which this model’s chain runs: not of the pixels, and not to be compared with figures of pixels"
+        : "of the pixels";
+  }
+
+  return {
+    start: "Measure the bound",
+    enter() {
+      isShown = true;
+      pad.show(beside, { film: film.lastPicture, refuse: page.refuse });
+      begin().catch(page.showError);
+    },
+    leave() {
+      isShown = false;
+    },
+    async release() {},
+    modelChanged() {
+      if (isShown) begin().catch(page.showError);
+    },
+    async submit() {
+      const pipeline = page.pipeline();
+      if (!pipeline) return;
+      const { prompt, seed } = optionsOf(readParameters());
+      const count = Number(choice("terms").value);
+      /** @type {BoundOptions} */
+      const options = {
+        image: pad.picture(),
+        prompt: pipeline.info.takesPrompt ? prompt : "",
+        seed,
+        terms: count || undefined,
+        variance: /** @type {BoundOptions["variance"]} */ (choice("variance").value || undefined),
+      };
+      forget();
+      const task = async (/** @type {AbortSignal} */ signal) => {
+        const bound = pipeline.bound({ ...options, signal });
+        let drawn = 0;
+        let spent = 0;
+        for await (const term of bound) {
+          if (term.index === 0) page.showNotice(bound.warning);
+          add(term);
+          spent += term.milliseconds;
+          page.setProgress((term.index + 1) / term.total);
+          page.say(`Term ${term.index + 1} of ${term.total}, ${Math.round(spent / (term.index + 1))} ms a term`);
+          // A chart of a thousand bars takes longer than a term.
+          if (performance.now() - drawn < 100) continue;
+          showTerms();
+          drawn = performance.now();
+        }
+        summary = await bound;
+        showTerms();
+        return `${terms.length} terms in ${(spent / 1000).toFixed(1)} s`;
+      };
+      await page.work("Preparing", task, {
+        then: "done",
+        cancelled() {
+          showTerms();
+          return `Cancelled after ${terms.length} ${terms.length === 1 ? "term" : "terms"}`;
+        },
+      });
+    },
+    async takePictures([file]) {
+      await pad.put(file, file.name);
+    },
+  };
+}
+
+/** @param {number} value */
+function number(value) {
+  const size = Math.abs(value);
+  const text = size === 0 || size >= 0.001 ? value.toPrecision(size >= 1 ? 4 : 3) : value.toExponential(1);
+  return text.replace("e-", "·10⁻").replace("-", "−");
+}

@@ -1,0 +1,298 @@
+// @ts-check
+// FID: pictures are drawn and compared with real ones, as features of a small classifier; and what that one sees on a picture.
+
+import * as film from "./film.js";
+import * as pad from "./pad.js";
+import { optionsOf, readParameters } from "./parameters.js";
+import { Chart, withError } from "./plot.js";
+import { FeatureExtractor } from "./pkg/index.js";
+
+/** @import { Page, View } from "./app.js" */
+/** @import { Distance, Label, Statistics } from "./pkg/index.js" */
+
+const EXTRACTOR = "models/emoji-features/";
+
+/** Pictures that are drawn at once. */
+const AT_ONCE = 8;
+
+/** How many answers are shown to what is on a picture. */
+const ANSWERS = 5;
+
+const INNER = `
+  <div class="figures">
+    <p class="figure"><output id="fid">–</output> <span>FID</span></p>
+    <p class="figure"><output id="kid">–</output> <span>KID</span></p>
+  </div>
+  <p id="compared" class="hint"></p>
+  <div class="fields">
+    <div class="field wide">
+      <label for="prompts">Prompts, one a line; each is drawn in its turn</label>
+      <textarea id="prompts" rows="5" spellcheck="false"></textarea>
+    </div>
+    <div class="field">
+      <label for="count">Pictures</label>
+      <input id="count" type="number" min="2" max="50000" step="1" value="128" required form="form" />
+    </div>
+    <div class="field">
+      <label for="real">Compared with</label>
+      <select id="real">
+        <option value="train">the 163 emoji it learned from</option>
+        <option value="held-out">3914 emoji that it never saw</option>
+        <option value="own" disabled>your own pictures</option>
+      </select>
+    </div>
+  </div>
+  <div class="actions">
+    <label class="button"
+      ><input id="real-files" type="file" accept="image/*" multiple class="spoken" />Choose real pictures</label
+    ><span class="hint">or drop a folder of them</span>
+  </div>
+  <div id="sheet" role="img" aria-label="No pictures yet"></div>`;
+
+const BELOW = `
+  <div class="words">
+    <section aria-label="What FID is">
+      <h3>A distance between clouds</h3>
+      <p>
+        A network that was trained to name emoji turns every picture into 64 numbers, its features. The pictures drawn are a
+        cloud of points there, the real ones another. Taken as Gaussians, with means <i>μ</i> and covariances <i>Σ</i>, their
+        Fréchet distance is ‖<i>μ</i><sub>1</sub> − <i>μ</i><sub>2</sub>‖² + tr(<i>Σ</i><sub>1</sub> + <i>Σ</i><sub>2</sub> −
+        2(<i>Σ</i><sub>1</sub><i>Σ</i><sub>2</sub>)<sup>½</sup>).
+      </p>
+    </section>
+    <section aria-label="What to mind">
+      <h3>How far to trust it</h3>
+      <p>
+        With few pictures FID is too large, and falls as they become more: compare it at equal numbers. KID, a distance
+        without Gaussians, has no such bias. Both errors say how far the figure would move with other seeds. Published FIDs are
+        by another network, Inception; these are not to be compared with them.
+      </p>
+    </section>
+    <section id="classifier" aria-label="What the classifier sees">
+      <h3>What the classifier sees</h3>
+      <div class="beside">
+        <div>
+          <button id="classify" type="button">What is it?</button>
+          <ol id="answers"></ol>
+        </div>
+      </div>
+    </section>
+  </div>`;
+
+/**
+ * @param {Page} page
+ * @returns {View}
+ */
+export function open(page) {
+  const section = document.createElement("section");
+  section.id = "fid-view";
+  section.dataset.views = "fid";
+  section.setAttribute("aria-label", "FID");
+  section.innerHTML = INNER;
+  const chart = new Chart("FID by the number of pictures", { height: 220, from: 0 });
+  const below = document.createElement("section");
+  below.dataset.views = "fid";
+  below.setAttribute("aria-label", "FID by the number of pictures");
+  below.innerHTML = BELOW;
+  below.prepend(chart.element);
+  page.stage.append(section);
+  page.below.append(below);
+  const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+  const prompts = /** @type {HTMLTextAreaElement} */ (element("prompts"));
+  const count = /** @type {HTMLInputElement} */ (element("count"));
+  const choice = /** @type {HTMLSelectElement} */ (element("real"));
+  const files = /** @type {HTMLInputElement} */ (element("real-files"));
+
+  /** @type {Promise<FeatureExtractor> | undefined} */
+  let loading;
+  /** Those that have been opened. @type {Map<string, Statistics>} */
+  const real = new Map();
+  /** The visitor's own real pictures. @type {File[]} */
+  let own = [];
+  /** @type {[number, number, number | undefined][]} */
+  let values = [];
+  let isShown = false;
+
+  /** The classifier, which is loaded when it is first needed. */
+  function extractor() {
+    loading ??= FeatureExtractor.load(EXTRACTOR).catch((error) => {
+      loading = undefined;
+      throw error;
+    });
+    return loading;
+  }
+
+  /**
+   * What is compared with.
+   * @param {AbortSignal} signal
+   */
+  async function realSet(signal) {
+    const which = choice.value;
+    const known = real.get(which);
+    if (known) return known;
+    const loaded = await extractor();
+    let set;
+    if (which === "own") {
+      set = await loaded.statistics();
+      for (const [at, file] of own.entries()) {
+        page.say(`Real picture ${at + 1} of ${own.length}`);
+        await set.add(file, { signal });
+      }
+    } else set = await loaded.openStatistics(`${EXTRACTOR}statistics/${which}.safetensors`, { signal });
+    real.set(which, set);
+    return set;
+  }
+
+  /** @param {Distance} [distance] */
+  function showDistance(distance) {
+    element("fid").textContent = distance ? withError(distance.fid, distance.fidStandardError) : "–";
+    element("kid").textContent =
+      distance && distance.kid !== null ? withError(distance.kid, distance.kidStandardError) : "–";
+    element("compared").textContent = distance
+      ? `${distance.count} pictures drawn, against ${distance.realCount}` +
+        (distance.count <= 64 ? "; fewer than 65 fill no space of 64 dimensions, and FID is far too large" : "")
+      : "";
+    if (!distance) values = [];
+    else values.push([distance.count, distance.fid, distance.fidStandardError ?? undefined]);
+    chart.show(
+      { lines: [{ name: "FID", points: values, dots: true }] },
+      distance && `${element("fid").textContent} with ${distance.count} pictures`,
+    );
+  }
+
+  /** @param {readonly ImageData[]} images */
+  function addToSheet(images) {
+    const sheet = element("sheet");
+    for (const image of images) {
+      const canvas = document.createElement("canvas");
+      canvas.width = image.width;
+      canvas.height = image.height;
+      canvas.getContext("2d")?.putImageData(image, 0, 0);
+      sheet.append(canvas);
+    }
+    sheet.setAttribute("aria-label", `${sheet.childElementCount} pictures`);
+  }
+
+  async function run(/** @type {AbortSignal} */ signal) {
+    const pipeline = page.pipeline();
+    if (!pipeline) return "";
+    const { info } = pipeline;
+    const { seed = 0, negativePrompt, steps, guidanceScale, solver } = optionsOf(readParameters());
+    const lines = prompts.value
+      .split("\n")
+      .map((line) => line.trim())
+      .filter(Boolean);
+    const texts = info.takesPrompt && lines.length > 0 ? lines : [""];
+    const total = count.valueAsNumber;
+    showDistance();
+    element("sheet").replaceChildren();
+    const reference = await realSet(signal);
+    const drawn = await (await extractor()).statistics();
+    try {
+      while (drawn.count < total) {
+        const numbers = Array.from({ length: Math.min(AT_ONCE, total - drawn.count) }, (_, at) => drawn.count + at);
+        const prompt = info.takesPrompt ? numbers.map((number) => texts[number % texts.length]) : "";
+        const run = pipeline.sample({
+          prompt,
+          negativePrompt,
+          // One stream for each picture, so that it is the one that its seed draws alone.
+          seeds: numbers.map((number) => (BigInt(seed) + BigInt(number)) & (2n ** 64n - 1n)),
+          ...(info.takesPrompt ? {} : { numImagesPerPrompt: numbers.length }),
+          steps,
+          guidanceScale,
+          solver,
+          preview: "none",
+          signal,
+        });
+        const images = await run.images();
+        await drawn.add(images, { signal });
+        addToSheet(images);
+        if (drawn.count > 1) showDistance(await drawn.distance(reference));
+        page.setProgress(drawn.count / total);
+        page.say(`${drawn.count} of ${total} pictures`);
+      }
+    } finally {
+      await drawn.dispose();
+    }
+    return `${total} pictures, compared with ${choice.selectedOptions[0].textContent?.trim()}`;
+  }
+
+  /** What the classifier sees on the pad. */
+  async function classify() {
+    const { glyphs, styles } = await (await extractor()).classify(pad.picture(), { count: ANSWERS });
+    const row = (/** @type {Label} */ { name, probability }) => {
+      const item = document.createElement("li");
+      item.style.setProperty("--length", `${100 * probability}%`);
+      item.textContent = `${name}, ${Math.round(100 * probability)} %`;
+      return item;
+    };
+    const [best] = styles;
+    const style = document.createElement("li");
+    style.className = "hint";
+    style.textContent = `drawn like ${best.name}, ${Math.round(100 * best.probability)} %`;
+    element("answers").replaceChildren(...glyphs.map(row), style);
+  }
+
+  /** @param {File[]} pictures */
+  function take(pictures) {
+    own = pictures;
+    real.get("own")?.dispose();
+    real.delete("own");
+    const option = choice.options[choice.options.length - 1];
+    option.disabled = false;
+    option.textContent = `your own ${pictures.length} ${pictures.length === 1 ? "picture" : "pictures"}`;
+    choice.value = "own";
+  }
+
+  files.addEventListener("change", () => {
+    const chosen = [...(files.files ?? [])];
+    files.value = "";
+    if (chosen.length > 0) take(chosen);
+  });
+  element("classify").addEventListener("click", () => classify().catch(page.showError));
+
+  /** Prompts to begin with: what the page's own model knows, in no order. */
+  function suggest() {
+    const glyphs = [...document.querySelectorAll("#vocabulary .examples button")].map((chip) => chip.textContent);
+    if (prompts.value !== "" || glyphs.length === 0) return;
+    const styles = ["noto style", "twemoji style", "fluent flat style"];
+    prompts.value = glyphs.map((glyph, at) => `${glyph}, ${styles[at % styles.length]}`).join("\n");
+  }
+
+  function begin() {
+    const info = page.pipeline()?.info;
+    if (!info) return;
+    pad.resize(info.width, info.height);
+    /** @type {HTMLElement} */ (prompts.closest(".field")).hidden = !info.takesPrompt;
+  }
+
+  return {
+    start: "Draw and compare",
+    enter() {
+      isShown = true;
+      pad.show(/** @type {Element} */ (below.querySelector(".beside")), {
+        film: film.lastPicture,
+        refuse: page.refuse,
+      });
+      suggest();
+      begin();
+    },
+    leave() {
+      isShown = false;
+    },
+    async release() {},
+    modelChanged() {
+      showDistance();
+      if (isShown) begin();
+    },
+    async submit() {
+      await page.work("Preparing", run, {
+        then: "done",
+        cancelled: () => `Cancelled after ${element("sheet").childElementCount} pictures`,
+      });
+    },
+    async takePictures(pictures) {
+      take(pictures);
+    },
+  };
+}

@@ -1,0 +1,438 @@
+// @ts-check
+// The forward process: a picture dissolves as t is dragged, beside the schedule that says how; the network's guess at one t,
+// and the way back from there.
+
+import * as film from "./film.js";
+import * as pad from "./pad.js";
+import { optionsOf, readParameters } from "./parameters.js";
+import { Chart } from "./plot.js";
+import { StateError } from "./pkg/index.js";
+
+/** @import { Page, View } from "./app.js" */
+/** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
+
+/** How long the picture takes to dissolve when nobody drags, in milliseconds. */
+const DISSOLVES = 5000;
+
+const INNER = `
+  <div class="scrubber">
+    <label for="t" class="spoken">Timestep t</label>
+    <input id="t" type="range" min="-1" max="999" value="-1" step="1" />
+    <div aria-hidden="true"><span>picture</span><span>noise</span></div>
+  </div>
+  <p id="mixture"></p>
+  <div class="actions">
+    <button id="dissolve" type="button">Dissolve</button>
+    <button id="guess" type="button">Show the network’s guess</button>
+    <fieldset id="space" class="choice">
+      <legend class="spoken">Where the noise is added</legend>
+      <label><input type="radio" name="space" value="latents" checked />in latents</label
+      ><label><input type="radio" name="space" value="pixels" />in pixels</label>
+    </fieldset>
+    <label class="check"><input id="prompted" type="checkbox" checked />Follow the prompt</label>
+  </div>
+  <p id="space-hint" class="hint"></p>`;
+
+const BELOW = `
+  <div class="charts"></div>
+  <details id="coefficients">
+    <summary></summary>
+    <div class="scrolls" tabindex="0" role="region" aria-label="The solver’s coefficients, step by step">
+      <table><thead></thead><tbody></tbody></table>
+    </div>
+  </details>`;
+
+/**
+ * @param {Page} page
+ * @returns {View}
+ */
+export function open(page) {
+  const section = document.createElement("section");
+  section.id = "forward";
+  section.dataset.views = "forward";
+  section.setAttribute("aria-label", "The forward process");
+  section.innerHTML = INNER;
+  const below = document.createElement("section");
+  below.dataset.views = "forward";
+  below.setAttribute("aria-label", "The schedule and the solver");
+  below.innerHTML = BELOW;
+  page.stage.append(section);
+  page.below.append(below);
+  const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (section.querySelector(`#${id}`));
+  const slider = /** @type {HTMLInputElement} */ (element("t"));
+  const guess = /** @type {HTMLButtonElement} */ (element("guess"));
+  const dissolve = /** @type {HTMLButtonElement} */ (element("dissolve"));
+  const prompted = /** @type {HTMLInputElement} */ (element("prompted"));
+  const spaces = /** @type {HTMLInputElement[]} */ ([...section.querySelectorAll("[name=space]")]);
+
+  const plates = /** @type {HTMLElement} */ (document.querySelector(".plates"));
+  const sample = /** @type {HTMLCanvasElement} */ (document.getElementById("canvas"));
+  const denoised = /** @type {HTMLCanvasElement} */ (document.getElementById("denoised"));
+  const noise = document.createElement("figure");
+  noise.dataset.views = "forward";
+  noise.innerHTML = `
+    <canvas id="noise" width="64" height="64" role="img" aria-label="epsilon hat, the noise that the network sees: not asked"></canvas>
+    <figcaption><b><i>ε̂</i></b> the noise the network sees</figcaption>`;
+  denoised.parentElement?.before(noise);
+
+  const pick = (/** @type {number} */ x) => turnTo(Math.min(Math.max(Math.round(x), 0), last()));
+  const remaining = new Chart("ᾱₜ, what is left of the picture", { y: { range: [0, 1] }, onPick: pick });
+  const ratio = new Chart("signal to noise, ᾱₜ / (1 − ᾱₜ)", { y: { log: true }, onPick: pick });
+  const coefficients = new Chart("the solver’s xₜ₋₁, a sum of", { onPick: pick });
+  below.querySelector(".charts")?.append(remaining.element, ratio.element, coefficients.element);
+  const [summary, head, body] = ["summary", "thead", "tbody"].map(
+    (name) => /** @type {HTMLElement} */ (below.querySelector(`#coefficients ${name}`)),
+  );
+
+  /** @type {Schedule | undefined} */
+  let schedule;
+  /** What the process is of, in the order of its options. */
+  let openedFor = "";
+  /** @type {ForwardProcess | undefined} */
+  let forward;
+  /** The number of the picture on the pad. */
+  let edition = 0;
+  let isShown = false;
+  /** The t that is asked for while another one is computed: only the newest counts. @type {{ t: number | null } | undefined} */
+  let wanted;
+  /** @type {Promise<void> | undefined} */
+  let serving;
+  /** The animation that is running. */
+  let dissolving = 0;
+
+  const last = () => (schedule?.numTrainTimesteps || 1) - 1;
+  /** t, or null for the picture itself. */
+  const time = () => (slider.valueAsNumber < 0 ? null : slider.valueAsNumber);
+  /** @returns {"pixels" | "latents"} */
+  const space = () => (spaces.find((input) => input.checked)?.value === "pixels" ? "pixels" : "latents");
+
+  /** What the process, and the network, are asked with. */
+  function conditions() {
+    const { prompt, negativePrompt, guidanceScale, seed, solver, preview } = optionsOf(readParameters());
+    const asked = prompted.checked ? { prompt, negativePrompt, guidanceScale } : { prompt: "", guidanceScale: 1 };
+    return /** @type {Omit<ForwardOptions, "image">} */ ({
+      ...asked,
+      seed,
+      solver,
+      preview: preview === "none" ? undefined : preview,
+    });
+  }
+
+  /** @param {number} t -1 for the picture itself */
+  function turnTo(t) {
+    slider.value = String(t);
+    showPlace();
+    request();
+  }
+
+  /** Says where t stands, everywhere it is to be seen. */
+  function showPlace() {
+    const t = time();
+    const words = t === null ? "x 0, the picture itself" : `t = ${t}`;
+    slider.setAttribute("aria-valuetext", words);
+    for (const chart of [remaining, ratio, coefficients]) chart.mark(t ?? undefined);
+    const alphaBar = t === null ? 1 : schedule?.alphasCumprod[t];
+    element("mixture").innerHTML = alphaBar === undefined ? "" : mixture(t, alphaBar);
+    const current = t === null ? -1 : (schedule?.steps.findIndex(({ timestep }) => timestep <= t) ?? -1);
+    for (const row of body.children) row.removeAttribute("aria-current");
+    const row = /** @type {HTMLElement | undefined} */ (body.children[current]);
+    const box = /** @type {HTMLElement} */ (body.closest(".scrolls"));
+    row?.setAttribute("aria-current", "step");
+    if (row) box.scrollTop = row.offsetTop - box.clientHeight / 2;
+    setButtons();
+  }
+
+  function setButtons() {
+    const isOpen = page.pipeline() !== undefined && (schedule?.numTrainTimesteps ?? 0) > 0;
+    const runsThere = space() === "latents" || !takesLatents();
+    slider.disabled = dissolve.disabled = !isOpen;
+    guess.disabled = !isOpen || time() === null || !runsThere;
+    element("space-hint").textContent = runsThere
+      ? ""
+      : "The network lives in the latents: there it can guess, and go back to a picture.";
+  }
+
+  /** Whether the model has latents that are not pixels. */
+  function takesLatents() {
+    return (page.pipeline()?.info.sizeMultiple ?? 1) > 1;
+  }
+
+  /** Has x_t shown as soon as the one before it is. */
+  function request() {
+    wanted = { t: time() };
+    section.dataset.waits = "";
+    serving ??= serve().finally(() => {
+      serving = undefined;
+      if (wanted && isShown) request();
+      else delete section.dataset.waits;
+    });
+  }
+
+  async function serve() {
+    await page.idle();
+    while (wanted && isShown) {
+      const { t } = wanted;
+      wanted = undefined;
+      const pipeline = page.pipeline();
+      if (!pipeline || !schedule) return;
+      try {
+        const process = await opened(pipeline);
+        const { image } = await process.at(t);
+        film.unshow();
+        fill(sample, image, t === null ? "x 0, the picture itself" : `x t, the picture at t = ${t}`);
+        for (const canvas of [denoised, noiseCanvas]) fill(canvas);
+        section.dataset.shown = String(t);
+      } catch (error) {
+        // The model that it was of has been replaced.
+        if (error instanceof StateError && error.code === "disposed") return;
+        page.showError(error);
+        return;
+      }
+    }
+  }
+
+  const noiseCanvas = /** @type {HTMLCanvasElement} */ (noise.querySelector("canvas"));
+
+  /**
+   * The process of what is on the page, which is opened anew where that has changed.
+   * @param {Pipeline} pipeline
+   */
+  async function opened(pipeline) {
+    const options = { ...conditions(), space: space() };
+    const key = JSON.stringify([edition, ...Object.values(options)].map(String));
+    if (forward && openedFor === key) return forward;
+    await close();
+    forward = await pipeline.forwardProcess({ ...options, image: pad.picture() });
+    openedFor = key;
+    return forward;
+  }
+
+  async function close() {
+    const closed = forward;
+    forward = undefined;
+    await closed?.dispose();
+  }
+
+  /** One call of the network at this t. */
+  async function ask() {
+    const t = time();
+    const pipeline = page.pipeline();
+    if (t === null || !pipeline) return;
+    stop();
+    await serving;
+    await page.work(
+      "Asking the network",
+      async (signal) => {
+        const process = await opened(pipeline);
+        const { image } = await process.at(t);
+        const { noise, denoised: guessed, error } = await process.predict(t, { signal });
+        film.unshow();
+        fill(sample, image, `x t, the picture at t = ${t}`);
+        fill(noiseCanvas, noise, `epsilon hat, the noise that the network sees at t = ${t}`);
+        fill(denoised, guessed, `x hat 0, the network's guess at t = ${t}`);
+        section.dataset.error = String(error);
+        return `At t = ${t} the network is off by ‖ε − ε̂‖² = ${error.toPrecision(3)} a value; 1 would be as good as not looking`;
+      },
+      { keeps: true },
+    );
+  }
+
+  async function showSchedule() {
+    const pipeline = page.pipeline();
+    if (!pipeline) return;
+    const { solver, steps, eta } = optionsOf(readParameters());
+    try {
+      schedule = await pipeline.schedule({ solver, steps, eta });
+    } catch (error) {
+      if (!(error instanceof StateError)) page.showError(error);
+      return;
+    }
+    const { alphasCumprod: alphaBars, steps: rows, class: name } = schedule;
+    slider.max = String(last());
+    const points = [...alphaBars].map((alphaBar, t) => /** @type {[number, number]} */ ([t, alphaBar]));
+    const ticks = rows.map(({ timestep }) => timestep);
+    remaining.show({ lines: [{ name: "ᾱ", points }], ticks }, `falls from ${alphaBars[0]} to ${alphaBars.at(-1)}`);
+    const ratios = points.map(([t, alphaBar]) => /** @type {[number, number]} */ ([t, alphaBar / (1 - alphaBar)]));
+    const finite = ratios.filter(([, ratio]) => ratio > 0);
+    ratio.show(
+      { lines: [{ name: "SNR", points: finite }], ticks },
+      `falls from ${finite[0]?.[1]} to ${finite.at(-1)?.[1]}`,
+    );
+    summary.textContent = `The solver’s table: ${name}, ${rows.length} ${rows.length === 1 ? "call" : "calls"} of the network`;
+    showTable(rows);
+    showPlace();
+  }
+
+  /** @param {readonly SolverStep[]} rows */
+  function showTable(rows) {
+    const columns = COLUMNS.filter(({ of }) => rows.some((row) => of(row) !== 0));
+    head.innerHTML = `<tr><th scope="col">t</th>${columns.map(({ name }) => `<th scope="col">${name}</th>`).join("")}</tr>`;
+    const lines = rows.map((row) => {
+      const cells = columns.map(({ of }) => `<td>${written(of(row))}</td>`);
+      return `<tr><th scope="row">${Number(row.timestep.toFixed(1))}</th>${cells.join("")}</tr>`;
+    });
+    body.innerHTML = lines.join("");
+    const sums = columns.filter(({ plot }) => plot);
+    const ascending = [...rows].sort((a, b) => a.timestep - b.timestep);
+    coefficients.show({
+      lines: sums.map(({ plot, of }) => ({
+        name: plot,
+        points: ascending.map((row) => [row.timestep, of(row)]),
+        dots: true,
+      })),
+    });
+  }
+
+  function stop() {
+    cancelAnimationFrame(dissolving);
+    dissolving = 0;
+    dissolve.textContent = "Dissolve";
+  }
+
+  slider.addEventListener("input", () => {
+    stop();
+    turnTo(slider.valueAsNumber);
+  });
+  dissolve.addEventListener("click", () => {
+    if (dissolving) return stop();
+    dissolve.textContent = "Stop";
+    const from = slider.valueAsNumber >= last() ? -1 : slider.valueAsNumber;
+    const begun = performance.now();
+    const next = () => {
+      const t = Math.round(from + ((performance.now() - begun) / DISSOLVES) * last());
+      turnTo(Math.min(t, last()));
+      if (t < last()) dissolving = requestAnimationFrame(next);
+      else stop();
+    };
+    dissolving = requestAnimationFrame(next);
+  });
+  guess.addEventListener("click", ask);
+  pad.onChange(() => {
+    edition += 1;
+    if (isShown) request();
+  });
+  for (const input of spaces) {
+    input.addEventListener("change", () => {
+      showPlace();
+      request();
+    });
+  }
+  for (const id of ["solver", "steps", "eta", "seed"]) {
+    document.getElementById(id)?.addEventListener("change", () => {
+      if (!isShown) return;
+      if (id !== "seed") showSchedule();
+      request();
+    });
+  }
+
+  async function enter() {
+    isShown = true;
+    pad.show(plates, { film: film.lastPicture, refuse: page.refuse });
+    await begin();
+  }
+
+  /** Shows x_t of a model that has just come into view. */
+  async function begin() {
+    const info = page.pipeline()?.info;
+    if (!info) return;
+    pad.resize(info.width, info.height);
+    element("space").hidden = !takesLatents();
+    await showSchedule();
+    if (schedule?.numTrainTimesteps === 0)
+      page.showNotice("this model was trained with rectified flow, which has no ᾱ to show");
+    else request();
+  }
+
+  return {
+    start: "Denoise from here",
+    enter,
+    leave() {
+      isShown = false;
+    },
+    async release() {
+      stop();
+      wanted = undefined;
+      await serving;
+      await close();
+    },
+    modelChanged() {
+      forward = undefined;
+      schedule = undefined;
+      if (isShown) begin();
+    },
+    async submit() {
+      const t = time();
+      if (t === null) {
+        page.showNotice("x 0 is the picture itself, and there is nothing to remove: drag t to the right first");
+        return;
+      }
+      stop();
+      await page.draw(
+        { ...conditions(), image: pad.picture(), startTimestep: t },
+        { image: pad.pictureName(), startTimestep: String(t) },
+      );
+    },
+    async takePictures([file]) {
+      await pad.put(file, file.name);
+    },
+  };
+}
+
+/** What a table says of a step; `plot` is what the chart calls a coefficient of x_{t-1}. */
+const COLUMNS = [
+  { name: "signal", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[0] },
+  { name: "noise", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[1] },
+  { name: "x̂<sub>0</sub>: x<sub>t</sub>", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[0] },
+  { name: "x̂<sub>0</sub>: out", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[1] },
+  ...[
+    term("x<sub>t</sub>", "xₜ", ({ sample }) => sample),
+    term("out", "output", ({ modelOutput }) => modelOutput),
+    term("x̂<sub>0</sub>", "x̂₀", ({ x0 }) => x0),
+    term("z", "noise z", ({ noise }) => noise),
+    ...[0, 1, 2, 3, 4].map((slot) => term(`h<sub>${slot}</sub>`, `memory ${slot}`, ({ history }) => history[slot])),
+  ],
+];
+
+/**
+ * @param {string} name
+ * @param {string} plot
+ * @param {(terms: Terms) => number} of
+ */
+function term(name, plot, of) {
+  return { name, plot, of: (/** @type {SolverStep} */ step) => of(step.prevSample) };
+}
+
+/** @param {number} value */
+function written(value) {
+  return value === 0 ? "" : value.toFixed(4).replace("-", "−");
+}
+
+/**
+ * x_t as a mixture, in numbers.
+ * @param {number | null} t
+ * @param {number} alphaBar
+ */
+function mixture(t, alphaBar) {
+  if (t === null) return "<i>x</i><sub>0</sub>: the picture itself";
+  const [signal, noise] = [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)].map((value) => value.toFixed(3));
+  const ratio = alphaBar / (1 - alphaBar);
+  const decibels = ratio > 0 ? `${(10 * Math.log10(ratio)).toFixed(1).replace("-", "−")} dB` : "no signal";
+  return (
+    `<span><i>t</i> = ${t}</span> <span><i>x<sub>t</sub></i> = ${signal} <i>x</i><sub>0</sub> + ${noise} <i>ε</i></span> ` +
+    `<span><i>ᾱ<sub>t</sub></i> = ${Number(alphaBar.toPrecision(3))}</span> <span>SNR ${Number(ratio.toPrecision(3))}, ${decibels}</span>`
+  );
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {ImageData} [image] nothing is shown without one
+ * @param {string} [label]
+ */
+function fill(canvas, image, label) {
+  if (image) {
+    canvas.width = image.width;
+    canvas.height = image.height;
+    canvas.getContext("2d")?.putImageData(image, 0, 0);
+  } else canvas.getContext("2d")?.clearRect(0, 0, canvas.width, canvas.height);
+  if (label) canvas.setAttribute("aria-label", label);
+}
