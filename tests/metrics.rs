@@ -357,7 +357,7 @@ proptest! {
 
 /// `cargo test --release --test metrics -- --ignored --nocapture` prints the time.
 #[test]
-#[ignore = "takes a minute; for a measurement"]
+#[ignore = "takes minutes; for a measurement"]
 fn inceptions_dimension_takes_seconds() {
     let dimension = 2048;
     for count in [4096, 300] {
@@ -370,4 +370,9 @@ fn inceptions_dimension_takes_seconds() {
         println!("{count} pictures: distance {distance:.4} in {:.2?}", start.elapsed());
         assert!(distance > 0.0);
     }
+    let [real, generated] = [1, 2].map(|seed| correlated(4096, dimension, seed));
+    let (real, groups) = (gather(&real, dimension, 512), split(&generated, dimension, 20));
+    let start = std::time::Instant::now();
+    let estimate = frechet::with_standard_error(&real, &groups).unwrap();
+    println!("4096 pictures in 20 groups: {estimate:?} in {:.2?}", start.elapsed());
 }

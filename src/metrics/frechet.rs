@@ -57,7 +57,8 @@ impl<'s> Reference<'s> {
     }
 }
 
-/// The distance d² of `generated`, all groups together, to `real`, with its standard error: see [`super`].
+/// The distance d² of `generated`, all groups together, to `real`, with its standard error: see [`super`]. The features of both must
+/// be of one space, which moments do not know.
 ///
 /// # Errors
 /// As [`frechet_distance`]; [`Error::TooFew`] for fewer than two pictures in all.
