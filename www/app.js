@@ -468,8 +468,9 @@ async function show(name) {
   view = undefined;
   shownView = document.body.dataset.view = name;
   for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#views a"))) {
-    if (link.dataset.view === name) link.ariaCurrent = "page";
-    else link.ariaCurrent = null;
+    link.ariaCurrent = link.dataset.view === name ? "page" : null;
+    // On a phone the row is wider than the screen.
+    if (link.ariaCurrent) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   history.replaceState(null, "", linkTo(readParameters(), model, { view: name }));
   button("start").textContent = START;
