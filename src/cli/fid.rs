@@ -15,6 +15,9 @@ use super::metadata::Made;
 use super::output::{Output, note, result};
 use super::{Error, device, model, scheduler};
 
+/// Most groups: each takes memory for a covariance, 32 MB with Inception's features.
+const MAX_SPLITS: usize = 100;
+
 /// Pictures that a model draws unless told otherwise.
 const COUNT: usize = 10_000;
 
@@ -101,7 +104,7 @@ pub struct Args {
 
     /// How many groups of pictures are left out in turn for the standard errors; 0 for none, which with Inception's features
     /// spares minutes
-    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = splits, allow_negative_numbers = true)]
     splits: usize,
 
     /// Print one line of JSON: distances, standard errors, numbers of pictures, what they were made with, and times
@@ -121,6 +124,11 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(count) => Ok(count),
         Err(_) => Err("expected a whole number of pictures, such as 10000".into()),
     }
+}
+
+fn splits(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|splits| *splits <= MAX_SPLITS);
+    number.ok_or_else(|| format!("expected a whole number of groups, up to {MAX_SPLITS}"))
 }
 
 /// Computes the distances.
@@ -269,6 +277,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
                     "scheduler": info.scheduler,
                     "settings": settings,
                     "prompts": prompts.len(),
+                    "prompts_file": args.prompts.as_ref().map(|path| path.display().to_string()),
+                    "network_calls": generated_set.times.calls,
                     "seed": drawing.seed.to_string(),
                     "size": size(info),
                 })
@@ -470,7 +480,7 @@ fn size(info: &ModelInfo) -> Value {
 
 /// How fast it went, for a person.
 fn report(times: &Times) {
-    let Times { pictures, drawing, extracting } = *times;
+    let Times { pictures, drawing, extracting, .. } = *times;
     let rate = |seconds: f64| pictures as f64 / seconds.max(1e-9);
     match (pictures, drawing.is_zero()) {
         (0, _) => {}

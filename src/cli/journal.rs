@@ -70,7 +70,8 @@ impl Journal {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let message = "another run is computing the very same features; wait until it has ended, or end it";
+                let message = "another run is computing the very same features; wait until it has ended, and let runs that share \
+                               pictures share their statistics (--save-real)";
                 return Err(Error::path(&path, message));
             }
             Err(TryLockError::Error(failed)) => return Err(error(failed)),
