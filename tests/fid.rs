@@ -167,6 +167,7 @@ fn what_a_model_draws_is_what_is_saved_and_what_sample_draws() {
     let of = &of_model["generated"]["model"];
     assert_eq!((&of["prompts"], &of["seed"], &of["settings"]["steps"]), (&3.into(), &"5".into(), &1.into()));
     assert_eq!(of["settings"]["solver"], "euler_ancestral");
+    assert_eq!(of["network_calls"], 1);
     assert_eq!(names(&drawn).len(), 19);
     let (of_folder, _) = bench.json(&[&"--real", &real, &"--generated", &drawn]);
     assert_eq!(distances(&of_folder), distances(&of_model));
@@ -437,6 +438,10 @@ fn each_mistake_has_its_own_message() {
     assert!(error.contains("nowhere: there is no such folder or file"), "{error}");
     let error = bench.error(&[&"--real", &emoji64(), &"--generated", &real]);
     assert!(error.contains("emoji64: this is no folder of pictures and no file of statistics"), "{error}");
+
+    let picture = real.join("0001.png");
+    let error = bench.error(&[&"--real", &real, &"--generated", &picture]);
+    assert!(error.contains("0001.png: pictures come in a folder"), "{error}");
 
     let damaged = bench.pictures("damaged", 40, 3);
     fs::write(damaged.join("0019.png"), &fs::read(damaged.join("0020.png")).unwrap()[..60]).unwrap();

@@ -316,7 +316,7 @@ fn the_distance_grows_with_the_covariances_whatever_their_size() {
     };
     let at = |a: i32, b: i32| frechet_distance(&scaled(&one, a), &scaled(&other, b)).unwrap();
     let plain = at(0, 0);
-    for exponent in [-990, -700, -31, 31, 660, 980] {
+    for exponent in [-990, -700, -30, 30, 660, 980] {
         assert_eq!(at(exponent, exponent), plain * 2f64.powi(exponent), "2^{exponent}");
         let large = scaled(&one, exponent);
         let trace: f64 = large.covariance.iter().step_by(5).map(|v| v / 4.0).sum();
@@ -520,8 +520,8 @@ proptest! {
 
 /// `cargo test --release --test metrics -- --ignored --nocapture` prints the time.
 #[test]
-#[ignore = "takes a minute; for a measurement"]
-fn inceptions_dimension_takes_seconds() {
+#[ignore = "takes minutes; for a measurement"]
+fn sets_of_inceptions_dimension_have_a_distance_and_the_time_is_printed() {
     let dimension = 2048;
     for count in [4096, 300] {
         let [real, generated] = [1, 2].map(|seed| correlated(count, dimension, seed));
@@ -533,4 +533,9 @@ fn inceptions_dimension_takes_seconds() {
         println!("{count} pictures: distance {distance:.4} in {:.2?}", start.elapsed());
         assert!(distance > 0.0);
     }
+    let [real, generated] = [1, 2].map(|seed| correlated(4096, dimension, seed));
+    let (real, groups) = (gather(&real, dimension, 512), split(&generated, dimension, 20));
+    let start = std::time::Instant::now();
+    let estimate = frechet::with_standard_error(&real, &groups).unwrap();
+    println!("4096 pictures in 20 groups: {estimate:?} in {:.2?}", start.elapsed());
 }

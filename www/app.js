@@ -41,6 +41,7 @@ import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
  * @property {() => Pipeline | undefined} pipeline  what is open
  * @property {HTMLElement} stage  where views show what is their own, beside the form
  * @property {HTMLElement} below  likewise, below it
+ * @property {typeof loras.chosen} loras  those that the form asks for
  * @property {typeof work} work
  * @property {typeof draw} draw
  * @property {typeof say} say
@@ -100,6 +101,7 @@ const page = {
   pipeline: () => pipeline,
   stage: element("stage"),
   below: element("below"),
+  loras: loras.chosen,
   work,
   draw,
   say,
@@ -466,8 +468,9 @@ async function show(name) {
   view = undefined;
   shownView = document.body.dataset.view = name;
   for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#views a"))) {
-    if (link.dataset.view === name) link.ariaCurrent = "page";
-    else link.ariaCurrent = null;
+    link.ariaCurrent = link.dataset.view === name ? "page" : null;
+    // On a phone the row is wider than the screen.
+    if (link.ariaCurrent) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   history.replaceState(null, "", linkTo(readParameters(), model, { view: name }));
   button("start").textContent = START;

@@ -219,6 +219,7 @@ export function open(page) {
       };
       forget();
       const task = async (/** @type {AbortSignal} */ signal) => {
+        await pipeline.setLoras(page.loras(), { signal });
         const bound = pipeline.bound({ ...options, signal });
         let drawn = 0;
         let spent = 0;

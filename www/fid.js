@@ -186,6 +186,7 @@ export function open(page) {
     const total = count.valueAsNumber;
     showDistance();
     element("sheet").replaceChildren();
+    await pipeline.setLoras(page.loras(), { signal });
     const reference = await realSet(signal);
     const drawn = await (await extractor()).statistics();
     try {

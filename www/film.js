@@ -70,6 +70,8 @@ export function begin(total, names) {
 export function add(step) {
   const follows = shown === steps.length - 1;
   steps.push(step);
+  // A run from a picture has fewer than were asked for.
+  strip.style.setProperty("--frames", String(step.total));
   const frame = document.createElement("li");
   frame.dataset.step = String(step.index);
   fill(frame, step);

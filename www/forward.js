@@ -144,12 +144,16 @@ export function open(page) {
 
   function setButtons() {
     const isOpen = page.pipeline() !== undefined && (schedule?.numTrainTimesteps ?? 0) > 0;
-    const runsThere = space() === "latents" || !takesLatents();
+    const takesStart = page.pipeline()?.info.takesStartTimestep ?? false;
+    const runsThere = takesStart && (space() === "latents" || !takesLatents());
     slider.disabled = dissolve.disabled = !isOpen;
     guess.disabled = !isOpen || time() === null || !runsThere;
-    element("space-hint").textContent = runsThere
-      ? ""
-      : "The network lives in the latents: there it can guess, and go back to a picture.";
+    element("space-hint").textContent =
+      runsThere || !isOpen
+        ? ""
+        : takesStart
+          ? "The network lives in the latents: there it can guess, and go back to a picture."
+          : "This model begins with noise beside a picture: its network cannot be asked for one alone.";
   }
 
   /** Whether the model has latents that are not pixels. */
@@ -199,9 +203,12 @@ export function open(page) {
    */
   async function opened(pipeline) {
     const options = { ...conditions(), space: space() };
-    const key = JSON.stringify([edition, ...Object.values(options)].map(String));
+    const loras = page.loras();
+    const weights = loras.map(({ source, weight }) => `${source instanceof File ? source.name : source} ${weight}`);
+    const key = JSON.stringify([edition, ...Object.values(options), ...weights].map(String));
     if (forward && openedFor === key) return forward;
     await close();
+    await pipeline.setLoras(loras);
     forward = await pipeline.forwardProcess({ ...options, image: pad.picture() });
     openedFor = key;
     return forward;
@@ -336,11 +343,14 @@ export function open(page) {
     const info = page.pipeline()?.info;
     if (!info) return;
     pad.resize(info.width, info.height);
-    element("space").hidden = !takesLatents();
+    element("space").hidden = !takesLatents() || !info.takesStartTimestep;
+    if (!info.takesStartTimestep) for (const input of spaces) input.checked = input.value === "pixels";
+    /** @type {HTMLElement} */ (prompted.parentElement).hidden = !info.takesPrompt;
     await showSchedule();
-    if (schedule?.numTrainTimesteps === 0)
-      page.showNotice("this model was trained with rectified flow, which has no ᾱ to show");
-    else request();
+    if (schedule?.alphasCumprod.length === 0) {
+      page.showNotice("this model was trained with rectified flow, which has no ᾱ to chart");
+    }
+    request();
   }
 
   return {

@@ -30,8 +30,8 @@ element.innerHTML = `
   </div>
   <div class="actions">
     <label class="button"><input id="x0-file" type="file" accept="image/*" class="spoken" />Choose</label>
-    <button id="x0-shown" type="button" hidden>Use the one shown</button>
     <button id="x0-clear" type="button">Blank</button>
+    <button id="x0-shown" type="button" hidden>Use the one shown</button>
   </div>`;
 
 const canvas = /** @type {HTMLCanvasElement} */ (element.querySelector("canvas"));

@@ -71,7 +71,11 @@ impl Origin {
         match block_on(StatisticsFile::read(&source, file)) {
             Ok(statistics) => Ok(Self::Statistics(statistics)),
             Err(metrics::Error::NoStatistics { .. }) => Ok(Self::Model),
-            Err(error) => Err(Error::path(path, format!("neither pictures nor statistics of them: {error}"))),
+            Err(error) => {
+                let message =
+                    format!("pictures come in a folder, and this file is neither statistics nor a model: {error}");
+                Err(Error::path(path, message))
+            }
         }
     }
 }
@@ -126,6 +130,8 @@ impl Features {
 pub struct Times {
     /// Pictures whose features this run computed; others were there.
     pub pictures: usize,
+    /// How often the noise predictor was called for each of them, guidance aside.
+    pub calls: Option<usize>,
     /// Drawing them.
     pub drawing: Duration,
     /// Reading or saving them, and their features.
@@ -315,6 +321,7 @@ impl Extraction {
                 bar.suspend(|| note(format_args!("warning: {warning}")));
                 warned.push(warning.to_owned());
             }
+            times.calls = Some(sampler.total());
             let mut pictures = Vec::new();
             while let Some(step) = sampler.step().await? {
                 pictures = step.images;

@@ -16,6 +16,9 @@ use super::metadata::Made;
 use super::output::{Output, note, result};
 use super::{Error, device, model, scheduler};
 
+/// Most groups: each takes memory for a covariance, 32 MB with Inception's features.
+const MAX_SPLITS: usize = 100;
+
 /// Pictures that a model draws unless told otherwise.
 const COUNT: usize = 10_000;
 
@@ -124,11 +127,10 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Each group holds a covariance of its own: 34 MB of Inception's features.
 fn splits(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(splits @ (0 | 2..=100)) => Ok(splits),
-        _ => Err("expected a whole number of groups from 2 to 100, such as 20, or 0 for no standard error".into()),
+        Ok(splits @ (0 | 2..=MAX_SPLITS)) => Ok(splits),
+        _ => Err(format!("expected a whole number of groups from 2 to {MAX_SPLITS}, or 0 for no standard error")),
     }
 }
 
@@ -275,6 +277,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
                     "scheduler": info.scheduler,
                     "settings": settings,
                     "prompts": prompts.len(),
+                    "prompts_file": args.prompts.as_ref().map(|path| path.display().to_string()),
+                    "network_calls": generated_set.times.calls,
                     "seed": drawing.seed.to_string(),
                     "size": size(info),
                 })
@@ -482,7 +486,7 @@ fn size(info: &ModelInfo) -> Value {
 
 /// How fast it went, for a person.
 fn report(times: &Times) {
-    let Times { pictures, drawing, extracting } = *times;
+    let Times { pictures, drawing, extracting, .. } = *times;
     let rate = |seconds: f64| pictures as f64 / seconds.max(1e-9);
     match (pictures, drawing.is_zero()) {
         (0, _) => {}

@@ -119,7 +119,8 @@ fn diagonal(statistics: &Statistics) -> impl Iterator<Item = f64> {
     statistics.covariance.iter().step_by(statistics.space.dimension + 1).copied()
 }
 
-/// The distance d² of `generated`, all groups together, to `real`, with its standard error: see [`super`].
+/// The distance d² of `generated`, all groups together, to `real`, with its standard error: see [`super`]. The features of both must
+/// be of one space, which moments do not know.
 ///
 /// # Errors
 /// As [`frechet_distance`], [`Error::Length`] for a group of another dimension; [`Error::TooFew`] for fewer than two pictures in

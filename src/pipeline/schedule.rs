@@ -33,3 +33,35 @@ impl Pipeline {
         Ok(Schedule { class, num_train_timesteps, noise, table: table(model, options, &Task::Generate)? })
     }
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use std::path::Path;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::device::Device;
+    use crate::diffusion::{Solver, StepOptions};
+    use crate::pipeline::Scheduler;
+    use crate::weights::DirectorySource;
+
+    #[test]
+    fn a_schedule_is_that_of_the_solver_asked_for_over_the_betas_of_the_checkpoint() {
+        let model = DirectorySource::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64"));
+        let pipeline = block_on(Pipeline::load(&model, Device::cpu(), &mut |_| {})).unwrap();
+        let own = pipeline.schedule(&SampleOptions::default()).unwrap();
+        assert_eq!(own.class, pipeline.scheduler().class_name());
+        assert_eq!((own.num_train_timesteps, own.noise.betas.len()), (1000, 1000));
+
+        let scheduler = Scheduler::Solver(Solver::Heun);
+        let heun = pipeline.schedule(&SampleOptions { scheduler, steps: 7, ..SampleOptions::default() }).unwrap();
+        assert_eq!(heun.class, "HeunDiscreteScheduler");
+        assert_eq!(heun.noise, own.noise);
+        let swapped = pipeline.scheduler().swap_to(Solver::Heun).unwrap();
+        assert_eq!(heun.table, swapped.table(7, &StepOptions::default()).unwrap());
+
+        let none = pipeline.schedule(&SampleOptions { steps: 0, ..SampleOptions::default() });
+        assert!(matches!(none, Err(Error::Diffusion(_))), "{none:?}");
+    }
+}

@@ -18,6 +18,7 @@ const mounts = {
   "/api/": join(root, "tests/browser/pipeline"),
   "/api/pkg/": join(root, "pkg"),
   "/api/models/emoji64/": CHECKPOINT_FOLDER,
+  "/api/models/emoji-features/": join(root, "www/models/emoji-features"),
 };
 
 /**
@@ -295,6 +296,40 @@ describe("GPU memory", () => {
     const [first, ...rest] = live;
     assert.ok(first > 0);
     assert.deepEqual(rest, [first, first, first, 0]);
+  });
+
+  test("comes back from a forward process, a bound and an extractor of features", async ({ page, site }) => {
+    const live = await onPage(page, site, async () => {
+      const { FeatureExtractor, Pipeline, memory, settle, model } = window;
+      const live = [];
+      const pipeline = await Pipeline.load(model, { device: "webgpu", worker: false });
+      // With a preview, whose map to colours is kept from then on.
+      let image = new ImageData(64, 64);
+      for await (const step of pipeline.sample({ steps: 2 })) image = step.image;
+      for (let round = 0; round < 2; round++) {
+        live.push(memory.live);
+        const forward = await pipeline.forwardProcess({ image });
+        await forward.predict(500);
+        const opened = memory.live;
+        await forward.dispose();
+        live.push(Math.sign(opened - memory.live), memory.live);
+        await pipeline.bound({ image, timesteps: [0, 500] });
+        for await (const { index } of pipeline.bound({ image })) if (index === 1) break;
+        await settle(pipeline.bound({ image, signal: AbortSignal.timeout(100) }));
+        live.push(memory.live);
+        const extractor = await FeatureExtractor.load("models/emoji-features/", { device: "webgpu", worker: false });
+        await (await extractor.statistics()).add(image);
+        await extractor.dispose();
+        live.push(memory.live);
+      }
+      await pipeline.dispose();
+      live.push(memory.live);
+      return live;
+    });
+    const [first] = live;
+    assert.ok(first > 0);
+    const round = [first, 1, first, first, first];
+    assert.deepEqual(live, [...round, ...round, 0]);
   });
 
   test("is not held by a load that failed or was aborted", async ({ page, site, expectError }) => {
