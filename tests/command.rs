@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::command::{command, emoji64, names, network, refuse, repository, succeed, undiffuse};
+use common::command::{Ran, command, emoji64, names, network, refuse, repository, succeed, undiffuse};
 use common::{Tensor, read_tensors, worst_beyond};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -161,6 +161,7 @@ fn the_bound_of_a_folder_of_pictures_is_a_table_or_json() {
     let total = mean(&terms[0]) + 999.0 * between + mean(&terms[3]);
     assert!((json["total"]["mean"].as_f64().unwrap() - total).abs() < 1e-9 * total.abs(), "{json}");
     assert_eq!(json["images"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["seed"], "0", "a number of 64 bits is a text, as in `fid`");
 
     // Pictures by themselves, in another order: their noise is another.
     let files = [pictures.join("b.png"), pictures.join("a.PNG")];
@@ -204,7 +205,7 @@ fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
     let broken = folder.path().join("broken.png");
     fs::write(&broken, b"\x89PNG\r\n\x1a\nnothing").unwrap();
     for (words, arguments) in [
-        (&["empty", "no .png file"][..], vec![&"bound" as &dyn AsRef<std::ffi::OsStr>, &model, &empty]),
+        (&["empty", "no PNG in this folder"][..], vec![&"bound" as &dyn AsRef<std::ffi::OsStr>, &model, &empty]),
         (&["notes.txt", "not a PNG"], vec![&"bound", &model, &text]),
         (&["broken.png", "cannot be read"], vec![&"bound", &model, &broken]),
         (&["gone.png"], vec![&"bound", &model, &gone]),
@@ -218,6 +219,36 @@ fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
         (&["there is no such folder"], vec![&"bound", &gone, &pictures]),
     ] {
         refuse(1, words, &arguments);
+    }
+    // What is wrong with an option is said before the weights are read, of which there are none.
+    let bare = folder.path().join("bare");
+    for part in ["", "unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
+        fs::create_dir_all(bare.join(part)).unwrap();
+        for name in names(&model.join(part)) {
+            let (from, to) = (model.join(part).join(&name), bare.join(part).join(&name));
+            match (from.is_file(), from.extension().is_some_and(|extension| extension == "safetensors")) {
+                (false, _) => {}
+                (true, false) => drop(fs::copy(&from, &to).unwrap()),
+                (true, true) => {
+                    // The header, and no numbers.
+                    let whole = fs::read(&from).unwrap();
+                    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+                    fs::write(&to, &whole[..header]).unwrap();
+                    fs::File::options().write(true).open(&to).unwrap().set_len(whole.len() as u64).unwrap();
+                }
+            }
+        }
+    }
+    for (word, option, value) in [
+        ("0 to 999", "--timesteps", "1000"),
+        ("1 to 1000", "--terms", "0"),
+        ("`height` is 0", "--height", "0"),
+        ("learned no variance", "--variance", "learned"),
+        ("guidance_scale", "--guidance-scale", "nan"),
+    ] {
+        let Ran { code, stderr, .. } = undiffuse(&[&"bound", &bare, &pictures, &option, &value]);
+        assert!(code == Some(1) && stderr.contains(word), "{stderr}");
+        assert!(!stderr.contains("loaded") && !stderr.contains("device:"), "{stderr}");
     }
     refuse(2, &["fixed_small", "learned_range"], &[&"bound", &model, &pictures, &"--variance", &"large"]);
     refuse(2, &["IMAGES"], &[&"bound", &model]);

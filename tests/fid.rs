@@ -121,6 +121,11 @@ fn pictures_statistics_and_both_give_the_same_distances() {
     let (itself, _) = bench.json(&[&"--real", &real, &"--generated", &real]);
     assert!(number(&itself, "/fid/value") < 1e-9, "{itself}");
     assert_eq!(itself["generated"]["computed"], 0, "the same pictures are looked at once");
+    let (of_file, _) = bench.json(&[&"--real", &a, &"--generated", &a]);
+    for json in [&itself, &of_file] {
+        assert!(json["warnings"].to_string().contains("these are the --real pictures themselves"), "{json}");
+    }
+    assert_eq!(whole["warnings"], Value::Array(vec![]));
 
     let text = bench.run(&[&"--real", &a, &"--generated", &b]).stdout;
     let lines: Vec<&str> = text.lines().collect();
@@ -194,9 +199,101 @@ fn what_a_model_draws_is_what_is_saved_and_what_sample_draws() {
     };
     assert!(pixels(&alone) == pixels(&drawn.join("000016.png")), "`sample` draws another picture");
 
+    let (again, _) = bench.json(&[model, &[&"--save-pictures", &drawn]].concat());
+    assert_eq!(distances(&again), distances(&of_model), "the same pictures are drawn over");
     fs::rename(drawn.join("000018.png"), drawn.join("fox.png")).unwrap();
     let error = bench.error(&[model, &[&"--save-pictures", &drawn]].concat());
     assert!(error.contains("fox.png: this picture would lie among those"), "{error}");
+}
+
+#[test]
+fn no_picture_that_was_there_is_written_over() {
+    let bench = Bench::new();
+    let real = bench.pictures("real", 70, 10);
+    fs::rename(real.join("0001.png"), real.join("000000.png")).unwrap();
+    let before = fs::read(real.join("000000.png")).unwrap();
+    let model: &[Argument] =
+        &[&"--real", &real, &"--generated", &emoji64(), &"--steps", &"1", &"--count", &"3", &"--prompt", &"a fox"];
+    for folder in [real.clone(), real.join("inside"), real.join("new"), bench.folder.path().to_owned()] {
+        let error = bench.error(&[model, &[&"--save-pictures", &folder]].concat());
+        assert!(error.contains("--save-pictures: the --real pictures are in this folder"), "{folder:?}: {error}");
+    }
+    assert!(fs::read(real.join("000000.png")).unwrap() == before && !real.join("new").exists());
+
+    let drawn = bench.path("drawn");
+    let save: &[Argument] = &[&"--save-pictures", &drawn];
+    bench.json(&[model, save].concat());
+    let kept = fs::read(drawn.join("000000.png")).unwrap();
+    for more in [["--seed", "1"], ["--prompt", "a cat"], ["--guidance-scale", "2"]] {
+        let error = bench.error(&[model, save, &[&more[0], &more[1]]].concat());
+        assert!(error.contains(".png: this picture was made otherwise"), "{more:?}: {error}");
+    }
+    fs::copy(real.join("000000.png"), drawn.join("000002.png")).unwrap();
+    let error = bench.error(&[model, save].concat());
+    assert!(error.contains("000002.png: this picture was made otherwise"), "{error}");
+    fs::remove_file(drawn.join("000002.png")).unwrap();
+    bench.json(&[model, save].concat());
+    assert_eq!(names(&drawn).len(), 3);
+    assert!(fs::read(drawn.join("000000.png")).unwrap() == kept);
+}
+
+#[test]
+fn a_copy_of_a_folder_is_another_set_of_pictures() {
+    let bench = Bench::new();
+    let (real, copy) = (bench.pictures("real", 70, 10), bench.path("copy"));
+    for inside in ["", "inside"] {
+        fs::create_dir_all(copy.join(inside)).unwrap();
+        for name in names(&real.join(inside)).into_iter().filter(|name| name.ends_with(".png")) {
+            let [from, to] = [&real, &copy].map(|folder| folder.join(inside).join(&name));
+            fs::copy(&from, &to).unwrap();
+            let written = fs::metadata(&from).unwrap().modified().unwrap();
+            fs::File::options().write(true).open(&to).unwrap().set_modified(written).unwrap();
+        }
+    }
+    let (json, said) = bench.json(&[&"--real", &real, &"--generated", &copy]);
+    assert!(json["fid"]["value"].as_f64() < Some(1e-9), "{json}");
+    assert_eq!(json["generated"]["computed"], 70);
+    assert!(!said.contains("another run"), "{said}");
+}
+
+#[test]
+fn without_a_cache_folder_features_are_kept_for_the_run_alone() {
+    let bench = Bench::new();
+    let (real, other) = (bench.pictures("real", 70, 10), bench.pictures("other", 70, 90));
+    let arguments: &[Argument] = &[&"--real", &real, &"--generated", &other, &"--json"];
+    let mut command = bench.command(arguments);
+    for name in ["XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"] {
+        command.env_remove(name);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("a run that is interrupted will begin anew"), "{said}");
+    let (with, _) = bench.json(&arguments[..4]);
+    assert_eq!(distances(&serde_json::from_slice(&output.stdout).unwrap()), distances(&with));
+}
+
+#[test]
+fn the_mean_and_the_covariance_of_a_file_count_whatever_its_features_are() {
+    let bench = Bench::new();
+    let real = bench.pictures("real", 90, 10);
+    let (kept, other, plain) = (bench.path("kept"), bench.path("other"), bench.path("plain"));
+    let many = bench.pictures("many", 80, 90);
+    bench.json(&[&"--real", &real, &"--generated", &many, &"--save-real", &plain, &"--save-generated", &kept]);
+    let mut bytes = fs::read(&kept).unwrap();
+    let at = bytes.len() - 40 * 64 * 4;
+    bytes[at..].fill(0);
+    fs::write(&other, &bytes).unwrap();
+    let value = |real: &PathBuf, generated: &PathBuf| {
+        bench.json(&[&"--real", real, &"--generated", generated]).0["fid"]["value"].as_f64().unwrap()
+    };
+    assert_eq!(value(&plain, &other), value(&plain, &kept));
+    assert_eq!(value(&other, &plain), value(&kept, &plain));
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&other, &bytes).unwrap();
+    for (real, generated) in [(&plain, &other), (&other, &plain)] {
+        let error = bench.error(&[&"--real", real, &"--generated", generated]);
+        assert!(error.contains("feature 0 of picture") && error.contains("is not finite"), "{error}");
+    }
 }
 
 #[test]
@@ -309,22 +406,24 @@ fn what_decides_about_the_features_decides_which_run_is_gone_on_with() {
     // Of more pictures, or fewer, these are the first.
     let (few, said) = bench.json(&[base, &[&"10"]].concat());
     assert!(few["generated"]["computed"] == 0 && said.contains("going on with the 10 of 10"), "{said}");
+    assert!(fs::read(&left).unwrap() == bytes, "a run of fewer leaves the work of the one of more as it was");
 }
 
 #[test]
-fn two_runs_of_one_kind_do_not_write_to_one_file() {
+fn of_two_runs_of_one_kind_the_second_keeps_its_features_to_itself() {
     let bench = Bench::new();
     let real = bench.pictures("real", 70, 10);
     let many = bench.pictures("many", 1500, 90);
     let arguments: &[Argument] = &[&"--real", &real, &"--generated", &many, &"--json"];
     let mut first = bench.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     wait_for_journal(&bench, &mut first, BEGINNING + 40 * RECORD);
-    let error = bench.error(arguments);
-    assert!(error.contains("another run is computing the very same features"), "{error}");
+    let (second, said) = bench.json(&arguments[..4]);
+    assert!(said.contains("another run is at work on the same features"), "{said}");
+    assert_eq!(second["generated"]["computed"], 1500);
     let output = first.wait_with_output().unwrap();
     let first: Value = serde_json::from_slice(&output.stdout).expect("the first is not disturbed");
-    let (again, _) = bench.json(&arguments[..4]);
-    assert_eq!(distances(&first), distances(&again));
+    assert_eq!(distances(&first), distances(&second));
+    assert_eq!(bench.journals(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -358,12 +457,16 @@ fn each_mistake_has_its_own_message() {
         let Ran { code, stderr, .. } = bench.run(&[&"--real", &real, &"--generated", &emoji64(), &"--count", &count]);
         assert!(code == Some(2) && stderr.contains(word), "{stderr}");
     }
+    for splits in ["1", "101", "-3", "many"] {
+        let Ran { code, stderr, .. } = bench.run(&[&"--real", &real, &"--generated", &real, &"--splits", &splits]);
+        assert!(code == Some(2) && stderr.contains("from 2 to 100"), "{stderr}");
+    }
     let one = bench.pictures("one", 1, 3);
     let error = bench.error(&[&"--real", &one, &"--generated", &real]);
     assert!(error.contains("one: there is one picture"), "{error}");
 
     let error = bench.error(&[&"--real", &real, &"--generated", &real, &"--features", &"inception"]);
-    assert!(error.contains("safetensors.torch") && error.contains("pt_inception-2015-12-05"), "{error}");
+    assert!(error.ends_with(undiffuse::metrics::INCEPTION_CONVERSION), "{error}");
     let error = bench.error(&[&"--real", &real, &"--generated", &real, &"--features", &"vgg"]);
     assert!(error.contains("there is no \"vgg\": give `emoji`"), "{error}");
     let unet = network("unet_sd1_like");

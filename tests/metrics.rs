@@ -11,7 +11,8 @@ use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use undiffuse::metrics::{
-    Error, FeatureSpace, Moments, Rows, Statistics, StatisticsFile, deal, frechet, frechet_distance, kid,
+    Error, FeatureSpace, INCEPTION_CONVERSION, Moments, Rows, Statistics, StatisticsFile, deal, frechet,
+    frechet_distance, kid,
 };
 use undiffuse::noise::TorchCpu;
 use undiffuse::weights::{DirectorySource, MemorySource};
@@ -261,6 +262,168 @@ fn what_is_not_a_number_is_refused_where_it_comes_in() {
     assert!(matches!(frechet_distance(&statistics, &statistics), Err(Error::Length { found: 3, expected: 4, .. })));
 }
 
+/// `statistics` as a file in memory, after `change` to its text.
+fn read_changed(statistics: &Statistics, change: &dyn Fn(String) -> String) -> Result<StatisticsFile, Error> {
+    let bytes = statistics.to_file(false).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = change(String::from_utf8(bytes[8..8 + length].to_vec()).unwrap());
+    let header = format!("{header:<width$}", width = header.len().next_multiple_of(8));
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes[8 + length..]].concat();
+    let mut source = MemorySource::new();
+    source.insert("a", file);
+    block_on(StatisticsFile::read(&source, "a"))
+}
+
+#[test]
+fn features_of_no_numbers_are_refused() {
+    struct Nothing;
+    impl Rows for Nothing {
+        fn count(&self) -> usize {
+            5
+        }
+
+        fn dimension(&self) -> usize {
+            0
+        }
+
+        fn gather(&self, _: &[usize]) -> Result<Vec<f64>, Error> {
+            Ok(Vec::new())
+        }
+    }
+    const MESSAGE: &str = "a picture has 0 numbers where 1 are expected";
+    assert_eq!(kid::kid(&Nothing, &Nothing, kid::Options::default()).unwrap_err().to_string(), MESSAGE);
+    let nothing = gaussian(&[], &[]);
+    assert_eq!(frechet_distance(&nothing, &nothing).unwrap_err().to_string(), MESSAGE);
+    let header = concat!(
+        r#"{"mean":{"dtype":"F64","shape":[0],"data_offsets":[0,0]},"#,
+        r#""covariance":{"dtype":"F64","shape":[0,0],"data_offsets":[0,0]},"#,
+        r#""features":{"dtype":"F32","shape":[5,0],"data_offsets":[0,0]},"#,
+        r#""__metadata__":{"format":"undiffuse.statistics","extractor":"test","fingerprint":"","dimension":"0","#,
+        r#""count":"5","made_from":"nothing"}}"#
+    );
+    let mut source = MemorySource::new();
+    source.insert("a", [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat());
+    assert_eq!(block_on(StatisticsFile::read(&source, "a")).unwrap_err().to_string(), MESSAGE);
+}
+
+#[test]
+fn the_distance_grows_with_the_covariances_whatever_their_size() {
+    let [one, other] = [1, 2].map(|seed| gather(&correlated(30, 4, seed), 4, 30));
+    let scaled = |statistics: &Statistics, exponent: i32| Statistics {
+        mean: vec![0.0; 4],
+        covariance: statistics.covariance.iter().map(|v| v * 2f64.powi(exponent)).collect(),
+        ..statistics.clone()
+    };
+    let at = |a: i32, b: i32| frechet_distance(&scaled(&one, a), &scaled(&other, b)).unwrap();
+    let plain = at(0, 0);
+    for exponent in [-990, -700, -30, 30, 660, 980] {
+        assert_eq!(at(exponent, exponent), plain * 2f64.powi(exponent), "2^{exponent}");
+        let large = scaled(&one, exponent);
+        let trace: f64 = large.covariance.iter().step_by(5).map(|v| v / 4.0).sum();
+        let itself = frechet_distance(&large, &large).unwrap();
+        assert!(itself <= 1e-12 * trace, "2^{exponent}: {itself} of {trace}");
+    }
+    // The smaller one is nothing beside the larger.
+    let trace: f64 = one.covariance.iter().step_by(5).sum();
+    let distance = at(900, -100) / 2f64.powi(900);
+    assert!((distance / trace - 1.0).abs() < 1e-12, "{distance} of {trace}");
+    // At the end of f64: the distance to itself is there, that to nothing is not.
+    let covariance = [1e308, 0.0, 0.0, 1e308];
+    let [largest, none] = [&covariance, &[0.0; 4]].map(|covariance| gaussian(&[0.0; 2], covariance));
+    assert_eq!(frechet_distance(&largest, &largest).unwrap(), 0.0);
+    let [left, right] = [-1e200, 1e200].map(|mean| gaussian(&[mean], &[1.0]));
+    for (one, other) in [(&largest, &none), (&none, &largest), (&left, &right)] {
+        let error = frechet_distance(one, other).unwrap_err();
+        assert!(error.to_string().starts_with("the distance is not finite"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_covariance_is_refused_and_rounding_is_not() {
+    let of = |covariance: [f64; 4]| {
+        let statistics = gaussian(&[0.0, 1.0], &covariance);
+        frechet_distance(&statistics, &statistics).map_err(|error| error.to_string())
+    };
+    for (covariance, place) in [
+        ([1.0, 0.0, 0.0, -1e-9], "row 1 and column 1"),
+        ([-4.0, 0.0, 0.0, -4.0], "row 0 and column 0"),
+        ([1.0, 0.5, 0.4, 1.0], "row 1 and column 0"),
+        ([1e-8, 1e-8, 0.0, 1.0], "row 1 and column 0"),
+        ([1.0, 2.0, 2.0, 1.0], "row 1 and column 0"),
+        ([1.0, 1e300, 1e300, 1.0], "row 1 and column 0"),
+    ] {
+        let error = of(covariance).unwrap_err();
+        assert!(
+            error.starts_with(&format!("the covariance of numbers is none, at {place}")),
+            "{covariance:?}: {error}"
+        );
+    }
+    for covariance in [[1.0, 0.0, 0.0, -1e-17], [1.0, 0.5, 0.5 + 1e-7, 1.0], [1.0, 1.0 + 1e-7, 1.0 + 1e-7, 1.0]] {
+        of(covariance).unwrap();
+    }
+}
+
+#[test]
+fn statistics_of_fewer_than_two_pictures_are_refused() {
+    let statistics = gather(&correlated(9, 2, 1), 2, 9);
+    for count in [0, 1] {
+        let change = |text: String| text.replace("\"count\":\"9\"", &format!("\"count\":\"{count}\""));
+        let error = read_changed(&statistics, &change).unwrap_err();
+        assert!(matches!(error, Error::TooFew { needed: 2, .. }), "{count}: {error}");
+    }
+}
+
+#[test]
+fn a_kernel_distance_of_what_is_no_number_is_refused() {
+    let mut features = correlated(9, 2, 1);
+    features[2 * 5 + 1] = f64::NAN;
+    let [damaged, whole] = [features, correlated(9, 2, 2)];
+    let [damaged, whole] = [&damaged, &whole].map(|features| Set { features, dimension: 2 });
+    for (one, other) in [(&damaged, &whole), (&whole, &damaged)] {
+        let error = kid::kid(one, other, kid::Options::default()).unwrap_err().to_string();
+        assert!(error.starts_with("feature 1 of picture 5 is not finite"), "{error}");
+    }
+}
+
+#[test]
+fn groups_of_another_dimension_are_refused() {
+    let statistics = gather(&correlated(9, 3, 1), 3, 9);
+    for groups in [split(&correlated(20, 2, 1), 2, 4), split(&correlated(20, 4, 1), 4, 4)] {
+        let error = frechet::with_standard_error(&statistics, &groups).unwrap_err();
+        assert!(matches!(error, Error::Length { expected: 3, .. }), "{error}");
+        assert!(frechet::Reference::new(&statistics).unwrap().standard_error(&groups).is_err());
+    }
+    let mut moments = moments(&correlated(9, 3, 1), 3, 9);
+    let before = moments.clone();
+    moments.merge(&Moments::new(2)).unwrap_err();
+    assert_eq!(moments, before);
+}
+
+#[test]
+fn control_characters_do_not_reach_a_terminal() {
+    let mut statistics = gather(&correlated(9, 2, 1), 2, 9);
+    for (found, key) in [("test", "extractor"), ("0123456789abcdef", "fingerprint"), ("features", "made_from")] {
+        let change =
+            |text: String| text.replace(&format!("\"{key}\":\"{found}\""), &format!("\"{key}\":\"\\u001b[2J{found}\""));
+        let error = read_changed(&statistics, &change).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}` in its metadata holds control characters")), "{error}");
+        assert!(!error.contains('\u{1b}'));
+    }
+    // A folder may be called so, and the file of its statistics can be read.
+    statistics.made_from = "9 pictures in a\nb\u{1b}c".to_owned();
+    let read = read_changed(&statistics, &|text| text).unwrap();
+    assert_eq!(read.statistics.made_from, "9 pictures in a\u{fffd}b\u{fffd}c");
+}
+
+#[test]
+fn the_line_that_converts_inceptions_weights_is_the_one_that_was_tried() {
+    let recipe = include_str!("../recipes/inception/README.md");
+    assert!(recipe.lines().any(|line| line == INCEPTION_CONVERSION), "{INCEPTION_CONVERSION}");
+    let message = Error::Pickle { file: "a'b$(c).pth".to_owned() }.to_string();
+    assert!(message.ends_with(INCEPTION_CONVERSION) && message.starts_with("a'b$(c).pth: "), "{message}");
+    assert_eq!(message.matches("a'b").count(), 1, "no name of a file in what is pasted into a shell: {message}");
+}
+
 #[test]
 fn a_file_of_statistics_brings_back_every_bit_and_says_where_the_features_are() {
     let features = correlated(9, 4, 3);
@@ -358,7 +521,7 @@ proptest! {
 /// `cargo test --release --test metrics -- --ignored --nocapture` prints the time.
 #[test]
 #[ignore = "takes minutes; for a measurement"]
-fn inceptions_dimension_takes_seconds() {
+fn sets_of_inceptions_dimension_have_a_distance_and_the_time_is_printed() {
     let dimension = 2048;
     for count in [4096, 300] {
         let [real, generated] = [1, 2].map(|seed| correlated(count, dimension, seed));

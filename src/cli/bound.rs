@@ -53,7 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     timesteps: Vec<usize>,
 
-    /// Only as many terms: that of t = 0, and others the farther apart the larger t is, since terms fall about as 1/t
+    /// Only as many terms: that of t = 0, and others the farther apart the larger t is, since terms fall about as 1/t. The
+    /// standard error is then rather too large than too small
     #[arg(long, value_name = "NUMBER", conflicts_with = "timesteps")]
     terms: Option<usize>,
 
@@ -127,9 +128,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let paths = picture::files(&args.images)?;
     let images = paths.iter().map(|path| picture::read(path)).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = args.files.open(&args.model).await?;
-    let device = device::open(args.device).await?;
-    let pipeline = model::load(checkpoint, &args.model, device).await?;
-    let info = pipeline.info();
+    let info = checkpoint.info();
     let size = [args.width.unwrap_or(info.width), args.height.unwrap_or(info.height)];
     let resized = images.iter().filter(|image| [image.width, image.height] != size).count();
     if resized > 0 {
@@ -137,30 +136,33 @@ pub async fn run(args: Args) -> Result<(), Error> {
         note(format_args!("{resized} of {} pictures brought to {width}×{height}", images.len()));
     }
     let text = |texts: &[String]| (!texts.is_empty()).then(|| Text::from(texts.to_vec()));
-    let mut bound = pipeline
-        .bound(BoundOptions {
-            images,
-            prompt: text(&args.prompt).unwrap_or_default(),
-            negative_prompt: text(&args.negative_prompt),
-            guidance_scale: args.guidance_scale,
-            timesteps: match args.terms {
-                Some(count) if args.random => Timesteps::Drawn(count),
-                Some(count) => Timesteps::Spread(count),
-                None if args.timesteps.is_empty() => Timesteps::All,
-                None => Timesteps::List(args.timesteps.clone()),
-            },
-            variance: args.variance,
-            clip_denoised: !args.no_clip,
-            cdf: match args.cdf {
-                Distribution::Exact => Cdf::Exact,
-                Distribution::Tanh => Cdf::Tanh,
-            },
-            seed: args.seed,
-            sample_posterior: args.sample_posterior,
-            height: args.height,
-            width: args.width,
-        })
-        .await?;
+    let options = BoundOptions {
+        images,
+        prompt: text(&args.prompt).unwrap_or_default(),
+        negative_prompt: text(&args.negative_prompt),
+        guidance_scale: args.guidance_scale,
+        timesteps: match args.terms {
+            Some(count) if args.random => Timesteps::Drawn(count),
+            Some(count) => Timesteps::Spread(count),
+            None if args.timesteps.is_empty() => Timesteps::All,
+            None => Timesteps::List(args.timesteps.clone()),
+        },
+        variance: args.variance,
+        clip_denoised: !args.no_clip,
+        cdf: match args.cdf {
+            Distribution::Exact => Cdf::Exact,
+            Distribution::Tanh => Cdf::Tanh,
+        },
+        seed: args.seed,
+        sample_posterior: args.sample_posterior,
+        height: args.height,
+        width: args.width,
+    };
+    // Whatever is wrong with the options, before the weights are read.
+    checkpoint.check_bound(&options)?;
+    let device = device::open(args.device).await?;
+    let pipeline = model::load(checkpoint, &args.model, device).await?;
+    let mut bound = pipeline.bound(options).await?;
     if let Some(warning) = bound.warning() {
         note(format_args!("warning: {warning}"));
     }
@@ -174,7 +176,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         let mut json = summary.to_json();
         if let Value::Object(map) = &mut json {
             let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            map.extend([("images".to_owned(), json!(names)), ("seed".to_owned(), json!(args.seed))]);
+            map.extend([("images".to_owned(), json!(names)), ("seed".to_owned(), json!(args.seed.to_string()))]);
         }
         return result(format_args!("{json}"));
     }
@@ -227,7 +229,7 @@ fn table(summary: &BoundSummary, paths: &[PathBuf]) -> String {
                 _ if all => {}
                 Some(error) => {
                     let of = summary.num_train_timesteps;
-                    _ = write!(text, "  ± {} as estimated from {computed} of {of} timesteps", figure(error));
+                    _ = write!(text, "  ± {} at most, as estimated from {computed} of {of} timesteps", figure(error));
                 }
                 None => _ = write!(text, "  as estimated from {computed} of {} timesteps", summary.num_train_timesteps),
             }

@@ -1,6 +1,7 @@
 //! One of the two sets that `fid` compares: pictures in a folder, pictures that a model draws, or statistics of either.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use indicatif::ProgressBar;
 use pollster::block_on;
 use rayon::prelude::*;
-use undiffuse::metrics::{self, FeatureExtractor, FeatureSpace, Moments, Rows, Statistics, StatisticsFile, deal};
-use undiffuse::pipeline::{Pipeline, SampleOptions};
+use undiffuse::metrics::{self, FeatureExtractor, FeatureSpace, Hash, Moments, Rows, Statistics, StatisticsFile, deal};
+use undiffuse::pipeline::{ModelInfo, Pipeline, SampleOptions};
 use undiffuse::weights::{DirectorySource, Source};
 
-use super::journal::{FileRows, Hash, Journal};
+use super::journal::{FileRows, Journal};
 use super::metadata::Made;
 use super::output::{Output, bar, note};
 use super::{Error, npz, picture};
@@ -22,6 +23,9 @@ const DRAWN_AT_ONCE: usize = 16;
 
 /// Pictures whose features are taken into the statistics at a time.
 const BLOCK: usize = 256;
+
+/// Pixels that are decoded at a time, unless one picture alone has more: 128 MiB of RGBA.
+const DECODED_AT_ONCE: usize = 1 << 25;
 
 /// What a set is made from.
 pub enum Origin {
@@ -42,7 +46,7 @@ impl Origin {
         if path.is_dir() {
             return match path.join("model_index.json").exists() {
                 true => Ok(Self::Model),
-                false => folder(path).map(Self::Folder),
+                false => picture::folder(path, ", and it is no model: it has no model_index.json").map(Self::Folder),
             };
         }
         if !path.exists() {
@@ -74,39 +78,6 @@ impl Origin {
             }
         }
     }
-}
-
-/// The PNG files in `root` and in the folders inside, by their paths inside of it, in the order of these.
-fn folder(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    let (mut files, mut others) = (Vec::new(), 0);
-    let mut folders = vec![PathBuf::new()];
-    while let Some(inside) = folders.pop() {
-        let path = root.join(&inside);
-        let entries = fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        for entry in entries.map_err(|error| Error::path(&path, error))? {
-            let inside = inside.join(entry.file_name());
-            // A link to a folder is not followed: it may lead back up.
-            match entry.file_type().map_err(|error| Error::path(&entry.path(), error))? {
-                kind if kind.is_dir() => folders.push(inside),
-                _ if inside.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) => {
-                    files.push(inside);
-                }
-                _ => others += 1,
-            }
-        }
-    }
-    if files.is_empty() {
-        let message =
-            "there is no PNG in this folder or in those inside, and it is no model: it has no model_index.json";
-        return Err(Error::path(root, message));
-    }
-    if others > 0 {
-        let s = if others == 1 { " is" } else { "s are" };
-        note(format_args!("warning: {}: {others} file{s} no PNG and left out", root.display()));
-    }
-    // Byte by byte, so that it is the same everywhere.
-    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    Ok(files)
 }
 
 /// `count` of `files`, evenly from the first to the last.
@@ -264,9 +235,12 @@ impl Extraction {
     fn open(&self, key: Hash, batch: usize, total: usize) -> Result<Journal, Error> {
         let mut journal = Journal::open(key, self.extractor.features())?;
         let found = journal.rows().count();
-        // Batches are then those of a run without a break. More than are wanted may be there.
-        let kept = if found >= total { total } else { found - found % batch };
-        journal.truncate(kept)?;
+        match found >= total {
+            true => journal.take(total),
+            // Batches are then those of a run without a break.
+            false => journal.truncate(found - found % batch)?,
+        }
+        let kept = journal.rows().count();
         if kept > 0 {
             note(format_args!("going on with the {kept} of {total} pictures that an earlier run has left"));
         }
@@ -290,6 +264,9 @@ impl Extraction {
             return Ok(FeatureSet { statistics, rows, times: Times::default() });
         }
         let mut key = self.key();
+        // A copy of the folder is another set of pictures.
+        let place = fs::canonicalize(root).map_err(|error| Error::path(root, error))?;
+        key.add(place.as_os_str().as_encoded_bytes());
         for file in files {
             key.add(file.as_os_str().as_encoded_bytes());
             add_state(&mut key, &root.join(file))?;
@@ -301,12 +278,17 @@ impl Extraction {
         let bar = progress("reading ", files.len(), before);
         for files in files[before..].chunks(batch) {
             let paths: Vec<PathBuf> = files.iter().map(|file| root.join(file)).collect();
-            let pictures: Vec<_> = paths.par_iter().map(|path| picture::read(path)).collect();
-            let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
-            let features = self.extractor.extract(&pictures).await.map_err(|error| match error {
-                metrics::Error::Picture { index, message } => Error::path(&paths[index], message),
-                error => error.into(),
-            })?;
+            let sizes: Vec<usize> = paths.iter().map(|path| picture::pixels(path)).collect();
+            let mut features = Vec::new();
+            for part in within(&sizes, DECODED_AT_ONCE) {
+                let paths = &paths[part];
+                let pictures: Vec<_> = paths.par_iter().map(|path| picture::read(path)).collect();
+                let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
+                features.extend(self.extractor.extract(&pictures).await.map_err(|error| match error {
+                    metrics::Error::Picture { index, message } => Error::path(&paths[index], message),
+                    error => error.into(),
+                })?);
+            }
             journal.append(&features)?;
             bar.inc(files.len() as u64);
         }
@@ -350,7 +332,7 @@ impl Extraction {
                 // Before the features, so that a run that goes on from these has the pictures too.
                 for (index, drawn) in batch.clone().zip(&pictures) {
                     let path = folder.join(file_name(index));
-                    let texts = drawing.made(index).texts(drawn.width, drawn.height, &pipeline.info().scheduler);
+                    let texts = drawing.texts(index, drawn.width, drawn.height, &pipeline.info().scheduler);
                     Output::new(&path)?.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&path, e))?)?;
                 }
             }
@@ -395,7 +377,7 @@ impl Drawing<'_> {
     }
 
     /// The options for some of the pictures: each is the one that it would be alone.
-    pub fn options(&self, pictures: std::ops::Range<usize>) -> SampleOptions {
+    pub fn options(&self, pictures: Range<usize>) -> SampleOptions {
         let prompts: Vec<String> = pictures.clone().filter_map(|index| self.prompt(index).cloned()).collect();
         let with_prompts = !prompts.is_empty();
         SampleOptions {
@@ -406,8 +388,9 @@ impl Drawing<'_> {
         }
     }
 
-    fn made(&self, index: usize) -> Made {
-        (self.made)().with("prompt", self.prompt(index).cloned()).with("seed", self.seed(index).to_string())
+    fn texts(&self, index: usize, width: usize, height: usize, scheduler: &str) -> Vec<(&'static str, String)> {
+        let made = (self.made)().with("prompt", self.prompt(index).cloned()).with("seed", self.seed(index).to_string());
+        made.texts(width, height, scheduler)
     }
 
     fn add_to(&self, key: &mut Hash) -> Result<(), Error> {
@@ -441,25 +424,72 @@ impl Drawing<'_> {
         Ok(())
     }
 
-    /// Makes the folder for the pictures, and makes sure that no others are in it, which would be taken for some of these.
+    /// Makes the folder for the pictures of this `model`, and makes sure that no others are in it: they would be lost, or taken
+    /// for some of these. What an earlier run of the same command has drawn may be there.
     ///
     /// # Errors
-    /// If it cannot be made, or a PNG is in it that is not to be written.
-    pub fn prepare(&self) -> Result<(), Error> {
+    /// If it cannot be made, has anything to do with the folder of `real` pictures, or a PNG is in it that is not one of these.
+    pub fn prepare(&self, model: &ModelInfo, real: Option<&Path>) -> Result<(), Error> {
         let Some(folder) = self.save else { return Ok(()) };
+        let is_new = !folder.exists();
         fs::create_dir_all(folder).map_err(|error| Error::path(folder, error))?;
+        let checked = self.check(folder, model, real);
+        if checked.is_err() && is_new {
+            // What has failed above is what the user needs to know.
+            let _ = fs::remove_dir(folder);
+        }
+        checked
+    }
+
+    fn check(&self, folder: &Path, model: &ModelInfo, real: Option<&Path>) -> Result<(), Error> {
+        if let Some(real) = real {
+            let [real, folder] = [real, folder].map(|path| fs::canonicalize(path).map_err(|e| Error::path(path, e)));
+            let (real, folder) = (real?, folder?);
+            if real.starts_with(&folder) || folder.starts_with(&real) {
+                let message = "the --real pictures are in this folder, or it is in theirs; give one apart from them";
+                return Err(Error::option("--save-pictures", message));
+            }
+        }
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         for entry in entries.map_err(|error| Error::path(folder, error))? {
             let path = PathBuf::from(entry.file_name());
-            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<usize>().ok());
-            let is_ours = number.is_some_and(|number| number < self.count && path == Path::new(&file_name(number)));
-            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) && !is_ours {
-                let message = "this picture would lie among those to be saved; give a folder of their own";
-                return Err(Error::path(&entry.path(), message));
+            if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+                continue;
             }
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<usize>().ok());
+            let ours = number.filter(|&number| number < self.count && path == Path::new(&file_name(number)));
+            let message = match ours {
+                None => "this picture would lie among those to be saved; give a folder of their own",
+                Some(index) => {
+                    let expected = self.texts(index, model.width, model.height, &model.scheduler);
+                    let found = picture::texts(&entry.path());
+                    if expected.iter().all(|(keyword, text)| found.iter().any(|(k, t)| k == keyword && t == text)) {
+                        continue;
+                    }
+                    "this picture was made otherwise than the one to be saved there, and would be lost; give another folder"
+                }
+            };
+            return Err(Error::path(&entry.path(), message));
         }
         Ok(())
     }
+}
+
+/// Of pictures of these `sizes` in pixels, the parts one after the other that have no more than `most` together, or one picture.
+fn within(sizes: &[usize], most: usize) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut pixels = 0;
+    for (index, &size) in sizes.iter().enumerate() {
+        match parts.last_mut() {
+            Some(part) if size <= most - pixels => part.end = index + 1,
+            _ => {
+                parts.push(index..index + 1);
+                pixels = 0;
+            }
+        }
+        pixels = most.min(pixels.saturating_add(size));
+    }
+    parts
 }
 
 fn file_name(index: usize) -> String {
@@ -482,4 +512,18 @@ fn progress(what: &str, total: usize, done: usize) -> ProgressBar {
     bar.set_position(done as u64);
     bar.reset_eta();
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_decoded_within_a_number_of_pixels_and_at_least_one() {
+        let none: [Range<usize>; 0] = [];
+        assert_eq!(within(&[], 10), none);
+        assert_eq!(within(&[4, 6, 1, 0, 9], 10), [0..2, 2..5]);
+        assert_eq!(within(&[11, 2, 12, 3, 7, 1], 10), [0..1, 1..2, 2..3, 3..5, 5..6]);
+        assert_eq!(within(&[usize::MAX, usize::MAX, 1], 10), [0..1, 1..2, 2..3]);
+    }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use undiffuse::diffusion::Solver;
-use undiffuse::metrics::{Estimate, FeatureExtractor, FeatureSpace, Kid, Statistics, frechet, frechet_distance, kid};
+use undiffuse::metrics::frechet::Reference;
+use undiffuse::metrics::{Estimate, FeatureExtractor, FeatureSpace, INCEPTION_CONVERSION, Kid, Statistics, kid};
 use undiffuse::pipeline::{ModelInfo, Preview, SampleOptions, Scheduler};
 use undiffuse::weights::{DirectorySource, Source};
 
@@ -102,8 +103,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     save_pictures: Option<PathBuf>,
 
-    /// How many groups of pictures are left out in turn for the standard errors; 0 for none, which with Inception's features
-    /// spares minutes
+    /// How many groups of pictures are left out in turn for the standard errors, 2 to 100; 0 for none, which with Inception's
+    /// features spares minutes
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = splits, allow_negative_numbers = true)]
     splits: usize,
 
@@ -127,8 +128,10 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 fn splits(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|splits| *splits <= MAX_SPLITS);
-    number.ok_or_else(|| format!("expected a whole number of groups, up to {MAX_SPLITS}"))
+    match text.parse() {
+        Ok(splits @ (0 | 2..=MAX_SPLITS)) => Ok(splits),
+        _ => Err(format!("expected a whole number of groups from 2 to {MAX_SPLITS}, or 0 for no standard error")),
+    }
 }
 
 /// Computes the distances.
@@ -192,7 +195,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
             return Err(Error::path(&args.generated, message));
         }
         checkpoint.check(&drawing.options(0..2))?;
-        drawing.prepare()?;
+        let real = matches!(real, Origin::Folder(_)).then_some(args.real.as_path());
+        drawing.prepare(checkpoint.info(), real)?;
     }
 
     let is_file = |origin: &Origin| matches!(origin, Origin::Statistics(_));
@@ -222,6 +226,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         _ => None,
     };
     let (kinds, real_files) = ([kind(&real), kind(&generated)], files(&real));
+    let is_same = fs::canonicalize(&args.real).is_ok_and(|real| fs::canonicalize(&args.generated).ok() == Some(real));
     let real_set = match (real, &mut extraction) {
         (Origin::Folder(files), Some(extraction)) => extraction.of_folder(&args.real, &files, None).await?,
         (Origin::Statistics(file), _) => FeatureSet::of_file(&args.real, file)?,
@@ -234,7 +239,6 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let generated_set = match (generated, &mut extraction, &pipeline) {
         (Origin::Statistics(file), _, _) => FeatureSet::of_file(&args.generated, file)?,
         (Origin::Folder(files), Some(extraction), _) => {
-            let is_same = fs::canonicalize(&args.real).ok() == fs::canonicalize(&args.generated).ok();
             let same = real_files.as_deref().filter(|_| is_same).map(|files| (files, &real_set));
             extraction.of_folder(&args.generated, &files, same).await?
         }
@@ -246,18 +250,14 @@ pub async fn run(args: Args) -> Result<(), Error> {
         generated_set.save(output, !args.without_features)?;
     }
 
-    let warnings = warnings(&real_set, &generated_set);
+    let warnings = warnings(&real_set, &generated_set, is_same);
     warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
     let start = Instant::now();
-    let groups = generated_set.groups(args.splits)?;
-    let fid = match groups.is_empty() {
-        false => frechet::with_standard_error(&real_set.statistics, &groups)?,
-        true => {
-            let value = frechet_distance(&real_set.statistics, &generated_set.statistics)?;
-            Estimate { value, standard_error: None }
-        }
-    };
-    drop(groups);
+    let reference = Reference::new(&real_set.statistics)?;
+    // Of both sets what their statistics say counts, though a file may hold features that say otherwise.
+    let value = reference.distance(&generated_set.statistics)?;
+    let fid = Estimate { value, standard_error: reference.standard_error(&generated_set.groups(args.splits)?)? };
+    drop(reference);
     let kid = match (&real_set.rows, &generated_set.rows) {
         (Some(real), Some(generated)) => {
             let options = kid::Options { splits: args.splits, ..Default::default() };
@@ -415,9 +415,10 @@ async fn extractor(features: &str, device: undiffuse::device::Device) -> Result<
     if features == "inception" && !path.exists() {
         return Err(Error::option(
             "--features",
-            "Inception's weights are not part of this command; give their file, --features inception.safetensors, which is made \
-             of pytorch-fid's pt_inception-2015-12-05-6726825d.pth by: python -c \"import torch, safetensors.torch as s; \
-             s.save_file(torch.load('pt_inception-2015-12-05-6726825d.pth', weights_only=True), 'inception.safetensors')\"",
+            format!(
+                "Inception's weights are not part of this command; give their file, --features inception.safetensors, which is \
+                 made of pytorch-fid's pt_inception-2015-12-05-6726825d.pth by: {INCEPTION_CONVERSION}"
+            ),
         ));
     }
     if !path.exists() {
@@ -440,8 +441,13 @@ fn check_space(path: &Path, statistics: &Statistics, space: &FeatureSpace) -> Re
 }
 
 /// What may mislead about the numbers.
-fn warnings(real: &FeatureSet, generated: &FeatureSet) -> Vec<String> {
+fn warnings(real: &FeatureSet, generated: &FeatureSet, is_same: bool) -> Vec<String> {
     let mut warnings = Vec::new();
+    if is_same {
+        let message =
+            "these are the --real pictures themselves, not others of their kind: the distances say nothing of a model";
+        warnings.push(message.to_owned());
+    }
     for (name, set) in [("real", real), ("generated", generated)] {
         let Statistics { count, space, .. } = &set.statistics;
         if let Some(count) = count.filter(|_| set.statistics.is_singular()) {

@@ -1,17 +1,20 @@
 //! Features of many pictures, in the order of the pictures, in a file that outlives an interrupted run.
 //!
 //! The file lies in the user's cache folder under a name that follows from everything its numbers depend on, so that the same
-//! command finds it again. A record is a picture: its features as little-endian f32, then eight bytes of checksum, which tell
+//! command finds it again. Where another run is at work on it, or there is no such folder, a file without a name takes its place,
+//! which goes with the run. A record is a picture: its features as little-endian f32, then eight bytes of checksum, which tell
 //! a whole record from one that the run was killed in.
 
+use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use undiffuse::metrics::{self, Rows};
+use undiffuse::metrics::{self, Hash, Rows};
 
+use super::output::note;
 use super::{Error, cache};
 
 /// How the file begins; the number is that of its form.
@@ -23,42 +26,26 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Bytes of a checksum.
 const CHECKSUM: usize = 8;
 
-/// FNV-1a, 64 bits (Fowler, Noll and Vo): the same on every machine and in every version, as the names of files need it.
-#[derive(Clone, Copy)]
-pub struct Hash(u64);
-
-impl Hash {
-    /// Of nothing.
-    pub fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// With more bytes, and where they end.
-    pub fn add(&mut self, bytes: &[u8]) {
-        for &byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    /// Its value.
-    pub fn value(self) -> u64 {
-        self.0
-    }
-}
-
 /// The file, locked against other runs.
 pub struct Journal {
-    path: PathBuf,
+    /// None of a file that goes with the run.
+    path: Option<PathBuf>,
     rows: FileRows,
+    /// Whether there are pictures behind those that this run is about: an earlier one was about more.
+    holds_more: bool,
 }
 
 impl Journal {
     /// Opens the file of what hashes to `key`, with what an earlier run has left in it, or begins one.
     ///
     /// # Errors
-    /// If there is no cache folder, the file cannot be written, or another run is at work on it.
+    /// If the file cannot be written.
     pub fn open(key: Hash, dimension: usize) -> Result<Self, Error> {
-        let folder = cache::folder().ok_or(Error::Cache { what: "fid" })?.join("features");
+        let Some(cache) = cache::folder() else {
+            note(format_args!("there is no folder to keep features in; a run that is interrupted will begin anew"));
+            return Self::temporary(dimension);
+        };
+        let folder = cache.join("features");
         fs::create_dir_all(&folder).map_err(|error| Error::path(&folder, error))?;
         sweep(&folder, SystemTime::now());
         Self::open_file(folder.join(format!("{:016x}", key.value())), dimension)
@@ -70,17 +57,34 @@ impl Journal {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let message = "another run is computing the very same features; wait until it has ended, and let runs that share \
-                               pictures share their statistics (--save-real)";
-                return Err(Error::path(&path, message));
+                note(format_args!(
+                    "another run is at work on the same features; this one computes its own, and begins anew if it is interrupted"
+                ));
+                return Self::temporary(dimension);
             }
             Err(TryLockError::Error(failed)) => return Err(error(failed)),
         }
-        let mut journal =
-            Self { rows: FileRows::new(file, MAGIC.len() as u64, 4 * dimension + CHECKSUM, dimension, 0), path };
-        let whole = journal.whole_records().map_err(|e| Error::path(&journal.path, e))?;
+        let mut journal = Self::new(file, Some(path), dimension);
+        let whole = journal.whole_records().map_err(|e| journal.error(e))?;
         journal.truncate(whole)?;
         Ok(journal)
+    }
+
+    /// In a file that nobody else finds, and that goes with this run however it ends.
+    fn temporary(dimension: usize) -> Result<Self, Error> {
+        let file = tempfile::tempfile().map_err(|error| Error::path(&env::temp_dir(), error))?;
+        let mut journal = Self::new(file, None, dimension);
+        journal.truncate(0)?;
+        Ok(journal)
+    }
+
+    fn new(file: File, path: Option<PathBuf>, dimension: usize) -> Self {
+        let rows = FileRows::new(file, MAGIC.len() as u64, 4 * dimension + CHECKSUM, dimension, 0);
+        Self { path, rows, holds_more: false }
+    }
+
+    fn error(&self, error: io::Error) -> Error {
+        Error::path(self.path.as_deref().unwrap_or(&env::temp_dir()), error)
     }
 
     /// How many records, from the first on, are as they were written.
@@ -104,6 +108,12 @@ impl Journal {
         Ok(count)
     }
 
+    /// Goes on with the first `count` pictures, and leaves those behind them, if any, to a run that is about more.
+    pub fn take(&mut self, count: usize) {
+        self.holds_more = count < self.rows.count;
+        self.rows.count = self.rows.count.min(count);
+    }
+
     /// Keeps the first `count` pictures.
     ///
     /// # Errors
@@ -119,7 +129,8 @@ impl Journal {
             }
             file.set_len(length)
         };
-        cut().map_err(|error| Error::path(&self.path, error))?;
+        let done = cut();
+        done.map_err(|error| self.error(error))?;
         self.rows.count = count;
         Ok(())
     }
@@ -140,7 +151,7 @@ impl Journal {
         let file = self.rows.file.get_mut().unwrap_or_else(PoisonError::into_inner);
         let end = self.rows.start + (self.rows.count * self.rows.stride) as u64;
         let written = file.seek(SeekFrom::Start(end)).and_then(|_| file.write_all(&bytes));
-        written.map_err(|error| Error::path(&self.path, error))?;
+        written.map_err(|error| self.error(error))?;
         self.rows.count = count;
         Ok(())
     }
@@ -150,10 +161,12 @@ impl Journal {
         &self.rows
     }
 
-    /// Removes the file: its numbers have been used.
+    /// Removes the file, all of whose numbers have been used.
     pub fn remove(self) {
-        // Where it cannot be, it is found by the next run of this command, which it spares the work.
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = self.path.filter(|_| !self.holds_more) {
+            // Where it cannot be, it is found by the next run of this command, which it spares the work.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -299,14 +312,36 @@ mod tests {
         let path = folder.path().join("journal");
         let mut journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
         journal.append(&features(0, 2)).unwrap();
-        let error = Journal::open_file(path.clone(), DIMENSION).err().unwrap().to_string();
-        assert!(error.contains("another run"), "{error}");
+        let mut other = Journal::open_file(path.clone(), DIMENSION).unwrap();
+        assert_eq!(other.rows().count(), 0, "it has a file of its own");
+        other.append(&features(0, 4)).unwrap();
+        assert_eq!(all(&other), features(0, 4).iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+        other.remove();
+        assert_eq!(fs::metadata(&path).unwrap().len(), (MAGIC.len() + 2 * (4 * DIMENSION + CHECKSUM)) as u64);
         journal.truncate(1).unwrap();
         drop(journal);
         let journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
         assert_eq!(journal.rows().count(), 1);
         journal.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_run_of_fewer_pictures_leaves_the_others_to_one_of_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
+        journal.append(&features(0, 5)).unwrap();
+        drop(journal);
+        let whole = fs::read(&path).unwrap();
+        for (count, is_left) in [(2, true), (5, false)] {
+            let mut journal = Journal::open_file(path.clone(), DIMENSION).unwrap();
+            journal.take(count);
+            assert_eq!(all(&journal).len(), count * DIMENSION);
+            journal.remove();
+            assert_eq!(path.exists(), is_left, "{count}");
+            assert!(!is_left || fs::read(&path).unwrap() == whole);
+        }
     }
 
     #[test]
@@ -318,15 +353,5 @@ mod tests {
         assert!(path.exists());
         sweep(folder.path(), SystemTime::now() + KEPT + KEPT);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn where_one_text_ends_and_the_next_begins_is_part_of_a_hash() {
-        let hash = |texts: &[&str]| {
-            let mut hash = Hash::new();
-            texts.iter().for_each(|text| hash.add(text.as_bytes()));
-            hash.value()
-        };
-        assert!(hash(&["ab", "c"]) != hash(&["a", "bc"]) && hash(&["ab", "c"]) == hash(&["ab", "c"]));
     }
 }

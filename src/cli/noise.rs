@@ -135,7 +135,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Some(path) => with_model(&args, path, image).await?,
         None => without_model(&args, &image)?,
     };
-    let sheet = sheet(&levels, &columns)?;
+    let sheet = sheet(&levels, &columns);
     out.write(&picture::encode(&sheet, &[]).map_err(|e| Error::path(&args.out, e))?)?;
     if args.json {
         let rows: Vec<Value> = columns.iter().map(|column| levels.json(column)).collect();
@@ -164,6 +164,8 @@ fn without_model(args: &Args, image: &Rgba) -> Result<(Levels, Vec<Column>), Err
     };
     let schedule = if args.zero_terminal_snr { schedule.with_zero_terminal_snr() } else { schedule };
     let noisy = NoisyPicture::new(image, args.seed, Stream::TorchCpu)?;
+    let asked = timesteps(args, schedule.num_train_timesteps());
+    check_size(&asked, 1, image)?;
     let column = |timestep: usize| {
         let forward = schedule.marginal(timestep).ok_or_else(|| pipeline::Error::Option {
             option: "timesteps",
@@ -172,7 +174,6 @@ fn without_model(args: &Args, image: &Rgba) -> Result<(Levels, Vec<Column>), Err
         })?;
         Ok(Column { timestep, pictures: vec![noisy.at(Some(forward)).image], mean_squared_error: None })
     };
-    let asked = timesteps(args, schedule.num_train_timesteps());
     let columns = asked.into_iter().map(column).collect::<Result<_, Error>>()?;
     Ok((Levels::Schedule(schedule), columns))
 }
@@ -222,8 +223,12 @@ async fn columns(process: &mut ForwardProcess, asked: &[usize], predict: bool) -
     bar.set_length(asked.len() as u64);
     let mut columns = Vec::new();
     for &timestep in asked {
-        let mut column =
-            Column { timestep, pictures: vec![process.at(Some(timestep)).await?.image], mean_squared_error: None };
+        let noised = process.at(Some(timestep)).await?.image;
+        if columns.is_empty() {
+            // All others are of the size of the first one.
+            check_size(asked, if predict { 3 } else { 1 }, &noised)?;
+        }
+        let mut column = Column { timestep, pictures: vec![noised], mean_squared_error: None };
         if predict {
             let prediction = process.predict(timestep).await?;
             column.pictures.extend([prediction.epsilon_image, prediction.x0_image]);
@@ -328,27 +333,62 @@ const SIDE: usize = 192;
 /// Most pixels of a sheet.
 const MOST: usize = 1 << 27;
 
-/// The pictures, a column for each timestep, with captions.
-fn sheet(levels: &Levels, columns: &[Column]) -> Result<Rgba, Error> {
-    let style = Style { height: Height::H16, bold: false, colour: INK, anchor: Anchor::Middle };
-    let captions: Vec<Vec<String>> = columns.iter().map(|column| levels.caption(column)).collect();
-    let first = columns.first().and_then(|column| column.pictures.first());
-    let [height, width] = first.map_or([1, 1], |picture| [picture.height, picture.width]);
-    let times = (SIDE / height.max(width)).max(1);
-    let [height, width] = [height, width].map(|side| side * times);
-    let rows = columns.first().map_or(0, |column| column.pictures.len());
-    // Where there are several, rows are named.
-    let names: &[[&str; 2]] = if rows > 1 { &[["x_t", ""], ["predicted", "ε"], ["predicted", "x_0"]] } else { &[] };
-    let margin = names.iter().flatten().map(|name| style.width(name) as usize + GAP).max().unwrap_or(0);
-    let widest = captions.iter().flatten().map(|line| style.width(line) as usize).max().unwrap_or(0);
-    let cell = width.max(widest) + GAP;
-    let lines = captions.iter().map(Vec::len).max().unwrap_or(0);
-    let size = [GAP + margin + columns.len() * cell, GAP + rows * (height + GAP) + lines * LINE];
+const STYLE: Style = Style { height: Height::H16, bold: false, colour: INK, anchor: Anchor::Middle };
+/// Room for a line of a caption: its longest is of a small number.
+const WIDEST: &str = "mse 1.00e-10";
+/// Lines of a caption: one more where the network was asked.
+fn lines(rows: usize) -> usize {
+    2 + usize::from(rows > 1)
+}
+
+/// Where everything on a sheet is, in pixels.
+struct Layout {
+    /// How many times as large as they are pictures are shown.
+    times: usize,
+    /// Height and width of a picture as it is shown.
+    picture: [usize; 2],
+    /// Names of the rows, in two lines each; none of a single row.
+    names: &'static [[&'static str; 2]],
+    /// Width of these.
+    margin: usize,
+    /// From a column to the next.
+    cell: usize,
+    /// Width and height of the sheet.
+    size: [usize; 2],
+}
+
+impl Layout {
+    /// That of `columns` columns of `rows` pictures like `first`.
+    fn new(columns: usize, rows: usize, first: &Rgba) -> Self {
+        let times = (SIDE / first.height.max(first.width).max(1)).max(1);
+        let [height, width] = [first.height, first.width].map(|side| side * times);
+        let names: &[[&str; 2]] =
+            if rows > 1 { &[["x_t", ""], ["predicted", "ε"], ["predicted", "x_0"]] } else { &[] };
+        let margin = names.iter().flatten().map(|name| STYLE.width(name) as usize + GAP).max().unwrap_or(0);
+        let cell = width.max(STYLE.width(WIDEST) as usize) + GAP;
+        let size = [GAP + margin + columns.saturating_mul(cell), GAP + rows * (height + GAP) + lines(rows) * LINE];
+        Self { times, picture: [height, width], names, margin, cell, size }
+    }
+}
+
+/// Refuses a sheet that would be too large, before anything is computed for it.
+fn check_size(asked: &[usize], rows: usize, first: &Rgba) -> Result<(), Error> {
+    let Layout { size, .. } = Layout::new(asked.len(), rows, first);
     if size[0].saturating_mul(size[1]) > MOST {
         let message = format!("the sheet would have {}×{} pixels; give fewer, or a smaller picture", size[0], size[1]);
-        let value = format!("a list of {}", columns.len());
+        let value = format!("a list of {}", asked.len());
         return Err(pipeline::Error::Option { option: "timesteps", value, message }.into());
     }
+    Ok(())
+}
+
+/// The pictures, a column for each timestep, with captions.
+fn sheet(levels: &Levels, columns: &[Column]) -> Rgba {
+    let style = STYLE;
+    let empty = Rgba { width: 1, height: 1, pixels: vec![0; 4] };
+    let first = columns.first().and_then(|column| column.pictures.first()).unwrap_or(&empty);
+    let rows = columns.first().map_or(0, |column| column.pictures.len());
+    let Layout { times, picture: [height, width], names, margin, cell, size } = Layout::new(columns.len(), rows, first);
     let mut canvas = Canvas::new(size[0], size[1], BACKGROUND);
     let top = |row: usize| GAP + row * (height + GAP);
     for (row, names) in names.iter().enumerate() {
@@ -357,17 +397,17 @@ fn sheet(levels: &Levels, columns: &[Column]) -> Result<Rgba, Error> {
             canvas.text(GAP as f64, y as f64, name, Style { anchor: Anchor::Start, ..style });
         }
     }
-    for (index, (column, caption)) in columns.iter().zip(&captions).enumerate() {
+    for (index, column) in columns.iter().enumerate() {
         let left = GAP + margin + index * cell;
         for (row, picture) in column.pictures.iter().enumerate() {
             canvas.picture(left + (cell - GAP - width) / 2, top(row), &enlarged(picture, times));
         }
-        for (line, text) in caption.iter().enumerate() {
+        for (line, text) in levels.caption(column).iter().enumerate() {
             let middle = (left + (cell - GAP) / 2) as f64;
             canvas.text(middle, (top(rows) + line * LINE + LINE - GAP) as f64, text, style);
         }
     }
-    Ok(canvas.into_picture())
+    canvas.into_picture()
 }
 
 /// The picture with every pixel `times` as wide and as high.
@@ -391,13 +431,27 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_that_would_be_too_large_is_refused() {
-        let levels = Levels::Schedule(NoiseSchedule::linear(1e-4, 0.02, 1000));
+    fn a_sheet_that_would_be_too_large_is_refused_by_its_first_picture() {
         let picture = Rgba { width: 200, height: 4000, pixels: vec![0; 4 * 200 * 4000] };
-        let column = |timestep| Column { timestep, pictures: vec![picture.clone()], mean_squared_error: None };
-        let columns: Vec<Column> = (0..160).map(column).collect();
-        let error = sheet(&levels, &columns).unwrap_err().to_string();
+        let asked: Vec<usize> = (0..160).collect();
+        let error = check_size(&asked, 1, &picture).unwrap_err().to_string();
         assert!(error.contains("`timesteps` is a list of 160") && error.contains("pixels; give fewer"), "{error}");
-        sheet(&levels, &columns[..2]).unwrap();
+        check_size(&asked[..2], 1, &picture).unwrap();
+        check_size(&asked[..60], 1, &picture).unwrap();
+        check_size(&asked[..60], 3, &picture).unwrap_err();
+    }
+
+    #[test]
+    fn a_sheet_is_of_the_size_that_was_checked_and_captions_fit() {
+        let levels = Levels::Schedule(NoiseSchedule::linear(1e-4, 0.02, 1000));
+        let picture = Rgba { width: 2, height: 30, pixels: vec![0; 4 * 60] };
+        let column = |timestep| Column { timestep, pictures: vec![picture.clone(); 3], mean_squared_error: Some(1e-5) };
+        let columns = [0, 500, 999].map(column);
+        let sheet = sheet(&levels, &columns);
+        assert_eq!([sheet.width, sheet.height], Layout::new(3, 3, &picture).size);
+        for column in &columns {
+            let caption = levels.caption(column);
+            assert!(caption.len() == lines(3) && caption.iter().all(|line| STYLE.width(line) <= STYLE.width(WIDEST)));
+        }
     }
 }

@@ -9,8 +9,8 @@ use zip::ZipArchive;
 
 use super::Error;
 
-/// Most features that are read: sixteen times Inception's, 8 GiB of `sigma`.
-const MAX_DIMENSION: usize = 1 << 15;
+/// Most features that are read: twice Inception's, 128 MiB of `sigma`.
+const MAX_DIMENSION: usize = 1 << 12;
 
 /// Longest header of an array.
 const MAX_HEADER: usize = 1 << 12;
@@ -23,26 +23,27 @@ pub fn read(path: &Path) -> Result<(Vec<f64>, Vec<f64>), Error> {
     let error = |message: String| Error::path(path, message);
     let file = File::open(path).map_err(|e| Error::path(path, e))?;
     let mut archive = ZipArchive::new(file).map_err(|e| error(format!("not a valid .npz file: {e}")))?;
-    let mut array = |name: &str| {
+    let mut array = |name: &str, check: &dyn Fn(&[usize]) -> Result<(), String>| {
         let entry = archive.by_name(&format!("{name}.npy"));
         let entry = entry.map_err(|e| error(format!("this .npz has no array `{name}` that can be read: {e}")))?;
-        array(entry).map_err(|message| error(format!("array `{name}`: {message}")))
+        array(entry, check).map_err(|message| error(format!("array `{name}`: {message}")))
     };
-    let (shape, mean) = array("mu")?;
-    let &[dimension] = &shape[..] else {
-        return Err(error(format!("`mu` has the shape {shape:?}, expected one side")));
-    };
+    let mean = array("mu", &|shape| match shape {
+        [1..=MAX_DIMENSION] => Ok(()),
+        _ => Err(format!("its shape is {shape:?}, expected one side, of 1 or more")),
+    })?;
+    let dimension = mean.len();
     // The same read by rows or by columns.
-    let (shape, covariance) = array("sigma")?;
-    if shape != [dimension, dimension] {
-        return Err(error(format!("`sigma` has the shape {shape:?}, `mu` calls for [{dimension}, {dimension}]")));
-    }
+    let covariance = array("sigma", &|shape| match shape == [dimension, dimension] {
+        true => Ok(()),
+        false => Err(format!("its shape is {shape:?}, `mu` calls for [{dimension}, {dimension}]")),
+    })?;
     Ok((mean, covariance))
 }
 
-/// The shape and the numbers of an array (numpy's `format.py`: a magic, two bytes of version, the length of a header, and
-/// that as a dictionary of Python).
-fn array(mut stream: impl Read) -> Result<(Vec<usize>, Vec<f64>), String> {
+/// The numbers of an array (numpy's `format.py`: a magic, two bytes of version, the length of a header, and that as a dictionary
+/// of Python), once its shape has passed `check`.
+fn array(mut stream: impl Read, check: &dyn Fn(&[usize]) -> Result<(), String>) -> Result<Vec<f64>, String> {
     let mut bytes = |count: usize| {
         let mut bytes = vec![0; count];
         stream.read_exact(&mut bytes).map(|()| bytes).map_err(|e| format!("it cannot be read: {e}"))
@@ -77,6 +78,7 @@ fn array(mut stream: impl Read) -> Result<(Vec<usize>, Vec<f64>), String> {
         .collect::<Option<_>>()
         .filter(|shape: &Vec<usize>| shape.len() <= 2)
         .ok_or_else(|| format!("its shape ({}) is not that of statistics", shape.unwrap_or_default()))?;
+    check(&shape)?;
     let count: usize = shape.iter().product();
     // Row by row, so that no more is held than has come.
     let row = shape.last().copied().unwrap_or(1).max(1);
@@ -87,7 +89,7 @@ fn array(mut stream: impl Read) -> Result<(Vec<usize>, Vec<f64>), String> {
             false => numbers.extend(bytes(4 * row)?.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b)))),
         }
     }
-    Ok((shape, numbers))
+    Ok(numbers)
 }
 
 #[cfg(test)]
@@ -130,27 +132,34 @@ mod tests {
             assert_eq!(read(file.path()).unwrap(), (vec![1.0, 2.5], vec![3.0, -1.0, -1.0, 4.0]));
         }
         let narrow: Vec<u8> = [1.0f32, 2.5].iter().flat_map(|number| number.to_le_bytes()).collect();
-        assert_eq!(array(&npy(&MU.replace("f8", "f4"), &narrow)[..]).unwrap(), (vec![2], vec![1.0, 2.5]));
+        assert_eq!(array(&npy(&MU.replace("f8", "f4"), &narrow)[..], &|_| Ok(())).unwrap(), [1.0, 2.5]);
     }
 
     #[test]
     fn what_is_no_array_of_statistics_is_refused_and_no_more_is_read_than_there_is() {
-        let message = |bytes: &[u8]| array(bytes).unwrap_err();
+        let message = |bytes: &[u8]| array(bytes, &|_| Ok(())).unwrap_err();
         let numbers = f64s(&[1.0, 2.5]);
         assert!(message(&npy(MU, &numbers[..15])).contains("cannot be read"));
         assert!(message(b"\x93NUMPX\x01\x00").contains("not an array"));
         assert!(message(b"\x93NUMPY\x09\x00").contains("version 9"));
         assert!(message(&npy(&MU.replace("<f8", "|O"), &numbers)).contains("|O"));
         assert!(message(&npy(&MU.replace("2,", "99999999999,"), &numbers)).contains("shape (99999999999,)"));
-        assert!(message(&npy(&MU.replace("2,", "32768,32768"), &numbers)).contains("cannot be read"));
+        assert!(message(&npy(&MU.replace("2,", "4096,4096"), &numbers)).contains("cannot be read"));
+        assert!(message(&npy(&MU.replace("2,", "4097,4097"), &numbers)).contains("shape (4097,4097)"));
         assert!(message(&npy("{}", &numbers)).contains("of no single type"));
         let whole = npy(MU, &numbers);
         for length in 0..whole.len() {
-            assert!(array(&whole[..length]).is_err(), "cut after {length} bytes");
+            assert!(array(&whole[..length], &|_| Ok(())).is_err(), "cut after {length} bytes");
         }
         let file = npz(&[("mu.npy", npy(MU, &numbers))], CompressionMethod::Stored);
         assert!(read(file.path()).unwrap_err().to_string().contains("no array `sigma`"));
         let file = npz(&[("mu.npy", npy(MU, &numbers)), ("sigma.npy", npy(MU, &numbers))], CompressionMethod::Stored);
         assert!(read(file.path()).unwrap_err().to_string().contains("calls for [2, 2]"));
+        // The shape is looked at before a number is read: of this one there is none.
+        let sigma = npy(&SIGMA.replace("(2, 2)", "(3, 3)"), &[]);
+        let file = npz(&[("mu.npy", npy(MU, &numbers)), ("sigma.npy", sigma)], CompressionMethod::Stored);
+        assert!(read(file.path()).unwrap_err().to_string().contains("its shape is [3, 3], `mu` calls for [2, 2]"));
+        let none = npz(&[("mu.npy", npy(&MU.replace("2,", "0,"), &[]))], CompressionMethod::Stored);
+        assert!(read(none.path()).unwrap_err().to_string().contains("expected one side, of 1 or more"));
     }
 }

@@ -1,12 +1,14 @@
 //! Pictures as PNG files: a user's own are read, drawn ones are written with what they were made with.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType, Decoder, Encoder, EncodingError, Limits, Transformations};
 use undiffuse::pipeline::Rgba;
 
 use super::Error;
+use super::output::note;
 
 /// A byte of a compressed picture stands for at most this many: deflate's best.
 const MOST_FROM_A_BYTE: usize = 1032;
@@ -20,7 +22,53 @@ pub fn read(path: &Path) -> Result<Rgba, Error> {
     decode(&file).map_err(|message| Error::path(path, format!("this PNG cannot be read: {message}")))
 }
 
-/// The pictures that `paths` name: PNG files, and of a folder all that it holds, in the order of their names.
+/// How many pixels the PNG at `path` says that it has; 0 where it says nothing, and reading it will tell why.
+pub fn pixels(path: &Path) -> usize {
+    // The signature, and the length and the name of the first chunk, stand before width and height.
+    let mut beginning = [0; 24];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning));
+    let [.., w0, w1, w2, w3, h0, h1, h2, h3] = beginning;
+    match read.is_ok() && beginning.starts_with(b"\x89PNG") {
+        true => [[w0, w1, w2, w3], [h0, h1, h2, h3]].map(|side| u32::from_be_bytes(side) as usize).iter().product(),
+        false => 0,
+    }
+}
+
+/// The PNG files in `root` and in the folders inside, by their paths inside of it, in the order of these.
+///
+/// # Errors
+/// A folder that cannot be read, or one without a PNG, of which `none` says what it should have been.
+pub fn folder(root: &Path, none: &str) -> Result<Vec<PathBuf>, Error> {
+    let (mut files, mut others) = (Vec::new(), 0);
+    let mut folders = vec![PathBuf::new()];
+    while let Some(inside) = folders.pop() {
+        let path = root.join(&inside);
+        let entries = fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        for entry in entries.map_err(|error| Error::path(&path, error))? {
+            let inside = inside.join(entry.file_name());
+            // A link to a folder is not followed: it may lead back up.
+            match entry.file_type().map_err(|error| Error::path(&entry.path(), error))? {
+                kind if kind.is_dir() => folders.push(inside),
+                _ if inside.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) => {
+                    files.push(inside);
+                }
+                _ => others += 1,
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::path(root, format!("there is no PNG in this folder or in those inside{none}")));
+    }
+    if others > 0 {
+        let s = if others == 1 { " is" } else { "s are" };
+        note(format_args!("warning: {}: {others} file{s} no PNG and left out", root.display()));
+    }
+    // Byte by byte, so that it is the same everywhere.
+    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    Ok(files)
+}
+
+/// The pictures that `paths` name: PNG files, and those of folders as [`folder`] finds them.
 ///
 /// # Errors
 /// A folder that cannot be read, or has no PNG.
@@ -31,15 +79,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
             files.push(path.clone());
             continue;
         }
-        let error = |e| Error::path(path, e);
-        let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(error)?;
-        let is_png = |file: &PathBuf| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) && file.is_file();
-        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(is_png).collect();
-        if inside.is_empty() {
-            return Err(Error::path(path, "there is no .png file in this folder"));
-        }
-        inside.sort();
-        files.extend(inside);
+        files.extend(folder(path, "")?.iter().map(|inside| path.join(inside)));
     }
     Ok(files)
 }
@@ -65,6 +105,18 @@ fn decode(file: &[u8]) -> Result<Rgba, String> {
         ColorType::Indexed => return Err("its palette is missing".into()),
     };
     Ok(Rgba { width, height, pixels })
+}
+
+/// The texts by keyword in the PNG at `path`, as [`encode`] writes them; none in what is no PNG.
+pub fn texts(path: &Path) -> Vec<(String, String)> {
+    let Ok(file) = fs::read(path) else { return Vec::new() };
+    let Ok(reader) = Decoder::new_with_limits(std::io::Cursor::new(file), Limits { bytes: 1 << 20 }).read_info() else {
+        return Vec::new();
+    };
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
+    let unicode = info.utf8_text.iter().filter_map(|chunk| Some((chunk.keyword.clone(), chunk.get_text().ok()?)));
+    latin.chain(unicode).collect()
 }
 
 /// The picture as a PNG with `texts` by keyword; its alpha, which is opaque everywhere, is left out.
@@ -122,6 +174,20 @@ mod tests {
             let picture = decode(&png(color, depth, [2, 1], &stored)).unwrap();
             assert_eq!((picture.width, picture.height, picture.pixels), (2, 1, expected.into()), "{color:?} {depth:?}");
         }
+    }
+
+    #[test]
+    fn size_and_texts_are_read_without_the_pixels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let picture = Rgba { width: 3, height: 2, pixels: vec![9; 24] };
+        let given = [("parameters", "a fox".to_owned()), ("undiffuse", "{\"prompt\":\"лиса\"}".to_owned())];
+        fs::write(&path, encode(&picture, &given).unwrap()).unwrap();
+        assert_eq!(pixels(&path), 6);
+        let found = texts(&path);
+        assert!(found.iter().map(|(keyword, text)| (&keyword[..], text)).eq(given.iter().map(|(k, t)| (*k, t))));
+        fs::write(&path, b"GIF89a").unwrap();
+        assert_eq!((pixels(&path), texts(&path)), (0, vec![]));
     }
 
     #[test]

@@ -134,8 +134,8 @@ impl VariationalBound {
     /// before the mean is formed.
     ///
     /// # Errors
-    /// Without a β_t, if one is not above 0 and at most 1, or if the network predicts the velocity of rectified flow, which is no
-    /// such chain.
+    /// Without a β_t, if one is not above 0 and at most 1, if `clip` is below 0 or no number, or if the network predicts the velocity
+    /// of rectified flow, which is no such chain.
     pub fn new(
         betas: Vec<f64>,
         prediction: PredictionType,
@@ -151,6 +151,9 @@ impl VariationalBound {
         if wrong.is_some() || betas.is_empty() {
             let found = wrong.map_or("there is none".into(), |t| format!("at timestep {t} it is {}", betas[t]));
             return Err(Error::Bound(format!("β_t must be above 0 and at most 1; {found}")));
+        }
+        if let Some(clip) = clip.filter(|clip| clip.is_nan() || *clip < 0.0) {
+            return Err(Error::Bound(format!("x̂_0 cannot be clamped to ± {clip}; give a number of 0 or more")));
         }
         let mut product = 1.0;
         let product = |beta: &f64| {
@@ -505,6 +508,12 @@ mod tests {
         assert!(new(&[0.1, 0.0], epsilon).unwrap_err().contains("at timestep 1 it is 0"));
         assert!(new(&[f64::NAN], epsilon).unwrap_err().contains("at timestep 0 it is NaN"));
         assert!(new(&[0.1], PredictionType::FlowPrediction).unwrap_err().contains("rectified flow"));
+        for clip in [-1.0, f64::NAN] {
+            let error =
+                VariationalBound::new(betas(), epsilon, Variance::FixedSmall, Some(clip)).unwrap_err().to_string();
+            assert!(error.contains(&format!("clamped to ± {clip}")), "{error}");
+        }
+        VariationalBound::new(betas(), epsilon, Variance::FixedSmall, Some(0.0)).unwrap();
         let bound = new(&[0.1], epsilon).unwrap();
         let term = |t, output: &[f64]| bound.term(t, &[0.0], &[0.0], output, PIXELS).unwrap_err().to_string();
         assert_eq!(term(1, &[0.0, 1.0]), "variational bound: there is no timestep 1; the last is 0");

@@ -2,6 +2,12 @@
 
 use crate::{device, models, weights};
 
+/// The command that makes `inception.safetensors` of the pickle that `pytorch-fid` downloads, whose name stands in it.
+pub const INCEPTION_CONVERSION: &str = "python -c \"import torch; from safetensors.torch import save_file; \
+    save_file({k: v.clone(memory_format=torch.contiguous_format) for k, v in \
+    torch.load('pt_inception-2015-12-05-6726825d.pth', map_location='cpu', weights_only=True).items() \
+    if v.is_floating_point() and not k.startswith('fc.')}, 'inception.safetensors')\"";
+
 /// A network that cannot be loaded, or pictures, features or statistics that cannot be compared.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -30,8 +36,8 @@ pub enum Error {
     /// InceptionV3 as `pytorch-fid` downloads it: a pickle.
     #[error(
         "{file}: this is a PyTorch pickle, which can run any code when it is opened, and is not opened here; where you \
-        trust its origin, convert it once: python -c \"import torch, safetensors.torch as s; \
-        s.save_file(torch.load('{file}', weights_only=True), 'inception.safetensors')\""
+        trust its origin, convert it once, with its name in place of pt_inception-2015-12-05-6726825d.pth: \
+        {INCEPTION_CONVERSION}"
     )]
     Pickle {
         /// The file.
@@ -116,6 +122,19 @@ pub enum Error {
     NotFinite {
         /// Which number.
         what: String,
+    },
+    /// A covariance that no pictures have.
+    #[error(
+        "the covariance of {made_from} is none, at row {row} and column {column}: no variance is below 0, and a covariance is \
+        the same both ways and no larger than the variances allow; the statistics are damaged"
+    )]
+    Covariance {
+        /// What the pictures were.
+        made_from: String,
+        /// Number of a feature, from 0.
+        row: usize,
+        /// Of the other.
+        column: usize,
     },
     /// Lists that do not fit together.
     #[error("{what} has {found} numbers where {expected} are expected")]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Error;
+use super::{Error, Hash};
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::{Graph, WeightSpec};
 use crate::models::inception_v3::{self, BASIC_CONV2D};
@@ -232,9 +232,10 @@ impl Waiting {
     }
 }
 
-/// FNV-1a of a tensor: its name, dtype, shape and bytes.
+/// Of a tensor: its name, dtype, shape and bytes.
 fn hash(tensor: &TensorInfo, bytes: &[u8]) -> u64 {
-    let head = format!("{} {} {:?} ", tensor.name, tensor.dtype, tensor.shape);
-    let each = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    head.as_bytes().iter().chain(bytes).fold(0xcbf2_9ce4_8422_2325, each)
+    let mut hash = Hash::new();
+    hash.update(format!("{} {} {:?} ", tensor.name, tensor.dtype, tensor.shape).as_bytes());
+    hash.update(bytes);
+    hash.value()
 }

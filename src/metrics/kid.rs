@@ -64,11 +64,15 @@ pub struct Kid {
 /// The kernel distance of `generated` to `real`.
 ///
 /// # Errors
-/// [`Error::Length`] for features of different dimensions, [`Error::TooFew`] for a set of fewer than two, and what the sets report.
+/// [`Error::Length`] for features of different dimensions or of none, [`Error::TooFew`] for a set of fewer than two,
+/// [`Error::NotFinite`] for a feature that is no number, and what the sets report.
 pub fn kid(real: &dyn Rows, generated: &dyn Rows, options: Options) -> Result<Kid, Error> {
     let (dimension, found) = (real.dimension(), generated.dimension());
     if dimension != found {
         return Err(Error::Length { what: "a generated picture", found, expected: dimension });
+    }
+    if dimension == 0 {
+        return Err(Error::Length { what: "a picture", found, expected: 1 });
     }
     let fewest = real.count().min(generated.count());
     if fewest < 2 {
@@ -84,7 +88,7 @@ pub fn kid(real: &dyn Rows, generated: &dyn Rows, options: Options) -> Result<Ki
         (0..subsets).map(|_| [real, generated].map(|set| draws.choose(subset_size, set.count()))).collect();
     let of_subset = |subset: usize| -> Result<Vec<f64>, Error> {
         let [x, y] = &chosen[subset];
-        let kernel = Kernel::new(&real.gather(x)?, &generated.gather(y)?, dimension);
+        let kernel = Kernel::new(&gather(real, x)?, &gather(generated, y)?, dimension);
         let groups: Vec<usize> = y.iter().map(|&picture| groups[picture]).collect();
         Ok(kernel.mmd2_and_without(&groups, splits))
     };
@@ -98,6 +102,19 @@ pub fn kid(real: &dyn Rows, generated: &dyn Rows, options: Options) -> Result<Ki
     // A group may be all that a small subset has.
     let standard_error = jackknife(&means[1..]).filter(|error| error.is_finite());
     Ok(Kid { value: means[0], standard_error, subsets, subset_size })
+}
+
+/// The features of `pictures`, all of them numbers.
+fn gather(set: &dyn Rows, pictures: &[usize]) -> Result<Vec<f64>, Error> {
+    let features = set.gather(pictures)?;
+    match features.iter().position(|number| !number.is_finite()) {
+        None => Ok(features),
+        Some(at) => {
+            let (dimension, picture) = (set.dimension(), at / set.dimension());
+            let what = format!("feature {} of picture {}", at % dimension, pictures[picture]);
+            Err(Error::NotFinite { what })
+        }
+    }
 }
 
 /// The unbiased estimate of MMD² from all of two small sets, `[pictures, dimension]` each.

@@ -12,6 +12,7 @@
 //! | `frechet` | the Fréchet distance of two Gaussians, and its standard error |
 //! | `kid` | the squared maximum mean discrepancy under a cubic kernel, and its standard error |
 //! | `matrix` | products and eigenvalues |
+//! | `hash` | what tells weights and runs apart |
 //! | `splits` | pictures drawn at random: groups that are left out in turn, and subsets |
 //!
 //! # Standard errors
@@ -34,15 +35,17 @@ mod error;
 mod feature_network;
 mod features;
 pub mod frechet;
+mod hash;
 pub mod kid;
 mod matrix;
 mod splits;
 mod statistics;
 mod statistics_file;
 
-pub use error::Error;
+pub use error::{Error, INCEPTION_CONVERSION};
 pub use features::{Classification, FeatureExtractor, Label};
 pub use frechet::frechet_distance;
+pub use hash::Hash;
 pub use kid::{Kid, Rows, kid};
 pub use splits::deal;
 pub use statistics::{FeatureSpace, Moments, Statistics};

@@ -8,7 +8,7 @@ use super::{Error, FeatureExtractor};
 /// In which numbers a set of pictures is described: by which network, with which weights. Distances exist within one only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureSpace {
-    /// The extractor's name, such as `emoji` or `inception`.
+    /// The extractor's name, such as `emoji` or `inception-v3-fid`.
     pub extractor: String,
     /// Of the extractor's weights, in hexadecimal; empty where it is not known.
     pub fingerprint: String,
@@ -78,12 +78,18 @@ impl Statistics {
         self.count.is_some_and(|count| count <= self.space.dimension)
     }
 
-    /// That lengths fit and every number is one.
+    /// That lengths fit, every number is one, and the covariance is one of two pictures or more.
     ///
     /// # Errors
-    /// [`Error::Length`] or [`Error::NotFinite`].
+    /// [`Error::Length`], also for features of no numbers, [`Error::TooFew`], [`Error::NotFinite`] or [`Error::Covariance`].
     pub fn check(&self) -> Result<(), Error> {
         let dimension = self.space.dimension;
+        if dimension == 0 {
+            return Err(Error::Length { what: "a picture", found: 0, expected: 1 });
+        }
+        if let Some(count) = self.count.filter(|&count| count < 2) {
+            return Err(Error::TooFew { what: "a covariance", count, needed: 2 });
+        }
         for (what, list, expected) in
             [("mean", &self.mean, dimension), ("covariance", &self.covariance, dimension * dimension)]
         {
@@ -92,6 +98,30 @@ impl Statistics {
             }
             if !list.iter().all(|number| number.is_finite()) {
                 return Err(Error::NotFinite { what: format!("the {what} of {}", self.made_from) });
+            }
+        }
+        self.check_covariance()
+    }
+
+    /// That no variance is below 0, and that Σᵢⱼ is Σⱼᵢ and at most √(ΣᵢᵢΣⱼⱼ), but for what rounding does to f32.
+    fn check_covariance(&self) -> Result<(), Error> {
+        let dimension = self.space.dimension;
+        let at = |row: usize, column: usize| self.covariance[row * dimension + column];
+        let wrong = |row, column| Err(Error::Covariance { made_from: self.made_from.clone(), row, column });
+        let largest = (0..dimension).map(|i| at(i, i)).fold(0.0, f64::max);
+        let rounding = dimension as f64 * f64::EPSILON * largest;
+        let deviations: Vec<f64> = (0..dimension).map(|i| libm::sqrt(at(i, i).max(0.0))).collect();
+        for row in 0..dimension {
+            if at(row, row) < -rounding {
+                return wrong(row, row);
+            }
+            for column in 0..row {
+                let (one, other) = (at(row, column), at(column, row));
+                let most = deviations[row] * deviations[column];
+                let allowed = 1e-6 * most + rounding;
+                if (one - other).abs() > allowed || one.abs() > most + allowed {
+                    return wrong(row, column);
+                }
             }
         }
         Ok(())
@@ -148,15 +178,21 @@ impl Moments {
             columns.extend(of_pictures.map(|number| number - about));
             mean.push(about);
         }
-        self.merge(&Self { count: rows, mean, scatter: inner_products(&columns, &columns, rows) });
-        Ok(())
+        self.merge(&Self { count: rows, mean, scatter: inner_products(&columns, &columns, rows) })
     }
 
-    /// Adds the pictures that `other` has seen, of the same dimension.
-    pub fn merge(&mut self, other: &Self) {
+    /// Adds the pictures that `other` has seen.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for those of another dimension.
+    pub fn merge(&mut self, other: &Self) -> Result<(), Error> {
+        let (expected, found) = (self.mean.len(), other.mean.len());
+        if found != expected {
+            return Err(Error::Length { what: "a picture", found, expected });
+        }
         let all = self.count + other.count;
         if other.count == 0 {
-            return;
+            return Ok(());
         }
         let share = other.count as f64 / all as f64;
         let difference: Vec<f64> = other.mean.iter().zip(&self.mean).map(|(theirs, ours)| theirs - ours).collect();
@@ -170,6 +206,7 @@ impl Moments {
         }
         self.mean.iter_mut().zip(&difference).for_each(|(mean, difference)| *mean += share * difference);
         self.count = all;
+        Ok(())
     }
 
     /// The statistics of what has been seen.

@@ -33,7 +33,14 @@ impl StatisticsFile {
         if said(FORMAT.0).as_deref() != Some(FORMAT.1) {
             return Err(Error::NoStatistics { file: path.to_owned() });
         }
-        let text = |key: &str| said(key).ok_or_else(|| wrong(format!("its metadata lacks `{key}`")));
+        // What it says is shown in a terminal, which obeys control characters.
+        let text = |key: &str| match said(key) {
+            Some(text) if text.contains(char::is_control) => {
+                Err(wrong(format!("`{key}` in its metadata holds control characters: the file is damaged")))
+            }
+            Some(text) => Ok(text),
+            None => Err(wrong(format!("its metadata lacks `{key}`"))),
+        };
         let number = |key: &str| {
             let text = text(key)?;
             text.parse::<usize>().map_err(|_| wrong(format!("its `{key}` is {text:?}, which is no whole number")))
@@ -98,7 +105,8 @@ impl Statistics {
                 "fingerprint": self.space.fingerprint,
                 "dimension": dimension.to_string(),
                 "count": count.to_string(),
-                "made_from": self.made_from,
+                // The name of a folder may hold characters with which the file would not be read.
+                "made_from": self.made_from.replace(char::is_control, "\u{fffd}"),
             },
         });
         if with_features {
