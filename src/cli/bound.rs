@@ -32,7 +32,7 @@ pub struct Args {
     /// The checkpoint: a folder with a model_index.json, or a single .safetensors file
     model: PathBuf,
 
-    /// PNG files, and folders of them. All are brought to one size
+    /// PNG files, and folders of them, which are searched with the folders inside. All are brought to one size
     #[arg(required = true)]
     images: Vec<PathBuf>,
 
