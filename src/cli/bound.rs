@@ -229,7 +229,7 @@ fn table(summary: &BoundSummary, paths: &[PathBuf]) -> String {
                 _ if all => {}
                 Some(error) => {
                     let of = summary.num_train_timesteps;
-                    _ = write!(text, "  ± {} at most, as estimated from {computed} of {of} timesteps", figure(error));
+                    _ = write!(text, "  ± {} as estimated from {computed} of {of} timesteps", figure(error));
                 }
                 None => _ = write!(text, "  as estimated from {computed} of {} timesteps", summary.num_train_timesteps),
             }
