@@ -32,7 +32,7 @@ pub struct Args {
     /// The checkpoint: a folder with a model_index.json, or a single .safetensors file
     model: PathBuf,
 
-    /// PNG files, and folders of them. All are brought to one size
+    /// PNG files, and folders of them, which are searched with the folders inside. All are brought to one size
     #[arg(required = true)]
     images: Vec<PathBuf>,
 
@@ -229,7 +229,7 @@ fn table(summary: &BoundSummary, paths: &[PathBuf]) -> String {
                 _ if all => {}
                 Some(error) => {
                     let of = summary.num_train_timesteps;
-                    _ = write!(text, "  ± {} at most, as estimated from {computed} of {of} timesteps", figure(error));
+                    _ = write!(text, "  ± {} as estimated from {computed} of {of} timesteps", figure(error));
                 }
                 None => _ = write!(text, "  as estimated from {computed} of {} timesteps", summary.num_train_timesteps),
             }

@@ -334,8 +334,8 @@ const SIDE: usize = 192;
 const MOST: usize = 1 << 27;
 
 const STYLE: Style = Style { height: Height::H16, bold: false, colour: INK, anchor: Anchor::Middle };
-/// Room for a line of a caption: its longest is of a small number.
-const WIDEST: &str = "mse 1.00e-10";
+/// Room for a line of a caption: its longest is of a small number, and with Greek letters spelled out.
+const WIDEST: &str = "ᾱ = 1.00e-10";
 /// Lines of a caption: one more where the network was asked.
 fn lines(rows: usize) -> usize {
     2 + usize::from(rows > 1)

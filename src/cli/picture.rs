@@ -177,6 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn folders_are_searched_with_those_inside_in_the_order_of_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir_all(path("b/inside")).unwrap();
+        fs::create_dir(path("empty")).unwrap();
+        for name in ["b.png", "B.PNG", "b/inside/a.png", "b/2.png", "b/10.png", "notes.txt"] {
+            fs::write(path(name), "").unwrap();
+        }
+        let expected = ["B.PNG", "b.png", "b/10.png", "b/2.png", "b/inside/a.png"].map(PathBuf::from);
+        assert_eq!(folder(root.path(), "").unwrap(), expected);
+        let given = [path("notes.txt"), path("b")];
+        let inside = ["b/10.png", "b/2.png", "b/inside/a.png"].map(&path);
+        assert_eq!(files(&given).unwrap(), [&given[..1], &inside[..]].concat());
+        let error = folder(&path("empty"), ", nor a model").unwrap_err().to_string();
+        assert!(error.ends_with("empty: there is no PNG in this folder or in those inside, nor a model"), "{error}");
+    }
+
+    #[test]
     fn size_and_texts_are_read_without_the_pixels() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");

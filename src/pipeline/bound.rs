@@ -656,7 +656,8 @@ mod tests {
             let stated = draws.iter().filter_map(|draw| draw.error_of_timesteps).sum::<f64>() / 400.0;
             println!("{count}: {whole}, bias {bias}, spread {spread}, stated {stated}, ratio {}", stated / spread);
             assert!(bias.abs() < 4.0 * spread / 20.0, "off by {bias} on average, of a spread of {spread}");
-            assert!((0.9..1.7).contains(&(stated / spread)), "it says {stated} and is {spread}");
+            // Measured: 1.05 and 1.04, and where terms do not fall as 1/t 1.37 and 1.24.
+            assert!((0.95..1.5).contains(&(stated / spread)), "it says {stated} and is {spread}");
         }
         // As many that are evenly spaced miss what lies between the first two.
         let whole = terms(Timesteps::All, 0, ALL, rough).unwrap().mean;
@@ -669,16 +670,16 @@ mod tests {
         assert!((even - whole).abs() > 5.0 * error, "{even} of {whole}");
     }
 
-    /// Terms that fall exactly as 1/t leave no more error than where in its part each happens to lie.
+    /// Of two parts and more: the fall from one to the next is none of the error.
     #[test]
-    fn few_terms_state_no_error_that_is_many_times_the_bound() {
+    fn few_terms_state_an_error_above_what_they_are_off_by_and_below_the_bound() {
         for count in [3, 20, 50] {
             let of = |t: usize| 0.3 / (t as f64).max(0.5);
             let found = terms(Timesteps::Spread(count), 0, 1000, of).unwrap();
             let whole = terms(Timesteps::All, 0, 1000, of).unwrap().mean;
             let error = found.error_of_timesteps.unwrap();
             println!("{count}: {} ± {error} of {whole}", found.mean);
-            assert!((found.mean - whole).abs() < error && error < 0.6 * whole, "{} ± {error} of {whole}", found.mean);
+            assert!((found.mean - whole).abs() < error && error < whole, "{} ± {error} of {whole}", found.mean);
         }
     }
 }

@@ -133,7 +133,7 @@ fn of_metrics(error: &metrics::Error) -> Facts {
         NoLabels { .. } => Facts::new("unsupported"),
         File { file, .. } | NoStatistics { file } => Facts::new("file-corrupt").file(file),
         Spaces { .. } | TooFew { .. } => Facts::new("invalid-option").option("real"),
-        NotFinite { .. } | Length { .. } => Facts::new("file-corrupt"),
+        NotFinite { .. } | Covariance { .. } | Length { .. } => Facts::new("file-corrupt"),
         Device(error) => of_device(error),
     }
 }
