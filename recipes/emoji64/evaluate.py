@@ -27,6 +27,9 @@ SOLVERS = [
 GUIDANCE = [1.0, 2.0, 3.0, 4.5, 6.0, 7.5, 10.0]
 REFERENCES = {"held-out": "pictures held out", "train": "training pictures"}
 
+# What the training pictures themselves score, as perfect recall would.
+RECALL = "train against held-out"
+
 
 def settings():
     """Every setting to measure, each once."""
@@ -60,10 +63,8 @@ def measure(arguments, results, file):
 
     with tempfile.TemporaryDirectory() as folder:
         references = {key: pathlib.Path(folder, f"{key}.safetensors") for key in REFERENCES}
-        # What perfect recall would score.
-        title = "train against held-out"
-        if title not in results:
-            keep(title, run(arguments.undiffuse, "--real", arguments.sets / "held-out", "--generated", arguments.sets / "train"))
+        if RECALL not in results:
+            keep(RECALL, run(arguments.undiffuse, "--real", arguments.sets / "held-out", "--generated", arguments.sets / "train"))
         generated = pathlib.Path(folder, "generated.safetensors")
         for setting in settings():
             if name(setting) in results:
@@ -115,7 +116,7 @@ def plot(results, path):
     matplotlib.rcParams["svg.hashsalt"] = "undiffuse"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), layout="constrained", sharey="row")
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6.6), layout="constrained", sharey="row")
     colours = {"dpmpp_2m": "#1f6feb", "ddim": "#d1741f"}
     for line, (key, title) in enumerate(REFERENCES.items()):
         by_steps, by_solver, by_guidance = axes[line]
@@ -133,11 +134,10 @@ def plot(results, path):
         by_steps.set_xticks(ticks, [str(steps) for steps in ticks])
         by_steps.minorticks_off()
         by_steps.set_xlabel("steps")
-        by_steps.set_ylabel(f"FID against {title}")
-        by_steps.legend(frameon=False)
+        by_steps.set_ylabel(f"FID, {title}")
         fid, error = values([{**USUAL, "solver": solver, "steps": SOLVER_STEPS} for solver in SOLVERS])
         by_solver.bar(SOLVERS, fid, yerr=error, capsize=2, color="#8aa4c8")
-        by_solver.tick_params(axis="x", rotation=60)
+        by_solver.tick_params(axis="x", rotation=90)
         by_solver.set_xlabel(f"solver, {SOLVER_STEPS} steps")
         fid, error = values([{**USUAL, "guidance": scale} for scale in GUIDANCE])
         by_guidance.errorbar(GUIDANCE, fid, error, marker="o", markersize=4, capsize=2, color=colours["dpmpp_2m"])
@@ -147,6 +147,10 @@ def plot(results, path):
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_ylim(bottom=0)
+            if key == "held-out":
+                recall = results[RECALL]["fid"]["value"]
+                axis.axhline(recall, color="#666666", linewidth=0.8, linestyle=":", label="the training pictures themselves")
+        by_steps.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 
