@@ -202,7 +202,7 @@ mod tests {
         Ok(())
     }
 
-    /// Three shares of variance that are left, each less than the one before.
+    /// Two shares of variance that are left, the second less than the first.
     fn shares() -> impl Strategy<Value = (f64, f64)> {
         (1e-6..1.0 - 1e-6, 1e-6..1.0 - 1e-6).prop_map(|(first, then)| (first, first * then))
     }
