@@ -45,7 +45,12 @@ mod native {
             [all] if all == "all" => {
                 let styles = names("styles");
                 let in_styles = |thing: String| styles.iter().map(move |style| format!("{thing}, {style}"));
-                about["glyphs"].as_object().into_iter().flat_map(|things| things.keys().cloned()).flat_map(in_styles).collect()
+                about["glyphs"]
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|things| things.keys().cloned())
+                    .flat_map(in_styles)
+                    .collect()
             }
             given => given.to_vec(),
         };
