@@ -36,7 +36,7 @@ class Host {
   #pipeline;
   /** The CPU, where it is the device. @type {Machine | undefined} */
   #machine;
-  /** What the pipeline is in the middle of. @type {{ id: number, task: core.Sampler | core.Bound | core.ForwardProcess } | undefined} */
+  /** What the pipeline is in the middle of. @type {{ id: number, first?: number, task: core.Sampler | core.Bound | core.ForwardProcess } | undefined} */
   #run;
   /** The extractor of features, where it is one that is served here. @type {FeatureHost | undefined} */
   #features;
@@ -87,7 +87,7 @@ class Host {
         return [undefined];
       case "sample": {
         const { total, warning } = await this.#sample(request);
-        return [{ total, warning }];
+        return [{ first: request.first, total, warning }];
       }
       case "schedule": {
         const schedule = this.#loaded().schedule(JSON.stringify(request.options));
@@ -214,9 +214,9 @@ class Host {
   }
 
   /** @param {RunDescription} description */
-  async #sample({ run, seed, seeds, options, image, mask }) {
+  async #sample({ run, first, seed, seeds, options, image, mask }) {
     const sampler = await this.#idle().sample(seed, seeds, JSON.stringify(options), image, mask);
-    this.#run = { id: run, task: sampler };
+    this.#run = { id: run, first, task: sampler };
     return sampler;
   }
 
@@ -290,8 +290,10 @@ class Host {
    */
   async #step(run) {
     if (this.#run?.id !== run || !("step" in this.#run.task)) return undefined;
+    const { first, task } = this.#run;
+    this.#run.first = 0;
     const start = performance.now();
-    const step = await this.#run.task.step();
+    const step = await (first === -1 && "initial" in task ? task.initial() : task.step());
     const milliseconds = performance.now() - start;
     if (!step || step.index + 1 === step.total) this.#stop(run);
     return step && { ...step, milliseconds };

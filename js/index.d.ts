@@ -4,7 +4,7 @@
  *
  * ```js
  * const pipeline = await Pipeline.load("models/emoji64/");
- * for await (const step of pipeline.sample({ prompt: "fox, noto style", seed: 7 })) {
+ * for await (const step of pipeline.sample({ prompt: "panda, fluent flat style", seed: 7 })) {
  *   context.putImageData(step.image, 0, 0);
  * }
  * await pipeline.dispose();
@@ -210,6 +210,11 @@ export interface SampleOptions {
    * and gives a slightly different picture. Default false.
    */
   vaeTiling?: boolean;
+  /**
+   * Whether the run begins with x_T itself (from a picture, with the x_t that it begins at), as a {@link BareStep} with index -1
+   * and no x̂_0. Default false.
+   */
+  includeInitial?: boolean;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal;
 }
@@ -235,7 +240,7 @@ export type Solver =
 
 /** One step of the reverse process, where it may come without pictures (`preview: "none"`). */
 export interface BareStep {
-  /** 0 for the first step. */
+  /** 0 for the first step; -1 for x_T, see {@link SampleOptions.includeInitial}. */
   readonly index: number;
   /** How many steps the run has: a solver that asks the network twice takes two. */
   readonly total: number;
@@ -268,7 +273,10 @@ export interface Step extends BareStep {
  * awaited decodes only its last step.
  */
 export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, PromiseLike<ImageData> {
-  /** What the caller may want to know once the run has begun: words of the prompt that the model has no room for. */
+  /**
+   * What the caller may want to know once the run has begun: words of the prompt that the model has no room for, and sees with
+   * `longPrompts: "chunks"`.
+   */
   readonly warning: string | undefined;
   /** All final pictures, as `await` gives the first: prompt after prompt. */
   images(): Promise<readonly ImageData[]>;
@@ -288,7 +296,7 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> }): Run;
+  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none">; includeInitial?: false }): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
    * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.

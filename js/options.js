@@ -111,6 +111,7 @@ const SAMPLE = {
   negativeTargetSize: PAIR,
   preview: oneOf("auto", "decode", "tiny", "linear", "none"),
   vaeTiling: BOOLEAN,
+  includeInitial: BOOLEAN,
 };
 
 /** @type {Rules} */
@@ -207,13 +208,14 @@ export function checkLoras(loras) {
  */
 export function checkSampleOptions(options) {
   check(options, SAMPLE, "sample");
-  const { seed = 0, seeds = [], signal, image, mask, ...rest } = options;
+  const { seed = 0, seeds = [], signal, image, mask, includeInitial = false, ...rest } = options;
   return {
     seed: BigInt(seed),
     seeds: BigUint64Array.from(seeds, BigInt),
     signal,
     image,
     mask,
+    includeInitial,
     rest: withSchedulerAsText(rest),
   };
 }

@@ -12,8 +12,8 @@
  */
 
 /**
- * A run that is to be made, by its number.
- * @typedef {{ run: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }} RunDescription
+ * A run that is to be made, by its number; `first` is the index of its first step, -1 where that is to be x_T itself.
+ * @typedef {{ run: number, first: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }} RunDescription
  */
 
 /**
@@ -77,7 +77,10 @@
 
 /** @typedef {{ noise: Pixels, denoised: Pixels, error: number, warning: string | undefined }} PlainPrediction the answer to `predict` */
 
-/** @typedef {{ total: number, warning: string | undefined }} Begun the answer to `sample` and `bound`; `profile` is answered by a {@link Profile} */
+/**
+ * @typedef {{ first?: number, total: number, warning: string | undefined }} Begun the answer to `sample` and `bound`: steps go from
+ *   `first`, or else from 0; `profile` is answered by a {@link Profile}
+ */
 
 /**
  * @typedef {{ index: number, total: number, timestep: number, milliseconds: number, images: Pixels[], denoised: Pixels[] }} PlainStep

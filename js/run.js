@@ -63,7 +63,7 @@ export class Run extends Walk {
   /** @param {number} run */
   async describe(run) {
     const { signal, description } = await describeRun(run, this.#options);
-    if (!this.#isWatched) description.options = { ...description.options, preview: "none" };
+    if (!this.#isWatched) Object.assign(description, { options: { ...description.options, preview: "none" }, first: 0 });
     return { signal, request: { type: /** @type {const} */ ("sample"), ...description } };
   }
 
@@ -100,10 +100,11 @@ export class Run extends Walk {
  * @returns {Promise<{ signal?: AbortSignal, description: RunDescription }>}
  */
 export async function describeRun(run, options) {
-  const { signal, seed, seeds, image, mask, rest } = checkSampleOptions(options);
+  const { signal, seed, seeds, image, mask, includeInitial, rest } = checkSampleOptions(options);
   throwIfAborted(signal);
   const description = {
     run,
+    first: includeInitial ? -1 : 0,
     seed,
     seeds,
     options: rest,

@@ -71,7 +71,7 @@ export class Walk {
         /** @type {Begun} */
         const begun = await connection.request(request);
         this.begun(begun);
-        for (let index = 0; index < begun.total; index++) {
+        for (let index = begun.first ?? 0; index < begun.total; index++) {
           throwIfAborted(signal);
           const step = await connection.request({ type: "step", run });
           throwIfAborted(signal);

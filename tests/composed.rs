@@ -283,9 +283,19 @@ fn a_long_prompt_in_chunks_is_seen_whole() {
     assert_walks(&mut sampler, &expected);
 
     let cut = SampleOptions { long_prompts: LongPrompts::Cut, ..options };
-    let warning = block_on(pipeline.sampler(cut)).expect("a run").warning().expect("a warning").to_owned();
+    let warning = block_on(pipeline.sampler(cut.clone())).expect("a run").warning().expect("a warning").to_owned();
     assert!(warning.starts_with("the prompt is too long for this model; it does not see: "), "{warning}");
     assert!(warning.ends_with("stormy sea , clouds"), "{warning}");
+    // However long it is, the first and the last are said, and how many are between them.
+    let longer = SampleOptions { prompt: long.repeat(2).into(), ..cut };
+    let longer = block_on(pipeline.sampler(longer)).expect("a run").warning().expect("a warning").to_owned();
+    let more = |warning: &str| -> usize {
+        let (_, rest) = warning.split_once(" … and ").expect("an ellipsis");
+        rest.split_once(" more, to … ").expect("a number").0.parse().expect("a number")
+    };
+    let words = "a quick brown fox by the lighthouse , stormy sea , clouds".split(' ').count();
+    assert_eq!(more(&longer) - more(&warning), 6 * words);
+    assert_eq!(longer.replace(&more(&longer).to_string(), &more(&warning).to_string()), warning);
 }
 
 #[test]

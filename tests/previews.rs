@@ -90,6 +90,60 @@ fn a_noisy_sample_is_shown_as_noise_whatever_the_solver_scales_it_by() {
     }
 }
 
+/// The pictures of x_T.
+fn initial(pipeline: &Pipeline, options: SampleOptions) -> Vec<Rgba> {
+    block_on(block_on(pipeline.sampler(options)).unwrap().initial_images()).unwrap()
+}
+
+#[test]
+fn the_initial_picture_is_what_the_autoencoder_makes_of_the_initial_latents() {
+    let pipeline = emoji64(Device::cpu());
+    let vae = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64/vae");
+    let config = common::read_json(&vae.join("config.json"));
+    let scaling_factor = config["scaling_factor"].as_f64().unwrap() as f32;
+    let network = block_on(Component::load(&DirectorySource::new(vae), Device::cpu(), None)).unwrap();
+    // Whatever the solver's scale, and both of two pictures.
+    for solver in [Solver::Ddim, Solver::Euler] {
+        let options = SampleOptions { num_images_per_prompt: 2, ..options(Preview::Decode, solver) };
+        let mut sampler = block_on(pipeline.sampler(options)).unwrap();
+        let scale = sampler.table().steps[0].input_scale as f32;
+        let data = sampler.initial_latents().iter().map(|value| value * scale / scaling_factor).collect();
+        let latents = NamedTensor { shape: sampler.latents_shape().to_vec(), data };
+        let decoded = block_on(network.run(&BTreeMap::from([("decode/in".to_owned(), latents)]))).unwrap();
+        let decoded = &decoded["decode/out"].data;
+        let pictures = block_on(sampler.initial_images()).unwrap();
+        assert_eq!(pictures.len(), 2);
+        let pixels = decoded.len() / 6;
+        for (picture, decoded) in pictures.iter().zip(decoded.chunks_exact(3 * pixels)) {
+            let level = |i: usize| 255.0 * (decoded[i % 3 * pixels + i / 3] * 0.5 + 0.5).clamp(0.0, 1.0);
+            let colours = picture.pixels.chunks_exact(4).flat_map(|pixel| &pixel[..3]);
+            colours.enumerate().for_each(|(i, &colour)| assert!((f32::from(colour) - level(i)).abs() < 0.6, "{i}"));
+        }
+    }
+}
+
+#[test]
+fn the_initial_picture_is_made_as_those_of_steps_and_leaves_them_as_they_are() {
+    let pipeline = emoji64(Device::cpu());
+    let [auto, linear, decoded] = [Preview::Auto, Preview::Linear, Preview::Decode]
+        .map(|preview| initial(&pipeline, options(preview, Solver::Ddim)));
+    assert_eq!(auto, linear);
+    assert!(linear != decoded && psnr(&linear[0], &decoded[0]) > 14.0, "{}", psnr(&linear[0], &decoded[0]));
+    assert_eq!(initial(&pipeline, options(Preview::None, Solver::Ddim)), []);
+
+    // Asked for before the first step and in between, it is the same, and so are the steps.
+    let mut sampler = block_on(pipeline.sampler(options(Preview::Decode, Solver::Ddim))).unwrap();
+    let mut steps = Vec::new();
+    loop {
+        assert_eq!(block_on(sampler.initial_images()).unwrap(), decoded);
+        match block_on(sampler.step()).unwrap() {
+            Some(step) => steps.push(step),
+            None => break,
+        }
+    }
+    assert_eq!(steps, run(&pipeline, options(Preview::Decode, Solver::Ddim)));
+}
+
 #[test]
 fn the_gpu_shows_the_linear_previews_of_the_cpu() {
     let [cpu, gpu] =
@@ -123,12 +177,15 @@ fn a_model_without_latents_shows_its_samples() {
     let pipeline = load(reference("pipelines/models/ddpm_uncond"), Device::cpu());
     let options = SampleOptions { steps: 3, seed: 3, ..Default::default() };
     let mut sampler = block_on(pipeline.sampler(options)).unwrap();
-    while let Some(step) = block_on(sampler.step()).unwrap() {
-        let latents = block_on(sampler.latents()).unwrap();
+    let assert_shows = |picture: &Rgba, latents: &[f32]| {
         let plane = latents.len() / 3;
         let level = |i: usize| (255.0 * (latents[i % 3 * plane + i / 3] * 0.5 + 0.5).clamp(0.0, 1.0)).round_ties_even();
-        let colours = step.images[0].pixels.chunks_exact(4).flat_map(|pixel| &pixel[..3]);
+        let colours = picture.pixels.chunks_exact(4).flat_map(|pixel| &pixel[..3]);
         colours.enumerate().for_each(|(i, &colour)| assert_eq!(colour, level(i) as u8, "{i}"));
+    };
+    assert_shows(&block_on(sampler.initial_images()).unwrap()[0], sampler.initial_latents());
+    while let Some(step) = block_on(sampler.step()).unwrap() {
+        assert_shows(&step.images[0], &block_on(sampler.latents()).unwrap());
     }
 }
 

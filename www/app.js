@@ -290,16 +290,17 @@ async function draw(given = {}, about = {}) {
   const draw = async (/** @type {AbortSignal} */ signal) => {
     progress.value = 0;
     await opened.setLoras(loras.chosen(), { signal });
-    const steps = opened.sample({ ...options, ...given, signal });
+    const steps = opened.sample({ ...options, ...given, includeInitial: true, signal });
     for await (const step of steps) {
       if (count === 0) showNotice(steps.warning);
       film.add(step);
+      if (step.index < 0) continue;
       count += 1;
       spent += step.milliseconds;
       progress.value = count / step.total;
       say(`Step ${count} of ${step.total}, ${Math.round(spent / count)} ms a step`);
     }
-    return `${count} steps in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`;
+    return `${count} ${count === 1 ? "step" : "steps"} in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`;
   };
   await work("Preparing", draw, {
     then: "done",

@@ -1,6 +1,6 @@
 // @ts-check
-// The steps of a run as they are looked at: two plates for the step shown, a filmstrip of all, a scrubber; of one
-// picture at a time, where several are drawn at once.
+// A run as it is looked at: x_T and then every step, two plates for the one shown, a filmstrip of all, a scrubber; of one picture
+// at a time, where several are drawn at once.
 
 /** @import { BareStep } from "./pkg/index.js" */
 
@@ -39,7 +39,7 @@ for (const type of /** @type {const} */ (["pointerdown", "pointermove"])) {
     // A finger that moves scrolls the strip; a pressed mouse drags through the steps.
     if (type === "pointermove" && (event.buttons !== 1 || event.pointerType === "touch")) return;
     const frame = /** @type {Element} */ (event.target).closest("li");
-    if (frame) show(Number(frame.dataset.step));
+    if (frame) show([...frames.children].indexOf(frame));
   });
 }
 
@@ -55,30 +55,32 @@ export function begin(total, names) {
   choice.hidden = names.length < 2;
   choice.replaceChildren(...names.map(chooser));
   frames.replaceChildren();
-  strip.style.setProperty("--frames", String(Math.max(total, 1)));
+  strip.style.setProperty("--frames", String(total + 1));
   scrub.max = scrub.value = "0";
   scrub.disabled = true;
   caption.textContent = "";
   turned();
-  for (const plate of Object.values(plates)) plate.getContext("2d")?.clearRect(0, 0, plate.width, plate.height);
+  clear(plates.image, "x t, the sample: not begun");
+  clear(plates.denoised, "x hat 0, the prediction: not begun");
 }
 
 /**
- * Adds the next step, and shows it unless the viewer has gone back to an earlier one.
+ * Adds x_T, or the next step, and shows it unless the viewer has gone back to an earlier one.
  * @param {BareStep} step
  */
 export function add(step) {
   const follows = shown === steps.length - 1;
   steps.push(step);
   // A run from a picture has fewer than were asked for.
-  strip.style.setProperty("--frames", String(step.total));
+  strip.style.setProperty("--frames", String(step.total + 1));
   const frame = document.createElement("li");
-  frame.dataset.step = String(step.index);
+  if (step.index < 0) frame.dataset.initial = "";
+  else frame.dataset.step = String(step.index);
   fill(frame, step);
   frames.append(frame);
   scrub.max = String(steps.length - 1);
   scrub.disabled = false;
-  if (follows) show(step.index);
+  if (follows) show(steps.length - 1);
 }
 
 /** Calls `listener` whenever another step is on the plates, or none. @param {() => void} listener */
@@ -130,7 +132,7 @@ function chooser(name, index) {
  */
 function fill(frame, step) {
   const t = document.createElement("span");
-  t.textContent = String(Math.round(step.timestep));
+  t.textContent = step.index < 0 ? "start" : String(Math.round(step.timestep));
   frame.replaceChildren(thumbnail(step.images[picture]), thumbnail(step.denoisedImages[picture]), t);
 }
 
@@ -144,10 +146,15 @@ function show(index) {
   frame.setAttribute("aria-current", "step");
   keepInView(frame);
 
-  const place = `step ${index + 1} of ${step.total}, t = ${Number(step.timestep.toFixed(1))}`;
-  draw(plates.image, step.images[picture], `x t, the sample after ${place}`);
-  draw(plates.denoised, step.denoisedImages[picture], `x hat 0, the prediction in ${place}`);
-  caption.textContent = `after ${place}`;
+  const t = `t = ${Number(step.timestep.toFixed(1))}`;
+  const isInitial = step.index < 0;
+  const place = isInitial
+    ? `before step 1 of ${step.total}, ${t}`
+    : `after step ${step.index + 1} of ${step.total}, which asked at ${t}`;
+  draw(plates.image, step.images[picture], `x t, the sample ${place}`);
+  if (isInitial) clear(plates.denoised, "x hat 0, the prediction: not asked yet");
+  else draw(plates.denoised, step.denoisedImages[picture], `x hat 0, the prediction at ${t}`);
+  caption.textContent = place;
   scrub.value = String(index);
   scrub.setAttribute("aria-valuetext", place);
   turned();
@@ -164,6 +171,15 @@ function draw(canvas, image, label) {
   canvas.height = image?.height ?? canvas.height;
   if (image) canvas.getContext("2d")?.putImageData(image, 0, 0);
   canvas.setAttribute("aria-label", image ? label : `${label}: no preview`);
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {string} label
+ */
+function clear(canvas, label) {
+  canvas.getContext("2d")?.clearRect(0, 0, canvas.width, canvas.height);
+  canvas.setAttribute("aria-label", label);
 }
 
 /**

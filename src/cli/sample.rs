@@ -275,7 +275,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
-        note(format_args!("warning: {warning}"));
+        note(format_args!("warning: {warning}; with --long-prompts chunks it sees all"));
     }
     let mut recorded = trace.as_ref().map(|_| Trace::default());
     let pictures = walk(&mut sampler, recorded.as_mut()).await?;

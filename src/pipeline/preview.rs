@@ -89,11 +89,8 @@ impl Previewer {
     /// # Errors
     /// A value that is not finite, with the layer that made it, or a lost device.
     pub async fn draw(&mut self, step: &mut Program, scale: f32, is_last: bool) -> Result<Drawn, Error> {
-        let painter = match &mut self.painter {
-            Some(painter) if !is_last => painter,
-            None if !is_last && !self.decodes_all => return Ok(Drawn::default()),
-            _ => &mut self.decoder,
-        };
+        let painter = if is_last { Some(&mut self.decoder) } else { self.on_the_way() };
+        let Some(painter) = painter else { return Ok(Drawn::default()) };
         let pictures = match painter.paint(step, scale).await {
             Ok(()) => painter.pictures().await,
             Err(error) => Err(error),
@@ -109,6 +106,29 @@ impl Previewer {
         images.iter_mut().for_each(|image| enlarge(image, self.size));
         let denoised = if images.len() > self.batch { images.split_off(self.batch) } else { images.clone() };
         Ok(Drawn { images, denoised })
+    }
+
+    /// The pictures of x_T, `latents`, which has about unit variance times `scale`.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a lost device.
+    pub async fn draw_initial(&mut self, latents: &[f32], scale: f32) -> Result<Vec<Rgba>, Error> {
+        let (batch, size) = (self.batch, self.size);
+        let Some(painter) = self.on_the_way() else { return Ok(Vec::new()) };
+        // It has frames for x̂_0 too, which is not known yet.
+        painter.paint_latents(&latents.repeat(2), scale).await?;
+        let mut images = painter.pictures().await?;
+        images.truncate(batch);
+        images.iter_mut().for_each(|image| enlarge(image, size));
+        Ok(images)
+    }
+
+    /// What paints x_t and x̂_0 before the last step; nothing where they are not to be shown.
+    fn on_the_way(&mut self) -> Option<&mut Painter> {
+        match &mut self.painter {
+            None if self.decodes_all => Some(&mut self.decoder),
+            painter => painter.as_mut(),
+        }
     }
 
     /// The pictures of the x_t that `step` has just made, decoded, `[batch, channels, height, width]` in 0..1.

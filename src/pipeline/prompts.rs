@@ -88,10 +88,25 @@ impl Prompts {
         }
         let tokens = pad(model, &mut encoders)?;
         let sentence = |(option, words): &(&str, String)| {
+            let words = shortened(words);
             format!("the {} is too long for this model; it does not see: {words}", option.replace('_', " "))
         };
         let warning = (!lost.is_empty()).then(|| lost.iter().map(sentence).collect::<Vec<_>>().join("; "));
         Ok(Self { encoders, tokens, warning })
+    }
+}
+
+/// Words as a sentence can quote them: of many, the first and the last.
+fn shortened(words: &str) -> String {
+    const ENDS: usize = 6;
+    let all: Vec<&str> = words.split_whitespace().collect();
+    match all.len().saturating_sub(2 * ENDS) {
+        // Few are told as briefly by themselves as by their number.
+        0..=3 => words.to_owned(),
+        more => {
+            let (first, last) = (all[..ENDS].join(" "), all[ENDS + more..].join(" "));
+            format!("{first} … and {more} more, to … {last}")
+        }
     }
 }
 

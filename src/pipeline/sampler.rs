@@ -115,6 +115,16 @@ impl Sampler {
         &self.initial_latents
     }
 
+    /// The pictures of [`Sampler::initial_latents`], one for each of the batch, made as those of a step are; empty where steps have
+    /// none on the way.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a lost device.
+    pub async fn initial_images(&mut self) -> Result<Vec<Rgba>, Error> {
+        let scale = self.table.steps.first().map_or(1.0, |first| first.input_scale as f32);
+        self.previewer.draw_initial(&self.initial_latents, scale).await
+    }
+
     /// Makes the next step; `None` after the last.
     ///
     /// # Errors

@@ -448,6 +448,16 @@ impl Sampler {
         self.warning.clone()
     }
 
+    /// Resolves to x_T as a `PlainStep` of protocol.js with the index -1, but for its `milliseconds`.
+    pub fn initial(&self) -> Promise {
+        let total = self.total;
+        self.slot.ask(async move |sampler| {
+            let images = sampler.initial_images().await?;
+            let timestep = sampler.table().steps.first().map_or(0.0, |first| first.timestep);
+            Ok(plain_step(-1.0, f64::from(total), timestep, images, Vec::new()))
+        })
+    }
+
     /// Computes the next step; resolves to `PlainStep` of protocol.js but for its `milliseconds`, and after the last step to
     /// undefined.
     pub fn step(&self) -> Promise {
@@ -642,12 +652,16 @@ fn picture_of(pixels: Pixels) -> Rgba {
 }
 
 fn step_to_js(step: StepOutput) -> JsValue {
+    plain_step(step.index as f64, step.total as f64, step.timestep, step.images, step.denoised)
+}
+
+fn plain_step(index: f64, total: f64, timestep: f64, images: Vec<Rgba>, denoised: Vec<Rgba>) -> JsValue {
     object(&[
-        ("index", (step.index as f64).into()),
-        ("total", (step.total as f64).into()),
-        ("timestep", step.timestep.into()),
-        ("images", images_to_js(step.images)),
-        ("denoised", images_to_js(step.denoised)),
+        ("index", index.into()),
+        ("total", total.into()),
+        ("timestep", timestep.into()),
+        ("images", images_to_js(images)),
+        ("denoised", images_to_js(denoised)),
     ])
 }
 
