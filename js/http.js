@@ -188,7 +188,7 @@ export class HttpFile {
         this.#rest = undefined;
         if (!bytes) return undefined;
         this.#received += bytes.byteLength;
-        this.#failures = 0;
+        if (bytes.byteLength > 0) this.#failures = 0;
         if (!this.#version) this.#checksum = checksum(this.#checksum, bytes);
         return bytes;
       } catch (cause) {

@@ -21,7 +21,14 @@
 export type Source =
   string | URL | File | Iterable<File> | Map<string, Blob> | FileSystemDirectoryHandle | FileSystemFileHandle;
 
-/** A picture in any form that a browser has for one. A URL is fetched, under the rules for other sites' files. */
+/**
+ * A picture in any form that a browser has for one. A URL is fetched, under the rules for other sites' files.
+ *
+ * A file (a URL or an image element too, whose file is fetched) gives the colours that it stores, also where they are transparent:
+ * alpha, gamma and colour profiles are left out of account, and it is turned as its EXIF orientation says. That is what Pillow's
+ * `exif_transpose` and `convert("RGB")` make of it. A transparent file that is no PNG needs WebGL, and a transparent GIF is refused.
+ * A canvas or an ImageBitmap has no more than the browser left of its transparent colours.
+ */
 export type PictureSource =
   Blob | ImageData | ImageBitmap | HTMLImageElement | HTMLCanvasElement | OffscreenCanvas | string | URL;
 
@@ -35,7 +42,9 @@ export interface LoadOptions {
   cpu?: CpuOptions;
   /** Called while weights arrive, about twenty times a second. */
   onProgress?: (progress: LoadProgress) => void;
-  /** Ends the load and its downloads; the promise then rejects with an {@link AbortError}. */
+  /**
+   * Ends the load and its downloads; the promise then rejects with an {@link AbortError}, whose `cause` is the signal's reason.
+   */
   signal?: AbortSignal;
   /**
    * `true` (the default): a worker of the pipeline's own, so that the page stays responsive. `false`: this very thread.
@@ -280,6 +289,10 @@ export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, Promis
   readonly warning: string | undefined;
   /** All final pictures, as `await` gives the first: prompt after prompt. */
   images(): Promise<readonly ImageData[]>;
+  /** As of a promise for the final picture: like `await`, it makes the steps that are left. */
+  catch<F = never>(onRejected?: ((error: any) => F | PromiseLike<F>) | null): Promise<ImageData | F>;
+  /** Likewise. */
+  finally(onFinally?: (() => void) | null): Promise<ImageData>;
   [Symbol.asyncIterator](): AsyncGenerator<S, void, void>;
 }
 
@@ -329,6 +342,8 @@ export class Pipeline {
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** What a run takes. */
@@ -394,6 +409,8 @@ export interface ForwardProcess {
   predict(timestep: number, options?: { signal?: AbortSignal }): Promise<Prediction>;
   /** Frees what it holds. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** A picture with noise. */
@@ -524,6 +541,10 @@ export interface BoundTotal {
 export interface Bound extends AsyncIterable<BoundTerm>, PromiseLike<BoundSummary> {
   /** What the caller may want to know once it has begun: words of the prompt that the model has no room for. */
   readonly warning: string | undefined;
+  /** As of a promise for the whole: like `await`, it computes the terms that are left. */
+  catch<F = never>(onRejected?: ((error: any) => F | PromiseLike<F>) | null): Promise<BoundSummary | F>;
+  /** Likewise. */
+  finally(onFinally?: (() => void) | null): Promise<BoundSummary>;
   [Symbol.asyncIterator](): AsyncGenerator<BoundTerm, void, void>;
 }
 
@@ -640,6 +661,8 @@ export class FeatureExtractor {
   classify(image: PictureSource, options?: { count?: number; signal?: AbortSignal }): Promise<Classification>;
   /** Frees everything, its statistics too. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** What an extractor is. Distances exist between sets of one extractor only. */
@@ -671,6 +694,8 @@ export interface Statistics {
   distance(real: Statistics, options?: { errors?: boolean }): Promise<Distance>;
   /** Frees it. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** How far two sets of pictures are from one another. */
@@ -819,11 +844,14 @@ export type ErrorCode =
   | "file-corrupt"
   /** A chosen file cannot be read (any more). */
   | "file-unreadable"
-  /** A file could not be fetched, or its connection broke and could not be resumed. */
+  /**
+   * A file could not be fetched: its server refused it, was busy for longer than it was waited for, or the connection broke or brought
+   * nothing for 30 seconds, and could not be resumed.
+   */
   | "network"
   /** A weight is missing, or has another shape than the model's configuration calls for. */
   | "shape-mismatch"
-  /** The checkpoint asks for something that this version does not do. */
+  /** The checkpoint asks for something that this version does not do; or this JavaScript is no browser's, such as Node's. */
   | "unsupported"
   /** An option's name, type or value. */
   | "invalid-option"
@@ -847,6 +875,13 @@ export type ErrorCode =
   | "aborted"
   /** A defect of this package. */
   | "internal";
+
+declare global {
+  interface SymbolConstructor {
+    /** Declared here for those whose `lib` has no `ESNext.Disposable`. */
+    readonly asyncDispose: unique symbol;
+  }
+}
 
 export interface ErrorDetails {
   /** The file concerned, by its path in the checkpoint. */
@@ -878,7 +913,10 @@ export class ModelError extends UndiffuseError {}
 export class DeviceError extends UndiffuseError {}
 /** Code `invalid-option`. */
 export class OptionError extends UndiffuseError {}
-/** Code `aborted`; `name` is `"AbortError"`, as of the platform's own. */
+/**
+ * Code `aborted`; `cause` is the reason that the signal was given. `name` is `"AbortError"`, as of the platform's own, or
+ * `"TimeoutError"` if the signal was one of `AbortSignal.timeout`.
+ */
 export class AbortError extends UndiffuseError {}
 /** Codes `busy`, `disposed` and `worker-failed`. */
 export class StateError extends UndiffuseError {}

@@ -31,6 +31,7 @@ export function isPicture(value) {
  */
 export async function pixelsOf(picture, option, signal) {
   try {
+    throwIfAborted(signal);
     if (picture instanceof ImageData) return ownPixels(picture);
     if (typeof picture === "string" || picture instanceof URL) picture = await fetched(picture, option, signal);
     if (picture instanceof Blob) return await stored(picture);
@@ -41,6 +42,14 @@ export async function pixelsOf(picture, option, signal) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new OptionError("invalid-option", `${option} could not be read as a picture: ${reason}`, { option, cause });
   }
+}
+
+/**
+ * A picture's file as a bitmap that canvases draw without changing it: opaque, in the colours that are stored.
+ * @param {Blob} file
+ */
+export async function bitmapOf(file) {
+  return createImageBitmap(toImageData(await pixelsOf(file, "image")));
 }
 
 /**
@@ -87,7 +96,10 @@ async function stored(file) {
   const opaque = await opaquePng(file);
   const bitmap = await createImageBitmap(opaque ?? file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const pixels = drawn(bitmap);
-  if (isOpaque(pixels)) return pixels;
+  if (isOpaque(pixels)) {
+    bitmap.close();
+    return pixels;
+  }
   // GIF's transparent colour is lost, and a picture that a browser turns has been multiplied on the way.
   if (/^GIF|EXIF|irot|imir/.test(await file.text())) throw new Error(MULTIPLIED);
   return unmultiplied(bitmap);

@@ -1,6 +1,8 @@
 // @ts-check
 // The picture that a run starts from, and the mask that the visitor paints on it.
 
+import { bitmapOf } from "./pkg/picture.js";
+
 const easel = /** @type {HTMLElement} */ (document.getElementById("easel"));
 const base = /** @type {HTMLCanvasElement} */ (document.getElementById("start-picture"));
 const paint = /** @type {HTMLCanvasElement} */ (document.getElementById("mask"));
@@ -59,7 +61,7 @@ export function pressed(canvas, move) {
  * @param {string} called
  */
 export async function put(picture, called) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
   for (const canvas of [base, paint]) {
     canvas.width = Math.round(bitmap.width * scale);
@@ -78,7 +80,7 @@ export async function put(picture, called) {
  * @param {Blob} picture
  */
 export async function putMask(picture) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   const context = contextOf(paint);
   context.drawImage(bitmap, 0, 0, paint.width, paint.height);
   bitmap.close();

@@ -2,6 +2,7 @@
 // x_0, the picture that the views beside drawing are about: dropped, chosen, taken from the film, or drawn on the spot.
 
 import { pressed } from "./easel.js";
+import { bitmapOf } from "./pkg/picture.js";
 
 const COLOURS = {
   Black: "#1d1b17",
@@ -122,7 +123,7 @@ let isDrawn = false;
  * @param {string} called
  */
 export async function put(picture, called) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   cover(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
   name = called;
