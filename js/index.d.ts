@@ -158,8 +158,21 @@ export interface SampleOptions {
   guidanceScale?: number;
   /** How far the guided prediction is scaled back to the deviation of the one without guidance, 0 (the default) to 1. */
   guidanceRescale?: number;
-  /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
+  /**
+   * One of {@link ModelInfo.solvers}, or a name that says its settings too, such as `"DPM++ 2M SDE Karras"`. Default: the one in the
+   * checkpoint's `scheduler_config.json`.
+   */
   solver?: Solver | (string & {});
+  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do. This and the next four: default what the scheduler's config says. */
+  useKarrasSigmas?: boolean;
+  /** Whether σ is spaced evenly in log σ. */
+  useExponentialSigmas?: boolean;
+  /** Whether σ is spaced by quantiles of a Beta distribution. */
+  useBetaSigmas?: boolean;
+  /** The equation that `dpmpp_2m` and `dpmpp_2s` solve. */
+  algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {});
+  /** How many predictions a step of `dpmpp_2m`, `dpmpp_2s`, `unipc` or `deis` takes into account. */
+  solverOrder?: number;
   /**
    * The content of a `scheduler_config.json`, used as it is in place of the checkpoint's own: `_class_name` says which
    * solver. Not together with `solver`, which keeps the checkpoint's settings.
@@ -239,6 +252,7 @@ export type Solver =
   | "euler_ancestral"
   | "heun"
   | "dpm2"
+  | "dpm2_ancestral"
   | "dpmpp_2m"
   | "dpmpp_2s"
   | "unipc"
@@ -557,6 +571,11 @@ export type ScheduleOptions = Pick<
   | "originalInferenceSteps"
   | "solver"
   | "scheduler"
+  | "useKarrasSigmas"
+  | "useExponentialSigmas"
+  | "useBetaSigmas"
+  | "algorithmType"
+  | "solverOrder"
   | "eta"
   | "useClippedModelOutput"
   | "signal"

@@ -23,7 +23,7 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let mut timesteps = spacing::timesteps(run.common, run.num_inference_steps, true);
+        let mut timesteps = spacing::whole_timesteps(run.common, run.num_inference_steps, run.first_looked_at());
         let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();
         // Not the list's next entry: diffusers goes back by this much, whatever the spacing.

@@ -61,7 +61,7 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let mut timesteps = match run.custom_timesteps()? {
             Some(custom) => custom,
-            None => spacing::timesteps(run.common, run.num_inference_steps, true),
+            None => spacing::whole_timesteps(run.common, run.num_inference_steps, run.first_looked_at()),
         };
         let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();

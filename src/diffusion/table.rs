@@ -323,6 +323,9 @@ pub struct Table {
     /// diffusers' `sigmas`: one for each timestep, and where the last step arrives (DPM-Solver-2 repeats that). Empty in
     /// classes that have none.
     pub sigmas: Vec<f64>,
+    /// What sets this table apart from the config's, in a sentence: a `steps_offset` that the schedule has no room for.
+    #[serde(skip)]
+    pub warning: Option<String>,
 }
 
 impl Table {
@@ -335,10 +338,13 @@ impl Table {
             return Ok(());
         };
         let cause = match self.repeated(index.saturating_sub(HISTORY).max(begin), index) {
-            Some((one, other)) => format!(
-                "timesteps {one} and {other} of the run are one noise level, and this solver divides by the way from one to the \
-                 next; give fewer steps"
-            ),
+            Some((one, other)) => {
+                let twice = match one == other {
+                    true => format!("timestep {one} is visited twice"),
+                    false => format!("timesteps {one} and {other} are one noise level"),
+                };
+                format!("{twice}, and this solver divides by the way from one step to the next; give fewer steps")
+            }
             None => "it divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
                      rescale_betas_zero_snr, or choose another solver"
                 .to_owned(),
@@ -430,7 +436,8 @@ pub struct StepOptions {
     pub sigmas: Option<Vec<f64>>,
     /// With `use_dynamic_shifting`, how far to shift the schedule towards its noisy end.
     pub mu: Option<f64>,
-    /// LCM, TCD: the number of steps that the model was distilled on, in place of the config's.
+    /// LCM: the number of steps that the model was distilled on, in place of the config's. TCD: the most steps of a run that may
+    /// visit any timestep, in place of those that the model was distilled on.
     pub original_inference_steps: Option<usize>,
     /// LCM, TCD: the share of the distilled schedule to use, from its clean end. Image-to-image in other classes sets
     /// [`begin_index`](Self::begin_index).
@@ -501,7 +508,7 @@ impl StepOptions {
         if let Some(start) = self.start_timestep
             && (self.begin_index != 0 || self.strength != 1.0)
         {
-            return refuse("start_timestep", start.to_string(), "give one of begin_index, strength and start_timestep");
+            return refuse("start_timestep", start.to_string(), "give one of `begin_index`, `strength` and `start_timestep`");
         }
         if !(1..=HISTORY).contains(&self.lms_order) {
             return refuse("lms_order", self.lms_order.to_string(), "give a number from 1 to 5");
@@ -511,7 +518,7 @@ impl StepOptions {
         }
         if let Some(timesteps) = &self.timesteps {
             if self.sigmas.is_some() {
-                return refuse("sigmas", "given".into(), "give timesteps or sigmas, not both");
+                return refuse("sigmas", "given".into(), "give `timesteps` or `sigmas`, not both");
             }
             if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) {
                 return refuse("timesteps", format!("{timesteps:?}"), "they must descend");
@@ -561,6 +568,14 @@ impl Run<'_> {
         }
     }
 
+    /// The first of the timesteps that this run looks at: one that it begins at lies in the schedule, and so do those below.
+    pub(super) fn first_looked_at(&self) -> usize {
+        match self.options.start_timestep {
+            Some(_) => self.num_inference_steps,
+            None => self.options.begin_index,
+        }
+    }
+
     /// The timesteps that a user gives, in classes of the training schedule's whole timesteps.
     pub(super) fn custom_timesteps(&self) -> Result<Option<Vec<f64>>, Error> {
         let Some(timesteps) = &self.options.timesteps else { return Ok(None) };
@@ -586,13 +601,15 @@ impl Run<'_> {
 
     /// x̂_0 at a level of noise as the coefficients of x_t and of the network's output, before `clip`.
     ///
-    /// Where no signal is left, ε̂ says only on which side of zero x̂_0 is: at an infinite distance, which clipping brings back. A
-    /// power of two stands for infinity, so that the sign of x_t − ε̂ comes out in f32 as well.
+    /// Where no signal is left, ε̂ says only on which side of zero x̂_0 is: at an infinite distance, which clipping to a range brings
+    /// back. A power of two stands for infinity, so that the sign of x_t − ε̂ comes out in f32 as well.
     pub(super) fn x0(&self, at: Forward, clip: Clip) -> (f64, f64) {
         const FAR: f64 = (1u128 << 100) as f64;
         match self.common.prediction_type.x0(at.signal, at.noise) {
-            (sample, output) if clip == Clip::None || (sample.is_finite() && output.is_finite()) => (sample, output),
-            _ => (FAR, -FAR * at.noise),
+            (sample, output) if !(sample.is_finite() && output.is_finite()) && matches!(clip, Clip::Range(_)) => {
+                (FAR, -FAR * at.noise)
+            }
+            coefficients => coefficients,
         }
     }
 
@@ -673,7 +690,7 @@ impl Run<'_> {
             });
         }
         let steps = timesteps.iter().enumerate().skip(begin).map(|(i, &t)| step(i, t)).collect::<Result<_, _>>()?;
-        Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas })
+        Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas, warning: None })
     }
 }
 
