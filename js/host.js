@@ -83,8 +83,7 @@ class Host {
       case "load":
         return [await this.#load(request, id, signal)];
       case "loras":
-        await this.#setLoras(request, signal);
-        return [undefined];
+        return [await this.#setLoras(request, signal)];
       case "sample": {
         const { total, warning } = await this.#sample(request);
         return [{ first: request.first, total, warning }];
@@ -211,6 +210,7 @@ class Host {
     }
     free(this.#loras, inUse);
     this.#loras = inUse;
+    return [...inUse.values()].flatMap((lora) => lora.warnings);
   }
 
   /** @param {RunDescription} description */

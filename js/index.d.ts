@@ -102,8 +102,11 @@ export interface CpuOptions {
 
 /** A small change to a model's weights, in a file of its own: as kohya's scripts, peft or diffusers write it. */
 export interface Lora {
-  /** The file. */
-  source: string | URL | File | FileSystemFileHandle;
+  /**
+   * The file, or the folder that PEFT or diffusers has saved it in. An `adapter_config.json` beside the file is read where the
+   * file does not say its alpha; pass both where these are files that were picked.
+   */
+  source: Source;
   /** How much of it is added, 1 by default; below 0 it is subtracted. */
   weight?: number;
 }
@@ -354,6 +357,8 @@ export class Pipeline {
    * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
    */
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
+  /** What of the LoRAs in use is not used, and what of them had to be guessed, in sentences. */
+  readonly loraWarnings: readonly string[];
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
   /** `dispose`, for `await using`. */

@@ -8,7 +8,7 @@ import { OptionError, StateError, throwIfAborted } from "./errors.js";
 import { ForwardProcess } from "./forward_process.js";
 import { checkLoadOptions, checkLoras, checkScheduleOptions } from "./options.js";
 import { Run, describeRun } from "./run.js";
-import { describeFile, describeSource } from "./source.js";
+import { describeSource } from "./source.js";
 
 /** @import * as Public from "./index.d.ts" */
 /** @import { Loaded, PlainSchedule } from "./protocol.js" */
@@ -25,6 +25,8 @@ export class Pipeline {
   /** The LoRAs in use, by what the caller named them with. @type {Map<unknown, number>} */
   #loras = new Map();
   #lastLora = 0;
+  /** @type {readonly string[]} */
+  #loraWarnings = [];
   /** @type {Promise<void>} */
   #lorasSet = Promise.resolve();
 
@@ -127,6 +129,10 @@ export class Pipeline {
     return this.#connection.request({ type: "profile", ...description }, { signal });
   }
 
+  get loraWarnings() {
+    return this.#loraWarnings;
+  }
+
   /**
    * @param {Public.SampleOptions} [options]
    * @returns {Promise<Public.RunEstimate>}
@@ -158,14 +164,14 @@ export class Pipeline {
     /** @type {Map<unknown, number>} */
     const inUse = new Map();
     const weighted = loras.map(({ source, weight = 1 }) => {
-      const description = describeFile(source, "loras");
-      const key = description.kind === "url" ? description.base + description.file : source;
+      const description = describeSource(source);
+      const key = description.kind === "url" ? `${description.base} ${description.file}` : source;
       const known = this.#loras.get(key) ?? inUse.get(key);
       const id = known ?? ++this.#lastLora;
       inUse.set(key, id);
       return { id, source: known === undefined ? description : undefined, weight };
     });
-    await this.#connection.request({ type: "loras", loras: weighted }, { signal });
+    this.#loraWarnings = await this.#connection.request({ type: "loras", loras: weighted }, { signal });
     this.#loras = inUse;
   }
 

@@ -50,7 +50,7 @@ const CPU = {
 
 /** @type {Rules} */
 const LORA = {
-  source: [(value) => value !== null, "a URL, a File or a handle of one"],
+  source: [(value) => value !== null, "a URL, a File, a list of them or a handle"],
   weight: [Number.isFinite, "a finite number"],
 };
 

@@ -209,17 +209,22 @@ fn a_refused_lora_changes_nothing() {
     assert_eq!(message, "`lora` is l.safetensors: it changes no unet");
 }
 
-/// A LoRA of rank 2 in memory, all of whose numbers are 1, but for a module's alpha, which is given.
-fn file(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Result<LoraFile, String> {
+/// A file in memory, all of whose numbers are 1.
+fn bytes(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Vec<u8> {
     let bytes = 1f32.to_le_bytes().repeat(1 << 12);
     let views = tensors.iter().map(|(name, shape)| {
         let length = 4 * shape.iter().product::<usize>();
         ((*name).to_owned(), TensorView::new(Dtype::F32, shape.to_vec(), &bytes[..length]).unwrap())
     });
     let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let mut source = MemorySource::new();
     let metadata = Some(metadata).filter(|metadata: &HashMap<_, _>| !metadata.is_empty());
-    source.insert("l.safetensors", serialize(views.collect::<BTreeMap<_, _>>(), metadata).unwrap());
+    serialize(views.collect::<BTreeMap<_, _>>(), metadata).unwrap()
+}
+
+/// A LoRA of rank 2 in memory, all of whose numbers are 1.
+fn file(tensors: &[(&str, &[usize])], metadata: &[(&str, &str)]) -> Result<LoraFile, String> {
+    let mut source = MemorySource::new();
+    source.insert("l.safetensors", bytes(tensors, metadata));
     block_on(LoraFile::open(&source, "l.safetensors")).map_err(|error| error.to_string())
 }
 
@@ -339,18 +344,59 @@ fn every_way_to_name_a_module_is_read() {
             format!("lora_te2_{}_v_proj.lora_up.weight", text.replace('.', "_")),
             "v_proj",
         ),
+        (
+            format!("base_model.model.{unet}.to_q.lora_A.weight"),
+            format!("base_model.model.{unet}.to_q.lora_B.weight"),
+            "to_q",
+        ),
+        (
+            format!("base_model.model.{text}.q_proj.lora_A.weight"),
+            format!("base_model.model.{text}.q_proj.lora_B.weight"),
+            "q_proj",
+        ),
+        (
+            format!("{}.k_proj.lora_A.default.weight", &text[11..]),
+            format!("{}.k_proj.lora_B.default.weight", &text[11..]),
+            "k_proj",
+        ),
+        (
+            format!("unet.{unet}.to_k.lora_A.default_0.weight"),
+            format!("unet.{unet}.to_k.lora_B.default_0.weight"),
+            "to_k",
+        ),
+        (
+            format!("unet.base_model.model.{unet}.to_v.lora_A"),
+            format!("unet.base_model.model.{unet}.to_v.lora_B"),
+            "to_v",
+        ),
+        (
+            format!("unet._orig_mod.{unet}.to_v.lora_A.weight"),
+            format!("unet._orig_mod.{unet}.to_v.lora_B.weight"),
+            "to_v",
+        ),
+        (
+            "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_down.weight".to_owned(),
+            "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_up.weight".to_owned(),
+            "to_q",
+        ),
+        (
+            format!("text_encoders.clip_g.transformer.{text}.q_proj.lora_down.weight"),
+            format!("text_encoders.clip_g.transformer.{text}.q_proj.lora_up.weight"),
+            "q_proj",
+        ),
     ];
     let text_config =
         r#"{"architectures": ["CLIPTextModel"], "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 8}"#;
     let text_specs = ClipTextConfig::from_json(text_config).unwrap().graph(1, 1).unwrap().weights().to_vec();
     for (down, up, expected) in cases {
-        let component = if down.starts_with("text_encoder_2") || down.starts_with("lora_te2") {
-            "text_encoder_2"
-        } else if down.contains("text_model") {
-            "text_encoder"
-        } else {
-            "unet"
-        };
+        let component =
+            if ["text_encoder_2", "lora_te2", "text_encoders.clip_g"].iter().any(|start| down.starts_with(start)) {
+                "text_encoder_2"
+            } else if down.contains("text_model") || down.contains("encoder.layers") {
+                "text_encoder"
+            } else {
+                "unet"
+            };
         let specs = if component == "unet" { structure(true) } else { text_specs.clone() };
         let lora = file(&[(&down, &[2, 16]), (&up, &[16, 2])], &[]).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(lora.components(), [component], "{down}");
@@ -390,6 +436,151 @@ fn the_scale_is_alpha_over_rank_wherever_alpha_is_written() {
     assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 4}}"#), 6.0);
     assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"n1.to_q": 4}}"#), 12.0);
     assert_eq!(scale(&pair, r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#), (3.0 * 8.0 / 2f64.sqrt()) as f32);
+    // As diffusers writes patterns: from the beginning of the name.
+    let whole = module.strip_prefix("unet.").unwrap();
+    assert_eq!(scale(&pair, &format!(r#"{{"lora_alpha": 8, "alpha_pattern": {{"^{whole}": 2}}}}"#)), 3.0);
+    assert_eq!(scale(&pair, r#"{"lora_alpha": 8, "alpha_pattern": {"^attn1.to_q": 2}}"#), 12.0);
+    assert_eq!(scale(&pair, r#"{"lora_alpha": 8, "alpha_pattern": {"attn1\\.to_q$": 2}}"#), 3.0);
+}
+
+#[test]
+fn alpha_is_a_number_of_any_plain_dtype() {
+    let module = "lora_unet_mid_block_attentions_0_proj_in";
+    let ones = 1f32.to_le_bytes().repeat(48);
+    let scale = |dtype: Dtype, alpha: &[u8]| {
+        let views = [
+            (format!("{module}.alpha"), TensorView::new(dtype, vec![], alpha).unwrap()),
+            (format!("{module}.lora_down.weight"), TensorView::new(Dtype::F32, vec![2, 24], &ones).unwrap()),
+            (format!("{module}.lora_up.weight"), TensorView::new(Dtype::F32, vec![24, 2], &ones).unwrap()),
+        ];
+        let mut source = MemorySource::new();
+        source.insert("l.safetensors", serialize(views, None).unwrap());
+        let lora = block_on(LoraFile::open(&source, "l.safetensors")).map_err(|error| error.to_string())?;
+        Ok::<f32, String>(lora.updates("unet", &structure(true)).unwrap()[0].1.low_rank(1.0).scale)
+    };
+    assert_eq!(scale(Dtype::I64, &4i64.to_le_bytes()), Ok(2.0));
+    assert_eq!(scale(Dtype::I32, &4i32.to_le_bytes()), Ok(2.0));
+    assert_eq!(scale(Dtype::U8, &[4]), Ok(2.0));
+    assert_eq!(scale(Dtype::F64, &4f64.to_le_bytes()), Ok(2.0));
+    assert_eq!(scale(Dtype::BF16, &[0x80, 0x40]), Ok(2.0));
+    assert_eq!(scale(Dtype::F16, &[0x00, 0x44]), Ok(2.0));
+    assert_eq!(scale(Dtype::F8_E4M3, &[0x48]), Ok(2.0));
+    let refused = |reason: &str| Err(format!("l.safetensors: tensor \"{module}.alpha\": {reason}"));
+    assert_eq!(scale(Dtype::BOOL, &[1]), refused("alpha is one number, not [] of BOOL"));
+    assert_eq!(scale(Dtype::F32, &f32::NAN.to_le_bytes()), refused("alpha is one number, not [] of F32"));
+}
+
+/// A LoRA of rank 2 as PEFT saves it, with an `adapter_config.json` beside it if that is given.
+fn adapter(config: Option<&str>) -> Result<LoraFile, String> {
+    let module = "base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q";
+    let (down, up) = (format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight"));
+    let mut source = MemorySource::new();
+    source.insert("adapter_model.safetensors", bytes(&[(&down, &[2, 16]), (&up, &[16, 2])], &[]));
+    if let Some(config) = config {
+        source.insert("adapter_config.json", config);
+    }
+    let opened = block_on(LoraFile::open_folder(&source)).map_err(|error| error.to_string());
+    let by_name = block_on(LoraFile::open(&source, "adapter_model.safetensors")).map_err(|error| error.to_string());
+    assert_eq!(opened.as_ref().map(LoraFile::warnings), by_name.as_ref().map(LoraFile::warnings));
+    opened
+}
+
+#[test]
+fn an_adapter_of_peft_takes_its_alpha_from_the_config_beside_it() {
+    let scale = |config: Option<&str>| {
+        let lora = adapter(config).unwrap();
+        let scale = lora.updates("unet", &structure(true)).unwrap()[0].1.low_rank(1.0).scale;
+        (scale, lora.warnings().len())
+    };
+    assert_eq!(scale(Some(r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 8}"#)), (4.0, 0));
+    assert_eq!(scale(Some(r#"{"r": 2, "lora_alpha": 8, "use_rslora": true}"#)), ((8.0 / 2f64.sqrt()) as f32, 0));
+    assert_eq!(scale(Some(r#"{"r": 2, "lora_alpha": 8, "alpha_pattern": {"to_q": 2}}"#)), (1.0, 0));
+    assert_eq!(scale(Some(r#"{"r": 4, "rank_pattern": {"attn1.to_q": 2}, "lora_alpha": 6}"#)), (3.0, 0));
+    assert_eq!(scale(None), (1.0, 1));
+    assert_eq!(
+        adapter(None).unwrap().warnings(),
+        [
+            "adapter_model.safetensors: it does not say its alpha, and no adapter_config.json beside it does; alpha is taken to \
+          be the rank"
+        ]
+    );
+    let refused = |config: &str| adapter(Some(config)).map(drop).unwrap_err();
+    for (config, reason) in [
+        (r#"{"r": 8, "lora_alpha": 8}"#, "is 8 there and 2 in the matrices; they are not of one LoRA"),
+        (r#"{"use_dora": true}"#, "`use_dora`: DoRA is not supported"),
+        (r#"{"peft_type": "LOHA"}"#, "`peft_type` is \"LOHA\", which is not supported"),
+        (r#"{"init_lora_weights": "pissa"}"#, "`init_lora_weights` is \"pissa\", which is not supported"),
+        (r#"{"lora_alpha": "8"}"#, "`lora_alpha` is \"8\", expected a number"),
+        (
+            r#"{"lora_alpha": 8, "alpha_pattern": {"attn.*": 2}}"#,
+            "is a regular expression, of which only names are read",
+        ),
+        (r#"{"alpha_pattern": {"to_q": 2, "attn1.to_q": 4}}"#, "say different things"),
+    ] {
+        let message = refused(config);
+        assert!(message.starts_with("adapter_config.json: ") && message.contains(reason), "{message}");
+    }
+    assert_eq!(
+        refused("version https://git-lfs.github.com/spec/v1\n"),
+        "adapter_config.json: this is a Git LFS pointer, which stands for the file; run `git lfs pull` where it was cloned, or \
+         download the file itself"
+    );
+    let message = block_on(LoraFile::open_folder(&MemorySource::new())).unwrap_err().to_string();
+    assert!(message.contains("neither adapter_model.safetensors nor pytorch_lora_weights.safetensors"), "{message}");
+}
+
+#[test]
+fn embeddings_bundled_with_a_lora_are_passed_by_and_named() {
+    let module = "lora_unet_mid_block_attentions_0_proj_in";
+    let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
+    let lora = file(
+        &[
+            (&down, &[2, 24]),
+            (&up, &[24, 2]),
+            ("bundle_emb.my subject.clip_l", &[2, 8]),
+            ("bundle_emb.my subject.clip_g", &[2, 8]),
+            ("bundle_emb.style.string_to_param.*", &[1, 8]),
+        ],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(lora.updates("unet", &structure(true)).unwrap().len(), 1);
+    assert_eq!(
+        lora.warnings(),
+        ["l.safetensors: of the embeddings that it brings none is used: [\"my subject\", \"style\"]"]
+    );
+}
+
+#[test]
+fn a_textual_inversion_is_not_taken_for_a_lora() {
+    for tensors in [
+        &[("emb_params", &[3, 64][..])][..],
+        &[("clip_l", &[2, 64]), ("clip_g", &[2, 128])],
+        &[("<my-cat>", &[64])],
+        &[("my-cat", &[2, 768])],
+    ] {
+        let message = refusal(tensors, &[]);
+        assert!(message.starts_with("l.safetensors: this is a textual inversion"), "{message}");
+    }
+    assert!(refusal(&[("cat.weight", &[2, 768])], &[]).contains("no LoRA has a tensor of this name"));
+}
+
+#[test]
+fn a_lora_that_does_not_fit_is_refused_before_the_weights_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("other.safetensors");
+    let module = "lora_unet_mid_block_attentions_0_proj_in";
+    let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
+    std::fs::write(&path, bytes(&[(&down, &[2, 1000]), (&up, &[1000, 2])], &[])).unwrap();
+    let sample = std::process::Command::new(env!("CARGO_BIN_EXE_undiffuse"))
+        .args(["sample", "--prompt", "a cat", "--device", "cpu", "--out"])
+        .args([directory.path().join("x.png"), reference("pipelines").join("models/sd")])
+        .args(["--lora".as_ref(), path.as_os_str()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(sample.stderr).unwrap();
+    assert!(!sample.status.success() && said.contains("the LoRA is for another model"), "{said}");
+    assert!(!said.contains("loaded"), "{said}");
 }
 
 #[test]
@@ -397,9 +588,17 @@ fn what_is_no_lora_is_refused_by_name() {
     let module = "lora_unet_mid_block_attentions_0_proj_in";
     let name = |suffix: &str| format!("{module}.{suffix}");
     let (down, up, alpha) = (name("lora_down.weight"), name("lora_up.weight"), name("alpha"));
-    for (suffix, method) in
-        [("dora_scale", "DoRA"), ("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr"), ("lora_mid.weight", "Tucker")]
-    {
+    for (suffix, method) in [
+        ("dora_scale", "DoRA"),
+        ("hada_w1_a", "LoHa"),
+        ("lokr_w1", "LoKr"),
+        ("lora_mid.weight", "Tucker"),
+        ("diff", "replaced or added as a whole"),
+        ("diff_b", "replaced or added as a whole"),
+        ("w_norm", "replaced or added as a whole"),
+        ("lora_up.bias", "biases"),
+        ("on_input", "IA³"),
+    ] {
         let message = refusal(&[(&down, &[2, 24]), (&up, &[24, 2]), (&name(suffix), &[2, 2])], &[]);
         assert!(
             message.starts_with(&format!("l.safetensors: tensor {:?}: ", name(suffix))) && message.contains(method),
@@ -416,7 +615,7 @@ fn what_is_no_lora_is_refused_by_name() {
     );
     assert_eq!(
         refusal(&[(&down, &[2, 24]), (&up, &[24, 2]), (&alpha, &[2])], &[]),
-        format!("l.safetensors: tensor {alpha:?}: alpha is one number, not [2]")
+        format!("l.safetensors: tensor {alpha:?}: alpha is one number, not [2] of F32")
     );
     assert_eq!(
         refusal(&[(&down, &[0, 24]), (&up, &[24, 0])], &[]),
@@ -454,13 +653,27 @@ fn a_lora_for_another_model_is_refused_by_name() {
              `mid_block.attentions.0.proj_in.weight`, which is [24, 24]; the LoRA is for another model"
         )
     );
-    let message = refusal(&[
-        ("lora_unet_double_blocks_0.lora_down.weight", &[2, 8]),
-        ("lora_unet_double_blocks_0.lora_up.weight", &[8, 2]),
-    ]);
+    let message =
+        refusal(&[("lora_unet_blocks_0.lora_down.weight", &[2, 8]), ("lora_unet_blocks_0.lora_up.weight", &[8, 2])]);
     assert_eq!(
         message,
-        "l.safetensors: tensor \"lora_unet_double_blocks_0.lora_down.weight\": this model's unet has no such module; the LoRA is for another model"
+        "l.safetensors: tensor \"lora_unet_blocks_0.lora_down.weight\": this model's unet has no such module; the LoRA is for another model"
+    );
+    let others: Vec<String> = (1..5).map(|block| format!("lora_unet_blocks_{block}")).collect();
+    let names: Vec<[String; 2]> =
+        others.iter().map(|module| ["down", "up"].map(|part| format!("{module}.lora_{part}.weight"))).collect();
+    let lost = names.iter().flat_map(|[down, up]| [(down.as_str(), &[2, 8][..]), (up.as_str(), &[8, 2][..])]);
+    let message = refusal(&lost.chain([(down, &[2, 24][..]), (up, &[24, 2][..])]).collect::<Vec<_>>());
+    assert_eq!(
+        message,
+        "l.safetensors: tensor \"lora_unet_blocks_1.lora_down.weight\": this model's unet has no such module, though it has 1 of \
+         the 5 that the LoRA changes; it lacks \"lora_unet_blocks_2.lora_down.weight\", \"lora_unet_blocks_3.lora_down.weight\" \
+         and 1 more"
+    );
+    assert_eq!(
+        self::refusal(&[("lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", &[2, 8])], &[]),
+        "l.safetensors: tensor \"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight\": the LoRA is for a model of the Flux \
+         family, whose architecture is not supported"
     );
     let twice = "unet.mid_block.attentions.0.proj_in";
     let message = refusal(&[

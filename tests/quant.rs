@@ -1,4 +1,4 @@
-//! Quantised weights: blocks against ggml's Python package, bit for bit, and networks that run from them.
+//! Quantised weights: blocks against ggml's Python package, bit for bit, and networks that run from them and from 8-bit floats.
 #![cfg(not(target_arch = "wasm32"))]
 
 mod common;
@@ -9,6 +9,7 @@ use std::path::Path;
 use common::{Tally, name_of, read_json, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize};
 use undiffuse::device::Device;
 use undiffuse::gpu::variants::Family;
 use undiffuse::pipeline::{Component, NamedTensor};
@@ -149,4 +150,59 @@ fn a_network_runs_from_blocks_on_the_gpu() {
 #[test]
 fn a_network_runs_from_blocks_on_the_gpu_tiled_in_workgroup_memory() {
     walk(&common::gpu_with(Some(Family::Tiled(None))), "GGUF networks on the GPU with tiled kernels");
+}
+
+/// Numbers from -1 to 1.
+fn wave(shape: &[usize]) -> NamedTensor {
+    let data = (0..shape.iter().product::<usize>()).map(|index| (index as f32 * 0.7).sin()).collect();
+    NamedTensor { shape: shape.to_vec(), data }
+}
+
+#[test]
+fn a_network_runs_from_8_bit_floats_as_from_the_same_numbers_in_f32() {
+    let folder = reference("pipelines").join("models/sd/unet");
+    let config = read_json(&folder.join("config.json"));
+    let size = |key: &str| config[key].as_u64().expect("a size") as usize;
+    let inputs = BTreeMap::from([
+        ("sample".to_owned(), wave(&[1, size("in_channels"), 8, 8])),
+        ("timestep".to_owned(), NamedTensor { shape: vec![1], data: vec![500.0] }),
+        ("encoder_hidden_states".to_owned(), wave(&[1, 5, size("cross_attention_dim")])),
+    ]);
+    let tensors = read_tensors(&folder.join("diffusion_pytorch_model.safetensors"));
+    for (dtype, name) in [(Dtype::F8E4M3, StoredDtype::F8_E4M3), (Dtype::F8E5M2, StoredDtype::F8_E5M2)] {
+        let values = dtype.to_f32(&(0..=u8::MAX).collect::<Vec<_>>()).expect("256 numbers");
+        let nearest = |number: f32| {
+            let distance = |byte: &u8| (values[usize::from(*byte)] - number).abs();
+            // A NaN is the furthest of all.
+            (0..=u8::MAX).min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("a byte")
+        };
+        let run = |narrow: bool| {
+            let stored: Vec<(&String, StoredDtype, &[usize], Vec<u8>)> = tensors
+                .iter()
+                .map(|(key, tensor)| {
+                    let bytes = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+                    let (dtype, bytes) = match tensor.shape.len() {
+                        ..2 => (StoredDtype::F32, bytes(&tensor.data)),
+                        _ => {
+                            let narrowed: Vec<u8> = tensor.data.iter().map(|&number| nearest(number)).collect();
+                            let widened = bytes(&dtype.to_f32(&narrowed).expect("as many numbers"));
+                            if narrow { (name, narrowed) } else { (StoredDtype::F32, widened) }
+                        }
+                    };
+                    (key, dtype, &tensor.shape[..], bytes)
+                })
+                .collect();
+            let views = stored.iter().map(|(key, dtype, shape, bytes)| {
+                ((*key).clone(), TensorView::new(*dtype, shape.to_vec(), bytes).expect("a tensor"))
+            });
+            let mut source = MemorySource::new();
+            source.insert("config.json", config.to_string());
+            source.insert("diffusion_pytorch_model.safetensors", serialize(views, None).expect("a file"));
+            let network = block_on(Component::load(&source, Device::cpu(), None)).unwrap_or_else(|e| panic!("{e}"));
+            block_on(network.run(&inputs)).unwrap_or_else(|e| panic!("{e}")).remove("out").expect("an output").data
+        };
+        let narrowed = run(true);
+        assert!(narrowed == run(false), "{dtype}");
+        assert!(narrowed.iter().any(|number| number.abs() > 1e-3));
+    }
 }

@@ -8,7 +8,7 @@ use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
-use undiffuse::weights::{Dtype, Error, Gather, MemorySource, TensorFile, TensorInfo};
+use undiffuse::weights::{Dtype, Error, Gather, MemorySource, TensorFile, TensorInfo, read_small};
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
@@ -117,6 +117,14 @@ fn a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named() {
         ("{\"\u{0}\": 1}".to_owned(), "cannot be read"),
         (r#"{"w": {"dtype": "U8", "shape": [4]}}"#.to_owned(), "missing field `data_offsets`"),
         (r#"{"__metadata__": {"a": 1}}"#.to_owned(), "invalid type"),
+        (r#"{"__metadata__": {"a": null}}"#.to_owned(), "invalid type: null"),
+        (r#"{"__metadata__": []}"#.to_owned(), "expected an object of texts as `__metadata__`"),
+        (r#"{"__metadata__": null, "__metadata__": null}"#.to_owned(), "duplicate field"),
+        (one("U8", "[1,1,1,1,1,1,1,1,4]", "[0, 4]"), "a tensor has more than 8 sides"),
+        (format!(r#"{{"{}": 1}}"#, "w".repeat(1025)), "a tensor's name has 1025 letters"),
+        (one("F8_E8M0", "[4]", "[0, 4]"), "dtype \"F8_E8M0\" is not supported; store the tensor as F32"),
+        (one("F8_E4M3FNUZ", "[4]", "[0, 4]"), "dtype \"F8_E4M3FNUZ\" is not supported"),
+        (one("C64", "[1]", "[0, 8]"), "dtype \"C64\" is not supported"),
         (r#"{"__metadata__": {}, "__metadata__": {}}"#.to_owned(), "duplicate field"),
         (twice, "\"w\" is there twice"),
         (one("F4", "[4]", "[0, 2]"), "dtype \"F4\" is not supported"),
@@ -137,6 +145,88 @@ fn a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named() {
     }
     let long = [&100_000_001u64.to_le_bytes()[..], b"{}"].concat();
     assert!(read_bytes(&long).unwrap_err().to_string().contains("100000001 bytes"));
+}
+
+#[test]
+fn metadata_that_is_null_is_none() {
+    let tensors = r#""w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}"#;
+    for header in [format!(r#"{{"__metadata__": null, {tensors}}}"#), format!(r#"{{{tensors}, "__metadata__": null}}"#)]
+    {
+        let bytes = file(&header, &[7]);
+        assert_eq!(read_bytes(&bytes), Ok(vec![("w".to_owned(), Dtype::U8, vec![1], vec![7])]));
+        assert!(SafeTensors::deserialize(&bytes).is_ok(), "the crate reads it");
+    }
+}
+
+#[test]
+fn more_tensors_than_any_checkpoint_has_are_refused_before_they_take_memory() {
+    let entry = |index: usize| format!(r#""{index}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let many = |count: usize| file(&format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(",")), &[]);
+    assert_eq!(read_bytes(&many(1 << 16)).map(|tensors| tensors.len()), Ok(1 << 16));
+    let message = read_bytes(&many((1 << 16) + 1)).unwrap_err().to_string();
+    assert!(message.contains("it has more than 65536 tensors"), "{message}");
+    let texts = (0..=1 << 16).map(|index| format!(r#""{index}":"""#)).collect::<Vec<_>>().join(",");
+    let message = read_bytes(&file(&format!(r#"{{"__metadata__":{{{texts}}}}}"#), &[])).unwrap_err().to_string();
+    assert!(message.contains("`__metadata__` has more than 65536 entries"), "{message}");
+}
+
+#[test]
+fn what_lies_in_a_files_place_is_named_with_what_to_do() {
+    let refusal = |path: &str, bytes: &[u8]| {
+        let mut source = MemorySource::new();
+        source.insert(path, bytes);
+        block_on(TensorFile::open(&source, path)).map(drop).unwrap_err().to_string()
+    };
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 3438167540\n", "ab".repeat(32));
+    for (bytes, found) in [
+        (pointer.as_bytes(), "this is a Git LFS pointer, which stands for the file; run `git lfs pull`"),
+        (b"\n <!DOCTYPE HTML>\n<title>Sign in</title>", "this is a web page in place of the file"),
+        (b"\xEF\xBB\xBF<html lang=en>", "this is a web page in place of the file"),
+        (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code>", "answered in place of the file: \"<?xml version"),
+        (b"<Error><Code>NoSuchKey</Code></Error>", "answered in place of the file: \"<Error><Code>NoSuchKey"),
+        (b"{\"error\":\"Unauthorized\"}", "answered in place of the file: \"{\\\"error\\\":\\\"Unauthorized"),
+        (b"{\n  \"message\": \"Not Found\"}", "answered in place of the file"),
+        (b"{\"weight_map\": {}}", "this is a text in place of tensors: \"{\\\"weight_map"),
+        (b"Entry not found", "this is a text in place of tensors: \"Entry not found\"; download the file itself"),
+        (
+            b"PK\x03\x04\0\0\x08\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0A\0\x18\0a/data.pkl",
+            "this is a PyTorch pickle",
+        ),
+        (b"\x80\x04\x95\xA0\0\0\0\0\0\0\0}\x94\x8C\x01a", "this is a PyTorch pickle"),
+        (
+            b"PK\x03\x04\x14\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x09\0\0\0model.txt...",
+            "this is an archive; unpack it",
+        ),
+        // With a time of zero, its first eight bytes are a length that is possible.
+        (b"\x1F\x8B\x08\0\0\0\0\0\0\x03\xAB", "this is an archive; unpack it"),
+        (b"%PDF-1.7\n...", "this is a PDF"),
+        (b"\x89PNG\r\n\x1A\n\0\0", "this is a picture"),
+        (b"\x89HDF\r\n\x1A\n\0\0", "this is an HDF5 file"),
+        (b"tjgg\x03\0\0\0\0\0", "this is a file of ggml from before GGUF"),
+        (&[0; 4096], "this is a file that begins with zeros: it was not downloaded to its end"),
+        (b"", "the file is empty; download it again"),
+    ] {
+        let message = refusal("unet/w.safetensors", bytes);
+        assert!(
+            message.starts_with("unet/w.safetensors: ") && message.contains(found),
+            "{message:?} should say {found:?}"
+        );
+        assert!(refusal("w.gguf", bytes).contains(found), "a name tells nothing");
+    }
+    let noise = [0xC3, 0x28, 0xF0, 0x11, 0x90, 0x07, 0xA5, 0xEE, 0x31, 0x02];
+    assert!(refusal("w.safetensors", &noise).contains("not a valid safetensors file"));
+    let message = refusal("w.gguf", &noise);
+    assert_eq!(message, "w.gguf: not a valid GGUF file: it does not begin with these letters; download it again");
+
+    let mut source = MemorySource::new();
+    source.insert("config.json", pointer.as_bytes());
+    let message = block_on(read_small(&source, "config.json", 1 << 10)).unwrap_err().to_string();
+    assert!(message.starts_with("config.json: this is a Git LFS pointer"), "{message}");
+    for honest in ["{\"vocab_size\": 3}", "#version: 0.2\nt h\n", "{\"!\": 0}"] {
+        source.insert("config.json", honest);
+        assert_eq!(block_on(read_small(&source, "config.json", 1 << 10)), Ok(honest.as_bytes().to_vec()));
+    }
 }
 
 #[global_allocator]

@@ -100,7 +100,7 @@ fn assert_close(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert!(difference <= tolerance * largest, "{what}: element {at} is off by {difference} of {largest}");
 }
 
-const PLAIN: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64];
+const PLAIN: [Dtype; 6] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64, Dtype::F8E4M3, Dtype::F8E5M2];
 const KEPT: [Dtype; 5] = [Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_1, Dtype::Q5_0, Dtype::Q5_1];
 const UNPACKED: [Dtype; 6] = [Dtype::Q2_K, Dtype::Q3_K, Dtype::Q4_K, Dtype::Q5_K, Dtype::Q6_K, Dtype::IQ4_NL];
 
@@ -207,7 +207,7 @@ fn addition(spec: &WeightSpec, rank: usize, seed: u64, scale: f32) -> LowRank {
 fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
     let device = Device::Gpu(gpu());
     for graph in [linear(64, 10, false), convolution(32, 6, 3), convolution(32, 6, 1), linear(32, 4, true)] {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0, Dtype::Q5_1] {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E4M3, Dtype::Q8_0, Dtype::Q5_1] {
             let what = format!("{:?} as {dtype}", graph.weights()[0].shape);
             let on_cpu = load(&Device::cpu(), &graph, dtype, 1000);
             let on_gpu = load(&device, &graph, dtype, 1000);
@@ -247,7 +247,7 @@ fn a_merged_weight_is_rounded_once_to_the_precision_it_had() {
     let (input, output) = (32, 6);
     let graph = linear(input, output, false);
     for device in [Device::cpu(), Device::Gpu(gpu())] {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0] {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E5M2, Dtype::Q8_0] {
             let weights = load(&device, &graph, dtype, 1000);
             let original = matrix(&device, &weights, input, output);
             assert_eq!(original, dtype.to_f32(&bytes(dtype, 0, input * output)).unwrap(), "{dtype}");

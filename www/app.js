@@ -292,7 +292,7 @@ async function draw(given = {}, about = {}) {
     await opened.setLoras(loras.chosen(), { signal });
     const steps = opened.sample({ ...options, ...given, includeInitial: true, signal });
     for await (const step of steps) {
-      if (count === 0) showNotice(steps.warning);
+      if (count === 0) showNotice([...opened.loraWarnings, steps.warning].filter(Boolean).join(". "));
       film.add(step);
       if (step.index < 0) continue;
       count += 1;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Map, Value};
-use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent, OpenOptions};
+use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent, OpenOptions, brief};
 use undiffuse::weights::{DirectorySource, Source, TensorFile};
 
 use super::Error;
@@ -71,9 +71,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return Err(Error::path(folder, message));
     }
     report.verdict();
-    let width = report.lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = report.lines.iter().map(|(name, _)| name.len().min(32)).max().unwrap_or(0);
     for (name, text) in &report.lines {
-        result(format_args!("{name:width$}  {text}"))?;
+        result(format_args!("{:width$}  {}", brief(name), brief(text)))?;
     }
     Ok(())
 }

@@ -49,6 +49,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use undiffuse::pipeline::brief;
 
 use error::Error;
 
@@ -106,7 +107,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // A driver's message may run over several lines; ours is one.
             let line = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
-            output::note(format_args!("error: {line}"));
+            output::note(format_args!("error: {}", brief(&line)));
             ExitCode::FAILURE
         }
     }

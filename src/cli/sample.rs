@@ -177,7 +177,7 @@ pub struct Args {
     #[arg(long, value_name = "H,W", value_parser = pair)]
     negative_target_size: Option<[usize; 2]>,
 
-    /// A LoRA to merge into the weights, with how much of it, 1 if it is not said; can be given several times
+    /// A LoRA to merge into the weights, or its folder, with how much of it, 1 if it is not said; can be given several times
     #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = lora)]
     lora: Vec<(PathBuf, f64)>,
 
@@ -270,6 +270,10 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     checkpoint.check(&options)?;
     let loras = loras(&args.lora).await?;
+    for (lora, (path, _)) in loras.iter().zip(&args.lora) {
+        checkpoint.check_lora(lora).map_err(|e| Error::checkpoint(folder_of(path), e))?;
+        lora.warnings().iter().for_each(|warning| note(format_args!("warning: {warning}")));
+    }
     let device = device::open(args.device).await?;
     let pipeline = model::load(checkpoint, &args.model, device.clone()).await?;
     if !loras.is_empty() {
@@ -442,13 +446,20 @@ fn made(args: &Args, index: usize) -> Made {
 async fn loras(given: &[(PathBuf, f64)]) -> Result<Vec<LoraFile>, Error> {
     let mut files = Vec::new();
     for (path, _) in given {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        files.push(
-            LoraFile::open(&DirectorySource::new(folder), &name).await.map_err(|e| Error::checkpoint(folder, e))?,
-        );
+        let source = DirectorySource::new(folder_of(path));
+        let opened = match path.is_dir() {
+            true => LoraFile::open_folder(&source).await,
+            false => LoraFile::open(&source, &path.file_name().unwrap_or_default().to_string_lossy()).await,
+        };
+        files.push(opened.map_err(|e| Error::checkpoint(folder_of(path), e))?);
     }
     Ok(files)
+}
+
+/// The folder that a LoRA is, or is in.
+fn folder_of(lora: &Path) -> &Path {
+    let parent = lora.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if lora.is_dir() { lora } else { parent }
 }
 
 /// Makes all steps; the pictures of x_0.

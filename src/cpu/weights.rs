@@ -179,7 +179,7 @@ impl Weights {
     }
 
     /// Replaces matrix `index` by W + Σ scale·up·down, computed from the weight as it was loaded, in f32; for a convolution `up` is
-    /// 1×1. It is rounded to f16 if it was f16 or quantised. The original stays beside it.
+    /// 1×1. It is rounded to f16 if it was f16, an 8-bit float or quantised. The original stays beside it.
     ///
     /// Programs use the weights as they were when they were prepared.
     ///
@@ -200,7 +200,7 @@ impl Weights {
         self.unpack(index, &self.original(index))?;
         let (machine, staging) = (self.device.machine(), self.staging(index)?);
         machine.read(staging.address(), cast_slice_mut(&mut original));
-        let as_half = dtype == Dtype::F16 || dtype.is_quantised();
+        let as_half = dtype == Dtype::F16 || dtype.is_float8() || dtype.is_quantised();
         for (value, original) in values.iter_mut().zip(original) {
             *value += original;
             if as_half {

@@ -46,7 +46,7 @@ pub(super) fn storage_of(shape: Shape, dtype: Dtype) -> Option<(Dtype, Storage)>
         Dtype::Q4_1 if quantised => (dtype, Storage::Q4_1),
         Dtype::Q5_0 if quantised => (dtype, Storage::Q5_0),
         Dtype::Q5_1 if quantised => (dtype, Storage::Q5_1),
-        _ if dtype.is_quantised() => (Dtype::F16, Storage::F16),
+        _ if dtype.is_quantised() || dtype.is_float8() => (Dtype::F16, Storage::F16),
         _ => (Dtype::F32, Storage::F32),
     })
 }

@@ -52,6 +52,10 @@ impl ConfigReader {
         self.seen.borrow_mut().push(key.to_owned());
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
+            // It would be read as an infinity where an f32 is wanted, and no number here is meant to be as large.
+            Some(Value::Number(number)) if number.as_f64().is_some_and(|number| (number as f32).is_infinite()) => {
+                Err(self.error(format!("`{key}` is {number}, which is more than an f32 can be")))
+            }
             Some(value) => T::deserialize(value)
                 .map(Some)
                 .map_err(|e| self.error(format!("`{key}` is {value}, which cannot be read: {e}"))),

@@ -1,5 +1,7 @@
 //! What can go wrong between a checkpoint and a picture.
 
+use std::borrow::Cow;
+
 use crate::{device, diffusion, graph, models, text, weights};
 
 /// A pipeline that cannot be loaded or run.
@@ -134,5 +136,36 @@ impl Error {
 
     pub(super) fn option(option: &'static str, value: impl ToString, message: impl Into<String>) -> Self {
         Error::Option { option, value: value.to_string(), message: message.into() }
+    }
+}
+
+/// Cuts the middle out of a message that is longer than anyone reads: an error may quote a name or a value that a file has
+/// made as long as itself. What is wrong stands at its beginning, and what to do at its end.
+pub fn brief(message: &str) -> Cow<'_, str> {
+    const MOST: usize = 1000;
+    const ENDING: usize = 300;
+    let length = message.chars().count();
+    if length <= MOST {
+        return Cow::Borrowed(message);
+    }
+    let beginning: String = message.chars().take(MOST - ENDING).collect();
+    let ending: String = message.chars().skip(length - ENDING).collect();
+    Cow::Owned(format!("{beginning} … ({} characters left out) … {ending}", length - MOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_without_end_keeps_its_beginning_and_its_ending() {
+        let quoted = "ß".repeat(900_000);
+        let message = format!("unet/config.json: `{quoted}` is 1: the key is not known");
+        let cut = brief(&message);
+        assert!(cut.starts_with("unet/config.json: `ßß") && cut.ends_with("ßß` is 1: the key is not known"), "{cut}");
+        assert!(cut.contains("(899044 characters left out)"), "{cut}");
+        assert!(cut.chars().count() < 1100);
+        assert_eq!(brief("short"), "short");
+        assert_eq!(brief(&"ß".repeat(1000)), "ß".repeat(1000));
     }
 }

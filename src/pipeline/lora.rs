@@ -1,64 +1,21 @@
 //! LoRA files: low-rank updates of a checkpoint's weights, W' = W + weight · (alpha / rank) · up · down (Hu et al. 2021, eq. 3).
 //!
-//! Three families of names are about, and all are read: kohya's (`lora_unet_…_to_q.lora_down.weight`, dots replaced by
-//! underscores), PEFT's (`unet.….to_q.lora_A.weight`) and those of diffusers' old attention processors
-//! (`unet.….processor.to_q_lora.down.weight`). [`super::lora_modules`] finds the weights that they mean.
+//! [`super::lora_names`] knows how tensors are called, [`super::lora_settings`] where alpha is said if the file does not, and
+//! [`super::lora_modules`] which weights are meant.
 
-use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 use super::lora_modules::ModuleTable;
-use super::{Component, Error, Pipeline};
+use super::lora_names::{Part, module_of, split};
+use super::lora_settings::LoraSettings;
+use super::textual_inversion::{TEXTUAL_INVERSION, is_textual_inversion};
+use super::{Checkpoint, Component, Error, Pipeline};
 use crate::device::Weights;
 use crate::graph::WeightSpec;
 use crate::weights::{self, Gather, LowRank, Source, TensorFile, TensorInfo};
 
-/// What a tensor of a LoRA is to its module.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Part {
-    /// `[rank, in, …]`.
-    Down,
-    /// `[out, rank, …]`.
-    Up,
-    /// A number; without it, the rank.
-    Alpha,
-}
-
-/// How the parts' names end. What is before it names the module.
-const SUFFIXES: [(&str, Part); 11] = [
-    (".lora_down.weight", Part::Down),
-    (".lora_up.weight", Part::Up),
-    (".lora_A.weight", Part::Down),
-    (".lora_B.weight", Part::Up),
-    (".lora.down.weight", Part::Down),
-    (".lora.up.weight", Part::Up),
-    (".lora_linear_layer.down.weight", Part::Down),
-    (".lora_linear_layer.up.weight", Part::Up),
-    ("_lora.down.weight", Part::Down),
-    ("_lora.up.weight", Part::Up),
-    (".alpha", Part::Alpha),
-];
-
-/// How modules' names begin, and which component of the checkpoint they are of; the last is for names without a prefix.
-const PREFIXES: [(&str, &str); 8] = [
-    ("lora_unet_", "unet"),
-    ("lora_te_", "text_encoder"),
-    ("lora_te1_", "text_encoder"),
-    ("lora_te2_", "text_encoder_2"),
-    ("unet.", "unet"),
-    ("text_encoder.", "text_encoder"),
-    ("text_encoder_2.", "text_encoder_2"),
-    ("", "unet"),
-];
-
-/// Parts of names that tell a method other than LoRA.
-const OTHER_METHODS: [(&str, &str); 6] = [
-    ("dora_scale", "DoRA"),
-    ("lora_magnitude_vector", "DoRA"),
-    ("hada_", "LoHa"),
-    ("lokr_", "LoKr"),
-    ("lora_mid", "a Tucker decomposition (LoCon with `use_tucker`)"),
-    ("oft_", "OFT"),
-];
+/// What the file of a folder is called, by PEFT and by diffusers.
+const FILES: [&str; 2] = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors"];
 
 /// A LoRA file, read and checked as far as that goes without the model that it is for.
 ///
@@ -67,6 +24,7 @@ const OTHER_METHODS: [(&str, &str); 6] = [
 pub struct LoraFile {
     file: String,
     modules: Vec<LoraModule>,
+    warnings: Vec<String>,
 }
 
 /// The update of one weight.
@@ -80,6 +38,8 @@ pub struct LoraModule {
     up: Matrix,
     /// alpha / rank.
     scale: f64,
+    /// Whether nobody says alpha of a module of PEFT's. Others without one have none: their factor is 1.
+    alpha_is_guessed: bool,
 }
 
 /// A tensor as it is stored.
@@ -100,60 +60,113 @@ struct Parts {
 impl Parts {
     /// Takes the tensor that is `part` of this module.
     fn put(&mut self, tensor: &TensorInfo, part: Part, bytes: &[u8]) -> Result<(), Error> {
+        if part == Part::Alpha {
+            let alpha = tensor.dtype.number(bytes).filter(|alpha| alpha.is_finite());
+            let invalid = || tensor.error(format!("alpha is one number, not {:?} of {}", tensor.shape, tensor.dtype));
+            return not_twice(tensor, self.alpha.replace(alpha.ok_or_else(invalid)?).is_some());
+        }
         let values = tensor.to_f32(bytes)?;
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             return Err(tensor.error(format!("it holds the value {value}")).into());
         }
-        let matrix = || Matrix { tensor: tensor.clone(), bytes: bytes.to_vec() };
-        let taken = match (part, &values[..]) {
-            (Part::Down, _) => self.down.replace(matrix()).is_some(),
-            (Part::Up, _) => self.up.replace(matrix()).is_some(),
-            (Part::Alpha, &[alpha]) => self.alpha.replace(alpha.into()).is_some(),
-            (Part::Alpha, _) => {
-                return Err(tensor.error(format!("alpha is one number, not {:?}", tensor.shape)).into());
-            }
-        };
-        if taken { Err(tensor.error("the module has another of the same kind").into()) } else { Ok(()) }
+        let place = if part == Part::Down { &mut self.down } else { &mut self.up };
+        let matrix = Matrix { tensor: tensor.clone(), bytes: bytes.to_vec() };
+        not_twice(tensor, place.replace(matrix).is_some())
+    }
+}
+
+fn not_twice(tensor: &TensorInfo, twice: bool) -> Result<(), Error> {
+    match twice {
+        true => Err(tensor.error("the module has another of the same kind; a file of one LoRA can be opened").into()),
+        false => Ok(()),
     }
 }
 
 impl LoraFile {
-    /// Reads the LoRA at `path`.
+    /// Reads the LoRA in the folder `source`, as PEFT or diffusers saves it.
+    ///
+    /// # Errors
+    /// If there is none, and those of [`LoraFile::open`].
+    pub async fn open_folder(source: &dyn Source) -> Result<Self, Error> {
+        for path in FILES {
+            match Self::open(source, path).await {
+                Err(Error::Weights(weights::Error::NotFound { .. })) => {}
+                opened => return opened,
+            }
+        }
+        let message = format!("it holds neither {} nor {}; give the LoRA's file itself", FILES[0], FILES[1]);
+        Err(Error::option("lora", source.name(), message))
+    }
+
+    /// Reads the LoRA at `path`, and the `adapter_config.json` beside it if that is needed.
     ///
     /// # Errors
     /// A damaged file, a tensor that is no part of a LoRA, or a module that is incomplete, by name.
     pub async fn open(source: &dyn Source, path: &str) -> Result<Self, Error> {
         let file = TensorFile::open(source, path).await?;
-        // Before anything is fetched.
-        for tensor in file.tensors() {
-            split(tensor)?;
+        if is_textual_inversion(&file) {
+            return Err(weights::Error::Foreign { file: path.to_owned(), found: TEXTUAL_INVERSION.to_owned() }.into());
         }
-        let settings = AdapterSettings::of(&file)?;
+        // Before anything is fetched.
+        let parts = file.tensors().iter().map(|tensor| split(tensor)).collect::<Result<Vec<_>, _>>()?;
+        let mut warnings = Vec::new();
+        let mut embeddings: Vec<&str> = Vec::new();
+        for (word, _) in parts.iter().filter(|(_, part)| *part == Part::Embedding) {
+            if !embeddings.contains(word) {
+                embeddings.push(word);
+            }
+        }
+        if !embeddings.is_empty() {
+            warnings.push(format!("{path}: of the embeddings that it brings none is used: {embeddings:?}"));
+        }
+        let is_silent = !parts.iter().any(|(_, part)| *part == Part::Alpha) && file.tensors().iter().any(is_of_peft);
+        let settings = match LoraSettings::of(&file)? {
+            None if is_silent => LoraSettings::beside(source, path).await?,
+            settings => settings,
+        };
+
         let mut modules: Vec<(String, Parts)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         let mut gather = Gather::new(|tensor: &TensorInfo, bytes: &[u8]| {
             let (stem, part) = split(tensor)?;
-            let at = modules.binary_search_by(|(other, _)| other.as_str().cmp(stem)).unwrap_or_else(|at| {
-                modules.insert(at, (stem.to_owned(), Parts::default()));
-                at
+            let at = *places.entry(stem.to_owned()).or_insert_with(|| {
+                modules.push((stem.to_owned(), Parts::default()));
+                modules.len() - 1
             });
             modules[at].1.put(tensor, part, bytes)
         });
-        file.stream(&mut |_| {}, &|_| true, &mut gather).await?;
+        let is_part = |tensor: &TensorInfo| split(tensor).is_ok_and(|(_, part)| part != Part::Embedding);
+        file.stream(&mut |_| {}, &is_part, &mut gather).await?;
         let invalid = |reason: String| weights::Error::Header { file: path.to_owned(), format: "LoRA", reason };
-        let module = |(stem, parts): (String, Parts)| match parts {
-            Parts { down: Some(down), up: Some(up), alpha } => LoraModule::new(&stem, down, up, alpha, &settings),
+        let mut guessed = false;
+        let mut module = |(stem, parts): (String, Parts)| match parts {
+            Parts { down: Some(down), up: Some(up), alpha } => {
+                let module = LoraModule::new(&stem, down, up, alpha, settings.as_ref())?;
+                guessed |= module.alpha_is_guessed;
+                Ok(module)
+            }
             _ => Err(invalid(format!("module {stem:?} lacks a down or an up matrix")).into()),
         };
-        let modules = modules.into_iter().map(module).collect::<Result<Vec<_>, _>>()?;
+        let modules = modules.into_iter().map(&mut module).collect::<Result<Vec<_>, Error>>()?;
+        if guessed {
+            warnings.push(format!(
+                "{path}: it does not say its alpha, and no adapter_config.json beside it does; alpha is taken to be the rank"
+            ));
+        }
         match modules.is_empty() {
             true => Err(invalid("it holds no tensors".into()).into()),
-            false => Ok(Self { file: path.to_owned(), modules }),
+            false => Ok(Self { file: path.to_owned(), modules, warnings }),
         }
     }
 
     /// Its path in the source.
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// What a person should know who uses it: what of it is not used, and what had to be guessed.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The components of a checkpoint that it changes: `text_encoder`, `text_encoder_2`, `unet`.
@@ -170,25 +183,66 @@ impl LoraFile {
     /// The updates of `component`, whose weights are `specs`: each with the index of its weight.
     ///
     /// # Errors
-    /// Names a module that the component does not have, or whose shape is another: the LoRA is for another model.
+    /// Names the modules that the component does not have, or one whose shape is another.
     pub fn updates(&self, component: &str, specs: &[WeightSpec]) -> Result<Vec<(usize, &LoraModule)>, Error> {
         let table = ModuleTable::new(specs);
         let mut updates: Vec<Option<&LoraModule>> = vec![None; specs.len()];
+        let (mut found, mut lost) = (0, Vec::new());
         for module in self.modules.iter().filter(|module| module.component == component) {
             let tensor = &module.down.tensor;
             let Some((index, spec)) = table.find(&module.path).and_then(|index| Some((index, specs.get(index)?)))
             else {
-                let reason = format!("this model's {component} has no such module; the LoRA is for another model");
-                return Err(tensor.error(reason).into());
+                lost.push(tensor);
+                continue;
             };
+            found += 1;
             module.check_shape(spec)?;
             if let Some(other) = updates[index].replace(module) {
                 let reason = format!("it is of the same module as {:?}", other.down.tensor.name);
                 return Err(tensor.error(reason).into());
             }
         }
-        Ok(updates.into_iter().enumerate().filter_map(|(index, module)| Some((index, module?))).collect())
+        match &lost[..] {
+            [] => Ok(updates.into_iter().enumerate().filter_map(|(index, module)| Some((index, module?))).collect()),
+            [first, ..] if found == 0 => {
+                let reason = format!("this model's {component} has no such module; the LoRA is for another model");
+                Err(first.error(reason).into())
+            }
+            [first, others @ ..] => {
+                let all = found + lost.len();
+                let mut reason = format!(
+                    "this model's {component} has no such module, though it has {found} of the {all} that the LoRA changes"
+                );
+                for (index, other) in others.iter().take(2).enumerate() {
+                    reason += &format!("{} {:?}", if index == 0 { "; it lacks" } else { "," }, other.name);
+                }
+                if let Some(more @ 1..) = others.len().checked_sub(2) {
+                    reason += &format!(" and {more} more");
+                }
+                Err(first.error(reason).into())
+            }
+        }
     }
+
+    /// Whether all of it has a place in the networks of a checkpoint of `class`.
+    fn check(&self, networks: &[(&str, &[WeightSpec])], class: &str) -> Result<(), Error> {
+        for component in self.components() {
+            let Some((_, specs)) = networks.iter().find(|(name, _)| *name == component) else {
+                return Err(Error::option(
+                    "lora",
+                    &self.file,
+                    format!("it changes a {component}, and this {class} has none"),
+                ));
+            };
+            self.updates(component, specs)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether PEFT names tensors so, which keeps alpha apart from them.
+fn is_of_peft(tensor: &TensorInfo) -> bool {
+    tensor.name.contains(".lora_A")
 }
 
 impl LoraModule {
@@ -197,16 +251,21 @@ impl LoraModule {
         down: Matrix,
         up: Matrix,
         alpha: Option<f64>,
-        settings: &AdapterSettings,
+        settings: Option<&LoraSettings>,
     ) -> Result<Self, Error> {
         let rank = match down.tensor.shape.first() {
             Some(&rank) if rank > 0 => rank,
             _ => return Err(down.tensor.error(format!("its shape {:?} has no rank", down.tensor.shape)).into()),
         };
-        let (prefix, component) = PREFIXES.into_iter().find(|(prefix, _)| stem.starts_with(prefix)).unwrap_or_default();
-        let path = &stem[prefix.len()..];
-        let scale = alpha.map_or_else(|| settings.scale(component, path, rank), |alpha| alpha / rank as f64);
-        Ok(Self { component, path: ModuleTable::flatten(path), down, up, scale })
+        let (component, path) = module_of(stem);
+        let scale = match (alpha, settings) {
+            (Some(alpha), _) => Some(alpha / rank as f64),
+            (None, Some(settings)) => settings.scale(component, &path, rank)?,
+            (None, None) => None,
+        };
+        let alpha_is_guessed = scale.is_none() && is_of_peft(&down.tensor);
+        let path = ModuleTable::flatten(&path);
+        Ok(Self { component, path, down, up, scale: scale.unwrap_or(1.0), alpha_is_guessed })
     }
 
     /// Whether the matrices' product has the shape of the weight `spec`.
@@ -239,48 +298,21 @@ fn squeezed(shape: &[usize]) -> &[usize] {
     shape.strip_suffix(&[1, 1]).unwrap_or(shape)
 }
 
-/// The module that a tensor belongs to, and what it is there.
-fn split(tensor: &TensorInfo) -> Result<(&str, Part), weights::Error> {
-    let name = tensor.name.as_str();
-    if let Some((_, method)) = OTHER_METHODS.into_iter().find(|(part, _)| name.contains(part)) {
-        return Err(tensor.error(format!("{method} is not supported; a LoRA with down and up matrices is")));
-    }
-    let found = SUFFIXES.into_iter().find_map(|(suffix, part)| Some((name.strip_suffix(suffix)?, part)));
-    found.ok_or_else(|| {
-        tensor.error("no LoRA has a tensor of this name; they end in `.lora_down.weight`, `.lora_A.weight`, `.alpha` and the like")
-    })
-}
-
-/// PEFT's settings, which diffusers writes into the file's metadata since 0.34.
-struct AdapterSettings(Map<String, Value>);
-
-impl AdapterSettings {
-    fn of(file: &TensorFile) -> Result<Self, Error> {
-        let Some(json) = file.metadata().get("lora_adapter_metadata") else { return Ok(Self(Map::new())) };
-        let invalid = |reason: String| weights::Error::Header { file: file.file().to_owned(), format: "LoRA", reason };
-        let settings: Map<String, Value> = serde_json::from_slice(json.as_bytes())
-            .map_err(|error| invalid(format!("its metadata `lora_adapter_metadata` cannot be read: {error}")))?;
-        match settings.iter().find(|(key, value)| key.ends_with("use_dora") && **value == Value::Bool(true)) {
-            Some((key, _)) => Err(invalid(format!("`{key}`: DoRA is not supported")).into()),
-            None => Ok(Self(settings)),
-        }
-    }
-
-    /// alpha / rank of a module that brings no alpha of its own.
-    fn scale(&self, component: &str, path: &str, rank: usize) -> f64 {
-        let get = |key: &str| self.0.get(&format!("{component}.{key}")).or_else(|| self.0.get(key));
-        let is_of = |name: &str| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        let patterns = get("alpha_pattern").and_then(Value::as_object);
-        let pattern = patterns.and_then(|patterns| patterns.iter().find(|(name, _)| is_of(name)));
-        let alpha = pattern.map(|(_, alpha)| alpha).or_else(|| get("lora_alpha")).and_then(Value::as_f64);
-        let rank = rank as f64;
-        let stabilised = get("use_rslora").and_then(Value::as_bool) == Some(true);
-        alpha.map_or(1.0, |alpha| alpha / if stabilised { rank.sqrt() } else { rank })
-    }
-}
-
 /// What is added to each weight of a network, for all LoRAs.
 type Additions<'a> = Vec<Vec<(&'a LoraModule, f64)>>;
+
+impl Checkpoint {
+    /// Whether `lora` can be merged into this checkpoint, which [`Pipeline::set_loras`] would say when its weights are there.
+    ///
+    /// # Errors
+    /// A LoRA for another model, by the tensor that does not fit.
+    pub fn check_lora(&self, lora: &LoraFile) -> Result<(), Error> {
+        let texts = ["text_encoder", "text_encoder_2"].into_iter().zip(&self.texts);
+        let networks: Vec<_> = [("unet", &self.unet)].into_iter().chain(texts).collect();
+        let specs: Vec<_> = networks.into_iter().map(|(name, weights)| (name, weights.specs())).collect();
+        lora.check(&specs, &self.model.info.class)
+    }
+}
 
 impl Pipeline {
     /// Merges LoRAs into the networks, each times a weight, in place of those that were merged before; none restores the
@@ -291,13 +323,8 @@ impl Pipeline {
     /// or the device's refusal, after which the checkpoint's own weights are restored.
     pub async fn set_loras(&self, loras: &[(&LoraFile, f64)]) -> Result<(), Error> {
         let networks = self.parts.networks();
-        for (lora, _) in loras {
-            if let Some(component) = lora.components().into_iter().find(|name| !networks.iter().any(|(n, _)| n == name))
-            {
-                let message = format!("it changes a {component}, and this {} has none", self.parts.model.info.class);
-                return Err(Error::option("lora", &lora.file, message));
-            }
-        }
+        let specs: Vec<_> = networks.iter().map(|(name, weights)| (*name, weights.specs())).collect();
+        loras.iter().try_for_each(|(lora, _)| lora.check(&specs, &self.parts.model.info.class))?;
         set(&networks, loras).await
     }
 }

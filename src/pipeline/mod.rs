@@ -15,7 +15,8 @@
 //! | `predictor`, `encoder` | the noise predictor by itself, with what it is told; pictures to latents |
 //! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
 //! | `bound` | the variational bound of pictures, term by term |
-//! | `lora`, `lora_modules` | LoRA files, and which weights they change |
+//! | `lora`, `lora_names`, `lora_settings`, `lora_modules` | LoRA files, how their tensors are called, where alpha is said, and which weights they change |
+//! | `textual_inversion` | how files of embeddings are told, which are not used |
 //! | `forward_process` | x_t of a picture at any timestep, and what the network makes of it in one call |
 //! | `forward` | one network by itself |
 
@@ -34,6 +35,8 @@ mod linear_preview;
 mod load;
 mod lora;
 mod lora_modules;
+mod lora_names;
+mod lora_settings;
 mod options;
 mod painter;
 mod predictor;
@@ -46,13 +49,14 @@ mod schedule;
 mod start;
 mod step_graph;
 mod text_encoder;
+mod textual_inversion;
 mod tiled;
 mod tiny_vae;
 mod weight_file;
 
 pub use bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
 pub use checkpoint::{Checkpoint, ModelInfo, Takes};
-pub use error::Error;
+pub use error::{Error, brief};
 pub use estimate::RunEstimate;
 pub use family::scheduler_of;
 pub use forward::{Component, NamedTensor, OpenComponent};

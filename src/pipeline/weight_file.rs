@@ -9,7 +9,7 @@ use super::layout::{Naming, Part};
 use super::load::LoadProgress;
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::WeightSpec;
-use crate::weights::{Dtype, Sink, Source, TensorFile, TensorInfo};
+use crate::weights::{self, Dtype, Sink, Source, TensorFile, TensorInfo};
 
 /// A matrix of which only a few rows are needed at a time: it stays on the host, as stored.
 #[derive(Clone, Debug)]
@@ -99,6 +99,7 @@ impl WeightFile {
         for file in &files {
             let mut places_of_file: HashMap<String, Vec<Place>> = HashMap::new();
             for tensor in file.tensors() {
+                check_unscaled(tensor)?;
                 for (name, part) in naming.weights(&tensor.name) {
                     let Some(&weight) = weights.get(name.as_str()) else { continue };
                     check(tensor, part, shapes[weight].1)?;
@@ -130,6 +131,11 @@ impl WeightFile {
     /// The paths of its files inside the checkpoint.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.files.iter().map(|file| file.file())
+    }
+
+    /// The weights that go to a device.
+    pub fn specs(&self) -> &[WeightSpec] {
+        &self.specs
     }
 
     /// Bytes of its files.
@@ -172,10 +178,28 @@ fn check(tensor: &TensorInfo, part: Part, expected: &[usize]) -> Result<(), Erro
         });
     }
     if !tensor.dtype.is_weight() {
-        let reason = format!("it is {}, which no weight is stored as; f32, f16 and bf16 are", tensor.dtype);
+        let reason = format!(
+            "it is {}, which is not read as weights; take a file in F32, F16, BF16 or 8-bit floats",
+            tensor.dtype
+        );
         return Err(tensor.error(reason).into());
     }
     Ok(())
+}
+
+/// Parts of the names of tensors that hold scales or tables for the weights beside them, as ComfyUI, bitsandbytes, GPTQ and
+/// others store these.
+const SCALES: [&str; 7] =
+    ["scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".weight.absmax", ".SCB", ".qweight"];
+
+/// Refuses the files whose weights are not what their tensors say by themselves.
+fn check_unscaled(tensor: &TensorInfo) -> Result<(), weights::Error> {
+    match SCALES.iter().any(|part| tensor.name.contains(part)) {
+        true => Err(tensor.error(
+            "weights that are scaled or looked up by tensors beside them are not supported; take a file without these, in F16 say",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Bytes of the files of all `networks`, those that they share counted once.
@@ -382,6 +406,25 @@ mod tests {
 
     use super::*;
     use crate::weights::MemorySource;
+
+    #[test]
+    fn weights_with_scales_beside_them_are_refused_rather_than_read_without() {
+        for name in ["scaled_fp8", "w.scale_weight", "w.weight_scale", "w.comfy_quant", "w.weight.absmax"] {
+            let header = format!(
+                r#"{{"w.weight":{{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}},"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}}}"#
+            );
+            let mut source = MemorySource::new();
+            source.insert(
+                "w.safetensors",
+                [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0, 0]].concat(),
+            );
+            let message = block_on(WeightFile::open(&source, "w.safetensors", vec![], vec![])).unwrap_err().to_string();
+            assert!(
+                message.contains(name) && message.contains("scaled or looked up by tensors beside them"),
+                "{message}"
+            );
+        }
+    }
 
     #[test]
     fn a_table_whose_rows_share_blocks_is_refused_by_name() {

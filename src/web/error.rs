@@ -59,12 +59,16 @@ impl Error {
             Self::Busy => Facts::new("busy"),
             Self::Disposed => Facts::new("disposed"),
         };
+<<<<<<< HEAD
         let sentence = match self {
             Self::Pipeline(error) => error.with_option_names(&camel_case),
             Self::Scheduler(error) => pipeline::Error::from(error).with_option_names(&camel_case),
             error => error.to_string(),
         };
         let error = JsValue::from(js_sys::Error::new(&sentence));
+=======
+        let error = JsValue::from(js_sys::Error::new(&pipeline::brief(&self.to_string())));
+>>>>>>> room/lora
         let details = [("file", facts.file), ("tensor", facts.tensor), ("option", facts.option)];
         let details = details.into_iter().filter_map(|(key, value)| Some((key, value?)));
         let details = details.chain([("code", facts.code.to_owned())]).map(|(key, value)| (key, value.into()));
@@ -154,7 +158,7 @@ fn of_weights(error: &weights::Error) -> Facts {
         Read { file, .. } => Facts::new("file-unreadable").file(file),
         Pickle { file } => Facts::new("unsupported").file(file),
         Path { path } => Facts::new("file-corrupt").file(path),
-        TooLarge { file, .. } | TrailingBytes { file, .. } | Header { file, .. } => {
+        TooLarge { file, .. } | TrailingBytes { file, .. } | Header { file, .. } | Foreign { file, .. } => {
             Facts::new("file-corrupt").file(file)
         }
         Truncated { file, tensor, .. } => Facts { tensor: tensor.clone(), ..Facts::new("file-truncated").file(file) },

@@ -10,7 +10,7 @@ use super::slot::Slot;
 use super::source::{Failure, JsSource, OpenSource};
 use super::{Machine, Pixels, open_device, picture_of};
 use crate::metrics::{self, FeatureSpace, Kid, Moments, Rows, Statistics, StatisticsFile, deal, frechet, kid};
-use crate::weights::{Source, read_small};
+use crate::weights::{Source, read_whole};
 
 /// The longest file of statistics that is read: 50,000 pictures in 2048 numbers each fit.
 const MAX_STATISTICS: usize = 1 << 29;
@@ -110,7 +110,7 @@ impl PictureSet {
                 let features = match features {
                     None => Vec::new(),
                     Some(range) => {
-                        let file = read_small(&source, path, MAX_STATISTICS).await?;
+                        let file = read_whole(&source, path, MAX_STATISTICS).await?;
                         let bytes = file.get(range.start as usize..range.end as usize).unwrap_or_default();
                         bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
                     }

@@ -287,17 +287,30 @@ pub struct Lora(Rc<LoraFile>);
 
 #[wasm_bindgen]
 impl Lora {
-    /// Reads the one file of `source`.
+    /// Reads the one file of weights of `source`, or the file of the folder that it is.
     #[wasm_bindgen(unchecked_return_type = "Promise<Lora>")]
     pub fn open(source: OpenSource) -> Promise {
         promise(async move {
             let failure = Failure::default();
             let source = JsSource::new(source, failure.clone());
-            match LoraFile::open(&source, source.single_file().unwrap_or_default()).await {
+            let opened = match source.weights() {
+                Some(path) => LoraFile::open(&source, path).await,
+                None => LoraFile::open_folder(&source).await,
+            };
+            match opened {
                 Ok(file) => Ok(Self(Rc::new(file)).into()),
                 Err(error) => Err(failure.unwrap(error)),
             }
         })
+    }
+}
+
+#[wasm_bindgen]
+impl Lora {
+    /// What of it is not used, and what had to be guessed.
+    #[wasm_bindgen(getter)]
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.warnings().to_vec()
     }
 }
 

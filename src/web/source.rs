@@ -90,6 +90,13 @@ impl JsSource {
     pub fn new(source: OpenSource, failure: Failure) -> Self {
         Self { name: source.name(), files: source.files(), source, failure }
     }
+
+    /// The only file, or the only one of weights. `None` where there are several, or where they cannot be known.
+    pub fn weights(&self) -> Option<&str> {
+        let is_weights = |file: &&String| file.ends_with(".safetensors") || file.ends_with(".gguf");
+        let mut weights = self.files.iter().flatten().filter(is_weights);
+        self.single_file().or(weights.next().filter(|_| weights.next().is_none()).map(String::as_str))
+    }
 }
 
 impl Source for JsSource {

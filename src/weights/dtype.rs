@@ -141,7 +141,12 @@ impl Dtype {
 
     /// Whether a network's weights can be stored so: whether [`Dtype::to_f32`] reads it.
     pub fn is_weight(self) -> bool {
-        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_quantised()
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_float8() || self.is_quantised()
+    }
+
+    /// Whether it is a float of 8 bits, each of whose values is one of f16's too.
+    pub fn is_float8(self) -> bool {
+        matches!(self, Dtype::F8E4M3 | Dtype::F8E5M2)
     }
 
     /// Whether several elements share a block.
@@ -155,22 +160,51 @@ impl Dtype {
         elements.is_multiple_of(block.elements).then(|| (elements / block.elements).checked_mul(block.bytes))?
     }
 
-    /// The elements as f32: exact for F32, F16 and BF16, rounded to nearest for F64, and computed in f32 as ggml does
-    /// for its blocks.
+    /// The elements as f32: exact for F32, F16, BF16 and the 8-bit floats, rounded to nearest for F64, and computed in f32
+    /// as ggml does for its blocks.
     ///
-    /// `bytes` may start at any address. `None` for a dtype that holds no weights (integers, booleans, 8-bit
-    /// floats) and for a length that is not a whole number of elements or blocks.
+    /// `bytes` may start at any address. `None` for a dtype that holds no weights (integers, booleans) and for a length
+    /// that is not a whole number of elements or blocks.
     pub fn to_f32(self, bytes: &[u8]) -> Option<Vec<f32>> {
         match self {
             Dtype::F64 => decode(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 => decode(bytes, f32::from_le_bytes),
             Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F8E4M3 | Dtype::F8E5M2 => decode(bytes, |b| f16::from_bits(self.widen(b)).to_f32()),
             _ => blocks::dequantise(self, bytes),
         }
     }
 
-    /// The elements as the bits of f16: exact for F16, rounded to nearest even for all others.
+    /// An 8-bit float as the bits of f16, which has all of its values. E5M2 is the upper half of one. E4M3 has a bias of 7
+    /// rather than 15, no infinities, and a NaN where the last of its numbers would be.
+    fn widen(self, [byte]: [u8; 1]) -> u16 {
+        let (sign, rest) = (u16::from(byte & 0x80) << 8, u16::from(byte & 0x7F));
+        match self {
+            Dtype::F8E5M2 => u16::from(byte) << 8,
+            _ if rest == 0x7F => sign | f16::NAN.to_bits(),
+            _ => sign | f16::from_f32(f16::from_bits(rest << 7).to_f32() * 256.0).to_bits(),
+        }
+    }
+
+    /// The one element of `bytes` as a number, of any dtype that has numbers; `None` if there is not exactly one.
+    pub fn number(self, bytes: &[u8]) -> Option<f64> {
+        if bytes.len() != self.block().bytes || self.is_quantised() {
+            return None;
+        }
+        let signed = matches!(self, Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8);
+        let unsigned = matches!(self, Dtype::U64 | Dtype::U32 | Dtype::U16 | Dtype::U8);
+        let value = bytes.iter().rev().fold(0u64, |number, &byte| (number << 8) | u64::from(byte));
+        match self {
+            Dtype::F64 => Some(f64::from_bits(value)),
+            // Shifted up and down again, so that its sign is spread.
+            _ if signed => Some((((value << (64 - 8 * bytes.len())) as i64) >> (64 - 8 * bytes.len())) as f64),
+            _ if unsigned => Some(value as f64),
+            _ => self.to_f32(bytes)?.first().copied().map(f64::from),
+        }
+    }
+
+    /// The elements as the bits of f16: exact for F16 and the 8-bit floats, rounded to nearest even for all others.
     ///
     /// `bytes` may start at any address. `None` as in [`Dtype::to_f32`].
     pub fn to_f16_bits(self, bytes: &[u8]) -> Option<F16Bits> {
@@ -181,6 +215,7 @@ impl Dtype {
         };
         let bits = match self {
             Dtype::F16 => decode(bytes, u16::from_le_bytes),
+            Dtype::F8E4M3 | Dtype::F8E5M2 => decode(bytes, |b| self.widen(b)),
             Dtype::F64 => decode(bytes, |b| {
                 let value = f64::from_le_bytes(b);
                 narrow(value.is_finite(), f16::from_f64(value))
@@ -296,6 +331,62 @@ mod tests {
         }
         let bf16_max: Vec<u8> = bf16::MAX.to_le_bytes().into();
         assert_eq!(Dtype::BF16.to_f16_bits(&bf16_max).unwrap(), F16Bits { bits: vec![0x7C00], overflowed: 1 });
+    }
+
+    /// The value of the float whose bits are `byte`, by the definition: ±(1 + m)·2^(e − bias), or ±m·2^(1 − bias).
+    fn float8(byte: u8, mantissa: i32, bias: i32) -> f64 {
+        let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
+        let exponent = i32::from(byte & 0x7F) >> mantissa;
+        let fraction = f64::from(i32::from(byte) & ((1 << mantissa) - 1)) / 2f64.powi(mantissa);
+        match exponent {
+            0 => sign * fraction * 2f64.powi(1 - bias),
+            _ => sign * (1.0 + fraction) * 2f64.powi(exponent - bias),
+        }
+    }
+
+    #[test]
+    fn each_of_the_256_floats_of_8_bits_is_its_value_as_f32_and_as_f16() {
+        let bytes: Vec<u8> = (0..=u8::MAX).collect();
+        for (dtype, mantissa, bias) in [(Dtype::F8E4M3, 3, 7), (Dtype::F8E5M2, 2, 15)] {
+            let (wide, half) = (dtype.to_f32(&bytes).unwrap(), dtype.to_f16_bits(&bytes).unwrap());
+            assert_eq!(half.overflowed, 0);
+            for (byte, (wide, half)) in bytes.iter().zip(wide.into_iter().zip(half.bits)) {
+                let half = f16::from_bits(half).to_f32();
+                assert!(wide.to_bits() == half.to_bits() || (wide.is_nan() && half.is_nan()), "{byte:#04x} of {dtype}");
+                match (dtype, byte & 0x7F) {
+                    (Dtype::F8E4M3, 0x7F) | (Dtype::F8E5M2, 0x7D..) => assert!(wide.is_nan(), "{byte:#04x} of {dtype}"),
+                    (Dtype::F8E5M2, 0x7C) => assert!(wide.is_infinite(), "{byte:#04x}"),
+                    _ => assert_eq!(f64::from(wide), float8(*byte, mantissa, bias), "{byte:#04x} of {dtype}"),
+                }
+                assert_eq!(wide.is_sign_negative(), byte & 0x80 != 0, "{byte:#04x} of {dtype}");
+            }
+        }
+        assert_eq!(Dtype::F8E4M3.to_f32(&[0x7E, 0x01, 0x80]), Some(vec![448.0, 2f32.powi(-9), -0.0]));
+        assert_eq!(Dtype::F8E5M2.to_f32(&[0x7B, 0x01, 0xFC]), Some(vec![57344.0, 2f32.powi(-16), f32::NEG_INFINITY]));
+    }
+
+    #[test]
+    fn one_number_is_read_of_every_plain_dtype() {
+        let cases: [(Dtype, &[u8], f64); 12] = [
+            (Dtype::I64, &(-4i64).to_le_bytes(), -4.0),
+            (Dtype::I32, &16i32.to_le_bytes(), 16.0),
+            (Dtype::I16, &(-1i16).to_le_bytes(), -1.0),
+            (Dtype::I8, &[0x80], -128.0),
+            (Dtype::U64, &u64::MAX.to_le_bytes(), 18_446_744_073_709_551_615.0),
+            (Dtype::U32, &8u32.to_le_bytes(), 8.0),
+            (Dtype::U16, &[0xFF, 0xFF], 65535.0),
+            (Dtype::U8, &[0xFF], 255.0),
+            (Dtype::F64, &0.1f64.to_le_bytes(), 0.1),
+            (Dtype::F32, &1.5f32.to_le_bytes(), 1.5),
+            (Dtype::BF16, &[0x80, 0x41], 16.0),
+            (Dtype::F8E4M3, &[0x58], 16.0),
+        ];
+        for (dtype, bytes, value) in cases {
+            assert_eq!(dtype.number(bytes), Some(value), "{dtype}");
+            assert_eq!(dtype.number(&[bytes, bytes].concat()), None, "{dtype}");
+        }
+        assert_eq!(Dtype::Bool.number(&[1]), None);
+        assert_eq!(Dtype::Q8_0.number(&[0; 34]), None);
     }
 
     #[test]

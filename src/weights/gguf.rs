@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::rc::Rc;
 
-use super::tensor_file::{Beginning, Header, TensorInfo};
+use super::tensor_file::{Beginning, Header, MAX_NAME, MAX_TENSORS, TensorInfo};
 use super::{Dtype, Error};
 use crate::order::sort_by_key;
 
@@ -35,7 +35,7 @@ const ARRAY: u64 = 9;
 const U32: u64 = 4;
 
 /// The tensor types by number; of those that are not read, the name.
-const TYPES: [Result<Dtype, &str>; 31] = [
+const TYPES: [Result<Dtype, &str>; 42] = [
     Ok(Dtype::F32),
     Ok(Dtype::F16),
     Ok(Dtype::Q4_0),
@@ -67,6 +67,17 @@ const TYPES: [Result<Dtype, &str>; 31] = [
     Ok(Dtype::F64),
     Err("IQ1_M"),
     Ok(Dtype::BF16),
+    Err("Q4_0_4_4"),
+    Err("Q4_0_4_8"),
+    Err("Q4_0_8_8"),
+    Err("TQ1_0"),
+    Err("TQ2_0"),
+    Err("IQ4_NL_4_4"),
+    Err("IQ4_NL_4_8"),
+    Err("IQ4_NL_8_8"),
+    Err("MXFP4"),
+    Err("NVFP4"),
+    Err("Q1_0"),
 ];
 
 /// Reads and checks the header of the file that begins with `beginning`, and that with [`MAGIC`].
@@ -90,6 +101,11 @@ pub(super) async fn read_header(beginning: &mut Beginning<'_>) -> Result<Header,
         }
     }
     let (tensors, entries) = (bytes.uint(8).await?, bytes.uint(8).await?);
+    for (count, what) in [(tensors, "tensors"), (entries, "entries of metadata")] {
+        if count > MAX_TENSORS as u64 {
+            return Err(bytes.error(format!("it announces {count} {what}, and at most {MAX_TENSORS} are read")));
+        }
+    }
     let entries = Entries::read(&mut bytes, entries).await?;
 
     let mut described = Vec::new();
@@ -192,6 +208,10 @@ struct Described {
 impl Described {
     async fn read(bytes: &mut Cursor<'_, '_>) -> Result<Self, Error> {
         let name = bytes.string().await?;
+        if name.len() > MAX_NAME {
+            let reason = format!("a tensor's name has {} letters, at most {MAX_NAME} are read", name.len());
+            return Err(bytes.error(reason));
+        }
         let sides = bytes.uint(4).await?;
         if sides > MAX_SIDES {
             return Err(

@@ -1,13 +1,14 @@
 //! Checkpoint files: untrusted bytes become checked tensors.
 //!
 //! [`source`] says where a checkpoint's files come from, [`tensor_file`] reads one of them in a single pass (the header
-//! of each format in a module of its own: `safetensors`, [`gguf`]), and [`dtype`] turns a tensor's bytes into the
-//! numbers that a network is built from, with [`blocks`] for those that share a scale; [`LowRank`] is what a LoRA adds to
-//! a tensor. Nothing here trusts a length that it has read: memory grows with the bytes that arrived, never with the size
+//! of each format in a module of its own: `safetensors`, [`gguf`]; `foreign` knows what is often found in their place), and
+//! [`dtype`] turns a tensor's bytes into the numbers that a network is built from, with [`blocks`] for those that share a
+//! scale; [`LowRank`] is what a LoRA adds to a tensor. Nothing here trusts a length that it has read: memory grows with the bytes that arrived, never with the size
 //! that a file claims.
 
 pub mod blocks;
 pub mod dtype;
+mod foreign;
 pub mod gguf;
 mod low_rank;
 mod safetensors;
@@ -18,7 +19,7 @@ pub use dtype::{Block, Dtype, F16Bits};
 pub use low_rank::LowRank;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::DirectorySource;
-pub use source::{ByteStream, LocalBoxFuture, MemorySource, Source, check_path, read_small};
+pub use source::{ByteStream, LocalBoxFuture, MemorySource, Source, check_path, read_small, read_whole};
 pub(crate) use tensor_file::Cutter;
 pub use tensor_file::{Gather, Sink, TensorFile, TensorInfo};
 
@@ -56,7 +57,7 @@ pub enum Error {
         limit: usize,
     },
     /// The file ends early.
-    #[error("{file}: the file ends after {received} of {expected} bytes{}; download it again", within(.tensor))]
+    #[error("{file}: the file {}{}; download it again", ending(*.received, *.expected), within(.tensor))]
     Truncated {
         /// Path inside the checkpoint.
         file: String,
@@ -81,6 +82,14 @@ pub enum Error {
     Pickle {
         /// Path inside the checkpoint.
         file: String,
+    },
+    /// Another file in the place of one of a checkpoint's: what a failed download leaves, or what is no model.
+    #[error("{file}: this is {found}")]
+    Foreign {
+        /// Path inside the checkpoint.
+        file: String,
+        /// What it is, and what to do.
+        found: String,
     },
     /// The file's header is none of its format.
     #[error("{file}: not a valid {format} file: {reason}")]
@@ -110,6 +119,13 @@ fn conversion(file: &str) -> &'static str {
         "DiffusionPipeline.from_pretrained(\"FOLDER\").save_pretrained(\"NEW\")"
     } else {
         "StableDiffusionPipeline.from_single_file(\"FILE\").save_pretrained(\"NEW\")"
+    }
+}
+
+fn ending(received: u64, expected: u64) -> String {
+    match received {
+        0 => "is empty".to_owned(),
+        _ => format!("ends after {received} of {expected} bytes"),
     }
 }
 

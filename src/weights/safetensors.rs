@@ -8,9 +8,9 @@ use std::fmt;
 use std::rc::Rc;
 
 use serde::Deserialize;
-use serde::de::{self, MapAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 
-use super::tensor_file::{Beginning, Header, TensorInfo};
+use super::tensor_file::{Beginning, Header, MAX_NAME, MAX_SIDES, MAX_TENSORS, TensorInfo};
 use super::{Dtype, Error};
 use crate::order::sort_by_key;
 
@@ -18,6 +18,14 @@ use crate::order::sort_by_key;
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// The little-endian u64 that says how long the header is.
 const LENGTH_BYTES: usize = 8;
+
+/// Whether a file that begins with `head` can be one of safetensors: a length that is possible, then a brace.
+pub(super) fn begins(head: &[u8]) -> bool {
+    match head.split_first_chunk() {
+        Some((length, [b'{', ..])) => u64::from_le_bytes(*length) <= MAX_HEADER_BYTES,
+        _ => false,
+    }
+}
 
 /// Reads and checks the header of the safetensors file that begins with `beginning`.
 ///
@@ -42,15 +50,78 @@ pub(super) async fn read_header(beginning: &mut Beginning<'_>) -> Result<Header,
 
 /// The JSON header as written: nothing checked but its form and that no name occurs twice.
 struct RawHeader {
-    metadata: BTreeMap<String, String>,
+    metadata: Metadata,
     tensors: Vec<(String, RawTensor)>,
 }
 
 #[derive(Deserialize)]
 struct RawTensor {
     dtype: String,
-    shape: Vec<u64>,
+    shape: Sides,
     data_offsets: (u64, u64),
+}
+
+/// A shape, of no more sides than any tensor has.
+struct Sides(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Sides {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Sides;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of sides")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Sides, A::Error> {
+                let mut sides = Vec::new();
+                while let Some(side) = list.next_element()? {
+                    if sides.len() == MAX_SIDES {
+                        return Err(de::Error::custom(format_args!("a tensor has more than {MAX_SIDES} sides")));
+                    }
+                    sides.push(side);
+                }
+                Ok(Sides(sides))
+            }
+        }
+        deserializer.deserialize_seq(Each)
+    }
+}
+
+/// `__metadata__`: texts under names, or null, which some writers put there for none.
+#[derive(Default)]
+struct Metadata(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = Metadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of texts as `__metadata__`")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Metadata, E> {
+                Ok(Metadata::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
+                let mut texts = BTreeMap::new();
+                while let Some((key, text)) = map.next_entry()? {
+                    if texts.len() == MAX_TENSORS {
+                        return Err(de::Error::custom(format_args!(
+                            "`__metadata__` has more than {MAX_TENSORS} entries"
+                        )));
+                    }
+                    texts.insert(key, text);
+                }
+                Ok(Metadata(texts))
+            }
+        }
+        deserializer.deserialize_any(Texts)
+    }
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -73,6 +144,14 @@ impl<'de> Deserialize<'de> for RawHeader {
                             return Err(de::Error::duplicate_field("__metadata__"));
                         }
                         continue;
+                    }
+                    if name.len() > MAX_NAME {
+                        let message =
+                            format_args!("a tensor's name has {} letters, at most {MAX_NAME} are read", name.len());
+                        return Err(de::Error::custom(message));
+                    }
+                    if names.len() == MAX_TENSORS {
+                        return Err(de::Error::custom(format_args!("it has more than {MAX_TENSORS} tensors")));
                     }
                     if !names.insert(name.clone()) {
                         return Err(de::Error::custom(format_args!("tensor {name:?} is there twice")));
@@ -120,29 +199,28 @@ fn parse_header(
         end = tensor.range.end;
         before = Some(tensor);
     }
-    Ok((tensors, raw.metadata))
+    Ok((tensors, raw.metadata.0))
 }
 
 fn check_tensor(file: &Rc<str>, name: String, raw: RawTensor, data_start: u64) -> Result<TensorInfo, Error> {
     let invalid = |reason: String| Error::Tensor { file: file.to_string(), tensor: name.clone(), reason };
-    let dtype = Dtype::from_safetensors(&raw.dtype)
-        .ok_or_else(|| invalid(format!("dtype {:?} is not supported", raw.dtype)))?;
-    let (begin, end) = raw.data_offsets;
-    let described = raw
-        .shape
+    let dtype = Dtype::from_safetensors(&raw.dtype).ok_or_else(|| {
+        invalid(format!("dtype {:?} is not supported; store the tensor as F32, F16 or BF16", raw.dtype))
+    })?;
+    let (Sides(shape), (begin, end)) = (raw.shape, raw.data_offsets);
+    let described = shape
         .iter()
         .try_fold(dtype.block().bytes as u64, |bytes, &side| bytes.checked_mul(side))
-        .ok_or_else(|| invalid(format!("shape {:?} has more elements than any file can hold", raw.shape)))?;
+        .ok_or_else(|| invalid(format!("shape {shape:?} has more elements than any file can hold")))?;
     if end.checked_sub(begin) != Some(described) {
         return Err(invalid(format!(
-            "shape {:?} of {dtype} takes {described} bytes, and data_offsets are [{begin}, {end}]",
-            raw.shape
+            "shape {shape:?} of {dtype} takes {described} bytes, and data_offsets are [{begin}, {end}]"
         )));
     }
     let range = data_start.checked_add(begin).zip(data_start.checked_add(end));
     let (start, end) =
         range.ok_or_else(|| invalid(format!("data_offsets [{begin}, {end}] lie beyond any file's end")))?;
-    let shape = raw.shape.iter().map(|&side| usize::try_from(side)).collect::<Result<_, _>>();
-    let shape = shape.map_err(|_| invalid(format!("shape {:?} is too large for this machine", raw.shape)))?;
+    let sides = shape.iter().map(|&side| usize::try_from(side)).collect::<Result<_, _>>();
+    let shape = sides.map_err(|_| invalid(format!("shape {shape:?} is too large for this machine")))?;
     Ok(TensorInfo { file: file.clone(), name, dtype, shape, range: start..end })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::pin::Pin;
 
-use super::Error;
+use super::{Error, foreign};
 
 /// A future that may borrow and need not be `Send`: a checkpoint is opened by the one thread that runs it.
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -52,12 +52,21 @@ pub fn check_path(path: &str) -> Result<(), Error> {
     if path.split('/').all(plain) { Ok(()) } else { Err(Error::Path { path: path.to_owned() }) }
 }
 
-/// Reads a whole file of at most `limit` bytes: configs and vocabularies.
+/// Reads a whole text of at most `limit` bytes: configs and vocabularies.
+///
+/// # Errors
+/// [`Error::Foreign`] and [`Error::Pickle`] for what is known to be no such file, and those of [`read_whole`].
+pub async fn read_small(source: &dyn Source, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
+    let bytes = read_whole(source, path, limit).await?;
+    foreign::recognise(path, &bytes[..bytes.len().min(foreign::HEAD)]).map_or(Ok(bytes), Err)
+}
+
+/// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
 /// [`Error::TooLarge`] as soon as more than `limit` bytes are announced or have come, [`Error::Truncated`] if fewer
 /// came than were announced, and whatever the source reports.
-pub async fn read_small(source: &dyn Source, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
+pub async fn read_whole(source: &dyn Source, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
     let too_large = || Error::TooLarge { file: path.to_owned(), limit };
     let mut stream = source.open(path).await?;
     let announced = stream.length();

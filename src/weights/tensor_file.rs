@@ -9,7 +9,14 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use super::{ByteStream, Dtype, Error, F16Bits, Source, gguf, safetensors};
+use super::{ByteStream, Dtype, Error, F16Bits, Source, foreign, gguf, safetensors};
+
+/// The most tensors of a file, or entries of its metadata; the largest checkpoints have some thousand.
+pub(super) const MAX_TENSORS: usize = 1 << 16;
+/// The most sides of a tensor. Weights have at most 5.
+pub(super) const MAX_SIDES: usize = 8;
+/// The longest name of a tensor in bytes.
+pub(super) const MAX_NAME: usize = 1 << 10;
 
 /// One tensor of a file, as its checked header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,24 +98,32 @@ impl Beginning<'_> {
     /// # Errors
     /// [`Error::Truncated`] for a shorter file, and whatever the stream reports.
     pub async fn first(&mut self, length: usize) -> Result<&[u8], Error> {
-        let truncated = |received| Error::Truncated {
-            file: self.file.to_string(),
-            tensor: None,
-            received,
-            expected: length as u64,
-        };
+        let file = self.file.clone();
+        let truncated =
+            |received| Error::Truncated { file: file.to_string(), tensor: None, received, expected: length as u64 };
         // A known length spares the wait for bytes that will not come.
         if let Some(received) = self.stream.length().filter(|&known| known < length as u64) {
             return Err(truncated(received));
         }
+        match self.at_most(length).await?.len() {
+            received if received < length => Err(truncated(received as u64)),
+            _ => Ok(&self.bytes[..length]),
+        }
+    }
+
+    /// The file's first bytes, `length` of them or all that it has.
+    ///
+    /// # Errors
+    /// Whatever the stream reports.
+    pub async fn at_most(&mut self, length: usize) -> Result<&[u8], Error> {
         while self.bytes.len() < length {
             match self.stream.next_chunk().await? {
                 Some(chunk) if self.bytes.is_empty() => self.bytes = chunk,
                 Some(chunk) => self.bytes.extend_from_slice(&chunk),
-                None => return Err(truncated(self.bytes.len() as u64)),
+                None => break,
             }
         }
-        Ok(&self.bytes[..length])
+        Ok(&self.bytes[..self.bytes.len().min(length)])
     }
 }
 
@@ -247,21 +262,25 @@ impl TensorFile {
     /// Opens `path` and reads its header. The first bytes tell the format, not the name.
     ///
     /// # Errors
-    /// Whatever the source reports; [`Error::Pickle`]; [`Error::Header`] and [`Error::Tensor`] for a header that breaks the
+    /// Whatever the source reports; [`Error::Pickle`] and [`Error::Foreign`]; [`Error::Header`] and [`Error::Tensor`] for a header that breaks the
     /// format's rules; [`Error::Truncated`] and [`Error::TrailingBytes`] where the file's length is known and is not what the
     /// header calls for.
     pub async fn open(source: &dyn Source, path: &str) -> Result<Self, Error> {
         let mut stream = source.open(path).await?;
         let length = stream.length();
         let mut beginning = Beginning { file: Rc::from(path), stream: &mut *stream, bytes: Vec::new() };
-        let magic = beginning.first(gguf::MAGIC.len()).await?;
-        // torch.save writes a zip archive around a pickle; in its first versions it wrote the pickle of a magic number.
-        if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"\x80\x02\x8A\x0A") {
-            return Err(Error::Pickle { file: path.to_owned() });
-        }
-        let header = match magic == gguf::MAGIC {
-            true => gguf::read_header(&mut beginning).await?,
-            false => safetensors::read_header(&mut beginning).await?,
+        let head = beginning.at_most(foreign::HEAD).await?;
+        let header = if head.starts_with(&gguf::MAGIC) {
+            gguf::read_header(&mut beginning).await?
+        } else if safetensors::begins(head) {
+            safetensors::read_header(&mut beginning).await?
+        } else if let Some(error) = foreign::recognise_in_place_of_tensors(path, head) {
+            return Err(error);
+        } else if path.ends_with(".gguf") && !head.is_empty() {
+            let reason = "it does not begin with these letters; download it again".to_owned();
+            return Err(Error::Header { file: path.to_owned(), format: "GGUF", reason });
+        } else {
+            safetensors::read_header(&mut beginning).await?
         };
         let Beginning { file, bytes: chunk, .. } = beginning;
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::ldm;
 use super::names::{Naming, Tensors};
 use crate::pipeline::Error;
+use crate::pipeline::textual_inversion::{TEXTUAL_INVERSION, is_textual_inversion};
 use crate::weights::{TensorFile, TensorInfo};
 
 /// Where the UNet is, in all of them.
@@ -308,7 +309,7 @@ fn has_tensor(file: &TensorFile, name: &str) -> bool {
 
 /// What a file is that is not a checkpoint of a known family, by telling parts of its tensors' names.
 fn what_it_is(file: &TensorFile) -> String {
-    const TELLING: [(&str, &str); 17] = [
+    const TELLING: [(&str, &str); 16] = [
         ("lora_down.", "a LoRA, which changes a checkpoint that is open"),
         (".lora_A.", "a LoRA, which changes a checkpoint that is open"),
         ("processor.to_q_lora", "a LoRA, which changes a checkpoint that is open"),
@@ -325,9 +326,11 @@ fn what_it_is(file: &TensorFile) -> String {
         ("down_blocks.", "a network alone; put it into the folder of its checkpoint, and open that"),
         ("decoder.", "a VAE alone; put it into the folder of its checkpoint, and open that"),
         ("text_model.", "a text encoder alone; put it into the folder of its checkpoint, and open that"),
-        ("string_to_param", "a textual inversion, which is not supported"),
     ];
     let telling = |part: &str| file.tensors().iter().any(|tensor| tensor.name.contains(part));
+    if is_textual_inversion(file) {
+        return TEXTUAL_INVERSION.to_owned();
+    }
     if let Some((_, what)) = TELLING.iter().find(|(part, _)| telling(part)) {
         return (*what).to_owned();
     }
