@@ -59,16 +59,12 @@ impl Error {
             Self::Busy => Facts::new("busy"),
             Self::Disposed => Facts::new("disposed"),
         };
-<<<<<<< HEAD
         let sentence = match self {
             Self::Pipeline(error) => error.with_option_names(&camel_case),
             Self::Scheduler(error) => pipeline::Error::from(error).with_option_names(&camel_case),
             error => error.to_string(),
         };
-        let error = JsValue::from(js_sys::Error::new(&sentence));
-=======
-        let error = JsValue::from(js_sys::Error::new(&pipeline::brief(&self.to_string())));
->>>>>>> room/lora
+        let error = JsValue::from(js_sys::Error::new(&pipeline::brief(&sentence)));
         let details = [("file", facts.file), ("tensor", facts.tensor), ("option", facts.option)];
         let details = details.into_iter().filter_map(|(key, value)| Some((key, value?)));
         let details = details.chain([("code", facts.code.to_owned())]).map(|(key, value)| (key, value.into()));
