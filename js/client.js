@@ -14,6 +14,12 @@ import { failedScript, startWorker } from "./worker_script.js";
 export const asyncDispose = Symbol.asyncDispose ?? Symbol();
 
 /**
+ * How long a host has to answer an abort. It looks at what it is sent some twenty times a second; what takes so long is in the
+ * middle of something that cannot be stopped. Less might be a machine with too much to do, and a loaded pipeline is dear.
+ */
+const PATIENCE_MS = 1000;
+
+/**
  * @typedef {{ resolve(result: any): void, reject(error: Error): void, onProgress?(progress: LoadProgress): void }} Waiting
  */
 
@@ -28,6 +34,8 @@ export class Connection {
   #lastId = 0;
   /** Why this connection can no longer be used. @type {Error | undefined} */
   #failure;
+  /** Whether the host has once not answered an abort in time. */
+  #isDeaf = false;
   /** @type {Promise<void> | undefined} */
   #closed;
 
@@ -40,6 +48,7 @@ export class Connection {
     port1.onmessage = ({ data }) => this.#receive(data);
     port1.onmessageerror = () =>
       this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
+    port1.addEventListener("close", () => this.#fail("has ended"));
     if (worker === false) {
       // Only here does the page itself need the WebAssembly side's code. Until it listens, the port keeps what it is sent.
       import("./host.js")
@@ -63,8 +72,8 @@ export class Connection {
   }
 
   /**
-   * Settles when the host has answered. An aborted `signal` is passed on, and the answer is awaited all the same: by
-   * then the host has freed what the request held.
+   * Settles when the host has answered. An aborted `signal` is passed on, and answered at once by a host that is not stuck; what the
+   * request held is freed before the next one is begun.
    * @param {Request} request
    * @param {{ signal?: AbortSignal, onProgress?: (progress: LoadProgress) => void }} [options]
    * @returns {Promise<any>}
@@ -73,7 +82,14 @@ export class Connection {
     throwIfAborted(signal);
     if (this.#failure) throw this.#failure;
     const id = ++this.#lastId;
-    const abort = () => this.#send({ id, type: "abort" });
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const abort = () => {
+      this.#send({ id, type: "abort" });
+      const isLoad = ("ask" in request ? request.ask : request).type === "load";
+      // There is nothing in a worker of our own yet that would be worth the wait.
+      timer = setTimeout(() => this.#giveUp(id, isLoad), isLoad && this.#ownWorker ? 0 : PATIENCE_MS);
+    };
     signal?.addEventListener("abort", abort);
     try {
       return await this.#ask(id, request, onProgress);
@@ -82,8 +98,28 @@ export class Connection {
       if (error instanceof AbortError) throwIfAborted(signal);
       throw error;
     } finally {
+      clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
     }
+  }
+
+  /**
+   * Ends the wait for a request that was aborted, and the worker that has not heard of it, if it is our own.
+   * @param {number} id
+   * @param {boolean} isLoad whether it is closed anyway
+   */
+  #giveUp(id, isLoad) {
+    this.#waiting.get(id)?.reject(new AbortError("aborted", "Stopped, as was asked."));
+    this.#waiting.delete(id);
+    this.#isDeaf = true;
+    if (isLoad || !this.#ownWorker) return;
+    this.#ownWorker.terminate();
+    this.#fail("was too busy to hear of an abort, and was ended");
+  }
+
+  /** @param {string} how the worker has failed */
+  #fail(how) {
+    this.fail(new StateError("worker-failed", `The worker of this pipeline ${how}. Load the pipeline again.`));
   }
 
   /**
@@ -108,10 +144,16 @@ export class Connection {
   /** @param {Error} reason */
   async #close(reason) {
     const hostWorks = !this.#failure;
+    const underWay = [...this.#waiting.keys()];
     this.fail(reason);
-    // A worker of our own takes everything it held with it, whatever it is busy with. Any other host is asked to free it.
+    // A worker of our own takes everything it held with it, whatever it is busy with. Any other host is asked to free it, when what
+    // is under way has been stopped; one that does not listen does so when it can.
     if (this.#ownWorker) this.#ownWorker.terminate();
-    else if (hostWorks) await this.#ask(++this.#lastId, { type: "dispose" }).catch(() => {});
+    else if (hostWorks) {
+      for (const id of underWay) this.#send({ id, type: "abort" });
+      const freed = this.#ask(++this.#lastId, { type: "dispose" }).catch(() => {});
+      if (!this.#isDeaf) await freed;
+    }
     this.#listening.abort();
     this.#port.close();
   }
@@ -137,6 +179,12 @@ export class Connection {
   #receive(message) {
     if ("failure" in message) {
       this.fail(fromPlain(message.failure));
+      return;
+    }
+    if ("lock" in message) {
+      // It is free when the host's thread is gone.
+      const { signal } = this.#listening;
+      navigator.locks.request(message.lock, { signal }, () => this.#fail("has ended")).catch(() => {});
       return;
     }
     const waiting = this.#waiting.get(message.id);

@@ -24,11 +24,11 @@ pub fn measure(device: &Device) -> Result<Ceilings, Error> {
     let (x, y) = (source.address(), destination.address());
     let copy = Job::new(Copy { x, y, shape, x_strides: strides, y_strides: strides });
     // The first one makes the system grant the memory.
-    time(device, copy);
+    time(device, copy)?;
     Ok(Ceilings {
         flop_per_second: flop_per_second(device)?,
         half_flop_per_second: None,
-        bytes_per_second: 2.0 * COPIED as f64 / best(device, copy),
+        bytes_per_second: 2.0 * COPIED as f64 / best(device, copy)?,
     })
 }
 
@@ -40,10 +40,10 @@ pub fn flop_per_second(device: &Device) -> Result<f64, Error> {
     let arithmetic = |count: usize| Job::new(MultiplyAdds { y: sums.address(), count, parts });
     let mut count = MultiplyAdds::STEP << 8;
     // The bound is for a clock that stands still.
-    while time(device, arithmetic(count)) < LONG_ENOUGH && count < 1 << 28 {
+    while time(device, arithmetic(count))? < LONG_ENOUGH && count < 1 << 28 {
         count *= 2;
     }
-    Ok(2.0 * count as f64 * parts as f64 / best(device, arithmetic(count)))
+    Ok(2.0 * count as f64 * parts as f64 / best(device, arithmetic(count))?)
 }
 
 fn region(device: &Device, bytes: usize) -> Result<Region, Error> {
@@ -52,13 +52,13 @@ fn region(device: &Device, bytes: usize) -> Result<Region, Error> {
 }
 
 /// The seconds that a job takes whose memory the caller holds.
-fn time(device: &Device, job: Job) -> f64 {
+fn time(device: &Device, job: Job) -> Result<f64, Error> {
     let start = now();
     // SAFETY: the job reads and writes regions of its caller's, which are as long as it says.
-    unsafe { device.machine().run(&[job]) };
-    now() - start
+    unsafe { device.run_now(job) }?;
+    Ok(now() - start)
 }
 
-fn best(device: &Device, job: Job) -> f64 {
-    (0..REPETITIONS).map(|_| time(device, job)).fold(f64::INFINITY, f64::min)
+fn best(device: &Device, job: Job) -> Result<f64, Error> {
+    (0..REPETITIONS).try_fold(f64::INFINITY, |best, _| Ok(time(device, job)?.min(best)))
 }
