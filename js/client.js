@@ -2,7 +2,6 @@
 // The page's end of the protocol: requests become promises, and nothing waits forever for a worker that is gone.
 
 import { AbortError, StateError, fromPlain, throwIfAborted } from "./errors.js";
-import { hasCloseEvent } from "./protocol.js";
 
 /** @import { LoadProgress } from "./index.d.ts" */
 /** @import { Request, ToClient, ToHost } from "./protocol.js" */
@@ -42,7 +41,6 @@ export class Connection {
     port1.onmessage = ({ data }) => this.#receive(data);
     port1.onmessageerror = () =>
       this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
-    port1.addEventListener("close", () => this.#fail("has ended"));
     if (worker === false) {
       // Only here does the page itself need the WebAssembly side's code. Until it listens, the port keeps what it is sent.
       import("./host.js")
