@@ -48,7 +48,6 @@ export class Connection {
     port1.onmessage = ({ data }) => this.#receive(data);
     port1.onmessageerror = () =>
       this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
-    port1.addEventListener("close", () => this.#fail("has ended"));
     if (worker === false) {
       // Only here does the page itself need the WebAssembly side's code. Until it listens, the port keeps what it is sent.
       import("./host.js")

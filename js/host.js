@@ -4,7 +4,6 @@
 import { AbortError, StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
 import { FeatureHost } from "./features_host.js";
 import { loadOnDevice } from "./load.js";
-import { hasCloseEvent } from "./protocol.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
@@ -90,9 +89,12 @@ class Host {
     });
   }
 
-  /** Where no event says that a port's other end is gone, holds a lock for as long as this thread lives, and tells the client its name. */
+  /**
+   * In a worker, holds a lock for as long as that lives, and tells the client its name: a worker may be terminated, or close itself,
+   * without an event that says so.
+   */
   holdLock() {
-    if (hasCloseEvent || !navigator.locks) return;
+    if (typeof document !== "undefined" || !navigator.locks) return;
     const lock = `undiffuse ${crypto.randomUUID()}`;
     const hold = () => {
       this.#post({ lock });

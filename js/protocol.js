@@ -94,5 +94,4 @@
  *   a bound; the term and, with the last one, the whole, as JSON
  */
 
-/** Whether a port is told that its other end is gone. */
-export const hasCloseEvent = "onclose" in MessagePort.prototype;
+export {};
