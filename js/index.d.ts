@@ -40,7 +40,7 @@ export interface LoadOptions {
   device?: "auto" | "webgpu" | "cpu";
   /** How the CPU computes, where it is the device. */
   cpu?: CpuOptions;
-  /** Called while weights arrive, about twenty times a second. */
+  /** Called while weights arrive, about twenty times a second, and where they have to be waited for. */
   onProgress?: (progress: LoadProgress) => void;
   /**
    * Ends the load and its downloads; the promise then rejects with an {@link AbortError}, whose `cause` is the signal's reason.
@@ -98,6 +98,10 @@ export interface CpuOptions {
    * as this machine does. `"portable"`: the same bits on every machine and in every browser.
    */
   simd?: "auto" | "portable";
+  /**
+   * The URL of the folder with the kernels' modules (`kernels_simd.wasm` and its siblings), if not `internal/` beside this package.
+   */
+  kernels?: string | URL;
 }
 
 /** A small change to a model's weights, in a file of its own: as kohya's scripts, peft or diffusers write it. */
@@ -115,6 +119,8 @@ export interface LoadProgress {
   loaded: number;
   /** Bytes of all weight files. */
   total: number;
+  /** Why nothing arrives at the moment, in words: the server is busy, or the connection broke and is taken up again. */
+  waiting?: string;
 }
 
 /**
