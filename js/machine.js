@@ -60,9 +60,9 @@ export class Machine {
    * @param {CpuOptions} options
    * @param {AbortSignal} signal
    */
-  static async open({ threads = usualThreads(), simd = "auto" }, signal) {
+  static async open({ threads = usualThreads(), simd = "auto", kernels }, signal) {
     const memory = canShare() && threads > 1 ? sharedMemory() : undefined;
-    const module = await compile(kernelsUrl(simd, memory !== undefined));
+    const module = await compile(kernelsUrl(simd, memory !== undefined, kernels?.toString()));
     throwIfAborted(signal);
     const machine = new Machine(
       module,

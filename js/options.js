@@ -46,6 +46,7 @@ const FEATURES = {
 const CPU = {
   threads: [isCount, "a positive integer"],
   simd: oneOf("auto", "portable"),
+  kernels: [(value) => isString(value) || value instanceof URL, "the URL of a folder"],
 };
 
 /** @type {Rules} */
@@ -167,7 +168,11 @@ export function checkLoadOptions(options) {
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
     device,
-    cpu: { threads: cpu.threads, simd: cpu.simd },
+    cpu: {
+      threads: cpu.threads,
+      simd: cpu.simd,
+      kernels: cpu.kernels && `${absoluteUrl(cpu.kernels, "kernels").replace(/[/]$/, "")}/`,
+    },
     onProgress,
     signal,
     worker,
