@@ -166,28 +166,22 @@ export interface SampleOptions {
   /** Weight g of classifier-free guidance, ε_u + g·(ε_c − ε_u). At 1 and below there is none. Default 7.5. */
   guidanceScale?: number | undefined;
   /** How far the guided prediction is scaled back to the deviation of the one without guidance, 0 (the default) to 1. */
-<<<<<<< HEAD
-  guidanceRescale?: number;
+  guidanceRescale?: number | undefined;
   /**
    * One of {@link ModelInfo.solvers}, or a name that says its settings too, such as `"DPM++ 2M SDE Karras"`. Default: the one in the
    * checkpoint's `scheduler_config.json`.
    */
-  solver?: Solver | (string & {});
-  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do. This and the next four: default what the scheduler's config says. */
-  useKarrasSigmas?: boolean;
-  /** Whether σ is spaced evenly in log σ. */
-  useExponentialSigmas?: boolean;
-  /** Whether σ is spaced by quantiles of a Beta distribution. */
-  useBetaSigmas?: boolean;
-  /** The equation that `dpmpp_2m` and `dpmpp_2s` solve. */
-  algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {});
-  /** How many predictions a step of `dpmpp_2m`, `dpmpp_2s`, `unipc` or `deis` takes into account. */
-  solverOrder?: number;
-=======
-  guidanceRescale?: number | undefined;
-  /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
   solver?: Solver | (string & {}) | undefined;
->>>>>>> room/package
+  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do. This and the next four: default what the scheduler's config says. */
+  useKarrasSigmas?: boolean | undefined;
+  /** Whether σ is spaced evenly in log σ. */
+  useExponentialSigmas?: boolean | undefined;
+  /** Whether σ is spaced by quantiles of a Beta distribution. */
+  useBetaSigmas?: boolean | undefined;
+  /** The equation that `dpmpp_2m` and `dpmpp_2s` solve. */
+  algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {}) | undefined;
+  /** How many predictions a step of `dpmpp_2m`, `dpmpp_2s`, `unipc` or `deis` takes into account. */
+  solverOrder?: number | undefined;
   /**
    * The content of a `scheduler_config.json`, used as it is in place of the checkpoint's own: `_class_name` says which
    * solver. Not together with `solver`, which keeps the checkpoint's settings.
@@ -246,16 +240,12 @@ export interface SampleOptions {
    * Whether pictures pass through the autoencoder in tiles even where the whole would fit the device: takes less memory
    * and gives a slightly different picture. Default false.
    */
-<<<<<<< HEAD
-  vaeTiling?: boolean;
+  vaeTiling?: boolean | undefined;
   /**
    * Whether the run begins with x_T itself (from a picture, with the x_t that it begins at), as a {@link BareStep} with index -1
    * and no x̂_0. Default false.
    */
-  includeInitial?: boolean;
-=======
-  vaeTiling?: boolean | undefined;
->>>>>>> room/package
+  includeInitial?: boolean | undefined;
   /** Stops the run after at most one more step and frees its memory. */
   signal?: AbortSignal | undefined;
 }
@@ -342,11 +332,7 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-<<<<<<< HEAD
   sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none">; includeInitial?: false }): Run;
-=======
-  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> | undefined }): Run;
->>>>>>> room/package
   sample(options: SampleOptions): Run<BareStep>;
   /**
    * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.
@@ -376,13 +362,9 @@ export class Pipeline {
    * Merges LoRAs into the weights, in place of those that were. `[]` takes all out again, to the last bit. A file that
    * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
    */
-<<<<<<< HEAD
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** What of the LoRAs in use is not used, and what of them had to be guessed, in sentences. */
   readonly loraWarnings: readonly string[];
-=======
-  setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal | undefined }): Promise<void>;
->>>>>>> room/package
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
   /** `dispose`, for `await using`. */
