@@ -18,7 +18,8 @@ const QUOTED = 60;
 const SMALL = new Set("a an and at in of on one some the this with".split(" "));
 
 /** An emoji, with what changes its look. */
-const EMOJI = /(?:\p{Extended_Pictographic}(?:[\u{1f3fb}-\u{1f3ff}\ufe0f]|\u200d\p{Extended_Pictographic})*|\p{RI}{2})/gu;
+const EMOJI =
+  /(?:\p{Extended_Pictographic}(?:[\u{1f3fb}-\u{1f3ff}\ufe0f]|\u200d\p{Extended_Pictographic})*|\p{RI}{2})/gu;
 
 const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("prompt"));
 const hint = /** @type {HTMLElement} */ (document.getElementById("prompt-hint"));
@@ -56,7 +57,12 @@ export function named(prompt, { glyphs }) {
     isChanged ||= name !== undefined;
     return name === undefined ? emoji : ` ${name} `;
   });
-  return isChanged ? text.replace(/\s+/g, " ").replace(/ (?=,)/g, "").trim() : prompt;
+  return isChanged
+    ? text
+        .replace(/\s+/g, " ")
+        .replace(/ (?=,)/g, "")
+        .trim()
+    : prompt;
 }
 
 /**
