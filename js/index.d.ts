@@ -759,8 +759,13 @@ export interface ModelInfo {
   readonly class: string;
   /** The `_class_name` of its own scheduler. */
   readonly scheduler: string;
-  /** What can be asked for in its place. */
+  /** What can be asked for in its place: the solvers that this model can be run with. */
   readonly solvers: readonly Solver[];
+  /**
+   * For each of {@link solvers} the least and the most {@link SampleOptions.steps} that it takes of this model, at most as many as there are
+   * timesteps of training.
+   */
+  readonly solverSteps: Readonly<Record<string, { readonly min: number; readonly max: number }>>;
   /** Whether a prompt means anything to it. */
   readonly takesPrompt: boolean;
   /** Whether it can start from a picture. */

@@ -55,7 +55,8 @@ fn options(run: &Value, folder: &Path) -> Result<SampleOptions, String> {
     let scheduler = match run.get("scheduler_config_on_disk") {
         Some(stored) => {
             let stored = SchedulerConfig::from_json(&stored.to_string()).expect("a scheduler");
-            scheduler_of(run["pipeline_class"].as_str().expect("a class"), stored).map_err(|e| e.to_string())?
+            let class = run["pipeline_class"].as_str().expect("a class");
+            scheduler_of(class, class.contains("Inpaint"), stored).map_err(|e| e.to_string())?
         }
         None => scheduler,
     };

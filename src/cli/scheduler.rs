@@ -49,7 +49,7 @@ impl Scheduler {
         let mut config = SchedulerConfig::from_json(&text);
         if let (Ok(of_class), Some(class)) = (&config, pipeline_class(path)) {
             // A pipeline that cannot be run has a scheduler all the same.
-            match scheduler_of(&class, of_class.clone()) {
+            match scheduler_of(&class, fills(path), of_class.clone()) {
                 Ok(changed) => config = Ok(changed),
                 Err(pipeline::Error::Diffusion(error)) => config = Err(error),
                 Err(_) => {}
@@ -84,6 +84,15 @@ impl Scheduler {
 
 /// The class of the pipeline in `folder`, if one is there.
 fn pipeline_class(folder: &Path) -> Option<String> {
-    let index: Value = serde_json::from_str(&fs::read_to_string(folder.join("model_index.json")).ok()?).ok()?;
-    index["_class_name"].as_str().map(str::to_owned)
+    json(&folder.join("model_index.json"))?["_class_name"].as_str().map(str::to_owned)
+}
+
+/// Whether the checkpoint in `folder` does nothing but fill a part of a picture: its network sees more than x_t.
+fn fills(folder: &Path) -> bool {
+    let unet = json(&folder.join("unet/config.json")).unwrap_or_default();
+    unet["in_channels"].as_u64() > unet["out_channels"].as_u64()
+}
+
+fn json(file: &Path) -> Option<Value> {
+    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
 }

@@ -1,5 +1,7 @@
 //! `scheduler_config.json`: what a checkpoint says about its noise schedule and the solver it was meant for.
 
+use std::ops::RangeInclusive;
+
 use super::{
     Error, Forward, ForwardAt, NoiseSchedule, Solver, StepOptions, Table, Variance, VariationalBound, consistency,
     ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
@@ -18,6 +20,9 @@ pub(super) const MAX_TRAIN_TIMESTEPS: i64 = 100_000;
 
 /// Likewise for the number of steps, in the classes where diffusers itself sets no limit.
 const MAX_INFERENCE_STEPS: usize = 10_000;
+
+/// No solver needs more steps than this to run at all: PNDM visits this many timesteps before it has enough predictions.
+const MOST_LEAST_STEPS: usize = 4;
 
 /// What the network was trained to predict (`prediction_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -409,13 +414,40 @@ impl SchedulerConfig {
         VariationalBound::new(betas, prediction, variance, clip)
     }
 
+    /// The solvers that this model can be run with, each with the least and the most steps that it takes where nothing else is
+    /// asked of it: from the one to the other without a gap, and no more than T.
+    pub fn solver_steps(&self) -> Vec<(Solver, RangeInclusive<usize>)> {
+        Solver::ALL
+            .into_iter()
+            .filter_map(|solver| Some((solver, self.swap_to(solver).ok()?.steps()?)))
+            .collect()
+    }
+
+    /// The least and the most steps of this scheduler, if it takes any.
+    ///
+    /// Asked of the tables themselves: what is too much for a solver stays too much, so that halving finds where that begins.
+    fn steps(&self) -> Option<RangeInclusive<usize>> {
+        let runs = |&n: &usize| self.table(n, &StepOptions::default()).is_ok();
+        let cap = self.num_train_timesteps().ok()?.min(MAX_INFERENCE_STEPS);
+        let least = (1..=MOST_LEAST_STEPS).find(runs)?;
+        if runs(&cap) {
+            return Some(least..=cap);
+        }
+        let (mut most, mut too_many) = (least, cap);
+        while too_many - most > 1 {
+            let middle = most.midpoint(too_many);
+            *(if runs(&middle) { &mut most } else { &mut too_many }) = middle;
+        }
+        Some(least..=most)
+    }
+
     /// The whole reverse process as a table: diffusers' `set_timesteps`, and every `step` after it.
     ///
     /// Custom `timesteps` or `sigmas` in `options` say how many steps there are; `num_inference_steps` is then not looked at.
     ///
     /// # Errors
     /// Refuses a class that has no solver here, a number of steps or an option that the class does not take, and a
-    /// table that would hold anything but finite numbers (where diffusers would return NaN).
+    /// table with a step that has anything but finite numbers.
     pub fn table(&self, num_inference_steps: usize, options: &StepOptions) -> Result<Table, Error> {
         let Scheduler { solver, common, class } = self.scheduler()?;
         let num_inference_steps = match (&options.timesteps, &options.sigmas) {

@@ -39,21 +39,25 @@ impl Config {
             let alpha_bar_prev = if to >= 0.0 { run.alpha_bar(to)? } else { final_alpha_bar };
             let forward = Forward::of_alpha_bar(alpha_bar);
             let Forward { signal, noise } = forward;
-            let x0 = run.common.prediction_type.x0(signal, noise);
+            let x0 = run.x0(forward, self.clip);
             let epsilon_of = |x0: Terms| (Terms::SAMPLE - x0 * signal) * (1.0 / noise);
             let epsilon = match run.common.prediction_type {
                 _ if run.options.use_clipped_model_output => epsilon_of(Terms::X0),
                 PredictionType::Epsilon => Terms::MODEL_OUTPUT,
                 // From x̂_0 as it is before clipping.
-                _ => epsilon_of(Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1),
+                PredictionType::Sample | PredictionType::VPrediction | PredictionType::FlowPrediction => {
+                    epsilon_of(Terms::SAMPLE * x0.0 + Terms::MODEL_OUTPUT * x0.1)
+                }
             };
             let beta_bar_prev = 1.0 - alpha_bar_prev;
             let sigma = run.options.eta * Posterior::between(alpha_bar_prev, alpha_bar).variance.sqrt();
+            // With η = 1 and no signal left at t, all noise is new: what is left for ε̂ is the rounding of a zero.
+            let direction = (beta_bar_prev - sigma * sigma).max(0.0).sqrt();
             Ok(Step {
                 x0,
                 clip: self.clip,
                 prev_sample: Terms::X0 * alpha_bar_prev.sqrt()
-                    + epsilon * (beta_bar_prev - sigma * sigma).sqrt()
+                    + epsilon * direction
                     + Terms::NOISE * sigma,
                 draws_noise: run.options.eta > 0.0,
                 ..Step::at(t, forward)

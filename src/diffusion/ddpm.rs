@@ -90,7 +90,7 @@ impl Config {
             };
             let mean = Terms::X0 * posterior.x0 + Terms::SAMPLE * posterior.sample;
             let step = Step {
-                x0: run.common.prediction_type.x0(forward.signal, forward.noise),
+                x0: run.x0(forward, self.clip),
                 clip: self.clip,
                 prev_sample: mean,
                 ..Step::at(t, forward)

@@ -77,6 +77,8 @@ fn orders(config: &Config, n: usize) -> Vec<usize> {
     let last: &[usize] = match (order, n % order) {
         (3, 0) => &[1, 2, 1],
         (2, 0) => &[1, 1],
+        // Only a final σ above zero can be reached with the second order.
+        (3, 2) if config.final_sigma_is_zero => &[1, 1],
         (3, 2) => &[1, 2],
         (3, 1) | (2, 1) => &[1],
         _ => &[],

@@ -63,12 +63,8 @@ pub enum Error {
         /// What would do.
         expected: String,
     },
-    /// The coefficients divide by zero somewhere: diffusers would produce NaN there.
-    #[error(
-        "{class}: step {index} (timestep {timestep}) has a coefficient that is not finite, and diffusers would return NaN: \
-         the step divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
-         rescale_betas_zero_snr, or choose another solver"
-    )]
+    /// The coefficients divide by zero somewhere.
+    #[error("{class}: step {index} (timestep {timestep}) has a coefficient that is not finite: {cause}")]
     NotFinite {
         /// The class of the config.
         class: String,
@@ -76,6 +72,8 @@ pub enum Error {
         index: usize,
         /// Its timestep.
         timestep: f64,
+        /// What is divided by zero, and what would do.
+        cause: String,
     },
     /// A step was given tensors that do not fit each other.
     #[error("step: {name} has {found} values, expected {expected}")]

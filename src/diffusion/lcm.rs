@@ -8,7 +8,7 @@
 //! x_s = √ᾱ_s·x̂ + √(1−ᾱ_s)·z
 //! ```
 
-use super::{Clip, Error, Forward, Step, Table, Terms, consistency, ddpm::read_clip, keys::Keys, table::Run};
+use super::{Clip, Error, Step, Table, Terms, consistency, ddpm::read_clip, keys::Keys, table::Run};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
@@ -34,21 +34,17 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let mut timesteps = consistency::timesteps(run, self.original_inference_steps)?;
         let begin = run.begin(&mut timesteps);
-        let last = run.num_inference_steps + begin.added;
         let following = timesteps.clone();
         run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
             let forward = run.forward(t)?;
-            let Forward { signal, noise } = forward;
             let (scaled, variance) = (t * self.timestep_scaling, 0.25);
             let total = scaled * scaled + variance;
             let denoised = Terms::SAMPLE * (variance / total) + Terms::X0 * (scaled / total.sqrt());
-            let step =
-                Step { x0: run.common.prediction_type.x0(signal, noise), clip: self.clip, ..Step::at(t, forward) };
-            // diffusers counts the steps that were asked for, of which a strength below 1 may have cut some.
-            if i + 1 == last {
-                return Ok(Step { prev_sample: denoised, ..step });
-            }
-            let next = run.forward(following.get(i + 1).copied().unwrap_or(t))?;
+            let step = Step { x0: run.x0(forward, self.clip), clip: self.clip, ..Step::at(t, forward) };
+            // The last step of a run leaves no noise. Where a strength cuts custom timesteps, diffusers adds some to its x_t all the
+            // same, and decodes x̂ of this step.
+            let Some(&next) = following.get(i + 1) else { return Ok(Step { prev_sample: denoised, ..step }) };
+            let next = run.forward(next)?;
             Ok(Step { prev_sample: denoised * next.signal + Terms::NOISE * next.noise, draws_noise: true, ..step })
         })
     }

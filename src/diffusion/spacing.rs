@@ -52,10 +52,20 @@ pub(super) fn timesteps(common: &Common, n: usize, rounded: bool) -> Vec<f64> {
             .collect(),
         TimestepSpacing::Leading => {
             let ratio = train / n;
-            (0..n).rev().map(|i| (i * ratio) as f64 + common.steps_offset as f64).collect()
+            // Solvers in σ-space hold the last σ for timesteps past the end; the others have no ᾱ there.
+            let offset = if rounded { fitted_offset(common, n) } else { common.steps_offset };
+            (0..n).rev().map(|i| (i * ratio) as f64 + offset as f64).collect()
         }
         TimestepSpacing::Trailing => trailing(train, train as f64 / n as f64),
     }
+}
+
+/// `steps_offset`, or as much of it as leaves the first of `n` timesteps in "leading" spacing within the schedule. With an offset
+/// of 1 only T steps have no room for it: they then are all the T timesteps of training, T−1 … 0.
+pub(super) fn fitted_offset(common: &Common, n: usize) -> i64 {
+    let train = common.num_train_timesteps;
+    let highest = n.saturating_sub(1) * (train / n.max(1));
+    common.steps_offset.min((train - 1).saturating_sub(highest) as i64)
 }
 
 /// The timesteps of a run in the multistep classes, which divide the first `last` timesteps into one interval more and

@@ -326,17 +326,33 @@ pub struct Table {
 }
 
 impl Table {
-    /// Refuses a table with any number in it that is not finite, be it of a step that is left out.
+    /// Refuses a table with a step that is not finite. Steps before the run begins are not made, and not looked at.
     pub(super) fn check_finite(&self, class: &str) -> Result<(), Error> {
-        let refuse = |index, timestep| Err(Error::NotFinite { class: class.to_owned(), index, timestep });
-        let sigmas = self.sigmas.iter().zip(&self.timesteps).enumerate();
-        if let Some((index, (_, &timestep))) = sigmas.into_iter().find(|(_, (sigma, _))| !sigma.is_finite()) {
-            return refuse(index, timestep);
-        }
-        match self.steps.iter().enumerate().find(|(_, step)| !step.is_finite()) {
-            None => Ok(()),
-            Some((index, step)) => refuse(index + self.timesteps.len() - self.steps.len(), step.timestep),
-        }
+        let begin = self.timesteps.len() - self.steps.len();
+        let sigma = |index: usize| self.sigmas.get(index).copied().unwrap_or_default();
+        let mut steps = (begin..).zip(&self.steps);
+        let Some((index, step)) = steps.find(|&(index, step)| !(step.is_finite() && sigma(index).is_finite())) else {
+            return Ok(());
+        };
+        let cause = match self.repeated(index.saturating_sub(HISTORY).max(begin), index) {
+            Some((one, other)) => format!(
+                "timesteps {one} and {other} of the run are one noise level, and this solver divides by the way from one to the \
+                 next; give fewer steps"
+            ),
+            None => "it divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
+                     rescale_betas_zero_snr, or choose another solver"
+                .to_owned(),
+        };
+        Err(Error::NotFinite { class: class.to_owned(), index, timestep: step.timestep, cause })
+    }
+
+    /// The first two neighbours at the same noise level among the timesteps from `first` to the one after `last`, in solvers that
+    /// call the network once for each.
+    fn repeated(&self, first: usize, last: usize) -> Option<(f64, f64)> {
+        let levels = if self.sigmas.is_empty() { &self.timesteps } else { &self.sigmas };
+        let mut pairs = (first..=last).filter_map(|i| Some((*levels.get(i)?, *levels.get(i + 1)?, i)));
+        let (_, _, i) = pairs.find(|(one, other, _)| one == other).filter(|_| self.order == 1)?;
+        Some((*self.timesteps.get(i)?, *self.timesteps.get(i + 1)?))
     }
 }
 
@@ -559,18 +575,25 @@ impl Run<'_> {
         }
     }
 
-    /// ᾱ at a timestep of the run, which an offset may have pushed past the end of the schedule.
+    /// ᾱ at a timestep of the run.
     pub(super) fn alpha_bar(&self, timestep: f64) -> Result<f64, Error> {
-        self.noise_schedule.alpha_bar_of_run(timestep as i64).ok_or_else(|| Error::UnsupportedValue {
-            class: self.class.to_owned(),
-            key: "steps_offset",
-            value: self.common.steps_offset.to_string(),
-            supported: format!(
-                "less than that: {} steps would visit timestep {timestep}, the schedule ends at {}",
-                self.num_inference_steps,
-                self.common.num_train_timesteps - 1
-            ),
+        self.noise_schedule.alpha_bar_of_run(timestep as i64).ok_or_else(|| Error::Option {
+            option: "timesteps",
+            value: timestep.to_string(),
+            expected: format!("the timesteps of this schedule are 0 to {}", self.common.num_train_timesteps - 1),
         })
+    }
+
+    /// x̂_0 at a level of noise as the coefficients of x_t and of the network's output, before `clip`.
+    ///
+    /// Where no signal is left, ε̂ says only on which side of zero x̂_0 is: at an infinite distance, which clipping brings back. A
+    /// power of two stands for infinity, so that the sign of x_t − ε̂ comes out in f32 as well.
+    pub(super) fn x0(&self, at: Forward, clip: Clip) -> (f64, f64) {
+        const FAR: f64 = (1u128 << 100) as f64;
+        match self.common.prediction_type.x0(at.signal, at.noise) {
+            (sample, output) if clip == Clip::None || (sample.is_finite() && output.is_finite()) => (sample, output),
+            _ => (FAR, -FAR * at.noise),
+        }
     }
 
     /// x_t at a timestep of the run from x_0.

@@ -23,7 +23,6 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let mut timesteps = consistency::timesteps(run, self.original_inference_steps)?;
         let begin = run.begin(&mut timesteps);
-        let last = run.num_inference_steps + begin.added;
         let following = timesteps.clone();
         let eta = run.options.eta;
         run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
@@ -42,8 +41,8 @@ impl Config {
             let jump = Forward::of_alpha_bar(alpha_bar_s);
             let x_s = predicted * jump.signal + epsilon * jump.noise;
             let step = Step { x0, ..Step::at(t, forward) };
-            // As in LCM, the steps that were asked for are counted.
-            if eta == 0.0 || i + 1 == last {
+            // As in LCM, the last step of a run leaves no noise.
+            if eta == 0.0 || i + 1 == following.len() {
                 return Ok(Step { prev_sample: x_s, ..step });
             }
             let back_up = Forward::of_alpha_bar(alpha_bar_next / alpha_bar_s);

@@ -96,7 +96,10 @@ pub(super) struct Model {
     pub vae: Option<AutoencoderKlConfig>,
     /// The text encoders in diffusers' order, each with its tokenizer.
     pub texts: Vec<(Tokenizer, ClipTextConfig)>,
+    /// The scheduler as the pipeline of a run without a mask uses it; where the model needs one, as `inpaint_scheduler`.
     pub scheduler: SchedulerConfig,
+    /// The scheduler as the pipeline of a run with a mask uses it.
+    pub inpaint_scheduler: SchedulerConfig,
     /// SDXL: an absent negative prompt is a zero embedding rather than that of the empty text.
     pub force_zeros_for_empty_prompt: bool,
     /// Upscaler: the forward process of its input picture, and the furthest that it may go.
@@ -163,7 +166,8 @@ impl Checkpoint {
             components.iter().map(|&(tokenizer, encoder)| (encoder, Some(tokenizer))).chain([("unet", None)]).collect();
         networks.extend((family != Family::Unconditional).then_some(("vae", None)));
         layout.expect(&networks);
-        let scheduler = scheduler_of(&class, layout.scheduler("scheduler").await?)?;
+        let stored_scheduler = layout.scheduler("scheduler").await?;
+        let inpaint_scheduler = scheduler_of(&class, true, stored_scheduler.clone())?;
         let unet_json = layout.config("unet").await?;
         let unet_file = layout.path("unet", "config.json");
         let unet_error = |e| Error::model(&unet_file, e);
@@ -249,6 +253,10 @@ impl Checkpoint {
             _ if vae.as_ref().is_none_or(|vae| vae.in_channels != 3) => (Takes::Never, Takes::Never),
             _ => (Takes::Optional, Takes::Optional),
         };
+        let scheduler = match takes_mask {
+            Takes::Required => inpaint_scheduler.clone(),
+            _ => scheduler_of(&class, false, stored_scheduler)?,
+        };
         let info = ModelInfo {
             layout: layout.kind(),
             class,
@@ -274,7 +282,17 @@ impl Checkpoint {
             Some(value) => value.as_bool().unwrap_or(true),
             None => true,
         };
-        let model = Model { family, unet, vae, texts, scheduler, force_zeros_for_empty_prompt, low_res, info };
+        let model = Model {
+            family,
+            unet,
+            vae,
+            texts,
+            scheduler,
+            inpaint_scheduler,
+            force_zeros_for_empty_prompt,
+            low_res,
+            info,
+        };
         Ok(Self { model, unet: unet_weights, vae: vae_weights, texts: text_weights })
     }
 
@@ -288,7 +306,7 @@ impl Checkpoint {
         &self.model.info
     }
 
-    /// The scheduler that it was saved with, as its pipeline class uses it.
+    /// The scheduler that it was saved with, as the pipeline of a run without a mask uses it; with one, where the model needs it.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.model.scheduler
     }

@@ -47,17 +47,19 @@ impl Family {
     }
 }
 
-/// The scheduler's config as a pipeline of `class` changes it when it is built.
+/// The scheduler's config as diffusers changes it when it builds the pipeline of a run: the one of the family of `class` that fills
+/// the masked part of a picture (`inpaints`), or any other of that family.
 ///
 /// # Errors
 /// If there is no such pipeline here.
-pub fn scheduler_of(class: &str, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error> {
-    Ok(match (Family::of(class)?, class) {
-        (Family::StableDiffusion, "StableDiffusionInpaintPipeline") => {
+pub fn scheduler_of(class: &str, inpaints: bool, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error> {
+    Ok(match (Family::of(class)?, inpaints) {
+        // A latent consistency model has no class of its own for this.
+        (Family::StableDiffusion | Family::LatentConsistency, true) => {
             scheduler.for_stable_diffusion_inpaint_pipeline()?
         }
-        (Family::StableDiffusion, _) => scheduler.for_stable_diffusion_pipeline()?,
-        (_, "DDIMPipeline") => scheduler.swap_to(Solver::Ddim)?,
+        (Family::StableDiffusion, false) => scheduler.for_stable_diffusion_pipeline()?,
+        _ if class == "DDIMPipeline" => scheduler.swap_to(Solver::Ddim)?,
         _ => scheduler,
     })
 }

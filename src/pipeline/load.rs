@@ -120,7 +120,7 @@ impl Pipeline {
         &self.parts.model.info
     }
 
-    /// The scheduler that the checkpoint was saved with, as its pipeline class uses it.
+    /// The scheduler that the checkpoint was saved with, as [`Checkpoint::scheduler`].
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.parts.model.scheduler
     }

@@ -346,9 +346,10 @@ fn strength(model: &Model, options: &SampleOptions) -> f64 {
 
 /// The solver and its settings.
 pub(super) fn scheduler(model: &Model, options: &SampleOptions) -> Result<SchedulerConfig, Error> {
+    let of_checkpoint = if options.mask.is_some() { &model.inpaint_scheduler } else { &model.scheduler };
     Ok(match &options.scheduler {
-        Scheduler::Checkpoint => model.scheduler.clone(),
-        Scheduler::Solver(solver) => model.scheduler.swap_to(*solver)?,
+        Scheduler::Checkpoint => of_checkpoint.clone(),
+        Scheduler::Solver(solver) => of_checkpoint.swap_to(*solver)?,
         Scheduler::Config(config) => (**config).clone(),
     })
 }
@@ -375,8 +376,11 @@ pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Resu
     if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
         return Ok(scheduler.table(steps, &step_options)?);
     }
-    // A latent consistency model spreads its few steps over what is left of the schedule; others leave steps out.
-    let spreads = model.family == Family::LatentConsistency && scheduler.solver() == Some(Solver::Lcm);
+    // A latent consistency model spreads its few steps over what is left of the schedule; others, and the pipeline that fills a
+    // part of a picture, leave steps out.
+    let is_distilled = matches!(scheduler.solver(), Some(Solver::Lcm | Solver::Tcd));
+    let spreads =
+        model.family == Family::LatentConsistency && is_distilled && matches!(task, Task::ImageToImage(_));
     if let Some(start) = options.start_timestep {
         match spreads && options.timesteps.is_none() {
             true => {
@@ -392,12 +396,11 @@ pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Resu
         step_options.strength = strength;
         return Ok(scheduler.table(steps, &step_options)?);
     }
-    let whole = scheduler.table(steps, &step_options)?;
     let walked = (steps as f64 * strength) as usize;
-    if walked == 0 {
+    if walked == 0 && steps > 0 {
         let message = format!("that leaves none of {steps} steps; give more of either");
         return Err(Error::option("strength", strength, message));
     }
-    step_options.begin_index = steps.saturating_sub(walked) * whole.order;
-    if step_options.begin_index == 0 { Ok(whole) } else { Ok(scheduler.table(steps, &step_options)?) }
+    step_options.begin_index = steps.saturating_sub(walked) * scheduler.solver().map_or(1, Solver::order);
+    Ok(scheduler.table(steps, &step_options)?)
 }

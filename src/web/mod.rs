@@ -10,6 +10,7 @@ mod promise;
 mod slot;
 mod source;
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
@@ -138,10 +139,15 @@ impl Pipeline {
     /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
     pub fn info(&self) -> String {
         let info = self.0.info();
+        let solvers = self.0.scheduler().solver_steps();
+        let steps = |(solver, range): &(Solver, RangeInclusive<usize>)| {
+            (solver.name().to_owned(), json!({ "min": range.start(), "max": range.end() }))
+        };
         json!({
             "class": info.class,
             "scheduler": info.scheduler,
-            "solvers": Solver::ALL.map(Solver::name),
+            "solvers": solvers.iter().map(|(solver, _)| solver.name()).collect::<Vec<_>>(),
+            "solverSteps": solvers.iter().map(steps).collect::<Map<_, _>>(),
             "takesPrompt": info.takes_prompt,
             "takesSizes": info.takes_second_prompt,
             "takesImage": info.takes_image != Takes::Never,
