@@ -19,6 +19,8 @@ import {
   showFieldsFor,
   writeParameters,
 } from "./parameters.js";
+import * as solvers from "./solvers.js";
+import { learn } from "./vocabulary.js";
 import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
 
 /** @import { LoadOptions, LoadProgress, SampleOptions, Source } from "./pkg/index.js" */
@@ -39,6 +41,7 @@ import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
  * What a view may ask of the page.
  * @typedef {object} Page
  * @property {() => Pipeline | undefined} pipeline  what is open
+ * @property {() => string | undefined} example  where a picture is that the model knows
  * @property {HTMLElement} stage  where views show what is their own, beside the form
  * @property {HTMLElement} below  likewise, below it
  * @property {typeof loras.chosen} loras  those that the form asks for
@@ -93,12 +96,15 @@ let working;
 let model = { source: BUILTIN.base, name: BUILTIN.name };
 /** What the pictures on the film were made with. @type {import("./metadata.js").Made | undefined} */
 let made;
+/** Where a picture is that the model knows, if it is the page's own. @type {string | undefined} */
+let example;
 /** The scheduler of the model that drew them, which may no longer be the one that is open. */
 let drawnBy = "";
 
 /** @type {Page} */
 const page = {
   pipeline: () => pipeline,
+  example: () => example,
   stage: element("stage"),
   below: element("below"),
   loras: loras.chosen,
@@ -198,6 +204,7 @@ async function load() {
     return false;
   }
   showFieldsFor(pipeline.info);
+  solvers.show(pipeline);
   loras.clear();
   profile.clear();
   if (pipeline.info.needsImage) /** @type {HTMLDetailsElement} */ (element("more")).open = true;
@@ -281,6 +288,8 @@ async function draw(given = {}, about = {}) {
   // On a phone the pictures are below the form.
   element("canvas").scrollIntoView({ block: "nearest" });
   made = { ...Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== "")), model: model.name };
+  // As the model is told it.
+  if (made.prompt) made.prompt = String(options.prompt);
   if (image) made.image = easel.pictureName();
   if (loras.named().length > 0) made.loras = loras.named();
   Object.assign(made, about);
@@ -324,6 +333,8 @@ function open(opened) {
   button("builtin").hidden = false;
   element("examples").hidden = true;
   element("vocabulary").hidden = true;
+  example = undefined;
+  learn();
   writeParameters(USUAL);
   return load();
 }
@@ -407,8 +418,10 @@ async function startFrom(picture, name = picture instanceof File ? picture.name 
 async function showAbout() {
   const response = await fetch(BUILTIN.about).catch(() => undefined);
   if (!response?.ok) return;
-  /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[], styles: string[], glyphs: string[] }} */
-  const { steps, guidanceScale, solver, preview, prompts, styles, glyphs } = await response.json();
+  /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[], picture: string } & import("./vocabulary.js").Vocabulary} */
+  const { steps, guidanceScale, solver, preview, prompts, picture, styles, glyphs } = await response.json();
+  learn({ styles, glyphs });
+  example = picture;
   writeParameters({ prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver, preview });
 
   const examples = element("examples");
@@ -417,8 +430,8 @@ async function showAbout() {
 
   const vocabulary = element("vocabulary");
   const styleNow = () => styles.find((style) => readParameters().prompt.endsWith(style)) ?? styles[0];
-  vocabulary.children[0].textContent = `All ${glyphs.length} things it knows, in ${styles.length} styles`;
-  vocabulary.children[1].replaceChildren(...glyphs.map((glyph) => chip(glyph, () => `${glyph}, ${styleNow()}`)));
+  vocabulary.children[0].textContent = `All ${Object.keys(glyphs).length} things it knows, in ${styles.length} styles`;
+  vocabulary.children[1].replaceChildren(...Object.keys(glyphs).map((glyph) => chip(glyph, () => `${glyph}, ${styleNow()}`)));
   vocabulary.hidden = false;
 }
 

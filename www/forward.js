@@ -30,6 +30,7 @@ const INNER = `
       ><label><input type="radio" name="space" value="pixels" />in pixels</label>
     </fieldset>
     <label class="check"><input id="prompted" type="checkbox" checked />Follow the prompt</label>
+    <label class="check"><input id="guided" type="checkbox" />Guess with guidance</label>
   </div>
   <p id="space-hint" class="hint"></p>`;
 
@@ -63,6 +64,7 @@ export function open(page) {
   const guess = /** @type {HTMLButtonElement} */ (element("guess"));
   const dissolve = /** @type {HTMLButtonElement} */ (element("dissolve"));
   const prompted = /** @type {HTMLInputElement} */ (element("prompted"));
+  const guided = /** @type {HTMLInputElement} */ (element("guided"));
   const spaces = /** @type {HTMLInputElement[]} */ ([...section.querySelectorAll("[name=space]")]);
 
   const plates = /** @type {HTMLElement} */ (document.querySelector(".plates"));
@@ -72,7 +74,7 @@ export function open(page) {
   noise.dataset.views = "forward";
   noise.innerHTML = `
     <canvas id="noise" width="64" height="64" role="img" aria-label="epsilon hat, the noise that the network sees: not asked"></canvas>
-    <figcaption><b><i>ε̂</i></b> the noise the network sees</figcaption>`;
+    <figcaption><b><i>ε̂</i></b> the noise the network sees<span data-needs="hasLatents">, decoded</span></figcaption>`;
   denoised.parentElement?.before(noise);
 
   const pick = (/** @type {number} */ x) => turnTo(Math.min(Math.max(Math.round(x), 0), last()));
@@ -106,7 +108,7 @@ export function open(page) {
   /** @returns {"pixels" | "latents"} */
   const space = () => (spaces.find((input) => input.checked)?.value === "pixels" ? "pixels" : "latents");
 
-  /** What the process, and the network, are asked with. */
+  /** What the way back is made with. */
   function conditions() {
     const { prompt, negativePrompt, guidanceScale, seed, solver, preview } = optionsOf(readParameters());
     const asked = prompted.checked ? { prompt, negativePrompt, guidanceScale } : { prompt: "", guidanceScale: 1 };
@@ -116,6 +118,12 @@ export function open(page) {
       solver,
       preview: preview === "none" ? undefined : preview,
     });
+  }
+
+  /** What the process is of, and what the network is told: guided only if that is asked for, since it was not trained so. */
+  function asked() {
+    const { guidanceScale, ...rest } = conditions();
+    return { ...rest, guidanceScale: guided.checked ? guidanceScale : 1, space: space() };
   }
 
   /** @param {number} t -1 for the picture itself */
@@ -132,7 +140,10 @@ export function open(page) {
     slider.setAttribute("aria-valuetext", words);
     for (const chart of [remaining, ratio, coefficients]) chart.mark(t ?? undefined);
     const alphaBar = t === null ? 1 : schedule?.alphasCumprod[t];
-    element("mixture").innerHTML = alphaBar === undefined ? "" : mixture(t, alphaBar);
+    element("mixture").innerHTML = alphaBar === undefined ? "" : mixture(t, alphaBar, isOfLatents());
+    /** @type {HTMLElement} */ (document.getElementById("noised")).textContent = isOfLatents()
+      ? `the latent${t === null ? "" : " with noise"}, decoded`
+      : `the picture${t === null ? "" : " with noise"}`;
     const current = t === null ? -1 : (schedule?.steps.findIndex(({ timestep }) => timestep <= t) ?? -1);
     for (const row of body.children) row.removeAttribute("aria-current");
     const row = /** @type {HTMLElement | undefined} */ (body.children[current]);
@@ -147,6 +158,7 @@ export function open(page) {
     const takesStart = page.pipeline()?.info.takesStartTimestep ?? false;
     const runsThere = takesStart && (space() === "latents" || !takesLatents());
     slider.disabled = dissolve.disabled = !isOpen;
+    /** @type {HTMLElement} */ (guided.parentElement).hidden = !prompted.checked || !page.pipeline()?.info.takesPrompt;
     guess.disabled = !isOpen || time() === null || !runsThere;
     element("space-hint").textContent =
       runsThere || !isOpen
@@ -159,6 +171,11 @@ export function open(page) {
   /** Whether the model has latents that are not pixels. */
   function takesLatents() {
     return (page.pipeline()?.info.sizeMultiple ?? 1) > 1;
+  }
+
+  /** Whether it is in them that the noise is added. */
+  function isOfLatents() {
+    return takesLatents() && space() === "latents";
   }
 
   /** Has x_t shown as soon as the one before it is. */
@@ -202,7 +219,7 @@ export function open(page) {
    * @param {Pipeline} pipeline
    */
   async function opened(pipeline) {
-    const options = { ...conditions(), space: space() };
+    const options = asked();
     const loras = page.loras();
     const weights = loras.map(({ source, weight }) => `${source instanceof File ? source.name : source} ${weight}`);
     const key = JSON.stringify([edition, ...Object.values(options), ...weights].map(String));
@@ -238,7 +255,11 @@ export function open(page) {
         fill(noiseCanvas, noise, `epsilon hat, the noise that the network sees at t = ${t}`);
         fill(denoised, guessed, `x hat 0, the network's guess at t = ${t}`);
         section.dataset.error = String(error);
-        return `At t = ${t} the network is off by ‖ε − ε̂‖² = ${error.toPrecision(3)} a value; 1 would be as good as not looking`;
+        const found = `At t = ${t} the mean of (ε − ε̂)² is ${error.toPrecision(3)}.`;
+        const { guidanceScale } = asked();
+        return guidanceScale === 1
+          ? `${found} That is what training made small; a network that sees no noise would have 1.`
+          : `${found} But with guidance ${guidanceScale} it is not the network’s own guess, which is what was trained.`;
       },
       { keeps: true },
     );
@@ -318,7 +339,7 @@ export function open(page) {
     edition += 1;
     if (isShown) request();
   });
-  for (const input of spaces) {
+  for (const input of [...spaces, prompted, guided]) {
     input.addEventListener("change", () => {
       showPlace();
       request();
@@ -346,11 +367,19 @@ export function open(page) {
     element("space").hidden = !takesLatents() || !info.takesStartTimestep;
     if (!info.takesStartTimestep) for (const input of spaces) input.checked = input.value === "pixels";
     /** @type {HTMLElement} */ (prompted.parentElement).hidden = !info.takesPrompt;
+    await showExample();
     await showSchedule();
     if (schedule?.alphasCumprod.length === 0) {
       page.showNotice("this model was trained with rectified flow, which has no ᾱ to chart");
     }
     request();
+  }
+
+  /** Begins with a picture that the model knows, where there is one and the visitor has brought none. */
+  async function showExample() {
+    const example = page.example();
+    const response = example && pad.isFirst() ? await fetch(example).catch(() => undefined) : undefined;
+    if (response?.ok) await pad.put(await response.blob(), "an example", { first: true });
   }
 
   return {
@@ -392,14 +421,14 @@ export function open(page) {
 const COLUMNS = [
   { name: "signal", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[0] },
   { name: "noise", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[1] },
-  { name: "x̂<sub>0</sub>: x<sub>t</sub>", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[0] },
-  { name: "x̂<sub>0</sub>: out", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[1] },
+  { name: "x̂<sub>0</sub> from x<sub>t</sub>", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[0] },
+  { name: "x̂<sub>0</sub> from the output", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[1] },
   ...[
     term("x<sub>t</sub>", "xₜ", ({ sample }) => sample),
-    term("out", "output", ({ modelOutput }) => modelOutput),
+    term("output", "the network’s output", ({ modelOutput }) => modelOutput),
     term("x̂<sub>0</sub>", "x̂₀", ({ x0 }) => x0),
-    term("z", "noise z", ({ noise }) => noise),
-    ...[0, 1, 2, 3, 4].map((slot) => term(`h<sub>${slot}</sub>`, `memory ${slot}`, ({ history }) => history[slot])),
+    term("z", "fresh noise z", ({ noise }) => noise),
+    ...[0, 1, 2, 3, 4].map((slot) => term(`h<sub>${slot}</sub>`, slot === 0 ? "what it kept last" : `what it kept, ${slot} earlier`, ({ history }) => history[slot])),
   ],
 ];
 
@@ -421,9 +450,14 @@ function written(value) {
  * x_t as a mixture, in numbers.
  * @param {number | null} t
  * @param {number} alphaBar
+ * @param {boolean} isOfLatents
  */
-function mixture(t, alphaBar) {
-  if (t === null) return "<i>x</i><sub>0</sub>: the picture itself";
+function mixture(t, alphaBar, isOfLatents) {
+  if (t === null) {
+    return isOfLatents
+      ? "<span><i>x</i><sub>0</sub>: no noise yet. Encoded and decoded, the picture has lost a little.</span>"
+      : "<span><i>x</i><sub>0</sub>: the picture itself</span>";
+  }
   const [signal, noise] = [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)].map((value) => value.toFixed(3));
   const ratio = alphaBar / (1 - alphaBar);
   const decibels = ratio > 0 ? `${(10 * Math.log10(ratio)).toFixed(1).replace("-", "−")} dB` : "no signal";

@@ -108,21 +108,31 @@ export function resize(width, height) {
   const before = isDrawn ? context.getImageData(0, 0, canvas.width, canvas.height) : undefined;
   canvas.width = width;
   canvas.height = height;
+  const wasFirst = isFirst();
   if (before) draw(before);
   else landscape();
-  isDrawn = true;
   changed();
+  hasFirst = wasFirst || !isDrawn;
+  isDrawn = true;
 }
 
 let isDrawn = false;
+let hasFirst = false;
+
+/** Whether the picture is the one to begin with, which the visitor has not touched. */
+export function isFirst() {
+  return hasFirst;
+}
 
 /**
  * Puts a picture up: the middle of it, as large as the pad; one of the pad's own size as it is, to the last bit.
  * @param {Blob} picture
  * @param {string} called
+ * @param {{ first?: boolean }} [options] first: only in place of the one to begin with
  */
-export async function put(picture, called) {
+export async function put(picture, called, { first = false } = {}) {
   const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  if (first && !isFirst()) return;
   cover(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
   name = called;
@@ -140,6 +150,7 @@ export function pictureName() {
 }
 
 function changed() {
+  hasFirst = false;
   canvas.setAttribute("aria-label", `x 0, the picture: ${name}`);
   for (const listener of listeners) listener();
 }

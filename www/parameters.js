@@ -1,6 +1,8 @@
 // @ts-check
 // The form's values: read for a run, kept in the address and in pictures, restored from both.
 
+import { remark, sent } from "./vocabulary.js";
+
 /** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
 
 /** Which element holds which parameter. The names in a link are the package's own, but for `pictures`: as many seeds. */
@@ -68,6 +70,7 @@ export function readParameters() {
 /** @param {Partial<Parameters>} parameters */
 export function writeParameters(parameters) {
   for (const [name, value] of Object.entries(parameters)) field(/** @type {keyof Parameters} */ (name)).value = value;
+  remark();
 }
 
 /**
@@ -90,8 +93,8 @@ export function optionsOf(parameters) {
   const given = NUMBERS.filter((name) => parameters[name] !== "").map((name) => [name, Number(parameters[name])]);
   const seeds = seedsOf(parameters);
   return {
-    prompt,
-    negativePrompt: negativePrompt || undefined,
+    prompt: sent(prompt),
+    negativePrompt: sent(negativePrompt) || undefined,
     ...(seeds.length > 1 ? { seeds, numImagesPerPrompt: seeds.length } : { seed: BigInt(seed) }),
     solver: solver || undefined,
     preview: /** @type {SampleOptions["preview"]} */ (preview || undefined),
@@ -153,7 +156,14 @@ export function anySeed() {
  * @param {ModelInfo} info
  */
 export function showFieldsFor(info) {
-  const takes = { ...info, takesStrength: info.takesImage && !info.takesNoiseLevel };
+  // An autoencoder makes sides smaller; a model without one takes any.
+  const hasLatents = info.sizeMultiple > 1;
+  const takes = {
+    ...info,
+    takesStrength: info.takesImage && !info.takesNoiseLevel,
+    hasLatents,
+    hasPixels: !hasLatents,
+  };
   for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-needs]"))) {
     part.hidden = !takes[/** @type {keyof typeof takes} */ (part.dataset.needs)];
   }
