@@ -60,7 +60,7 @@ export function begin(total, names) {
   scrub.disabled = true;
   caption.textContent = "";
   turned();
-  for (const plate of Object.values(plates)) plate.getContext("2d")?.clearRect(0, 0, plate.width, plate.height);
+  for (const plate of Object.values(plates)) clear(plate);
 }
 
 /**
@@ -94,9 +94,39 @@ export function unshow() {
   turned();
 }
 
-/** @returns {ImageData | undefined} the picture that the run came to */
+/** @returns {ImageData | undefined} the picture that the run came to, or else one of another view */
 export function lastPicture() {
-  return steps.at(-1)?.images[picture];
+  const others = [...kept.values()].map(({ steps, picture }) => steps.at(-1)?.images[picture]);
+  return steps.at(-1)?.images[picture] ?? others.find((image) => image !== undefined);
+}
+
+/** The films of the views that are not shown. @type {Map<string, { steps: BareStep[], shown: number, picture: number, frames: Node[], names: Node[] }>} */
+const kept = new Map();
+let owner = "reverse";
+
+/** Puts the film of another view in: each has its own. @param {string} view */
+export function turnTo(view) {
+  kept.set(owner, { steps, shown, picture, frames: [...frames.childNodes], names: [...choice.childNodes] });
+  const film = kept.get(view) ?? { steps: [], shown: -1, picture: 0, frames: [], names: [] };
+  kept.delete(view);
+  owner = view;
+  steps = film.steps;
+  picture = film.picture;
+  frames.replaceChildren(...film.frames);
+  choice.replaceChildren(...film.names);
+  choice.hidden = film.names.length < 2;
+  strip.style.setProperty("--frames", String(steps.at(-1)?.total ?? 20));
+  scrub.max = String(Math.max(steps.length - 1, 0));
+  scrub.disabled = steps.length === 0;
+  for (const plate of Object.values(plates)) clear(plate);
+  shown = film.shown;
+  if (shown >= 0) show(shown);
+  else unshow();
+}
+
+/** @param {HTMLCanvasElement} plate */
+function clear(plate) {
+  plate.getContext("2d")?.clearRect(0, 0, plate.width, plate.height);
 }
 
 /** @returns {{ step: BareStep, picture: number } | undefined} the step on the plates, and of which picture */

@@ -8,7 +8,7 @@ import { optionsOf, readParameters } from "./parameters.js";
 import { Chart } from "./plot.js";
 import { StateError } from "./pkg/index.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
 
 /** How long the picture takes to dissolve when nobody drags, in milliseconds. */
@@ -163,6 +163,7 @@ export function open(page) {
 
   /** Has x_t shown as soon as the one before it is. */
   function request() {
+    if (!page.canRead({ points: false })) return;
     wanted = { t: time() };
     section.dataset.waits = "";
     serving ??= serve().finally(() => {
@@ -224,7 +225,7 @@ export function open(page) {
   async function ask() {
     const t = time();
     const pipeline = page.pipeline();
-    if (t === null || !pipeline) return;
+    if (t === null || !pipeline || !page.canRead()) return;
     stop();
     await serving;
     await page.work(
@@ -246,7 +247,7 @@ export function open(page) {
 
   async function showSchedule() {
     const pipeline = page.pipeline();
-    if (!pipeline) return;
+    if (!pipeline || !page.canRead({ points: false })) return;
     const { solver, steps, eta } = optionsOf(readParameters());
     try {
       schedule = await pipeline.schedule({ solver, steps, eta });
@@ -358,6 +359,8 @@ export function open(page) {
     enter,
     leave() {
       isShown = false;
+      stop();
+      pad.hide();
     },
     async release() {
       stop();
@@ -384,6 +387,7 @@ export function open(page) {
     },
     async takePictures([file]) {
       await pad.put(file, file.name);
+      return `${file.name} is on the pad`;
     },
   };
 }
