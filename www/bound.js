@@ -6,7 +6,7 @@ import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { BoundOptions, BoundSummary, BoundTerm } from "./pkg/index.js" */
 
 const INNER = `
@@ -199,6 +199,7 @@ export function open(page) {
     },
     leave() {
       isShown = false;
+      pad.hide();
     },
     async release() {},
     modelChanged() {
@@ -248,6 +249,7 @@ export function open(page) {
     },
     async takePictures([file]) {
       await pad.put(file, file.name);
+      return `${file.name} is on the pad`;
     },
   };
 }

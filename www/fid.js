@@ -5,9 +5,10 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
+import { unlessAborted } from "./task.js";
 import { FeatureExtractor } from "./pkg/index.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { Distance, Label, Statistics } from "./pkg/index.js" */
 
 const EXTRACTOR = "models/emoji-features/";
@@ -72,7 +73,7 @@ const BELOW = `
       <h3>What the classifier sees</h3>
       <div class="beside">
         <div>
-          <button id="classify" type="button">What is it?</button>
+          <button id="classify" type="button" data-idle>What is it?</button>
           <ol id="answers"></ol>
         </div>
       </div>
@@ -113,13 +114,16 @@ export function open(page) {
   let values = [];
   let isShown = false;
 
-  /** The classifier, which is loaded when it is first needed. */
-  function extractor() {
-    loading ??= FeatureExtractor.load(EXTRACTOR).catch((error) => {
+  /**
+   * The classifier, which is loaded when it is first needed.
+   * @param {AbortSignal} signal
+   */
+  function extractor(signal) {
+    loading ??= FeatureExtractor.load(EXTRACTOR, { signal }).catch((error) => {
       loading = undefined;
       throw error;
     });
-    return loading;
+    return unlessAborted(loading, signal);
   }
 
   /**
@@ -130,7 +134,7 @@ export function open(page) {
     const which = choice.value;
     const known = real.get(which);
     if (known) return known;
-    const loaded = await extractor();
+    const loaded = await extractor(signal);
     let set;
     if (which === "own") {
       set = await loaded.statistics();
@@ -188,7 +192,7 @@ export function open(page) {
     element("sheet").replaceChildren();
     await pipeline.setLoras(page.loras(), { signal });
     const reference = await realSet(signal);
-    const drawn = await (await extractor()).statistics();
+    const drawn = await (await extractor(signal)).statistics();
     try {
       while (drawn.count < total) {
         const numbers = Array.from({ length: Math.min(AT_ONCE, total - drawn.count) }, (_, at) => drawn.count + at);
@@ -218,9 +222,13 @@ export function open(page) {
     return `${total} pictures, compared with ${choice.selectedOptions[0].textContent?.trim()}`;
   }
 
-  /** What the classifier sees on the pad. */
-  async function classify() {
-    const { glyphs, styles } = await (await extractor()).classify(pad.picture(), { count: ANSWERS });
+  /**
+   * What the classifier sees on the pad.
+   * @param {AbortSignal} signal
+   */
+  async function classify(signal) {
+    const seen = (await extractor(signal)).classify(pad.picture(), { count: ANSWERS, signal });
+    const { glyphs, styles } = await seen;
     const row = (/** @type {Label} */ { name, probability }) => {
       const item = document.createElement("li");
       item.style.setProperty("--length", `${100 * probability}%`);
@@ -232,6 +240,7 @@ export function open(page) {
     style.className = "hint";
     style.textContent = `drawn like ${best.name}, ${Math.round(100 * best.probability)} %`;
     element("answers").replaceChildren(...glyphs.map(row), style);
+    return "Looked";
   }
 
   /** @param {File[]} pictures */
@@ -250,7 +259,7 @@ export function open(page) {
     files.value = "";
     if (chosen.length > 0) take(chosen);
   });
-  element("classify").addEventListener("click", () => classify().catch(page.showError));
+  element("classify").addEventListener("click", () => page.work("Looking", classify));
 
   /** Prompts to begin with: what the page's own model knows, in no order. */
   function suggest() {
@@ -280,6 +289,7 @@ export function open(page) {
     },
     leave() {
       isShown = false;
+      pad.hide();
     },
     async release() {},
     modelChanged() {
@@ -292,8 +302,10 @@ export function open(page) {
         cancelled: () => `Cancelled after ${element("sheet").childElementCount} pictures`,
       });
     },
+    takesMany: true,
     async takePictures(pictures) {
       take(pictures);
+      return `${choice.selectedOptions[0].textContent} will be compared with`;
     },
   };
 }

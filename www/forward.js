@@ -6,9 +6,10 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart } from "./plot.js";
+import { example } from "./vocabulary.js";
 import { StateError } from "./pkg/index.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
 
 /** How long the picture takes to dissolve when nobody drags, in milliseconds. */
@@ -180,6 +181,7 @@ export function open(page) {
 
   /** Has x_t shown as soon as the one before it is. */
   function request() {
+    if (!page.canRead({ points: false })) return;
     wanted = { t: time() };
     section.dataset.waits = "";
     serving ??= serve().finally(() => {
@@ -241,7 +243,7 @@ export function open(page) {
   async function ask() {
     const t = time();
     const pipeline = page.pipeline();
-    if (t === null || !pipeline) return;
+    if (t === null || !pipeline || !page.canRead()) return;
     stop();
     await serving;
     await page.work(
@@ -267,7 +269,7 @@ export function open(page) {
 
   async function showSchedule() {
     const pipeline = page.pipeline();
-    if (!pipeline) return;
+    if (!pipeline || !page.canRead({ points: false })) return;
     const { solver, steps, eta } = optionsOf(readParameters());
     try {
       schedule = await pipeline.schedule({ solver, steps, eta });
@@ -377,8 +379,8 @@ export function open(page) {
 
   /** Begins with a picture that the model knows, where there is one and the visitor has brought none. */
   async function showExample() {
-    const example = page.example();
-    const response = example && pad.isFirst() ? await fetch(example).catch(() => undefined) : undefined;
+    const address = pad.isFirst() ? example() : undefined;
+    const response = address ? await fetch(address).catch(() => undefined) : undefined;
     if (response?.ok) await pad.put(await response.blob(), "an example", { first: true });
   }
 
@@ -387,6 +389,8 @@ export function open(page) {
     enter,
     leave() {
       isShown = false;
+      stop();
+      pad.hide();
     },
     async release() {
       stop();
@@ -413,6 +417,7 @@ export function open(page) {
     },
     async takePictures([file]) {
       await pad.put(file, file.name);
+      return `${file.name} is on the pad`;
     },
   };
 }
@@ -428,7 +433,13 @@ const COLUMNS = [
     term("output", "the network’s output", ({ modelOutput }) => modelOutput),
     term("x̂<sub>0</sub>", "x̂₀", ({ x0 }) => x0),
     term("z", "fresh noise z", ({ noise }) => noise),
-    ...[0, 1, 2, 3, 4].map((slot) => term(`h<sub>${slot}</sub>`, slot === 0 ? "what it kept last" : `what it kept, ${slot} earlier`, ({ history }) => history[slot])),
+    ...[0, 1, 2, 3, 4].map((slot) =>
+      term(
+        `h<sub>${slot}</sub>`,
+        slot === 0 ? "what it kept last" : `what it kept, ${slot} earlier`,
+        ({ history }) => history[slot],
+      ),
+    ),
   ],
 ];
 

@@ -1,7 +1,7 @@
 // @ts-check
 // x_0, the picture that the views beside drawing are about: dropped, chosen, taken from the film, or drawn on the spot.
 
-import { pressed } from "./easel.js";
+import { cover, pressed } from "./easel.js";
 
 const COLOURS = {
   Black: "#1d1b17",
@@ -24,7 +24,7 @@ element.innerHTML = `
     ${Object.entries(COLOURS)
       .map(
         ([name, colour], at) =>
-          `<button type="button" style="--colour: ${colour}" aria-label="${name}" aria-pressed="${at === 0}"></button>`,
+          `<button type="button" data-colour="${colour}" aria-label="${name}" aria-pressed="${at === 0}"></button>`,
       )
       .join("")}
   </div>
@@ -40,6 +40,11 @@ const palette = /** @type {HTMLElement} */ (element.querySelector(".palette"));
 const chooser = /** @type {HTMLInputElement} */ (element.querySelector("#x0-file"));
 const shown = /** @type {HTMLButtonElement} */ (element.querySelector("#x0-shown"));
 
+// Set from here: a policy may forbid styles in the markup.
+for (const button of /** @type {NodeListOf<HTMLElement>} */ (palette.querySelectorAll("button"))) {
+  button.style.setProperty("--colour", button.dataset.colour ?? "");
+}
+
 let colour = COLOURS.Black;
 let name = "a drawing";
 /** Told whenever the picture is another one. @type {Set<() => void>} */
@@ -51,7 +56,7 @@ palette.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.target).closest("button");
   if (!button) return;
   for (const other of palette.children) other.ariaPressed = String(other === button);
-  colour = button.style.getPropertyValue("--colour");
+  colour = button.dataset.colour ?? COLOURS.Black;
 });
 pressed(canvas, (at, from) => {
   Object.assign(context, { strokeStyle: colour, lineCap: "round", lineJoin: "round" });
@@ -98,6 +103,11 @@ export function show(host, { film, refuse }) {
   };
 }
 
+/** Takes the pad out of the view that it is in, which is left. */
+export function hide() {
+  element.remove();
+}
+
 /**
  * Makes the pad as large as a model's pictures. What was on it is brought to that size; at first there is a small landscape.
  * @param {number} width
@@ -133,7 +143,7 @@ export function isFirst() {
 export async function put(picture, called, { first = false } = {}) {
   const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   if (first && !isFirst()) return;
-  cover(bitmap, bitmap.width, bitmap.height);
+  cover(canvas, bitmap);
   bitmap.close();
   name = called;
   changed();
@@ -159,21 +169,7 @@ function changed() {
 function draw(image) {
   const scratch = new OffscreenCanvas(image.width, image.height);
   scratch.getContext("2d")?.putImageData(image, 0, 0);
-  cover(scratch, image.width, image.height);
-}
-
-/**
- * @param {CanvasImageSource} source
- * @param {number} width
- * @param {number} height
- */
-function cover(source, width, height) {
-  blank();
-  const scale = Math.max(canvas.width / width, canvas.height / height);
-  const [w, h] = [width * scale, height * scale];
-  context.imageSmoothingEnabled = scale !== 1;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(source, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  cover(canvas, scratch);
 }
 
 /** White, as the paper of what models are trained on. */

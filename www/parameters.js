@@ -1,6 +1,7 @@
 // @ts-check
 // The form's values: read for a run, kept in the address and in pictures, restored from both.
 
+import { isUsed } from "./fields.js";
 import { remark, sent } from "./vocabulary.js";
 
 /** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
@@ -59,18 +60,23 @@ function field(name) {
 }
 
 /**
- * What a run is to be made with. What means nothing to the model is kept in its field, but not read.
+ * What a run is to be made with. What means nothing to the model, or to the view, is kept in its field, but not read.
  * @returns {Parameters}
  */
 export function readParameters() {
-  const read = (/** @type {keyof Parameters} */ name) => (field(name).disabled ? "" : field(name).value.trim());
+  const read = (/** @type {keyof Parameters} */ name) => (isUsed(field(name)) ? field(name).value.trim() : "");
   return /** @type {Parameters} */ (Object.fromEntries(NAMES.map((name) => [name, read(name)])));
 }
 
-/** @param {Partial<Parameters>} parameters */
+/**
+ * @param {Partial<Parameters>} parameters
+ * @returns {(keyof Parameters)[]} those whose fields do not take the value, and are empty
+ */
 export function writeParameters(parameters) {
-  for (const [name, value] of Object.entries(parameters)) field(/** @type {keyof Parameters} */ (name)).value = value;
+  const given = /** @type {[keyof Parameters, string][]} */ (Object.entries(parameters));
+  for (const [name, value] of given) field(name).value = value;
   remark();
+  return given.filter(([name, value]) => value.trim() !== "" && field(name).value === "").map(([name]) => name);
 }
 
 /**
@@ -80,7 +86,7 @@ export function writeParameters(parameters) {
  */
 export function restoreParameters(parameters) {
   writeParameters(Object.fromEntries(NAMES.filter((name) => !field(name).required).map((name) => [name, ""])));
-  writeParameters(parameters);
+  return writeParameters(parameters);
 }
 
 /**

@@ -16,7 +16,10 @@ const SOLVERS = {
     "EulerAncestralDiscreteScheduler",
     "Euler with fresh noise in every step: more steps give another picture, not only a finer one.",
   ],
-  heun: ["HeunDiscreteScheduler", "Heun asks the network twice in a step, and takes the slope between the two answers."],
+  heun: [
+    "HeunDiscreteScheduler",
+    "Heun asks the network twice in a step, and takes the slope between the two answers.",
+  ],
   dpm2: ["KDPM2DiscreteScheduler", "DPM2 asks the network twice in a step, the second time in its middle."],
   dpmpp_2m: ["DPMSolverMultistepScheduler", "DPM++ 2M uses the guess before as well. Good pictures in some 15 steps."],
   dpmpp_2s: ["DPMSolverSinglestepScheduler", "DPM++ 2S makes steps in pairs, the second from the middle of the first."],
