@@ -76,6 +76,7 @@ async function draw(view, given = {}, about = {}) {
   const made = {
     ...Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== "")),
     model: nameOfModel(),
+    variant: state.opened?.variant,
   };
   // As the model is told it.
   if (made.prompt) made.prompt = String(options.prompt);
@@ -329,15 +330,18 @@ async function takePicture(file) {
  * @param {string} file
  */
 function restore(found, file) {
-  const { model: madeBy, ...rest } = found;
-  const fits = (/** @type {unknown} */ value) => typeof value === "string" || typeof value === "number";
+  const { model: madeBy, variant, ...rest } = found;
+  const fits = (/** @type {unknown} */ value) => ["string", "number", "boolean"].includes(typeof value);
   const [known, other] = [true, false].map((wanted) =>
     Object.entries(rest).filter(([name, value]) => (isParameter(name) && fits(value)) === wanted),
   );
-  restoreParameters(Object.fromEntries(known.map(([name, value]) => [name, String(value)])));
+  const refused = restoreParameters(Object.fromEntries(known.map(([name, value]) => [name, String(value)])));
   fieldsChanged();
   const notes = [`the settings of ${file} are restored`];
   if (madeBy !== undefined && madeBy !== nameOfModel()) notes.push(`it was made by ${madeBy}`);
+  if (variant !== state.opened?.variant) notes.push(`it was made with the variant ${variant ?? "that has no name"}`);
+  if (refused.length > 0)
+    notes.push(`this model cannot take ${refused.map((name) => `${name} = ${rest[name]}`).join(", ")}`);
   if (other.length > 0)
     notes.push(`what else it was made with is up to you: ${other.map(([name]) => name).join(", ")}`);
   return notes.join("; ");

@@ -10,7 +10,7 @@ const OWN = "undiffuse";
 
 /**
  * What a picture was made with: the parameters that were given, and the names of what else there was.
- * @typedef {Partial<Parameters> & { model: string, scheduler?: string, image?: string, startTimestep?: string, loras?: { name: string, weight: number }[] }} Made
+ * @typedef {Partial<Parameters> & { model: string, variant?: string, image?: string, startTimestep?: string, loras?: { name: string, weight: number }[] }} Made
  */
 
 /**

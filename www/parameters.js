@@ -2,6 +2,7 @@
 // The form's values: read for a run, kept in the address and in pictures, restored from both.
 
 import { isUsed } from "./fields.js";
+import { refresh } from "./solvers.js";
 import { remark, sent } from "./vocabulary.js";
 
 /** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
@@ -24,6 +25,7 @@ const FIELDS = {
   eta: "eta",
   clipSkip: "clip-skip",
   longPrompts: "long-prompts",
+  vaeTiling: "vae-tiling",
 };
 
 /** As they are typed: what is left to the model is empty. @typedef {Record<keyof typeof FIELDS, string>} Parameters */
@@ -76,6 +78,7 @@ export function writeParameters(parameters) {
   const given = /** @type {[keyof Parameters, string][]} */ (Object.entries(parameters));
   for (const [name, value] of given) field(name).value = value;
   remark();
+  refresh();
   return given.filter(([name, value]) => value.trim() !== "" && field(name).value === "").map(([name]) => name);
 }
 
@@ -95,7 +98,7 @@ export function restoreParameters(parameters) {
  * @returns {SampleOptions}
  */
 export function optionsOf(parameters) {
-  const { prompt, negativePrompt, seed, solver, preview, longPrompts } = parameters;
+  const { prompt, negativePrompt, seed, solver, preview, longPrompts, vaeTiling } = parameters;
   const given = NUMBERS.filter((name) => parameters[name] !== "").map((name) => [name, Number(parameters[name])]);
   const seeds = seedsOf(parameters);
   return {
@@ -104,6 +107,7 @@ export function optionsOf(parameters) {
     ...(seeds.length > 1 ? { seeds, numImagesPerPrompt: seeds.length } : { seed: BigInt(seed) }),
     solver: solver || undefined,
     preview: /** @type {SampleOptions["preview"]} */ (preview || undefined),
+    vaeTiling: vaeTiling === "true" || undefined,
     longPrompts: /** @type {SampleOptions["longPrompts"]} */ (longPrompts || undefined),
     ...Object.fromEntries(given),
   };
