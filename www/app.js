@@ -97,7 +97,7 @@ async function draw(view, given = {}, about = {}) {
     bringIntoView();
     const steps = opened.sample({ ...options, ...given, includeInitial: true, signal });
     for await (const step of steps) {
-      if (count === 0) say(view, { notice: steps.warning ?? "" });
+      if (count === 0) warn(view, steps.warning);
       film.add(step);
       if (step.index < 0) continue;
       count += 1;
@@ -111,6 +111,21 @@ async function draw(view, given = {}, about = {}) {
     then: "done",
     cancelled: () => `Cancelled after ${count} ${count === 1 ? "step" : "steps"}`,
   });
+}
+
+/**
+ * Says what a run warns of, with what helps.
+ * @param {string} view
+ * @param {string} [warning]
+ */
+function warn(view, warning = "") {
+  const act = () => {
+    writeParameters({ longPrompts: "chunks" });
+    more.open = true;
+    form.requestSubmit();
+  };
+  const isTooLong = warning.includes("too long");
+  say(view, { notice: warning, cure: isTooLong ? { label: "Read all of it, in chunks", act } : undefined });
 }
 
 /** On a phone the pictures are below the form: what is drawn is to be seen, with the button that ends it. */

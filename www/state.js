@@ -18,8 +18,8 @@
  */
 
 /**
- * What is said of one view, or of the model in all of them.
- * @typedef {{ status: string, notice: string, problem?: Problem, isDone?: boolean }} Words
+ * What is said of one view, or of the model in all of them. `cure` is what can be done about the notice.
+ * @typedef {{ status: string, notice: string, cure?: { label: string, act: () => void }, problem?: Problem, isDone?: boolean }} Words
  */
 
 /**
@@ -123,6 +123,8 @@ export function show() {
   const notice = own.notice || ofModel.notice;
   element("notice").textContent = notice;
   element("notice").hidden = notice === "";
+  button("cure").hidden = notice === "" || !own.cure;
+  button("cure").textContent = own.cure?.label ?? "";
   showProblem(problem);
   element("question").hidden = question === undefined;
   element("asked").textContent = question?.text ?? "";
@@ -174,6 +176,7 @@ export function dismiss() {
   state.question?.answer(false);
 }
 
+button("cure").addEventListener("click", () => wordsOf(state.view).cure?.act());
 button("retry").addEventListener("click", () => shown?.again?.act());
 button("dismiss").addEventListener("click", () => {
   delete wordsOf(MODEL).problem;
