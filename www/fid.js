@@ -21,8 +21,8 @@ const ANSWERS = 5;
 
 const INNER = `
   <div class="figures">
-    <p class="figure"><output id="fid">–</output> <span>FID</span></p>
-    <p class="figure"><output id="kid">–</output> <span>KID</span></p>
+    <p class="figure"><output id="fid">–</output> <span><abbr title="Fréchet inception distance">FID</abbr></span></p>
+    <p class="figure"><output id="kid">–</output> <span><abbr title="kernel inception distance">KID</abbr></span></p>
   </div>
   <p id="compared" class="hint"></p>
   <div class="fields">
@@ -55,18 +55,19 @@ const BELOW = `
     <section aria-label="What FID is">
       <h3>A distance between clouds</h3>
       <p>
-        A network that was trained to name emoji turns every picture into 64 numbers, its features. The pictures drawn are a
-        cloud of points there, the real ones another. Taken as Gaussians, with means <i>μ</i> and covariances <i>Σ</i>, their
-        Fréchet distance is ‖<i>μ</i><sub>1</sub> − <i>μ</i><sub>2</sub>‖² + tr(<i>Σ</i><sub>1</sub> + <i>Σ</i><sub>2</sub> −
+        A network that was trained to name emoji turns every picture into 64 numbers, its features. So a picture is a point in
+        a space of 64 dimensions. The pictures drawn are one cloud of points, the real ones another. FID takes each cloud as a
+        Gaussian, with mean <i>μ</i> and covariance <i>Σ</i>. The Fréchet distance of two Gaussians is ‖<i>μ</i><sub>1</sub> − <i>μ</i><sub>2</sub>‖² + tr(<i>Σ</i><sub>1</sub> + <i>Σ</i><sub>2</sub> −
         2(<i>Σ</i><sub>1</sub><i>Σ</i><sub>2</sub>)<sup>½</sup>).
       </p>
     </section>
     <section aria-label="What to mind">
       <h3>How far to trust it</h3>
       <p>
-        With few pictures FID is too large, and falls as they become more: compare it at equal numbers. KID, a distance
-        without Gaussians, has no such bias. Both errors say how far the figure would move with other seeds. Published FIDs are
-        by another network, Inception; these are not to be compared with them.
+        0 would be the same cloud. With few pictures FID is too large, and falls as they become more: compare it at equal
+        numbers. KID compares the points themselves, by a kernel, and has no such bias. It is around 0 for pictures of one
+        kind, and can be below 0 by chance. Each ± says how far the figure would move with other seeds. Published FIDs use
+        another network, Inception: these here cannot be compared with them.
       </p>
     </section>
     <section id="classifier" aria-label="What the classifier sees">
@@ -90,7 +91,7 @@ export function open(page) {
   section.dataset.views = "fid";
   section.setAttribute("aria-label", "FID");
   section.innerHTML = INNER;
-  const chart = new Chart("FID by the number of pictures", { height: 220, from: 0 });
+  const chart = new Chart("FID by the number of pictures", { x: { name: "pictures" }, height: 220, from: 0 });
   const below = document.createElement("section");
   below.dataset.views = "fid";
   below.setAttribute("aria-label", "FID by the number of pictures");

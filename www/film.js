@@ -28,7 +28,9 @@ let turned = () => {};
 scrub.addEventListener("input", () => show(scrub.valueAsNumber));
 
 strip.addEventListener("keydown", (event) => {
-  const to = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: steps.length - 1 }[event.key];
+  // Where noise is on the right, so are the earlier steps.
+  const right = owner === "forward" ? -1 : 1;
+  const to = { ArrowLeft: shown - right, ArrowRight: shown + right, Home: 0, End: steps.length - 1 }[event.key];
   if (to === undefined) return;
   event.preventDefault();
   show(to);

@@ -79,9 +79,13 @@ export function open(page) {
   denoised.parentElement?.before(noise);
 
   const pick = (/** @type {number} */ x) => turnTo(Math.min(Math.max(Math.round(x), 0), last()));
-  const remaining = new Chart("ᾱₜ, what is left of the picture", { y: { range: [0, 1] }, onPick: pick });
-  const ratio = new Chart("signal to noise, ᾱₜ / (1 − ᾱₜ)", { y: { log: true }, onPick: pick });
-  const coefficients = new Chart("the solver’s xₜ₋₁, a sum of", { onPick: pick });
+  const remaining = new Chart("ᾱₜ, what is left of the picture", {
+    x: { name: "t" },
+    y: { range: [0, 1] },
+    onPick: pick,
+  });
+  const ratio = new Chart("signal to noise, ᾱₜ / (1 − ᾱₜ)", { x: { name: "t" }, y: { log: true }, onPick: pick });
+  const coefficients = new Chart("the solver’s xₜ₋₁, a sum of", { x: { name: "t" }, onPick: pick });
   below.querySelector(".charts")?.append(remaining.element, ratio.element, coefficients.element);
   const [summary, head, body] = ["summary", "thead", "tbody"].map(
     (name) => /** @type {HTMLElement} */ (below.querySelector(`#coefficients ${name}`)),
