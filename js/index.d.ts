@@ -663,7 +663,7 @@ export type FeatureLoadOptions = Pick<LoadOptions, "device" | "cpu" | "signal" |
  * const extractor = await FeatureExtractor.load("models/emoji-features/");
  * const real = await extractor.openStatistics("models/emoji-features/real.safetensors");
  * const drawn = await extractor.statistics();
- * for (let seed = 0; seed < 200; seed++) await drawn.add(await pipeline.sample({ prompt: "fox", seed }));
+ * for (let seed = 0; seed < 200; seed++) await drawn.add(await pipeline.sample({ prompt: "panda", seed }));
  * const { fid, fidStandardError } = await drawn.distance(real);
  * ```
  */

@@ -10,7 +10,7 @@
 //! let checkpoint = DirectorySource::new("www/models/emoji64");
 //! pollster::block_on(async {
 //!     let pipeline = Pipeline::load(&checkpoint, Device::cpu(), &mut |_| {}).await?;
-//!     let options = SampleOptions { prompt: "fox, noto style".into(), seed: 7, ..Default::default() };
+//!     let options = SampleOptions { prompt: "panda, fluent flat style".into(), seed: 7, ..Default::default() };
 //!     let mut sampler = pipeline.sampler(options).await?;
 //!     while let Some(step) = sampler.step().await? {
 //!         println!("x_t after step {} of {}: {:?}", step.index + 1, step.total, step.images.len());

@@ -9,15 +9,16 @@ use std::path::Path;
 use common::{Tensor, max_abs, read_tensors, worst_beyond};
 use pollster::block_on;
 use safetensors::tensor::{Dtype as Stored, TensorView};
+use serde_json::Value;
 use undiffuse::device::Device;
 use undiffuse::gpu::variants::Family;
 use undiffuse::graph::{Graph, WeightSpec};
 use undiffuse::metrics::{Error, FeatureExtractor};
 use undiffuse::models::{EmojiClassifierConfig, feature_input, inception_v3};
 use undiffuse::noise::TorchCpu;
-use undiffuse::pipeline::Rgba;
+use undiffuse::pipeline::{Pipeline, Preview, Rgba, SampleOptions, Scheduler};
 use undiffuse::twin;
-use undiffuse::weights::{Dtype, MemorySource};
+use undiffuse::weights::{DirectorySource, Dtype, MemorySource};
 
 /// The tensors of a network by their names, with their shapes.
 type Weights = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -427,5 +428,42 @@ fn features_that_are_not_finite_are_an_error_that_names_the_layer() {
         let mut extractor = load(&emoji_folder(&weights, Dtype::F32), device).unwrap();
         let message = block_on(extractor.extract(&[noise(3, 16, 16)])).unwrap_err().to_string();
         assert!(message.contains("blocks.1.conv2") && message.contains("not finite"), "{message}");
+    }
+}
+
+/// The pictures that emoji64 draws of `prompt` with these seeds, as the page does.
+fn drawn(pipeline: &Pipeline, about: &Value, prompt: &str, seeds: Vec<u64>) -> Vec<Rgba> {
+    let options = SampleOptions {
+        prompt: prompt.into(),
+        num_images_per_prompt: seeds.len(),
+        seeds,
+        steps: about["steps"].as_u64().unwrap() as usize,
+        guidance_scale: about["guidanceScale"].as_f64().unwrap(),
+        scheduler: Scheduler::Solver(about["solver"].as_str().unwrap().parse().unwrap()),
+        preview: Preview::None,
+        ..SampleOptions::default()
+    };
+    let mut sampler = block_on(pipeline.sampler(options)).unwrap();
+    std::iter::from_fn(|| block_on(sampler.step()).unwrap()).last().unwrap().images
+}
+
+#[test]
+fn every_example_of_the_page_is_drawn_as_what_it_names_whatever_the_seed() {
+    const SEEDS: u64 = 32;
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models");
+    let about = common::read_json(&models.join("emoji64.json"));
+    let emoji64 = DirectorySource::new(models.join("emoji64"));
+    let pipeline = block_on(Pipeline::load(&emoji64, Device::cpu(), &mut |_| {})).unwrap();
+    let mut classifier = block_on(FeatureExtractor::emoji(Device::cpu())).unwrap();
+    let prompts: Vec<&str> = about["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap()).collect();
+    assert_eq!(prompts.len(), 6);
+    for prompt in prompts {
+        let (thing, style) = prompt.split_once(", ").expect("a thing and a style");
+        assert!(about["glyphs"][thing].is_object() && about["styles"].as_array().unwrap().contains(&style.into()));
+        let pictures = drawn(&pipeline, &about, prompt, (0..SEEDS).collect());
+        let answers = block_on(classifier.classify(&pictures, 1)).unwrap();
+        let right = answers.iter().filter(|answer| answer.glyphs[0].name == thing).count();
+        println!("{right} of {SEEDS} are recognised: {prompt}");
+        assert!(right >= 31, "{prompt}: {right} of {SEEDS}");
     }
 }

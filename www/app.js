@@ -1,10 +1,12 @@
 // @ts-check
 // The page: loads a checkpoint, runs it with the form's values, shows every step.
 
+import { affords, isOwn, mayOpen, nameOf } from "./consent.js";
 import { acceptFiles } from "./drop.js";
 import * as easel from "./easel.js";
 import * as film from "./film.js";
 import * as loras from "./loras.js";
+import * as model from "./model.js";
 import * as profile from "./profile.js";
 import { readMade, withMade } from "./metadata.js";
 import {
@@ -19,418 +21,248 @@ import {
   showFieldsFor,
   writeParameters,
 } from "./parameters.js";
-import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
+import * as solvers from "./solvers.js";
+import { dismiss, say, state } from "./state.js";
+import { arrange, end, progressTo, work } from "./task.js";
+import * as views from "./views.js";
+import { learn } from "./vocabulary.js";
 
-/** @import { LoadOptions, LoadProgress, SampleOptions, Source } from "./pkg/index.js" */
+/** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
+/** @import { Made } from "./metadata.js" */
+/** @import { Parameters } from "./parameters.js" */
+/** @import { Asked } from "./state.js" */
 
-/**
- * A view beside drawing. It has the part of the page that is its own, and shares the model and the form.
- * @typedef {object} View
- * @property {string} start  what the form's button says
- * @property {() => void} enter  it is looked at from now on
- * @property {() => void} leave  it no longer is
- * @property {() => Promise<void>} release  lets go of the pipeline, which something else needs; what it shows stays
- * @property {() => void} modelChanged
- * @property {() => Promise<void>} submit  what the form's button does
- * @property {(files: File[]) => Promise<void>} takePictures
- */
-
-/**
- * What a view may ask of the page.
- * @typedef {object} Page
- * @property {() => Pipeline | undefined} pipeline  what is open
- * @property {HTMLElement} stage  where views show what is their own, beside the form
- * @property {HTMLElement} below  likewise, below it
- * @property {typeof loras.chosen} loras  those that the form asks for
- * @property {typeof work} work
- * @property {typeof draw} draw
- * @property {typeof say} say
- * @property {typeof showError} showError
- * @property {typeof showNotice} showNotice
- * @property {typeof refuse} refuse  says that a file cannot be read
- * @property {() => Promise<void>} idle  ends what is under way
- * @property {(share: number) => void} setProgress
- */
-
-const BUILTIN = { name: "emoji64", base: "models/emoji64/", about: "models/emoji64.json" };
+const BUILTIN = { source: "models/emoji64/", name: "emoji64" };
+const ABOUT = "models/emoji64.json";
 
 /** For a checkpoint that says nothing of how to use it: diffusers' own guidance, half its steps. */
 const USUAL = { steps: "25", guidanceScale: "7.5", solver: "", preview: "" };
 
-/** Errors after which the pipeline can still be used. */
-const HARMLESS = ["invalid-option", "busy"];
-
-/** The views beside drawing, each loaded when it is first looked at. @type {Record<string, () => Promise<{ open(page: Page): View }>>} */
-const VIEWS = {
-  forward: () => import("./forward.js"),
-  bound: () => import("./bound.js"),
-  fid: () => import("./fid.js"),
-};
-
-/** What the form's button says where noise becomes a picture. */
-const START = "Start from noise";
+/** A profile takes as long as some tens of steps. */
+const MEASURED_STEPS = 30;
 
 const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const button = (/** @type {string} */ id) => /** @type {HTMLButtonElement} */ (document.getElementById(id));
 const form = /** @type {HTMLFormElement} */ (element("form"));
-const progress = /** @type {HTMLProgressElement} */ (element("progress"));
+const more = /** @type {HTMLDetailsElement} */ (element("more"));
 
-/** What the page shows: drawing, or another view. */
-let shownView = "reverse";
-/** The view beside drawing that is shown, if one is, and those that were. @type {View | undefined} */
-let view;
-/** @type {Record<string, View>} */
-const views = {};
-/** @type {Pipeline | undefined} */
-let pipeline;
-/** Ends the newest load; an older one that finds another here has been overtaken, and keeps silent. @type {AbortController | undefined} */
-let loading;
-/** Ends the newest run, likewise. @type {AbortController | undefined} */
-let running;
-/** The end of what takes time. @type {Promise<void> | undefined} */
-let working;
-/** What is open, or was asked for last; `address` of what others can open too. @type {{ source: Source, name: string, address?: string, variant?: string }} */
-let model = { source: BUILTIN.base, name: BUILTIN.name };
-/** What the pictures on the film were made with. @type {import("./metadata.js").Made | undefined} */
-let made;
-/** The scheduler of the model that drew them, which may no longer be the one that is open. */
-let drawnBy = "";
-
-/** @type {Page} */
-const page = {
-  pipeline: () => pipeline,
-  stage: element("stage"),
-  below: element("below"),
-  loras: loras.chosen,
-  work,
-  draw,
-  say,
-  showError,
-  showNotice,
-  refuse,
-  async idle() {
-    if (document.body.dataset.state === "sampling") running?.abort();
-    await working;
-  },
-  setProgress(value) {
-    progress.value = value;
-  },
-};
-
-/** @param {"loading" | "ready" | "sampling" | "done" | "error"} state */
-function setState(state) {
-  const busy = state === "loading" || state === "sampling";
-  document.body.dataset.state = state;
-  button("start").disabled = busy || !pipeline;
-  button("cancel").disabled = !busy;
-  button("measure").disabled = busy || !pipeline;
-  progress.hidden = !busy;
-}
+/** What the pictures on each view's film were made with, and the scheduler that drew them. @type {Record<string, { made: Made, scheduler: string }>} */
+const drawings = {};
 
 /**
- * @param {string} text
- * @param {{ aloud?: boolean }} [options] aloud: for those who listen, too; not for what changes many times a second
+ * What is to be drawn, by the form and, where it is shown, the easel.
+ * @param {ModelInfo} info
+ * @param {string} view
  */
-function say(text, { aloud = false } = {}) {
-  element("status").textContent = text;
-  if (aloud) element("announcement").textContent = text;
-}
-
-/** @param {unknown} error */
-function showError(error) {
-  const known = error instanceof UndiffuseError;
-  element("error").dataset.code = known ? error.code : "internal";
-  element("error").textContent = error instanceof Error ? error.message : String(error);
-  button("retry").hidden = known && HARMLESS.includes(error.code);
-  setState("error");
-  say("");
-  element("error").scrollIntoView({ block: "nearest" });
-  // A defect belongs into the console too, with its stack.
-  if (!known || error.code === "internal") console.error(error);
-}
-
-/** @param {string} [text] what is good to know, and no error */
-function showNotice(text = "") {
-  element("notice").textContent = text;
-  element("notice").hidden = text === "";
-}
-
-function clearMessages() {
-  showNotice();
-  delete element("error").dataset.code;
-  element("error").textContent = "";
-  button("retry").hidden = true;
-}
-
-/**
- * Loads {@link model}, in place of what is open.
- * @returns {Promise<boolean>} whether it was loaded
- */
-async function load() {
-  const { source, name, variant } = model;
-  loading?.abort();
-  running = undefined;
-  const { signal } = (loading = new AbortController());
-  const overtaken = () => loading?.signal !== signal;
-  clearMessages();
-  setState("loading");
-  say(`Loading ${name}`, { aloud: true });
-  progress.removeAttribute("value");
-  try {
-    await pipeline?.dispose();
-    pipeline = undefined;
-    if (overtaken()) return false;
-    const device = /** @type {LoadOptions["device"]} */ (new URLSearchParams(location.search).get("device") ?? "auto");
-    const onProgress = (/** @type {LoadProgress} */ { loaded, total }) => {
-      if (overtaken()) return;
-      progress.value = loaded / total;
-      say(`Loading ${name}: ${megabytes(loaded)} of ${megabytes(total)} MB`);
-    };
-    const opened = await Pipeline.load(source, { device, variant, onProgress, signal });
-    if (overtaken()) {
-      await opened.dispose();
-      return false;
-    }
-    pipeline = opened;
-  } catch (error) {
-    if (!overtaken())
-      showError(error instanceof AbortError ? new AbortError("aborted", "Loading was cancelled.") : error);
-    return false;
-  }
-  showFieldsFor(pipeline.info);
-  loras.clear();
-  profile.clear();
-  if (pipeline.info.needsImage) /** @type {HTMLDetailsElement} */ (element("more")).open = true;
-  showDevice(pipeline.device);
-  setState("ready");
-  say(`${name} is ready`, { aloud: true });
-  for (const view of Object.values(views)) view.modelChanged();
-  return true;
-}
-
-/**
- * What is to be drawn, by the form and the easel.
- * @param {import("./pkg/index.js").ModelInfo} info
- */
-function readForm(info) {
-  const image = info.takesImage ? easel.picture() : undefined;
+function readForm(info, view) {
   const parameters = readParameters();
-  // It says something of a picture only.
-  if (!image) parameters.strength = "";
+  const image = view === "reverse" && info.takesImage ? easel.picture() : undefined;
   const mask = image && info.takesMask ? easel.mask() : undefined;
   return { parameters, image, options: { ...optionsOf(parameters), image, mask } };
 }
 
 /**
- * What takes time: with the progress bar, the button that ends it, and the pipeline to itself.
- * @param {string} what what is said at first
- * @param {(signal: AbortSignal) => Promise<string>} task comes to what is said in the end
- * @param {object} [options]
- * @param {"ready" | "done"} [options.then] the page's state after it
- * @param {() => string} [options.cancelled] what is said if it was cancelled
- * @param {boolean} [options.keeps] whether the view keeps what it holds of the pipeline
- * @returns {Promise<void>}
- */
-function work(what, task, options) {
-  return (working = perform(what, task, options));
-}
-
-/** @type {typeof work} */
-async function perform(what, task, { then = "ready", cancelled = () => "Cancelled", keeps = false } = {}) {
-  const { signal } = (running = new AbortController());
-  const overtaken = () => running?.signal !== signal;
-  clearMessages();
-  progress.removeAttribute("value");
-  setState("sampling");
-  say(what, { aloud: true });
-  let said;
-  try {
-    if (!keeps) await view?.release();
-    said = await task(signal);
-    if (overtaken()) return;
-  } catch (error) {
-    if (overtaken()) return;
-    if (!(error instanceof AbortError)) {
-      showError(error);
-      return;
-    }
-    setState("ready");
-    say(cancelled(), { aloud: true });
-    return;
-  }
-  setState(then);
-  say(said, { aloud: true });
-}
-
-/**
- * Runs the reverse process with the form's values, onto the film.
+ * Runs the reverse process with the form's values, onto the film of a view.
+ * @param {string} view
  * @param {SampleOptions} [given] what goes before the form and the easel
- * @param {Partial<import("./metadata.js").Made>} [about] what the picture is to say of that
+ * @param {Partial<Made>} [about] what the picture is to say of that
  */
-async function draw(given = {}, about = {}) {
-  if (!pipeline) return;
-  const opened = pipeline;
+async function draw(view, given = {}, about = {}) {
+  const opened = state.pipeline;
+  if (!opened || !views.canRead()) return;
   const { info } = opened;
-  const { parameters, image, options } = readForm(info);
-  history.replaceState(null, "", linkHere(parameters));
-  const seeds = seedsOf(parameters);
-  film.begin(
-    Number(parameters.steps),
-    seeds.map((seed) => `seed ${seed}`),
-  );
-  // On a phone the pictures are below the form.
-  element("canvas").scrollIntoView({ block: "nearest" });
-  made = { ...Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== "")), model: model.name };
+  const { parameters, image, options } = readForm(info, view);
+  /** @type {Made} */
+  const made = {
+    ...Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== "")),
+    model: nameOfModel(),
+    variant: state.opened?.variant,
+  };
+  // As the model is told it.
+  if (made.prompt) made.prompt = String(options.prompt);
   if (image) made.image = easel.pictureName();
   if (loras.named().length > 0) made.loras = loras.named();
-  Object.assign(made, about);
-  drawnBy = info.scheduler;
   let count = 0;
   let spent = 0;
-  const draw = async (/** @type {AbortSignal} */ signal) => {
-    progress.value = 0;
+  const task = async (/** @type {AbortSignal} */ signal) => {
     await opened.setLoras(loras.chosen(), { signal });
+    const { seconds } = (await opened.estimate?.({ ...options, ...given, signal })) ?? {};
+    await affords(seconds, signal);
+    history.replaceState(history.state, "", linkHere(parameters));
+    film.begin(
+      Number(parameters.steps),
+      seedsOf(parameters).map((seed) => `seed ${seed}`),
+    );
+    drawings[view] = { made: Object.assign(made, about), scheduler: info.scheduler };
+    bringIntoView();
     const steps = opened.sample({ ...options, ...given, includeInitial: true, signal });
     for await (const step of steps) {
-      if (count === 0) showNotice([...opened.loraWarnings, steps.warning].filter(Boolean).join(". "));
+      if (count === 0) warn(view, [...opened.loraWarnings, steps.warning].filter(Boolean).join(". "));
       film.add(step);
       if (step.index < 0) continue;
       count += 1;
       spent += step.milliseconds;
-      progress.value = count / step.total;
-      say(`Step ${count} of ${step.total}, ${Math.round(spent / count)} ms a step`);
+      progressTo(count / step.total);
+      say(view, { status: `Step ${count} of ${step.total}, ${Math.round(spent / count)} ms a step` });
     }
     return `${count} ${count === 1 ? "step" : "steps"} in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`;
   };
-  await work("Preparing", draw, {
+  await work(view, "Preparing", task, {
     then: "done",
     cancelled: () => `Cancelled after ${count} ${count === 1 ? "step" : "steps"}`,
   });
 }
 
-/** The built-in model, in place of the one that is open. */
-function openBuiltin() {
-  model = { source: BUILTIN.base, name: BUILTIN.name };
-  button("builtin").hidden = true;
-  return Promise.all([load(), showAbout()]);
-}
-
 /**
- * A checkpoint of the visitor's own, or at an address of theirs.
- * @param {typeof model} opened
+ * Says what a run warns of, with what helps.
+ * @param {string} view
+ * @param {string} [warning]
  */
-function open(opened) {
-  model = opened;
-  button("builtin").hidden = false;
-  element("examples").hidden = true;
-  element("vocabulary").hidden = true;
-  writeParameters(USUAL);
-  return load();
+function warn(view, warning = "") {
+  const act = () => {
+    writeParameters({ longPrompts: "chunks" });
+    more.open = true;
+    form.requestSubmit();
+  };
+  const isTooLong = warning.includes("too long");
+  say(view, { notice: warning, cure: isTooLong ? { label: "Read all of it, in chunks", act } : undefined });
+}
+
+/** On a phone the pictures are below the form: what is drawn is to be seen, with the button that ends it. */
+function bringIntoView() {
+  const { bottom } = element("filmstrip").getBoundingClientRect();
+  if (bottom <= innerHeight) return;
+  const isNarrow = matchMedia("(max-width: 56rem)").matches;
+  if (isNarrow) button("cancel").scrollIntoView({ block: "start" });
+  else element("canvas").scrollIntoView({ block: "nearest" });
+}
+
+/** What the open model is called. */
+function nameOfModel() {
+  return state.opened?.name ?? "";
+}
+
+/** Opens the built-in model. */
+function openBuiltin() {
+  return state.opened === BUILTIN && state.pipeline ? Promise.resolve(true) : model.load(BUILTIN);
 }
 
 /**
+ * Opens what is at an address.
  * @param {string} address
- * @param {string} [variant]
+ * @param {string | undefined} variant
  */
 function openAddress(address, variant) {
-  const name =
-    address
-      .replace(/[?#].*$/, "")
-      .split("/")
-      .filter(Boolean)
-      .at(-1) ?? address;
-  return open({ source: address, name, address, variant });
+  return model.load({ source: address, name: nameOf(address), address, variant });
 }
 
 /**
- * What is open stays open, and what is under way goes on.
- * @param {string} name
- * @param {unknown} error
+ * What a new pipeline changes on the page.
+ * @param {Asked} opened
+ * @param {boolean} isOther whether it is of another model than before
  */
-function refuse(name, error) {
-  showNotice(`${name} could not be read: ${error instanceof Error ? error.message : error}`);
-}
-
-/**
- * Pictures are for the view that is shown.
- * @param {File[]} files
- */
-async function takePictures(files) {
-  try {
-    if (view) await view.takePictures(files);
-    else for (const file of files) await takePicture(file);
-  } catch (error) {
-    refuse(files[0].name, error);
+function modelOpened(opened, isOther) {
+  const info = /** @type {ModelInfo} */ (state.pipeline?.info);
+  showFieldsFor(info);
+  solvers.show(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline));
+  showDevice(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline).device);
+  if (isOther) {
+    loras.clear();
+    profile.clear();
+    const isBuiltin = opened === BUILTIN;
+    button("builtin").hidden = isBuiltin;
+    element("examples").hidden = element("vocabulary").hidden = !isBuiltin || !about;
+    learn(isBuiltin ? about?.vocabulary : undefined);
+    suggest(isBuiltin ? (about?.settings ?? {}) : USUAL);
+    if (info.needsImage) more.open = true;
+    element("trained").textContent = `This model was trained at ${info.width} × ${info.height}.`;
   }
+  fitPicture();
+  views.showStart();
+  views.modelChanged();
 }
+
+/** Brings the picture to start from to the size that a run has. A model that enlarges takes a picture of any size. */
+function fitPicture() {
+  const info = state.pipeline?.info;
+  if (!info || info.takesNoiseLevel) return easel.fit();
+  const { width, height } = readParameters();
+  const side = (/** @type {string} */ typed, /** @type {number} */ usual) =>
+    Number(typed) % info.sizeMultiple === 0 && Number(typed) > 0 ? Math.min(Number(typed), 8192) : usual;
+  easel.fit({ width: side(width, info.width), height: side(height, info.height) });
+}
+
+/** What the form held when the load began whose model may be next. @type {Parameters} */
+let before;
 
 /**
- * A picture that says what it was made with is taken at its word. Any other is one to start from.
- * @param {File} file
+ * Writes what suits a model into the form, but for what the visitor, or a link, has written since the load began.
+ * @param {Partial<Parameters>} settings
  */
-async function takePicture(file) {
-  try {
-    const found = file.type === "image/png" ? await readMade(file) : undefined;
-    if (found) restore(found, file.name);
-    else if (pipeline?.info.takesImage) await startFrom(file);
-    else showNotice(`${file.name} does not say what it was made with, and ${model.name} cannot start from a picture`);
-  } catch (error) {
-    refuse(file.name, error);
-  }
+function suggest(settings) {
+  const now = readParameters();
+  const untouched = Object.entries(settings).filter(([name]) => {
+    const parameter = /** @type {keyof Parameters} */ (name);
+    return now[parameter] === before[parameter] && !linked.has(name);
+  });
+  writeParameters(Object.fromEntries(untouched));
 }
 
-/**
- * @param {Record<string, unknown>} found
- * @param {string} file
- */
-function restore(found, file) {
-  const { model: madeBy, ...rest } = found;
-  const fits = (/** @type {unknown} */ value) => typeof value === "string" || typeof value === "number";
-  const [known, other] = [true, false].map((wanted) =>
-    Object.entries(rest).filter(([name, value]) => (isParameter(name) && fits(value)) === wanted),
-  );
-  restoreParameters(Object.fromEntries(known.map(([name, value]) => [name, String(value)])));
-  const notes = [`the settings of ${file} are restored`];
-  if (madeBy !== undefined && madeBy !== model.name) notes.push(`it was made by ${madeBy}`);
-  if (other.length > 0)
-    notes.push(`what else it was made with is up to you: ${other.map(([name]) => name).join(", ")}`);
-  showNotice(notes.join("; "));
-}
+/** The parameters that the link came with which the page was opened by. @type {Set<string>} */
+const linked = new Set();
 
-/** @param {Blob} picture @param {string} [name] */
-async function startFrom(picture, name = picture instanceof File ? picture.name : "the one that was shown") {
-  await easel.put(picture, name);
-  /** @type {HTMLDetailsElement} */ (element("more")).open = true;
-}
+/** What was asked for last. @type {Asked | undefined} */
+let awaited;
+
+/** The arrival of the built-in model's examples. @type {Promise<void> | undefined} */
+let offered;
+
+/** The settings that suit the built-in model and what it knows, once they are there. @type {{ settings: Partial<Parameters>, vocabulary: import("./vocabulary.js").Vocabulary } | undefined} */
+let about;
 
 /** Offers the built-in model's examples, with the settings that suit it. The page works without them. */
 async function showAbout() {
-  const response = await fetch(BUILTIN.about).catch(() => undefined);
-  if (!response?.ok) return;
-  /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[], styles: string[], glyphs: string[] }} */
-  const { steps, guidanceScale, solver, preview, prompts, styles, glyphs } = await response.json();
-  writeParameters({ prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver, preview });
+  const response = await fetch(ABOUT).catch(() => undefined);
+  if (!response?.ok) {
+    offered = undefined;
+    return;
+  }
+  /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[] } & import("./vocabulary.js").Vocabulary} */
+  const { steps, guidanceScale, solver, preview, prompts, ...vocabulary } = await response.json();
+  about = {
+    vocabulary,
+    settings: { prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver, preview },
+  };
 
   const examples = element("examples");
   examples.replaceChildren(...prompts.map((prompt) => chip(prompt, () => prompt)));
-  examples.hidden = false;
 
-  const vocabulary = element("vocabulary");
+  const list = element("vocabulary");
+  const { styles } = vocabulary;
+  const glyphs = Object.keys(vocabulary.glyphs);
   const styleNow = () => styles.find((style) => readParameters().prompt.endsWith(style)) ?? styles[0];
-  vocabulary.children[0].textContent = `All ${glyphs.length} things it knows, in ${styles.length} styles`;
-  vocabulary.children[1].replaceChildren(...glyphs.map((glyph) => chip(glyph, () => `${glyph}, ${styleNow()}`)));
-  vocabulary.hidden = false;
+  list.children[0].textContent = `All ${glyphs.length} things it knows, in ${styles.length} styles`;
+  list.children[1].replaceChildren(...glyphs.map((glyph) => chip(glyph, () => `${glyph}, ${styleNow()}`)));
+
+  // The model may still be on its way. Another one has no use for them.
+  if ((state.opened ?? awaited) !== BUILTIN) return;
+  examples.hidden = list.hidden = false;
+  learn(vocabulary);
+  suggest(about.settings);
 }
 
 /**
  * @param {string} text
- * @param {() => string} prompt what a press puts into the prompt
+ * @param {() => string} prompt what a press puts into the prompt, and draws
  */
 function chip(text, prompt) {
   const chip = document.createElement("button");
   chip.type = "button";
   chip.textContent = text;
-  chip.addEventListener("click", () => writeParameters({ prompt: prompt() }));
+  chip.addEventListener("click", () => {
+    writeParameters({ prompt: prompt() });
+    if (state.view === "reverse") form.requestSubmit();
+  });
   return chip;
 }
 
@@ -449,99 +281,159 @@ function showDevice({ kind, name, reason, threads = 1 }) {
 
 /** Profiles a step with the form's values. */
 async function measure() {
-  if (!pipeline) return;
-  const opened = pipeline;
-  const { options } = readForm(opened.info);
-  await work("Measuring", async (signal) => {
+  const opened = state.pipeline;
+  if (!opened || !views.canRead()) return;
+  const { options } = readForm(opened.info, "reverse");
+  await work("reverse", "Measuring", async (signal) => {
     await opened.setLoras(loras.chosen(), { signal });
+    const { seconds, calls } = (await opened.estimate?.({ ...options, signal })) ?? {};
+    await affords(seconds && (MEASURED_STEPS * seconds) / calls, signal);
     profile.show(await opened.profile({ ...options, signal }));
     return "Measured";
   });
 }
 
+/** Says something in the view that is shown, also to those who listen. @param {string} status */
+function tell(status) {
+  say(state.view, { status }, { aloud: true });
+}
+
+/** Says something that is good to know in the view that is shown. @param {string} notice */
+function notify(notice) {
+  say(state.view, { notice });
+}
+
 /**
- * Turns the page to a view. What is under way in another one ends.
+ * What is open stays open, and what is under way goes on.
  * @param {string} name
+ * @param {unknown} error
  */
-async function show(name) {
-  if (name === shownView || !(name === "reverse" || Object.hasOwn(VIEWS, name))) return;
-  const left = view;
-  view = undefined;
-  shownView = document.body.dataset.view = name;
-  for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#views a"))) {
-    link.ariaCurrent = link.dataset.view === name ? "page" : null;
-    // On a phone the row is wider than the screen.
-    if (link.ariaCurrent) link.scrollIntoView({ block: "nearest", inline: "nearest" });
-  }
-  history.replaceState(null, "", linkTo(readParameters(), model, { view: name }));
-  button("start").textContent = START;
+function refuse(name, error) {
+  notify(views.refusal(name, error));
+}
+
+/**
+ * Pictures are for the view that is shown.
+ * @param {File[]} files
+ */
+async function takePictures(files) {
+  const [first] = files;
+  const view = views.current();
   try {
-    if (document.body.dataset.state === "sampling") running?.abort();
-    await working;
-    left?.leave();
-    await left?.release();
-    if (name !== "reverse") await styled();
-    const opened = name === "reverse" ? undefined : (views[name] ??= (await VIEWS[name]()).open(page));
-    if (shownView !== name) return;
-    view = opened;
-    button("start").textContent = view?.start ?? START;
-    view?.enter();
+    if (!view && state.view !== "reverse") throw new Error("this view is still on its way");
+    const done = view ? await view.takePictures(files) : await takePicture(first);
+    notify(files.length > 1 && !view?.takesMany ? `${done}. Of the ${files.length} pictures it is the first` : done);
   } catch (error) {
-    showError(error);
+    refuse(first.name, error);
   }
 }
 
-/** The style of the views beside drawing, fetched with the first of them. @type {Promise<unknown> | undefined} */
-let style;
+/**
+ * A picture that says what it was made with is taken at its word. Any other is one to start from.
+ * @param {File} file
+ * @returns {Promise<string>} what was done with it
+ */
+async function takePicture(file) {
+  const found = file.type === "image/png" ? await readMade(file) : undefined;
+  if (found) return restore(found, file.name);
+  if (state.pipeline?.info.takesImage) return startFrom(file);
+  return `${file.name} does not say what it was made with, and ${nameOfModel() || "no model"} can start from a picture`;
+}
 
-function styled() {
-  return (style ??= new Promise((resolve) => {
-    const link = document.createElement("link");
-    Object.assign(link, { rel: "stylesheet", href: "views.css", onload: resolve, onerror: resolve });
-    document.head.append(link);
-  }));
+/**
+ * @param {Record<string, unknown>} found
+ * @param {string} file
+ */
+function restore(found, file) {
+  const { model: madeBy, variant, ...rest } = found;
+  const fits = (/** @type {unknown} */ value) => ["string", "number", "boolean"].includes(typeof value);
+  const [known, other] = [true, false].map((wanted) =>
+    Object.entries(rest).filter(([name, value]) => (isParameter(name) && fits(value)) === wanted),
+  );
+  const refused = restoreParameters(Object.fromEntries(known.map(([name, value]) => [name, String(value)])));
+  fieldsChanged();
+  const notes = [`the settings of ${file} are restored`];
+  if (madeBy !== undefined && madeBy !== nameOfModel()) notes.push(`it was made by ${madeBy}`);
+  if (variant !== state.opened?.variant) notes.push(`it was made with the variant ${variant ?? "that has no name"}`);
+  if (refused.length > 0)
+    notes.push(`this model cannot take ${refused.map((name) => `${name} = ${rest[name]}`).join(", ")}`);
+  if (other.length > 0)
+    notes.push(`what else it was made with is up to you: ${other.map(([name]) => name).join(", ")}`);
+  return notes.join("; ");
+}
+
+/**
+ * @param {Blob} picture
+ * @param {string} [name]
+ * @returns {Promise<string>} what was done with it
+ */
+async function startFrom(picture, name = picture instanceof File ? picture.name : "the one that was shown") {
+  await easel.put(picture, name);
+  more.open = true;
+  return `${name} is what the next picture starts from: see “More”`;
+}
+
+/** @param {File} file */
+function addLora(file) {
+  const info = state.pipeline?.info;
+  if (!info?.takesPrompt) {
+    notify(
+      `${file.name} is a LoRA, and ${info ? `${nameOfModel()} takes none` : "there is no model yet to add it to"}`,
+    );
+    return;
+  }
+  loras.add(file);
+  more.open = true;
+  notify(`${file.name} is added to ${nameOfModel()}: its weight is under “More”`);
+}
+
+/** A complaint about a field is dropped when fields change, and a picture follows the size that is asked for. */
+function fieldsChanged() {
+  if (state.words[state.view]?.problem?.isOfSettings) say(state.view, { problem: undefined });
+  fitPicture();
 }
 
 /** A link to what is shown. A view beside drawing is of a picture, which a link cannot carry. */
 function linkHere(parameters = readParameters()) {
-  return linkTo(parameters, model, shownView === "reverse" ? { run: "1" } : { view: shownView });
+  return linkTo(parameters, state.opened ?? {}, state.view === "reverse" ? { run: "1" } : { view: state.view });
 }
 
 async function share() {
   const link = linkHere();
-  history.replaceState(null, "", link);
+  history.replaceState(history.state, "", link);
   try {
     await navigator.clipboard.writeText(link);
-    say("The link is copied", { aloud: true });
+    tell("The link is copied");
   } catch {
-    say("The link is in the address bar", { aloud: true });
+    tell("The link is in the address bar");
   }
 }
 
 /** The picture on the plate as a PNG that says what it was made with. */
 async function shownPicture() {
   const shown = film.shownStep();
-  if (!shown || !made) return undefined;
+  const drawing = drawings[state.view];
+  if (!shown || !drawing) return undefined;
   const canvas = /** @type {HTMLCanvasElement} */ (element("canvas"));
   /** @type {Blob | null} */
   const png = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!png) {
-    say("This browser could not make a PNG of the picture", { aloud: true });
+    tell("This browser could not make a PNG of the picture");
     return undefined;
   }
   // Each of several pictures has a seed of its own, and is drawn again by it alone.
-  const { pictures, ...one } = made;
-  const seed = String(seedsOf({ seed: "0", pictures: "1", ...made })[shown.picture]);
+  const { pictures, ...one } = drawing.made;
+  const seed = String(seedsOf({ seed: "0", pictures: "1", ...drawing.made })[shown.picture]);
   const { width, height } = canvas;
-  const file = await withMade(png, { ...one, seed }, { width, height, scheduler: drawnBy });
-  return { file, step: shown.step, seed };
+  const file = await withMade(png, { ...one, seed }, { width, height, scheduler: drawing.scheduler });
+  return { file, step: shown.step, seed, prompt: drawing.made.prompt };
 }
 
 async function download() {
   const shown = await shownPicture();
   if (!shown) return;
-  const { file, step, seed } = shown;
-  const words = made?.prompt?.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
+  const { file, step, seed, prompt } = shown;
+  const words = prompt?.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
   const state = step.index + 1 === step.total ? [] : ["step", step.index + 1];
   const link = document.createElement("a");
   link.href = URL.createObjectURL(file);
@@ -550,21 +442,82 @@ async function download() {
   URL.revokeObjectURL(link.href);
 }
 
-/** @param {number} bytes */
-function megabytes(bytes) {
-  return (bytes / 1e6).toFixed(1);
+/** Ends what is under way, be it a question, a load or a task. */
+function cancel() {
+  dismiss();
+  if (state.loading) state.loading.controller.abort();
+  else end();
 }
+
+/**
+ * Does what a link asks for.
+ * @param {ReturnType<typeof readAddress>} address
+ * @param {{ isFirst?: boolean }} [options] isFirst: the page is opened by it
+ */
+async function follow({ parameters, model: asked, variant, run, view }, { isFirst = false } = {}) {
+  const turned = views.turnTo(view, { isNew: false });
+  // While the visitor thinks about somebody else's model, there is the page's own.
+  if (isFirst && asked && !isOwn(asked)) openBuiltin();
+  // What the visitor types while the page's own model loads is kept: the link's values come before that.
+  const unread = isFirst && !asked ? writeLinked(parameters) : undefined;
+  const { opened, pipeline } = state;
+  const isOpen = pipeline !== undefined && asked === opened?.address && variant === opened?.variant;
+  if (!isOpen && asked) {
+    if (!(await mayOpen(asked, variant, { isTyped: false })) || !(await openAddress(asked, variant))) return;
+  } else if (!isOpen && !(await openBuiltin())) return;
+  await turned;
+  // Examples that do not arrive hold nothing up.
+  if (state.opened === BUILTIN) await Promise.race([offered, new Promise((resolve) => setTimeout(resolve, 1000))]);
+  const [lost] = unread ?? restoreParameters(parameters);
+  fieldsChanged();
+  if (lost) {
+    const message = `The link asks for ${lost} “${parameters[lost]}”, which is unknown here.`;
+    say(state.view, { problem: { code: "invalid-option", message, isOfSettings: true } });
+  } else if (run) form.requestSubmit();
+}
+
+/** @param {Partial<Parameters>} parameters */
+function writeLinked(parameters) {
+  for (const name of Object.keys(parameters)) linked.add(name);
+  return writeParameters(parameters);
+}
+
+arrange({ release: views.release, problemOf: model.problemOf });
+views.arrangeViews({
+  draw,
+  start: () =>
+    easel.pictureName() !== undefined && state.pipeline?.info.takesImage
+      ? "Start from the picture"
+      : "Start from noise",
+});
+model.arrangeModel({
+  begins(asked) {
+    before = readParameters();
+    awaited = asked;
+    if (asked === BUILTIN) offered ??= showAbout();
+    else if (!state.opened) button("builtin").hidden = false;
+  },
+  opened: modelOpened,
+});
+easel.onChange(views.showStart);
+film.onTurn(() => {
+  const isShown = film.shownStep() !== undefined;
+  button("download").disabled = !isShown;
+  button("start-shown").disabled = !isShown;
+});
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (view) view.submit();
-  else draw();
+  if (state.loading || !state.pipeline || !views.canRead()) return;
+  if (state.view === "reverse") draw("reverse");
+  else views.current()?.submit();
 });
+for (const part of [form, element("stage"), element("below")]) part.addEventListener("input", fieldsChanged);
 element("views").addEventListener("click", (event) => {
   const link = /** @type {HTMLElement} */ (event.target).closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  show(link.dataset.view ?? "");
+  views.turnTo(link.dataset.view ?? "");
 });
 element("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -572,37 +525,35 @@ element("prompt").addEventListener("keydown", (event) => {
   if (!button("start").disabled) form.requestSubmit();
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") button("cancel").click();
+  if (event.key === "Escape") cancel();
 });
-addEventListener("hashchange", async () => {
-  const { parameters, model: asked, variant, run, view } = readAddress();
-  await show(view);
-  // Opening a model sets what suits it; the link's values come after that.
-  const isOpen = asked === model.address && variant === model.variant;
-  if (!isOpen && !(asked ? await openAddress(asked, variant) : (await openBuiltin())[0])) return;
-  restoreParameters(parameters);
-  if (run && !button("start").disabled) form.requestSubmit();
+addEventListener("hashchange", () => {
+  // An entry of the page's own is one that "Back" came to.
+  if (history.state?.view) return;
+  follow(readAddress());
+  history.replaceState({ view: state.view }, "");
 });
-button("cancel").addEventListener("click", () =>
-  (document.body.dataset.state === "loading" ? loading : running)?.abort(),
-);
-button("dice").addEventListener("click", () => writeParameters({ seed: anySeed() }));
+// Whatever else goes wrong is said as well.
+addEventListener("unhandledrejection", ({ reason }) => say(state.view, { problem: model.problemOf(reason) }));
+button("cancel").addEventListener("click", cancel);
+button("dice").addEventListener("click", () => {
+  writeParameters({ seed: anySeed() });
+  fieldsChanged();
+});
 button("measure").addEventListener("click", measure);
 button("share").addEventListener("click", share);
 button("download").addEventListener("click", download);
-film.onTurn(() => (button("download").disabled = !film.shownStep()));
-button("retry").addEventListener("click", load);
 button("builtin").addEventListener("click", openBuiltin);
 button("start-shown").addEventListener("click", async () => {
   const shown = await shownPicture();
-  if (shown) await startFrom(shown.file);
+  if (shown) notify(await startFrom(shown.file));
 });
 button("start-remove").addEventListener("click", easel.remove);
 button("mask-clear").addEventListener("click", easel.clearMask);
 for (const [id, take] of /** @type {const} */ ([
-  ["start-file", startFrom],
+  ["start-file", async (/** @type {File} */ file) => notify(await startFrom(file))],
   ["mask-file", easel.putMask],
-  ["lora-file", loras.add],
+  ["lora-file", addLora],
 ])) {
   const input = /** @type {HTMLInputElement} */ (element(id));
   input.addEventListener("change", async () => {
@@ -616,26 +567,20 @@ for (const [id, take] of /** @type {const} */ ([
     }
   });
 }
-element("opener").addEventListener("submit", (event) => {
+element("opener").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const { address, variant } = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element("opener"))));
-  openAddress(String(address).trim(), String(variant).trim() || undefined);
+  const given = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element("opener"))));
+  const [address, variant] = [String(given.address).trim(), String(given.variant).trim() || undefined];
   element("form").scrollIntoView({ block: "nearest" });
+  if (await mayOpen(address, variant, { isTyped: true })) openAddress(address, variant);
 });
 acceptFiles({
-  checkpoint: (source, name) => open({ source, name }),
-  lora: loras.add,
+  checkpoint: (source, name) => model.load({ source, name }),
+  lora: addLora,
   pictures: takePictures,
   unreadable: refuse,
 });
 
-// What the visitor types while the model loads is kept; a link's values come before that.
-const address = readAddress();
 writeParameters({ ...USUAL, seed: anySeed() });
-const opening = address.model ? openAddress(address.model, address.variant) : load();
-const about = address.model ? undefined : showAbout();
-await about;
-writeParameters(address.parameters);
-if (address.view !== "reverse") await show(address.view);
-// Through the form, so that a link's values are checked like typed ones.
-if ((await opening) && address.run) form.requestSubmit();
+follow(readAddress(), { isFirst: true });
+history.replaceState({ view: state.view }, "");

@@ -6,7 +6,7 @@ import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { BoundOptions, BoundSummary, BoundTerm } from "./pkg/index.js" */
 
 const INNER = `
@@ -39,7 +39,7 @@ const INNER = `
   </div>`;
 
 const BELOW = `
-  <div class="actions"><label class="check"><input id="logarithmic" type="checkbox" checked />Logarithmic</label></div>
+  <div class="actions"><label class="check"><input id="logarithmic" type="checkbox" checked />Logarithmic axis</label></div>
   <details>
     <summary>All terms as a table</summary>
     <div class="scrolls" tabindex="0" role="region" aria-label="The terms">
@@ -52,26 +52,40 @@ const BELOW = `
     </div>
   </details>
   <section class="words" aria-label="What the terms are">
+    <div class="whole">
+      <h3>The bound, <i>L</i></h3>
+      <math display="block"
+        ><mi>L</mi><mo>=</mo><msub><mi>L</mi><mi>T</mi></msub><mo>+</mo
+        ><munderover><mo>∑</mo><mrow><mi>t</mi><mo>=</mo><mn>1</mn></mrow><mrow><mi>T</mi><mo>−</mo><mn>1</mn></mrow></munderover
+        ><msub><mi>L</mi><mi>t</mi></msub><mo>+</mo><msub><mi>L</mi><mn>0</mn></msub></math
+      >
+      <p>
+        Training makes this sum small. It is never less than −log <i>p</i>, the bits that the picture would cost if the
+        model’s probability of it were known. All terms are in bits for each dimension, that is, for each number of the data.
+      </p>
+      <p id="baselines"></p>
+    </div>
     <div>
       <h3>The end of the chain, <i>L<sub>T</sub></i></h3>
       <p>
-        How far <i>x<sub>T</sub></i> still is from pure noise. Nothing in it is learned, and it is next to nothing where the
-        schedule leaves next to nothing of the picture.
+        How far <i>x<sub>T</sub></i> still is from pure noise. Nothing in it is learned. It is almost zero if the schedule
+        leaves almost nothing of the picture.
       </p>
     </div>
     <div>
       <h3>A step, <i>L<sub>t</sub></i></h3>
       <p>
-        The divergence of the model’s step from <i>x<sub>t</sub></i> to <i>x</i><sub><i>t</i>−1</sub> from the one that somebody
-        would make who knew <i>x</i><sub>0</sub>. Both are Gaussians, so that it is a formula and not an estimate, but for the
-        noise in <i>x<sub>t</sub></i>. Steps at small <i>t</i> cost most: there the details are decided.
+        The model makes a step from <i>x<sub>t</sub></i> to <i>x</i><sub><i>t</i>−1</sub>. Somebody who knew
+        <i>x</i><sub>0</sub> would make a better one. The term is the divergence between the two. Both are Gaussians, so it
+        has a formula; only the noise in <i>x<sub>t</sub></i> is drawn. Steps at small <i>t</i> cost most: there the details
+        are decided.
       </p>
     </div>
     <div>
       <h3>The data, <i>L</i><sub>0</sub></h3>
       <p>
-        What it takes in the end to say the data themselves: of pixels, which of 256 levels each one is; of latents, which are
-        no whole numbers, a density, which can be above 1 and its bits below 0.
+        In the end the data themselves have to be written down. For pixels that is which of 256 levels each one has. Latents
+        are not whole numbers: for them a probability density is taken. A density can be above 1, and its bits below 0.
       </p>
     </div>
   </section>`;
@@ -108,7 +122,7 @@ export function open(page) {
 
   function makeChart() {
     const made = new Chart("bits per dimension that each step costs, by t", {
-      x: { range: [0, timesteps] },
+      x: { range: [0, timesteps], name: "t" },
       y: { log: logarithmic.checked },
       height: 260,
     });
@@ -199,6 +213,7 @@ export function open(page) {
     },
     leave() {
       isShown = false;
+      pad.hide();
     },
     async release() {},
     modelChanged() {
@@ -248,6 +263,7 @@ export function open(page) {
     },
     async takePictures([file]) {
       await pad.put(file, file.name);
+      return `${file.name} is on the pad`;
     },
   };
 }

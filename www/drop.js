@@ -4,7 +4,7 @@
 /**
  * Who wants what.
  * @typedef {object} Takers
- * @property {(source: File | Map<string, File>, name: string) => void} checkpoint  gets a file, or a folder's files by their path
+ * @property {(source: File | Map<string, File>, name: string) => void} checkpoint  gets a file, or several by their paths
  * @property {(file: File) => void} lora
  * @property {(files: File[]) => void} pictures
  * @property {(name: string, error: unknown) => void} unreadable  gets the name of what was dropped, and why it cannot be read
@@ -23,7 +23,7 @@ export function acceptFiles(takers) {
       const files = new Map([...(input.files ?? [])].map((file) => [file.webkitRelativePath || file.name, file]));
       // Choosing the same again has to be a change again.
       input.value = "";
-      hand(files, takers);
+      hand(files, takers, "the folder");
     });
   }
 
@@ -34,15 +34,19 @@ export function acceptFiles(takers) {
   };
   addEventListener("dragenter", (event) => event.dataTransfer?.types.includes("Files") && mark(1));
   addEventListener("dragleave", (event) => event.dataTransfer?.types.includes("Files") && mark(-1));
-  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("dragover", (event) => isText(event) || event.preventDefault());
   addEventListener("drop", async (event) => {
+    if (isText(event)) return;
     event.preventDefault();
     mark(-depth);
     // The entries have to be taken before the first await: the list is emptied when the event is over.
     const entries = [...(event.dataTransfer?.items ?? [])]
       .map((item) => item.webkitGetAsEntry())
       .filter((entry) => entry !== null);
-    if (entries.length === 0) return;
+    if (entries.length === 0) {
+      takers.unreadable("What was dropped", "it is no file. Save it first, and drop the file.");
+      return;
+    }
     /** @type {Map<string, File>} */
     const files = new Map();
     try {
@@ -51,16 +55,26 @@ export function acceptFiles(takers) {
       takers.unreadable(entries[0].name, error);
       return;
     }
-    hand(files, takers);
+    hand(files, takers, entries[0].name);
   });
+}
+
+/** Whether words are dragged into a field, which is the browser's affair. @param {DragEvent} event */
+function isText({ target, dataTransfer }) {
+  return target instanceof Element && target.matches("input, textarea") && !dataTransfer?.types.includes("Files");
 }
 
 /**
  * Gives files to whoever wants them: those of a folder belong together, others are each what they are.
  * @param {Map<string, File>} files
  * @param {Takers} takers
+ * @param {string} name  of what they came in
  */
-async function hand(files, takers) {
+async function hand(files, takers, name) {
+  if (files.size === 0) {
+    takers.unreadable(name, "there is no file in it");
+    return;
+  }
   const paths = [...files.keys()];
   const [pictures, others] = [true, false].map((wanted) =>
     [...files.values()].filter((file) => file.type.startsWith("image/") === wanted),
@@ -73,14 +87,19 @@ async function hand(files, takers) {
   }
   if (pictures.length > 0) takers.pictures(pictures);
   if (isFolder) return;
+  /** @type {File[]} */
+  const checkpoint = [];
   for (const file of others) {
     try {
       if (await isLora(file)) takers.lora(file);
-      else takers.checkpoint(file, file.name);
+      else checkpoint.push(file);
     } catch (error) {
       takers.unreadable(file.name, error);
     }
   }
+  const [first, ...more] = checkpoint;
+  if (more.length > 0) takers.checkpoint(new Map(checkpoint.map((file) => [file.name, file])), first.name);
+  else if (first) takers.checkpoint(first, first.name);
 }
 
 /**
@@ -92,7 +111,21 @@ async function isLora(file) {
   const length = new DataView(await file.slice(0, 8).arrayBuffer()).getBigUint64(0, true);
   if (length > Math.min(MAX_HEADER, file.size - 8)) return false;
   const header = await file.slice(8, 8 + Number(length)).text();
-  return /"[^"]*(lora_(up|down|A|B|unet|te)|_lora\.|\.lora\.)[^"]*"\s*:\s*\{/.test(header);
+  return tensorNames(header).some((name) => /lora_(up|down|A|B|unet|te)|_lora\.|\.lora\./.test(name));
+}
+
+/**
+ * @param {string} header
+ * @returns {string[]} none, if it is damaged
+ */
+function tensorNames(header) {
+  try {
+    const tensors = JSON.parse(header);
+    const isObject = typeof tensors === "object" && tensors !== null && !Array.isArray(tensors);
+    return isObject ? Object.keys(tensors).filter((name) => name !== "__metadata__") : [];
+  } catch {
+    return [];
+  }
 }
 
 /**

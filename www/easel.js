@@ -8,6 +8,8 @@ const base = /** @type {HTMLCanvasElement} */ (document.getElementById("start-pi
 const paint = /** @type {HTMLCanvasElement} */ (document.getElementById("mask"));
 const brush = /** @type {HTMLInputElement} */ (document.getElementById("brush"));
 
+const words = /** @type {HTMLElement} */ (document.getElementById("easel-words"));
+
 /** Longest side of a picture as it is kept: models draw none that is larger. */
 const LONGEST = 2048;
 
@@ -16,7 +18,19 @@ const PAINT = [255, 90, 31];
 
 /** What to call the picture. @type {string | undefined} */
 let name;
+/** The whole of it, and the size that its file has. */
+const whole = new OffscreenCanvas(1, 1);
+let [fileWidth, fileHeight] = [1, 1];
+/** The size that a run needs; its own where a model takes pictures of any size. @type {{ width: number, height: number } | undefined} */
+let wanted;
 let isPainted = false;
+/** Told whenever there is another picture, or none. */
+let changed = () => {};
+
+/** Calls `listener` whenever there is another picture, or none. @param {() => void} listener */
+export function onChange(listener) {
+  changed = listener;
+}
 
 pressed(paint, (at, from) => {
   if (name === undefined) return;
@@ -56,33 +70,78 @@ export function pressed(canvas, move) {
 }
 
 /**
- * Puts a picture up, without a mask.
+ * Puts a picture up, without a mask: as much of its middle as has the shape that is wanted, at that size.
  * @param {Blob} picture
  * @param {string} called
  */
 export async function put(picture, called) {
   const bitmap = await bitmapOf(picture);
+  [fileWidth, fileHeight] = [bitmap.width, bitmap.height];
   const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
-  for (const canvas of [base, paint]) {
-    canvas.width = Math.round(bitmap.width * scale);
-    canvas.height = Math.round(bitmap.height * scale);
-  }
-  contextOf(base).drawImage(bitmap, 0, 0, base.width, base.height);
+  whole.width = Math.round(bitmap.width * scale);
+  whole.height = Math.round(bitmap.height * scale);
+  cover(whole, bitmap);
   bitmap.close();
   name = called;
   isPainted = false;
-  base.setAttribute("aria-label", `The picture to start from: ${called}`);
+  place();
+  contextOf(paint).clearRect(0, 0, paint.width, paint.height);
+  changed();
+}
+
+/**
+ * Brings the picture to the size of a run, now and from now on.
+ * @param {{ width: number, height: number }} [size] its own, if there is none
+ */
+export function fit(size) {
+  wanted = size;
+  if (name !== undefined) place();
+}
+
+/** Puts the picture onto the board in the size that is wanted; a mask goes with it. */
+function place() {
+  const { width, height } = wanted ?? whole;
+  if (width !== base.width || height !== base.height) {
+    const painted = new OffscreenCanvas(paint.width, paint.height);
+    painted.getContext("2d")?.drawImage(paint, 0, 0);
+    for (const canvas of [base, paint]) Object.assign(canvas, { width, height });
+    contextOf(paint).drawImage(painted, 0, 0, width, height);
+  }
+  cover(base, whole);
+  const isCut = Math.abs(whole.width * height - whole.height * width) > Math.max(whole.width, whole.height);
+  const isResized = width !== fileWidth || height !== fileHeight;
+  words.textContent =
+    `${name}, ${fileWidth} × ${fileHeight}` +
+    (isResized ? `: ${isCut ? "its middle" : "all of it"}, at ${width} × ${height}` : "");
+  base.setAttribute("aria-label", `The picture to start from: ${words.textContent}`);
   show();
 }
 
 /**
- * A mask that was made elsewhere: white is drawn anew.
+ * Draws the middle of a picture, as large as a canvas; one of the canvas's own size as it is, to the last bit.
+ * @param {HTMLCanvasElement | OffscreenCanvas} canvas
+ * @param {HTMLCanvasElement | OffscreenCanvas | ImageBitmap} picture
+ * @param {string} paper  what shows through where the picture does not cover
+ */
+export function cover(canvas, picture, paper = "#ffffff") {
+  const context = contextOf(canvas);
+  context.fillStyle = paper;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  const scale = Math.max(canvas.width / picture.width, canvas.height / picture.height);
+  const [width, height] = [picture.width * scale, picture.height * scale];
+  context.imageSmoothingEnabled = scale !== 1;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
+}
+
+/**
+ * A mask that was made elsewhere, for the whole picture: white is drawn anew.
  * @param {Blob} picture
  */
 export async function putMask(picture) {
   const bitmap = await bitmapOf(picture);
   const context = contextOf(paint);
-  context.drawImage(bitmap, 0, 0, paint.width, paint.height);
+  cover(paint, bitmap, "#000000");
   bitmap.close();
   // Painted is what is opaque: the mask's brightness becomes that.
   const pixels = context.getImageData(0, 0, paint.width, paint.height);
@@ -104,6 +163,7 @@ export function clearMask() {
 export function remove() {
   name = undefined;
   clearMask();
+  changed();
 }
 
 /** What the picture is called, if there is one. */
@@ -131,7 +191,10 @@ function show() {
   easel.dataset.state = name === undefined ? "empty" : isPainted ? "painted" : "picture";
 }
 
-/** @param {HTMLCanvasElement} canvas */
+/**
+ * @template {HTMLCanvasElement | OffscreenCanvas} Canvas
+ * @param {Canvas} canvas
+ */
 function contextOf(canvas) {
   return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
 }

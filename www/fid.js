@@ -5,9 +5,10 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
+import { unlessAborted } from "./task.js";
 import { FeatureExtractor } from "./pkg/index.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { Distance, Label, Statistics } from "./pkg/index.js" */
 
 const EXTRACTOR = "models/emoji-features/";
@@ -20,8 +21,8 @@ const ANSWERS = 5;
 
 const INNER = `
   <div class="figures">
-    <p class="figure"><output id="fid">–</output> <span>FID</span></p>
-    <p class="figure"><output id="kid">–</output> <span>KID</span></p>
+    <p class="figure"><output id="fid">–</output> <span><abbr title="Fréchet inception distance">FID</abbr></span></p>
+    <p class="figure"><output id="kid">–</output> <span><abbr title="kernel inception distance">KID</abbr></span></p>
   </div>
   <p id="compared" class="hint"></p>
   <div class="fields">
@@ -54,25 +55,26 @@ const BELOW = `
     <section aria-label="What FID is">
       <h3>A distance between clouds</h3>
       <p>
-        A network that was trained to name emoji turns every picture into 64 numbers, its features. The pictures drawn are a
-        cloud of points there, the real ones another. Taken as Gaussians, with means <i>μ</i> and covariances <i>Σ</i>, their
-        Fréchet distance is ‖<i>μ</i><sub>1</sub> − <i>μ</i><sub>2</sub>‖² + tr(<i>Σ</i><sub>1</sub> + <i>Σ</i><sub>2</sub> −
+        A network that was trained to name emoji turns every picture into 64 numbers, its features. So a picture is a point in
+        a space of 64 dimensions. The pictures drawn are one cloud of points, the real ones another. FID takes each cloud as a
+        Gaussian, with mean <i>μ</i> and covariance <i>Σ</i>. The Fréchet distance of two Gaussians is ‖<i>μ</i><sub>1</sub> − <i>μ</i><sub>2</sub>‖² + tr(<i>Σ</i><sub>1</sub> + <i>Σ</i><sub>2</sub> −
         2(<i>Σ</i><sub>1</sub><i>Σ</i><sub>2</sub>)<sup>½</sup>).
       </p>
     </section>
     <section aria-label="What to mind">
       <h3>How far to trust it</h3>
       <p>
-        With few pictures FID is too large, and falls as they become more: compare it at equal numbers. KID, a distance
-        without Gaussians, has no such bias. Both errors say how far the figure would move with other seeds. Published FIDs are
-        by another network, Inception; these are not to be compared with them.
+        0 would be the same cloud. With few pictures FID is too large, and falls as they become more: compare it at equal
+        numbers. KID compares the points themselves, by a kernel, and has no such bias. It is around 0 for pictures of one
+        kind, and can be below 0 by chance. Each ± says how far the figure would move with other seeds. Published FIDs use
+        another network, Inception: these here cannot be compared with them.
       </p>
     </section>
     <section id="classifier" aria-label="What the classifier sees">
       <h3>What the classifier sees</h3>
       <div class="beside">
         <div>
-          <button id="classify" type="button">What is it?</button>
+          <button id="classify" type="button" data-idle>What is it?</button>
           <ol id="answers"></ol>
         </div>
       </div>
@@ -89,7 +91,7 @@ export function open(page) {
   section.dataset.views = "fid";
   section.setAttribute("aria-label", "FID");
   section.innerHTML = INNER;
-  const chart = new Chart("FID by the number of pictures", { height: 220, from: 0 });
+  const chart = new Chart("FID by the number of pictures", { x: { name: "pictures" }, height: 220, from: 0 });
   const below = document.createElement("section");
   below.dataset.views = "fid";
   below.setAttribute("aria-label", "FID by the number of pictures");
@@ -113,13 +115,16 @@ export function open(page) {
   let values = [];
   let isShown = false;
 
-  /** The classifier, which is loaded when it is first needed. */
-  function extractor() {
-    loading ??= FeatureExtractor.load(EXTRACTOR).catch((error) => {
+  /**
+   * The classifier, which is loaded when it is first needed.
+   * @param {AbortSignal} signal
+   */
+  function extractor(signal) {
+    loading ??= FeatureExtractor.load(EXTRACTOR, { signal }).catch((error) => {
       loading = undefined;
       throw error;
     });
-    return loading;
+    return unlessAborted(loading, signal);
   }
 
   /**
@@ -130,7 +135,7 @@ export function open(page) {
     const which = choice.value;
     const known = real.get(which);
     if (known) return known;
-    const loaded = await extractor();
+    const loaded = await extractor(signal);
     let set;
     if (which === "own") {
       set = await loaded.statistics();
@@ -188,7 +193,7 @@ export function open(page) {
     element("sheet").replaceChildren();
     await pipeline.setLoras(page.loras(), { signal });
     const reference = await realSet(signal);
-    const drawn = await (await extractor()).statistics();
+    const drawn = await (await extractor(signal)).statistics();
     try {
       while (drawn.count < total) {
         const numbers = Array.from({ length: Math.min(AT_ONCE, total - drawn.count) }, (_, at) => drawn.count + at);
@@ -218,9 +223,13 @@ export function open(page) {
     return `${total} pictures, compared with ${choice.selectedOptions[0].textContent?.trim()}`;
   }
 
-  /** What the classifier sees on the pad. */
-  async function classify() {
-    const { glyphs, styles } = await (await extractor()).classify(pad.picture(), { count: ANSWERS });
+  /**
+   * What the classifier sees on the pad.
+   * @param {AbortSignal} signal
+   */
+  async function classify(signal) {
+    const seen = (await extractor(signal)).classify(pad.picture(), { count: ANSWERS, signal });
+    const { glyphs, styles } = await seen;
     const row = (/** @type {Label} */ { name, probability }) => {
       const item = document.createElement("li");
       item.style.setProperty("--length", `${100 * probability}%`);
@@ -232,6 +241,7 @@ export function open(page) {
     style.className = "hint";
     style.textContent = `drawn like ${best.name}, ${Math.round(100 * best.probability)} %`;
     element("answers").replaceChildren(...glyphs.map(row), style);
+    return "Looked";
   }
 
   /** @param {File[]} pictures */
@@ -250,7 +260,7 @@ export function open(page) {
     files.value = "";
     if (chosen.length > 0) take(chosen);
   });
-  element("classify").addEventListener("click", () => classify().catch(page.showError));
+  element("classify").addEventListener("click", () => page.work("Looking", classify));
 
   /** Prompts to begin with: what the page's own model knows, in no order. */
   function suggest() {
@@ -280,6 +290,7 @@ export function open(page) {
     },
     leave() {
       isShown = false;
+      pad.hide();
     },
     async release() {},
     modelChanged() {
@@ -292,8 +303,10 @@ export function open(page) {
         cancelled: () => `Cancelled after ${element("sheet").childElementCount} pictures`,
       });
     },
+    takesMany: true,
     async takePictures(pictures) {
       take(pictures);
+      return `${choice.selectedOptions[0].textContent} will be compared with`;
     },
   };
 }

@@ -28,7 +28,9 @@ let turned = () => {};
 scrub.addEventListener("input", () => show(scrub.valueAsNumber));
 
 strip.addEventListener("keydown", (event) => {
-  const to = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: steps.length - 1 }[event.key];
+  // Where noise is on the right, so are the earlier steps.
+  const right = owner === "forward" ? -1 : 1;
+  const to = { ArrowLeft: shown - right, ArrowRight: shown + right, Home: 0, End: steps.length - 1 }[event.key];
   if (to === undefined) return;
   event.preventDefault();
   show(to);
@@ -60,6 +62,11 @@ export function begin(total, names) {
   scrub.disabled = true;
   caption.textContent = "";
   turned();
+  empty();
+}
+
+/** Takes everything off the plates. */
+function empty() {
   clear(plates.image, "x t, the sample: not begun");
   clear(plates.denoised, "x hat 0, the prediction: not begun");
 }
@@ -96,9 +103,34 @@ export function unshow() {
   turned();
 }
 
-/** @returns {ImageData | undefined} the picture that the run came to */
+/** @returns {ImageData | undefined} the picture that the run came to, or else one of another view */
 export function lastPicture() {
-  return steps.at(-1)?.images[picture];
+  const others = [...kept.values()].map(({ steps, picture }) => steps.at(-1)?.images[picture]);
+  return steps.at(-1)?.images[picture] ?? others.find((image) => image !== undefined);
+}
+
+/** The films of the views that are not shown. @type {Map<string, { steps: BareStep[], shown: number, picture: number, frames: Node[], names: Node[] }>} */
+const kept = new Map();
+let owner = "reverse";
+
+/** Puts the film of another view in: each has its own. @param {string} view */
+export function turnTo(view) {
+  kept.set(owner, { steps, shown, picture, frames: [...frames.childNodes], names: [...choice.childNodes] });
+  const film = kept.get(view) ?? { steps: [], shown: -1, picture: 0, frames: [], names: [] };
+  kept.delete(view);
+  owner = view;
+  steps = film.steps;
+  picture = film.picture;
+  frames.replaceChildren(...film.frames);
+  choice.replaceChildren(...film.names);
+  choice.hidden = film.names.length < 2;
+  strip.style.setProperty("--frames", String((steps.at(-1)?.total ?? 20) + 1));
+  scrub.max = String(Math.max(steps.length - 1, 0));
+  scrub.disabled = steps.length === 0;
+  empty();
+  shown = film.shown;
+  if (shown >= 0) show(shown);
+  else unshow();
 }
 
 /** @returns {{ step: BareStep, picture: number } | undefined} the step on the plates, and of which picture */

@@ -6,9 +6,10 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart } from "./plot.js";
+import { example } from "./vocabulary.js";
 import { StateError } from "./pkg/index.js";
 
-/** @import { Page, View } from "./app.js" */
+/** @import { Page, View } from "./views.js" */
 /** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
 
 /** How long the picture takes to dissolve when nobody drags, in milliseconds. */
@@ -30,6 +31,7 @@ const INNER = `
       ><label><input type="radio" name="space" value="pixels" />in pixels</label>
     </fieldset>
     <label class="check"><input id="prompted" type="checkbox" checked />Follow the prompt</label>
+    <label class="check"><input id="guided" type="checkbox" />Guess with guidance</label>
   </div>
   <p id="space-hint" class="hint"></p>`;
 
@@ -63,6 +65,7 @@ export function open(page) {
   const guess = /** @type {HTMLButtonElement} */ (element("guess"));
   const dissolve = /** @type {HTMLButtonElement} */ (element("dissolve"));
   const prompted = /** @type {HTMLInputElement} */ (element("prompted"));
+  const guided = /** @type {HTMLInputElement} */ (element("guided"));
   const spaces = /** @type {HTMLInputElement[]} */ ([...section.querySelectorAll("[name=space]")]);
 
   const plates = /** @type {HTMLElement} */ (document.querySelector(".plates"));
@@ -72,13 +75,17 @@ export function open(page) {
   noise.dataset.views = "forward";
   noise.innerHTML = `
     <canvas id="noise" width="64" height="64" role="img" aria-label="epsilon hat, the noise that the network sees: not asked"></canvas>
-    <figcaption><b><i>ε̂</i></b> the noise the network sees</figcaption>`;
+    <figcaption><b><i>ε̂</i></b> the noise the network sees<span data-needs="hasLatents">, decoded</span></figcaption>`;
   denoised.parentElement?.before(noise);
 
   const pick = (/** @type {number} */ x) => turnTo(Math.min(Math.max(Math.round(x), 0), last()));
-  const remaining = new Chart("ᾱₜ, what is left of the picture", { y: { range: [0, 1] }, onPick: pick });
-  const ratio = new Chart("signal to noise, ᾱₜ / (1 − ᾱₜ)", { y: { log: true }, onPick: pick });
-  const coefficients = new Chart("the solver’s xₜ₋₁, a sum of", { onPick: pick });
+  const remaining = new Chart("ᾱₜ, what is left of the picture", {
+    x: { name: "t" },
+    y: { range: [0, 1] },
+    onPick: pick,
+  });
+  const ratio = new Chart("signal to noise, ᾱₜ / (1 − ᾱₜ)", { x: { name: "t" }, y: { log: true }, onPick: pick });
+  const coefficients = new Chart("the solver’s xₜ₋₁, a sum of", { x: { name: "t" }, onPick: pick });
   below.querySelector(".charts")?.append(remaining.element, ratio.element, coefficients.element);
   const [summary, head, body] = ["summary", "thead", "tbody"].map(
     (name) => /** @type {HTMLElement} */ (below.querySelector(`#coefficients ${name}`)),
@@ -106,7 +113,7 @@ export function open(page) {
   /** @returns {"pixels" | "latents"} */
   const space = () => (spaces.find((input) => input.checked)?.value === "pixels" ? "pixels" : "latents");
 
-  /** What the process, and the network, are asked with. */
+  /** What the way back is made with. */
   function conditions() {
     const { prompt, negativePrompt, guidanceScale, seed, solver, preview } = optionsOf(readParameters());
     const asked = prompted.checked ? { prompt, negativePrompt, guidanceScale } : { prompt: "", guidanceScale: 1 };
@@ -116,6 +123,12 @@ export function open(page) {
       solver,
       preview: preview === "none" ? undefined : preview,
     });
+  }
+
+  /** What the process is of, and what the network is told: guided only if that is asked for, since it was not trained so. */
+  function asked() {
+    const { guidanceScale, ...rest } = conditions();
+    return { ...rest, guidanceScale: guided.checked ? guidanceScale : 1, space: space() };
   }
 
   /** @param {number} t -1 for the picture itself */
@@ -132,7 +145,10 @@ export function open(page) {
     slider.setAttribute("aria-valuetext", words);
     for (const chart of [remaining, ratio, coefficients]) chart.mark(t ?? undefined);
     const alphaBar = t === null ? 1 : schedule?.alphasCumprod[t];
-    element("mixture").innerHTML = alphaBar === undefined ? "" : mixture(t, alphaBar);
+    element("mixture").innerHTML = alphaBar === undefined ? "" : mixture(t, alphaBar, isOfLatents());
+    /** @type {HTMLElement} */ (document.getElementById("noised")).textContent = isOfLatents()
+      ? `the latent${t === null ? "" : " with noise"}, decoded`
+      : `the picture${t === null ? "" : " with noise"}`;
     const current = t === null ? -1 : (schedule?.steps.findIndex(({ timestep }) => timestep <= t) ?? -1);
     for (const row of body.children) row.removeAttribute("aria-current");
     const row = /** @type {HTMLElement | undefined} */ (body.children[current]);
@@ -147,6 +163,7 @@ export function open(page) {
     const takesStart = page.pipeline()?.info.takesStartTimestep ?? false;
     const runsThere = takesStart && (space() === "latents" || !takesLatents());
     slider.disabled = dissolve.disabled = !isOpen;
+    /** @type {HTMLElement} */ (guided.parentElement).hidden = !prompted.checked || !page.pipeline()?.info.takesPrompt;
     guess.disabled = !isOpen || time() === null || !runsThere;
     element("space-hint").textContent =
       runsThere || !isOpen
@@ -161,8 +178,14 @@ export function open(page) {
     return (page.pipeline()?.info.sizeMultiple ?? 1) > 1;
   }
 
+  /** Whether it is in them that the noise is added. */
+  function isOfLatents() {
+    return takesLatents() && space() === "latents";
+  }
+
   /** Has x_t shown as soon as the one before it is. */
   function request() {
+    if (!page.canRead({ points: false })) return;
     wanted = { t: time() };
     section.dataset.waits = "";
     serving ??= serve().finally(() => {
@@ -202,7 +225,7 @@ export function open(page) {
    * @param {Pipeline} pipeline
    */
   async function opened(pipeline) {
-    const options = { ...conditions(), space: space() };
+    const options = asked();
     const loras = page.loras();
     const weights = loras.map(({ source, weight }) => `${source instanceof File ? source.name : source} ${weight}`);
     const key = JSON.stringify([edition, ...Object.values(options), ...weights].map(String));
@@ -224,7 +247,7 @@ export function open(page) {
   async function ask() {
     const t = time();
     const pipeline = page.pipeline();
-    if (t === null || !pipeline) return;
+    if (t === null || !pipeline || !page.canRead()) return;
     stop();
     await serving;
     await page.work(
@@ -238,7 +261,11 @@ export function open(page) {
         fill(noiseCanvas, noise, `epsilon hat, the noise that the network sees at t = ${t}`);
         fill(denoised, guessed, `x hat 0, the network's guess at t = ${t}`);
         section.dataset.error = String(error);
-        return `At t = ${t} the network is off by ‖ε − ε̂‖² = ${error.toPrecision(3)} a value; 1 would be as good as not looking`;
+        const found = `At t = ${t} the mean of (ε − ε̂)² is ${error.toPrecision(3)}.`;
+        const { guidanceScale } = asked();
+        return guidanceScale === 1
+          ? `${found} That is what training made small; a network that sees no noise would have 1.`
+          : `${found} But with guidance ${guidanceScale} it is not the network’s own guess, which is what was trained.`;
       },
       { keeps: true },
     );
@@ -246,7 +273,7 @@ export function open(page) {
 
   async function showSchedule() {
     const pipeline = page.pipeline();
-    if (!pipeline) return;
+    if (!pipeline || !page.canRead({ points: false })) return;
     const { solver, steps, eta } = optionsOf(readParameters());
     try {
       schedule = await pipeline.schedule({ solver, steps, eta });
@@ -318,7 +345,7 @@ export function open(page) {
     edition += 1;
     if (isShown) request();
   });
-  for (const input of spaces) {
+  for (const input of [...spaces, prompted, guided]) {
     input.addEventListener("change", () => {
       showPlace();
       request();
@@ -346,6 +373,7 @@ export function open(page) {
     element("space").hidden = !takesLatents() || !info.takesStartTimestep;
     if (!info.takesStartTimestep) for (const input of spaces) input.checked = input.value === "pixels";
     /** @type {HTMLElement} */ (prompted.parentElement).hidden = !info.takesPrompt;
+    await showExample();
     await showSchedule();
     if (schedule?.alphasCumprod.length === 0) {
       page.showNotice("this model was trained with rectified flow, which has no ᾱ to chart");
@@ -353,11 +381,20 @@ export function open(page) {
     request();
   }
 
+  /** Begins with a picture that the model knows, where there is one and the visitor has brought none. */
+  async function showExample() {
+    const address = pad.isFirst() ? example() : undefined;
+    const response = address ? await fetch(address).catch(() => undefined) : undefined;
+    if (response?.ok) await pad.put(await response.blob(), "an example", { first: true });
+  }
+
   return {
     start: "Denoise from here",
     enter,
     leave() {
       isShown = false;
+      stop();
+      pad.hide();
     },
     async release() {
       stop();
@@ -384,6 +421,7 @@ export function open(page) {
     },
     async takePictures([file]) {
       await pad.put(file, file.name);
+      return `${file.name} is on the pad`;
     },
   };
 }
@@ -392,14 +430,20 @@ export function open(page) {
 const COLUMNS = [
   { name: "signal", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[0] },
   { name: "noise", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[1] },
-  { name: "x̂<sub>0</sub>: x<sub>t</sub>", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[0] },
-  { name: "x̂<sub>0</sub>: out", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[1] },
+  { name: "x̂<sub>0</sub> from x<sub>t</sub>", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[0] },
+  { name: "x̂<sub>0</sub> from the output", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[1] },
   ...[
     term("x<sub>t</sub>", "xₜ", ({ sample }) => sample),
-    term("out", "output", ({ modelOutput }) => modelOutput),
+    term("output", "the network’s output", ({ modelOutput }) => modelOutput),
     term("x̂<sub>0</sub>", "x̂₀", ({ x0 }) => x0),
-    term("z", "noise z", ({ noise }) => noise),
-    ...[0, 1, 2, 3, 4].map((slot) => term(`h<sub>${slot}</sub>`, `memory ${slot}`, ({ history }) => history[slot])),
+    term("z", "fresh noise z", ({ noise }) => noise),
+    ...[0, 1, 2, 3, 4].map((slot) =>
+      term(
+        `h<sub>${slot}</sub>`,
+        slot === 0 ? "what it kept last" : `what it kept, ${slot} earlier`,
+        ({ history }) => history[slot],
+      ),
+    ),
   ],
 ];
 
@@ -421,9 +465,14 @@ function written(value) {
  * x_t as a mixture, in numbers.
  * @param {number | null} t
  * @param {number} alphaBar
+ * @param {boolean} isOfLatents
  */
-function mixture(t, alphaBar) {
-  if (t === null) return "<i>x</i><sub>0</sub>: the picture itself";
+function mixture(t, alphaBar, isOfLatents) {
+  if (t === null) {
+    return isOfLatents
+      ? "<span><i>x</i><sub>0</sub>: no noise yet. Encoded and decoded, the picture has lost a little.</span>"
+      : "<span><i>x</i><sub>0</sub>: the picture itself</span>";
+  }
   const [signal, noise] = [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)].map((value) => value.toFixed(3));
   const ratio = alphaBar / (1 - alphaBar);
   const decibels = ratio > 0 ? `${(10 * Math.log10(ratio)).toFixed(1).replace("-", "−")} dB` : "no signal";

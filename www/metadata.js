@@ -10,7 +10,7 @@ const OWN = "undiffuse";
 
 /**
  * What a picture was made with: the parameters that were given, and the names of what else there was.
- * @typedef {Partial<Parameters> & { model: string, scheduler?: string, image?: string, startTimestep?: string, loras?: { name: string, weight: number }[] }} Made
+ * @typedef {Partial<Parameters> & { model: string, variant?: string, image?: string, startTimestep?: string, loras?: { name: string, weight: number }[] }} Made
  */
 
 /**
@@ -26,15 +26,42 @@ export async function withMade(png, made, drawn) {
 }
 
 /**
- * What a PNG says that it was made with; undefined where it says nothing that this page understands.
+ * What a PNG says that it was made with: under the names of {@link Parameters} what they have a place for, and under the writer's
+ * own names the rest. Undefined where it says nothing that this page understands.
  * @param {Blob} png
  * @returns {Promise<Record<string, unknown> | undefined>}
  * @throws {Error} where the file is no PNG or is damaged
  */
 export async function readMade(png) {
-  const text = readTexts(new Uint8Array(await png.arrayBuffer())).get(OWN);
-  const made = text === undefined ? undefined : JSON.parse(text);
-  return typeof made === "object" && made !== null ? made : undefined;
+  const texts = await readTexts(new Uint8Array(await png.arrayBuffer()));
+  const own = parsed(texts.get(OWN));
+  if (own) return own;
+  const { readParametersText, readGraph } = await import("./foreign.js");
+  const [graph, workflow] = [texts.get("prompt"), texts.get("workflow")].map(parsed);
+  return readParametersText(texts.get("parameters") ?? "") ?? readGraph(graph, workflow);
+}
+
+/**
+ * An object from JSON, as Python writes it too; undefined where it is none.
+ * @param {string | undefined} text
+ * @returns {Record<string, any> | undefined}
+ */
+function parsed(text = "") {
+  // A seed may be larger than a number can tell.
+  const exact = (
+    /** @type {string} */ _,
+    /** @type {unknown} */ value,
+    /** @type {{ source?: string }} */ { source } = {},
+  ) => (Number.isInteger(value) && !Number.isSafeInteger(value) ? source : value);
+  for (const json of [text, text.replace(/\bNaN\b/g, "null")]) {
+    try {
+      const value = JSON.parse(json, exact);
+      return typeof value === "object" && value !== null ? value : undefined;
+    } catch {
+      // Perhaps the other reading is JSON.
+    }
+  }
+  return undefined;
 }
 
 /**

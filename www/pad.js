@@ -1,7 +1,7 @@
 // @ts-check
 // x_0, the picture that the views beside drawing are about: dropped, chosen, taken from the film, or drawn on the spot.
 
-import { pressed } from "./easel.js";
+import { cover, pressed } from "./easel.js";
 import { bitmapOf } from "./pkg/picture.js";
 
 const COLOURS = {
@@ -25,7 +25,7 @@ element.innerHTML = `
     ${Object.entries(COLOURS)
       .map(
         ([name, colour], at) =>
-          `<button type="button" style="--colour: ${colour}" aria-label="${name}" aria-pressed="${at === 0}"></button>`,
+          `<button type="button" data-colour="${colour}" aria-label="${name}" aria-pressed="${at === 0}"></button>`,
       )
       .join("")}
   </div>
@@ -41,6 +41,11 @@ const palette = /** @type {HTMLElement} */ (element.querySelector(".palette"));
 const chooser = /** @type {HTMLInputElement} */ (element.querySelector("#x0-file"));
 const shown = /** @type {HTMLButtonElement} */ (element.querySelector("#x0-shown"));
 
+// Set from here: a policy may forbid styles in the markup.
+for (const button of /** @type {NodeListOf<HTMLElement>} */ (palette.querySelectorAll("button"))) {
+  button.style.setProperty("--colour", button.dataset.colour ?? "");
+}
+
 let colour = COLOURS.Black;
 let name = "a drawing";
 /** Told whenever the picture is another one. @type {Set<() => void>} */
@@ -52,7 +57,7 @@ palette.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.target).closest("button");
   if (!button) return;
   for (const other of palette.children) other.ariaPressed = String(other === button);
-  colour = button.style.getPropertyValue("--colour");
+  colour = button.dataset.colour ?? COLOURS.Black;
 });
 pressed(canvas, (at, from) => {
   Object.assign(context, { strokeStyle: colour, lineCap: "round", lineJoin: "round" });
@@ -99,6 +104,11 @@ export function show(host, { film, refuse }) {
   };
 }
 
+/** Takes the pad out of the view that it is in, which is left. */
+export function hide() {
+  element.remove();
+}
+
 /**
  * Makes the pad as large as a model's pictures. What was on it is brought to that size; at first there is a small landscape.
  * @param {number} width
@@ -109,22 +119,32 @@ export function resize(width, height) {
   const before = isDrawn ? context.getImageData(0, 0, canvas.width, canvas.height) : undefined;
   canvas.width = width;
   canvas.height = height;
+  const wasFirst = isFirst();
   if (before) draw(before);
   else landscape();
-  isDrawn = true;
   changed();
+  hasFirst = wasFirst || !isDrawn;
+  isDrawn = true;
 }
 
 let isDrawn = false;
+let hasFirst = false;
+
+/** Whether the picture is the one to begin with, which the visitor has not touched. */
+export function isFirst() {
+  return hasFirst;
+}
 
 /**
  * Puts a picture up: the middle of it, as large as the pad; one of the pad's own size as it is, to the last bit.
  * @param {Blob} picture
  * @param {string} called
+ * @param {{ first?: boolean }} [options] first: only in place of the one to begin with
  */
-export async function put(picture, called) {
+export async function put(picture, called, { first = false } = {}) {
   const bitmap = await bitmapOf(picture);
-  cover(bitmap, bitmap.width, bitmap.height);
+  if (first && !isFirst()) return;
+  cover(canvas, bitmap);
   bitmap.close();
   name = called;
   changed();
@@ -141,6 +161,7 @@ export function pictureName() {
 }
 
 function changed() {
+  hasFirst = false;
   canvas.setAttribute("aria-label", `x 0, the picture: ${name}`);
   for (const listener of listeners) listener();
 }
@@ -149,21 +170,7 @@ function changed() {
 function draw(image) {
   const scratch = new OffscreenCanvas(image.width, image.height);
   scratch.getContext("2d")?.putImageData(image, 0, 0);
-  cover(scratch, image.width, image.height);
-}
-
-/**
- * @param {CanvasImageSource} source
- * @param {number} width
- * @param {number} height
- */
-function cover(source, width, height) {
-  blank();
-  const scale = Math.max(canvas.width / width, canvas.height / height);
-  const [w, h] = [width * scale, height * scale];
-  context.imageSmoothingEnabled = scale !== 1;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(source, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  cover(canvas, scratch);
 }
 
 /** White, as the paper of what models are trained on. */

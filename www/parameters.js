@@ -1,6 +1,10 @@
 // @ts-check
 // The form's values: read for a run, kept in the address and in pictures, restored from both.
 
+import { isUsed } from "./fields.js";
+import { refresh } from "./solvers.js";
+import { remark, sent } from "./vocabulary.js";
+
 /** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
 
 /** Which element holds which parameter. The names in a link are the package's own, but for `pictures`: as many seeds. */
@@ -21,6 +25,7 @@ const FIELDS = {
   eta: "eta",
   clipSkip: "clip-skip",
   longPrompts: "long-prompts",
+  vaeTiling: "vae-tiling",
 };
 
 /** As they are typed: what is left to the model is empty. @typedef {Record<keyof typeof FIELDS, string>} Parameters */
@@ -57,17 +62,24 @@ function field(name) {
 }
 
 /**
- * What a run is to be made with. What means nothing to the model is kept in its field, but not read.
+ * What a run is to be made with. What means nothing to the model, or to the view, is kept in its field, but not read.
  * @returns {Parameters}
  */
 export function readParameters() {
-  const read = (/** @type {keyof Parameters} */ name) => (field(name).disabled ? "" : field(name).value.trim());
+  const read = (/** @type {keyof Parameters} */ name) => (isUsed(field(name)) ? field(name).value.trim() : "");
   return /** @type {Parameters} */ (Object.fromEntries(NAMES.map((name) => [name, read(name)])));
 }
 
-/** @param {Partial<Parameters>} parameters */
+/**
+ * @param {Partial<Parameters>} parameters
+ * @returns {(keyof Parameters)[]} those whose fields do not take the value, and are empty
+ */
 export function writeParameters(parameters) {
-  for (const [name, value] of Object.entries(parameters)) field(/** @type {keyof Parameters} */ (name)).value = value;
+  const given = /** @type {[keyof Parameters, string][]} */ (Object.entries(parameters));
+  for (const [name, value] of given) field(name).value = value;
+  remark();
+  refresh();
+  return given.filter(([name, value]) => value.trim() !== "" && field(name).value === "").map(([name]) => name);
 }
 
 /**
@@ -77,7 +89,7 @@ export function writeParameters(parameters) {
  */
 export function restoreParameters(parameters) {
   writeParameters(Object.fromEntries(NAMES.filter((name) => !field(name).required).map((name) => [name, ""])));
-  writeParameters(parameters);
+  return writeParameters(parameters);
 }
 
 /**
@@ -86,15 +98,16 @@ export function restoreParameters(parameters) {
  * @returns {SampleOptions}
  */
 export function optionsOf(parameters) {
-  const { prompt, negativePrompt, seed, solver, preview, longPrompts } = parameters;
+  const { prompt, negativePrompt, seed, solver, preview, longPrompts, vaeTiling } = parameters;
   const given = NUMBERS.filter((name) => parameters[name] !== "").map((name) => [name, Number(parameters[name])]);
   const seeds = seedsOf(parameters);
   return {
-    prompt,
-    negativePrompt: negativePrompt || undefined,
+    prompt: sent(prompt),
+    negativePrompt: sent(negativePrompt) || undefined,
     ...(seeds.length > 1 ? { seeds, numImagesPerPrompt: seeds.length } : { seed: BigInt(seed) }),
     solver: solver || undefined,
     preview: /** @type {SampleOptions["preview"]} */ (preview || undefined),
+    vaeTiling: vaeTiling === "true" || undefined,
     longPrompts: /** @type {SampleOptions["longPrompts"]} */ (longPrompts || undefined),
     ...Object.fromEntries(given),
   };
@@ -153,7 +166,14 @@ export function anySeed() {
  * @param {ModelInfo} info
  */
 export function showFieldsFor(info) {
-  const takes = { ...info, takesStrength: info.takesImage && !info.takesNoiseLevel };
+  // An autoencoder makes sides smaller; a model without one takes any.
+  const hasLatents = info.sizeMultiple > 1;
+  const takes = {
+    ...info,
+    takesStrength: info.takesImage && !info.takesNoiseLevel,
+    hasLatents,
+    hasPixels: !hasLatents,
+  };
   for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-needs]"))) {
     part.hidden = !takes[/** @type {keyof typeof takes} */ (part.dataset.needs)];
   }

@@ -18,6 +18,7 @@
  * @property {[number, number]} [range] what it spans; by default what is shown
  * @property {boolean} [log] whether its powers of ten are as far from one another everywhere
  * @property {(value: number) => string} [format]
+ * @property {string} [name] what it is of, said at its end
  */
 
 const HEIGHT = 176;
@@ -137,6 +138,7 @@ export class Chart {
     for (const value of ticksOf(x, Math.max(2, Math.min(10, Math.round(width / 80))))) {
       axes.append(text(written(this.#x, value), { x: x.at(value), y: bottom + 15, "text-anchor": "middle" }));
     }
+    if (this.#x.name) axes.append(text(this.#x.name, { x: right, y: bottom - 5, "text-anchor": "end", class: "name" }));
     const marks = svg("g", { class: "marks" });
     if (level) {
       const [low, high] = [level.y - level.error, level.y + level.error].map(y.at);

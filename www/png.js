@@ -6,6 +6,19 @@ const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 /** Where the chunk after the header, which comes first and is always as long, begins. */
 const AFTER_HEADER = 8 + 12 + 13;
 
+/** Longest text that is read, in bytes, packed or not: nobody's settings are as long. */
+const MAX_TEXT = 1 << 20;
+
+/** How many letters are made of bytes at once. */
+const AT_ONCE = 1 << 13;
+
+/** The CRC-32 of each byte. */
+const CHECKSUMS = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  return crc;
+});
+
 /**
  * The file with texts by keyword: as `tEXt` where Latin-1 has all their letters, and otherwise as `iTXt`.
  * @param {Uint8Array} png a file as the browser makes it
@@ -15,20 +28,21 @@ const AFTER_HEADER = 8 + 12 + 13;
 export function withTexts(png, texts) {
   const chunks = Object.entries(texts).map(([keyword, text]) =>
     /^[\n\x20-\x7e\xa0-\xff]*$/.test(text)
-      ? chunk("tEXt", [...latin1(`${keyword}\0${text}`)])
+      ? chunk("tEXt", latin1(`${keyword}\0${text}`))
       : // Neither compressed nor translated: both flags, language and translated keyword are empty.
-        chunk("iTXt", [...latin1(`${keyword}\0\0\0\0\0`), ...new TextEncoder().encode(text)]),
+        chunk("iTXt", concatenated([latin1(`${keyword}\0\0\0\0\0`), new TextEncoder().encode(text)])),
   );
   return concatenated([png.subarray(0, AFTER_HEADER), ...chunks, png.subarray(AFTER_HEADER)]);
 }
 
 /**
- * The texts of a file by keyword; compressed ones, which no tool writes for what we look for, are passed over.
+ * The texts of a file by keyword, of `tEXt`, `zTXt` and `iTXt` chunks. Those that are longer than a mebibyte, and those that break
+ * the rules of their form, are passed over.
  * @param {Uint8Array} bytes
- * @returns {Map<string, string>}
+ * @returns {Promise<Map<string, string>>}
  * @throws {Error} where the file is no PNG or is damaged
  */
-export function readTexts(bytes) {
+export async function readTexts(bytes) {
   if (!SIGNATURE.every((value, at) => bytes[at] === value)) throw new Error("it is not a PNG");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   /** @type {Map<string, string>} */
@@ -37,46 +51,75 @@ export function readTexts(bytes) {
     if (at + 12 > bytes.length) throw new Error("the file ends early");
     const length = view.getUint32(at);
     if (length > bytes.length - at - 12) throw new Error("the file ends early");
-    const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    const type = fromLatin1(bytes.subarray(at + 4, at + 8));
     const data = bytes.subarray(at + 8, at + 8 + length);
     if (type === "IEND") return texts;
-    if (type === "tEXt" || type === "iTXt") {
+    const read = Object.hasOwn(READERS, type) ? READERS[type] : undefined;
+    if (read && length <= MAX_TEXT) {
       if (view.getUint32(at + 8 + length) !== checksum(bytes.subarray(at + 4, at + 8 + length))) {
         throw new Error(`its ${type} chunk is damaged`);
       }
-      const entry = type === "tEXt" ? readPlain(data) : readInternational(data);
-      if (entry) texts.set(...entry);
+      const keyword = data.indexOf(0);
+      const text = keyword < 0 ? undefined : await read(data.subarray(keyword + 1));
+      if (text !== undefined) texts.set(fromLatin1(data.subarray(0, keyword)), text);
     }
     at += 12 + length;
   }
 }
 
 /**
- * `tEXt`: keyword, a zero, Latin-1.
- * @param {Uint8Array} data
- * @returns {[string, string] | undefined}
+ * How each kind of text is read, from what comes after its keyword and a zero.
+ * @type {Record<string, (data: Uint8Array) => string | undefined | Promise<string | undefined>>}
  */
-function readPlain(data) {
-  const end = data.indexOf(0);
-  return end < 0 ? undefined : [fromLatin1(data.subarray(0, end)), fromLatin1(data.subarray(end + 1))];
-}
+const READERS = {
+  /** Latin-1. */
+  tEXt: fromLatin1,
+  /** How it is compressed, Latin-1. */
+  async zTXt(data) {
+    const text = data[0] === 0 ? await inflated(data.subarray(1)) : undefined;
+    return text && fromLatin1(text);
+  },
+  /** Whether it is compressed and how, language, a zero, translated keyword, a zero, UTF-8. */
+  async iTXt(data) {
+    const language = data.indexOf(0, 2);
+    const translated = data.indexOf(0, language + 1);
+    if (language < 0 || translated < 0 || data[0] > 1 || data[1] !== 0) return undefined;
+    const stored = data.subarray(translated + 1);
+    const text = data[0] === 1 ? await inflated(stored) : stored;
+    return text && new TextDecoder().decode(text);
+  },
+};
 
 /**
- * `iTXt`: keyword, a zero, whether it is compressed and how, language, a zero, translated keyword, a zero, UTF-8.
+ * What zlib has compressed; undefined where it has not, or where it is longer than a text may be.
  * @param {Uint8Array} data
- * @returns {[string, string] | undefined}
+ * @returns {Promise<Uint8Array<ArrayBuffer> | undefined>}
  */
-function readInternational(data) {
-  const keyword = data.indexOf(0);
-  const language = data.indexOf(0, keyword + 3);
-  const translated = data.indexOf(0, language + 1);
-  if (keyword < 0 || language < 0 || translated < 0 || data[keyword + 1] !== 0) return undefined;
-  return [fromLatin1(data.subarray(0, keyword)), new TextDecoder().decode(data.subarray(translated + 1))];
+async function inflated(data) {
+  const stream = new Blob([new Uint8Array(data)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const reader = stream.getReader();
+  /** @type {Uint8Array[]} */
+  const parts = [];
+  let length = 0;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return concatenated(parts);
+      parts.push(value);
+      length += value.length;
+      if (length > MAX_TEXT) {
+        await reader.cancel();
+        return undefined;
+      }
+    }
+  } catch {
+    return undefined;
+  }
 }
 
 /**
  * @param {string} type
- * @param {number[]} data
+ * @param {Uint8Array} data
  */
 function chunk(type, data) {
   const bytes = new Uint8Array(12 + data.length);
@@ -107,7 +150,11 @@ function latin1(text) {
 /** @param {Uint8Array} bytes */
 function fromLatin1(bytes) {
   // Not a TextDecoder: what the web calls latin1 is windows-1252.
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  let text = "";
+  for (let at = 0; at < bytes.length; at += AT_ONCE) {
+    text += String.fromCharCode(...bytes.subarray(at, at + AT_ONCE));
+  }
+  return text;
 }
 
 /**
@@ -116,9 +163,6 @@ function fromLatin1(bytes) {
  */
 function checksum(bytes) {
   let crc = ~0;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
-  }
+  for (const byte of bytes) crc = (crc >>> 8) ^ CHECKSUMS[(crc ^ byte) & 0xff];
   return ~crc >>> 0;
 }

@@ -6,7 +6,7 @@
  * @typedef {{ emoji: string, kin: string }} Thing
  */
 
-/** @typedef {{ glyphs: Record<string, Thing>, styles: string[] }} Vocabulary */
+/** `picture` is the address of one that the model knows. @typedef {{ glyphs: Record<string, Thing>, styles: string[], picture: string }} Vocabulary */
 
 /** How many of the nearest are named. */
 const NEAREST = 3;
@@ -18,7 +18,8 @@ const QUOTED = 60;
 const SMALL = new Set("a an and at in of on one some the this with".split(" "));
 
 /** An emoji, with what changes its look. */
-const EMOJI = /(?:\p{Extended_Pictographic}(?:[\u{1f3fb}-\u{1f3ff}\ufe0f]|\u200d\p{Extended_Pictographic})*|\p{RI}{2})/gu;
+const EMOJI =
+  /(?:\p{Extended_Pictographic}(?:[\u{1f3fb}-\u{1f3ff}\ufe0f]|\u200d\p{Extended_Pictographic})*|\p{RI}{2})/gu;
 
 const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("prompt"));
 const hint = /** @type {HTMLElement} */ (document.getElementById("prompt-hint"));
@@ -34,6 +35,11 @@ export function learn(vocabulary) {
   remark();
 }
 
+/** The address of a picture that the model knows, if one is known. */
+export function example() {
+  return known?.picture;
+}
+
 /** Says under the prompt what of it the model does not know. */
 export function remark() {
   hint.textContent = known ? remarkOn(field.value, known) : "";
@@ -46,7 +52,7 @@ export function sent(prompt) {
 
 /**
  * @param {string} prompt
- * @param {Vocabulary} vocabulary
+ * @param {Pick<Vocabulary, "glyphs" | "styles">} vocabulary
  */
 export function named(prompt, { glyphs }) {
   const names = new Map(Object.entries(glyphs).map(([name, { emoji }]) => [emoji, name]));
@@ -56,13 +62,18 @@ export function named(prompt, { glyphs }) {
     isChanged ||= name !== undefined;
     return name === undefined ? emoji : ` ${name} `;
   });
-  return isChanged ? text.replace(/\s+/g, " ").replace(/ (?=,)/g, "").trim() : prompt;
+  return isChanged
+    ? text
+        .replace(/\s+/g, " ")
+        .replace(/ (?=,)/g, "")
+        .trim()
+    : prompt;
 }
 
 /**
  * What is to be said of a prompt: how it is sent, if not as it is typed, and what it names that the model does not know.
  * @param {string} prompt
- * @param {Vocabulary} vocabulary
+ * @param {Pick<Vocabulary, "glyphs" | "styles">} vocabulary
  */
 export function remarkOn(prompt, vocabulary) {
   const { glyphs, styles } = vocabulary;
@@ -71,7 +82,7 @@ export function remarkOn(prompt, vocabulary) {
   const style = styles.find((style) => text.trimEnd().toLowerCase().endsWith(style));
   const thing = text
     .trimEnd()
-    .slice(0, style && -style.length)
+    .slice(0, style ? -style.length : undefined)
     .replace(/[\s,]+$/, "")
     .trim();
   const words = wordsOf(thing);

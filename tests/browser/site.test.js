@@ -381,7 +381,7 @@ describe("the page", () => {
     };
     const common = ["eta", "height", "pictures", "preview", "seed", "solver", "steps", "width"];
     const text = ["clip-skip", "guidance", "guidance-rescale", "long-prompts", "negative-prompt", "prompt"];
-    assert.equal(await fields(), [...common, ...text].sort().join(" "));
+    assert.equal(await fields(), [...common, ...text, "vae-tiling"].sort().join(" "));
     await page
       .locator("input[webkitdirectory]")
       .setInputFiles(join(root, "tests/reference/pipelines/models/ddpm_uncond"));
