@@ -93,6 +93,13 @@ class Host {
         const schedule = this.#loaded().schedule(JSON.stringify(request.options));
         return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
       }
+      case "estimate": {
+        const { seeds, options, image, mask } = request;
+        const { seconds, ...estimate } = JSON.parse(
+          this.#loaded().estimate(seeds, JSON.stringify(options), image, mask),
+        );
+        return [{ ...estimate, seconds: seconds ?? undefined }];
+      }
       case "profile":
         return [await this.#profile(request, signal)];
       case "bound":

@@ -310,12 +310,30 @@ export class Pipeline {
    */
   profile(options?: SampleOptions): Promise<Profile>;
   /**
+   * Says what a run with these options takes before it is made: nothing is compiled or computed for it. Waits for its turn behind
+   * what the pipeline is computing; can be asked in the middle of a run.
+   */
+  estimate(options?: SampleOptions): Promise<RunEstimate>;
+  /**
    * Merges LoRAs into the weights, in place of those that were. `[]` takes all out again, to the last bit. A file that
    * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
    */
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
+}
+
+/** What a run takes. */
+export interface RunEstimate {
+  /** How often the network is asked, which is the number of steps. */
+  readonly calls: number;
+  /** Floating point operations of the whole run, its pictures included. */
+  readonly flop: number;
+  /**
+   * How long that takes on this device, by its last step; on a CPU before the first one by a short measurement, which is right
+   * to a factor of about two. Undefined on a GPU that has not made a step with a picture yet.
+   */
+  readonly seconds: number | undefined;
 }
 
 /** What the forward process is of, and what the network is told where it is asked. */

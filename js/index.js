@@ -126,6 +126,15 @@ export class Pipeline {
   }
 
   /**
+   * @param {Public.SampleOptions} [options]
+   * @returns {Promise<Public.RunEstimate>}
+   */
+  async estimate(options = {}) {
+    const { signal, description } = await describeRun(++this.#lastRun, options);
+    return this.#connection.request({ type: "estimate", ...description }, { signal });
+  }
+
+  /**
    * @param {readonly Public.Lora[]} loras
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<void>}
