@@ -63,3 +63,14 @@ export async function pixels(page, selector) {
   );
   return contents.map((content) => createHash("sha256").update(Uint8Array.from(content)).digest("hex"));
 }
+
+/** Agrees to begin what takes minutes, if it is asked before `sign` is there. @param {Page} page @param {string} sign */
+export async function agree(page, sign) {
+  const anyway = page.getByRole("button", { name: "Start anyway" });
+  await page.waitForFunction(
+    (sign) => document.querySelector("#question:not([hidden])") ?? document.querySelector(sign),
+    sign,
+    { timeout: 150_000 },
+  );
+  if (await anyway.isVisible()) await anyway.click();
+}
