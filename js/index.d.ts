@@ -137,7 +137,7 @@ export interface SampleOptions {
   generator?: "cpu" | "cuda";
   /** How many pictures of each prompt are drawn, all at once. Default 1. */
   numImagesPerPrompt?: number;
-  /** The number of steps (diffusers' `num_inference_steps`). Default 25. */
+  /** The number of steps (diffusers' `num_inference_steps`), within {@link ModelInfo.solverSteps}. Default 25. */
   steps?: number;
   /** The noise levels themselves, descending, in place of `steps`; for the solvers that take them. */
   timesteps?: readonly number[];
