@@ -155,7 +155,7 @@ export interface SampleOptions {
   generator?: "cpu" | "cuda" | undefined;
   /** How many pictures of each prompt are drawn, all at once. Default 1. */
   numImagesPerPrompt?: number | undefined;
-  /** The number of steps (diffusers' `num_inference_steps`). Default 25. */
+  /** The number of steps (diffusers' `num_inference_steps`), within {@link ModelInfo.solverSteps}. Default 25. */
   steps?: number | undefined;
   /** The noise levels themselves, descending, in place of `steps`; for the solvers that take them. */
   timesteps?: readonly number[] | undefined;

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::{
-    Error, Forward, ForwardAt, NoiseSchedule, Solver, SolverKeys, StepOptions, Table, Variance, VariationalBound, consistency,
-    ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
+    Error, Forward, ForwardAt, NoiseSchedule, Solver, SolverKeys, StepOptions, Table, Variance, VariationalBound,
+    consistency, ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
     keys::Keys,
     lambda_space::Level,
     lcm, lms, pndm,
@@ -255,7 +255,10 @@ impl SchedulerConfig {
                 return Err(Error::Option {
                     option: key,
                     value: "given".to_owned(),
-                    expected: format!("{solver} has no such setting; these have: {}", names.collect::<Vec<_>>().join(", ")),
+                    expected: format!(
+                        "{solver} has no such setting; these have: {}",
+                        names.collect::<Vec<_>>().join(", ")
+                    ),
                 });
             }
             keys.set(key, value);

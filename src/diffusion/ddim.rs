@@ -56,9 +56,7 @@ impl Config {
             Ok(Step {
                 x0,
                 clip: self.clip,
-                prev_sample: Terms::X0 * alpha_bar_prev.sqrt()
-                    + epsilon * direction
-                    + Terms::NOISE * sigma,
+                prev_sample: Terms::X0 * alpha_bar_prev.sqrt() + epsilon * direction + Terms::NOISE * sigma,
                 draws_noise: run.options.eta > 0.0,
                 ..Step::at(t, forward)
             })

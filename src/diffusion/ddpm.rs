@@ -89,12 +89,8 @@ impl Config {
                 }
             };
             let mean = Terms::X0 * posterior.x0 + Terms::SAMPLE * posterior.sample;
-            let step = Step {
-                x0: run.x0(forward, self.clip),
-                clip: self.clip,
-                prev_sample: mean,
-                ..Step::at(t, forward)
-            };
+            let step =
+                Step { x0: run.x0(forward, self.clip), clip: self.clip, prev_sample: mean, ..Step::at(t, forward) };
             Ok(match t > 0.0 {
                 true => Step { prev_sample: mean + Terms::NOISE * sigma, draws_noise: true, learned_variance, ..step },
                 false => step,

@@ -61,7 +61,10 @@ const OTHER_NAMES: [(&str, Solver, Option<&str>, Option<usize>); 10] = [
 /// Names of samplers that are none of the solvers, and what comes closest.
 const UNSUPPORTED: [(&str, &str); 7] = [
     ("dpmppsde", "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose dpmpp_2m_sde"),
-    ("dpmsolversdescheduler", "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose dpmpp_2m_sde"),
+    (
+        "dpmsolversdescheduler",
+        "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose dpmpp_2m_sde",
+    ),
     ("dpmpp2sa", "there is none with fresh noise in each step; choose dpmpp_2s or dpmpp_2m_sde"),
     ("dpmpp2sancestral", "there is none with fresh noise in each step; choose dpmpp_2s or dpmpp_2m_sde"),
     ("dpmfast", "it is not supported; choose dpmpp_2s"),

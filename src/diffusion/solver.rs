@@ -111,10 +111,7 @@ impl Solver {
         match key {
             "algorithm_type" => matches!(self, Self::Dpmpp2m | Self::Dpmpp2s),
             "solver_order" => matches!(self, Self::Dpmpp2m | Self::Dpmpp2s | Self::UniPc | Self::Deis),
-            _ => !matches!(
-                self,
-                Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm | Self::Tcd
-            ),
+            _ => !matches!(self, Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm | Self::Tcd),
         }
     }
 

@@ -508,7 +508,11 @@ impl StepOptions {
         if let Some(start) = self.start_timestep
             && (self.begin_index != 0 || self.strength != 1.0)
         {
-            return refuse("start_timestep", start.to_string(), "give one of `begin_index`, `strength` and `start_timestep`");
+            return refuse(
+                "start_timestep",
+                start.to_string(),
+                "give one of `begin_index`, `strength` and `start_timestep`",
+            );
         }
         if !(1..=HISTORY).contains(&self.lms_order) {
             return refuse("lms_order", self.lms_order.to_string(), "give a number from 1 to 5");

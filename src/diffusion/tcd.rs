@@ -31,7 +31,11 @@ impl Config {
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let original = self.grid(run.options.original_inference_steps);
-        if let Some(most) = run.options.original_inference_steps.filter(|&most| most < run.num_inference_steps && run.options.timesteps.is_none()) {
+        if let Some(most) = run
+            .options
+            .original_inference_steps
+            .filter(|&most| most < run.num_inference_steps && run.options.timesteps.is_none())
+        {
             return Err(Error::Option {
                 option: "num_inference_steps",
                 value: run.num_inference_steps.to_string(),

@@ -78,7 +78,8 @@ impl Start {
                     let masked: Vec<f32> =
                         picture.iter().zip(mask.iter().cycle()).map(|(v, m)| if *m < 0.5 { *v } else { 0.0 }).collect();
                     let masked = encoder.encode(&masked).await?.sample(rows, &posterior_noise, batch);
-                    extra = Some(masked.chunks_exact(length).flat_map(|masked| [&small[..], masked].concat()).collect());
+                    extra =
+                        Some(masked.chunks_exact(length).flat_map(|masked| [&small[..], masked].concat()).collect());
                 }
                 let kept = match known {
                     Some(latents) if !fills => Some(Kept { latents, noise, mask: small }),
