@@ -545,10 +545,7 @@ fn embeddings_bundled_with_a_lora_are_passed_by_and_named() {
     )
     .unwrap();
     assert_eq!(lora.updates("unet", &structure(true)).unwrap().len(), 1);
-    assert_eq!(
-        lora.warnings(),
-        ["l.safetensors: of the embeddings that it brings none is used: [\"my subject\", \"style\"]"]
-    );
+    assert_eq!(lora.warnings(), ["l.safetensors: it brings embeddings, which are not used: my subject, style"]);
 }
 
 #[test]

@@ -65,9 +65,11 @@ impl Parts {
             let invalid = || tensor.error(format!("alpha is one number, not {:?} of {}", tensor.shape, tensor.dtype));
             return not_twice(tensor, self.alpha.replace(alpha.ok_or_else(invalid)?).is_some());
         }
-        let values = tensor.to_f32(bytes)?;
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(tensor.error(format!("it holds the value {value}")).into());
+        // Piece by piece: blocks become many times as large.
+        for piece in bytes.chunks(tensor.dtype.block().bytes << 12) {
+            if let Some(value) = tensor.to_f32(piece)?.iter().find(|value| !value.is_finite()) {
+                return Err(tensor.error(format!("it holds the value {value}")).into());
+            }
         }
         let place = if part == Part::Down { &mut self.down } else { &mut self.up };
         let matrix = Matrix { tensor: tensor.clone(), bytes: bytes.to_vec() };
@@ -110,14 +112,14 @@ impl LoraFile {
         // Before anything is fetched.
         let parts = file.tensors().iter().map(|tensor| split(tensor)).collect::<Result<Vec<_>, _>>()?;
         let mut warnings = Vec::new();
-        let mut embeddings: Vec<&str> = Vec::new();
+        let mut words: Vec<&str> = Vec::new();
         for (word, _) in parts.iter().filter(|(_, part)| *part == Part::Embedding) {
-            if !embeddings.contains(word) {
-                embeddings.push(word);
+            if words.len() < 9 && !words.contains(word) {
+                words.push(if words.len() < 8 { *word } else { "…" });
             }
         }
-        if !embeddings.is_empty() {
-            warnings.push(format!("{path}: of the embeddings that it brings none is used: {embeddings:?}"));
+        if !words.is_empty() {
+            warnings.push(format!("{path}: it brings embeddings, which are not used: {}", words.join(", ")));
         }
         let is_silent = !parts.iter().any(|(_, part)| *part == Part::Alpha) && file.tensors().iter().any(is_of_peft);
         let settings = match LoraSettings::of(&file)? {
