@@ -203,7 +203,7 @@ class Host {
     }
     free(this.#loras, inUse);
     this.#loras = inUse;
-    return [...inUse.values()].flatMap((lora) => lora.warnings);
+    return [...inUse.values()].flatMap((lora) => lora.notes);
   }
 
   /** @param {RunDescription} description */

@@ -292,7 +292,7 @@ async function draw(given = {}, about = {}) {
     await opened.setLoras(loras.chosen(), { signal });
     const steps = opened.sample({ ...options, ...given, signal });
     for await (const step of steps) {
-      if (count === 0) showNotice([...opened.loraWarnings, steps.warning].filter(Boolean).join(". "));
+      if (count === 0) showNotice([...opened.loraNotes, steps.warning].filter(Boolean).join(". "));
       film.add(step);
       count += 1;
       spent += step.milliseconds;

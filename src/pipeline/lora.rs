@@ -24,7 +24,7 @@ const FILES: [&str; 2] = ["adapter_model.safetensors", "pytorch_lora_weights.saf
 pub struct LoraFile {
     file: String,
     modules: Vec<LoraModule>,
-    warnings: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// The update of one weight.
@@ -111,7 +111,7 @@ impl LoraFile {
         }
         // Before anything is fetched.
         let parts = file.tensors().iter().map(|tensor| split(tensor)).collect::<Result<Vec<_>, _>>()?;
-        let mut warnings = Vec::new();
+        let mut notes = Vec::new();
         let mut words: Vec<&str> = Vec::new();
         for (word, _) in parts.iter().filter(|(_, part)| *part == Part::Embedding) {
             if words.len() < 9 && !words.contains(word) {
@@ -119,7 +119,7 @@ impl LoraFile {
             }
         }
         if !words.is_empty() {
-            warnings.push(format!("{path}: it brings embeddings, which are not used: {}", words.join(", ")));
+            notes.push(format!("{path}: it brings embeddings, which are not used: {}", words.join(", ")));
         }
         let is_silent = !parts.iter().any(|(_, part)| *part == Part::Alpha) && file.tensors().iter().any(is_of_peft);
         let settings = match LoraSettings::of(&file)? {
@@ -151,13 +151,13 @@ impl LoraFile {
         };
         let modules = modules.into_iter().map(&mut module).collect::<Result<Vec<_>, Error>>()?;
         if guessed {
-            warnings.push(format!(
+            notes.push(format!(
                 "{path}: it does not say its alpha, and no adapter_config.json beside it does; alpha is taken to be the rank"
             ));
         }
         match modules.is_empty() {
             true => Err(invalid("it holds no tensors".into()).into()),
-            false => Ok(Self { file: path.to_owned(), modules, warnings }),
+            false => Ok(Self { file: path.to_owned(), modules, notes }),
         }
     }
 
@@ -167,8 +167,8 @@ impl LoraFile {
     }
 
     /// What a person should know who uses it: what of it is not used, and what had to be guessed.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The components of a checkpoint that it changes: `text_encoder`, `text_encoder_2`, `unet`.
@@ -194,7 +194,9 @@ impl LoraFile {
             let tensor = &module.down.tensor;
             let Some((index, spec)) = table.find(&module.path).and_then(|index| Some((index, specs.get(index)?)))
             else {
-                lost.push(tensor);
+                if !(component == "text_encoder" && table.is_past_its_end(&module.path)) {
+                    lost.push(tensor);
+                }
                 continue;
             };
             found += 1;

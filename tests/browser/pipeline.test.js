@@ -702,7 +702,7 @@ describe("LoRAs", () => {
       const file = new File([await (await fetch(source)).blob()], "mine.safetensors");
       await pipeline.setLoras([{ source: file, weight: 0.5 }]);
       await draw();
-      const warnings = [pipeline.loraWarnings.length];
+      const notes = [pipeline.loraNotes.length];
       const adapter = new File(
         [await (await fetch("lora/peft_unet_attn.safetensors")).blob()],
         "adapter_model.safetensors",
@@ -711,7 +711,7 @@ describe("LoRAs", () => {
       for (const lora of [{ source: [adapter, config] }, { source: adapter, weight: 2 }]) {
         await pipeline.setLoras([lora]);
         await draw();
-        warnings.push(pipeline.loraWarnings.length);
+        notes.push(pipeline.loraNotes.length);
       }
       await pipeline.setLoras([{ source: file, weight: 0.5 }]);
       const errors = [];
@@ -734,7 +734,7 @@ describe("LoRAs", () => {
     });
     // The adapter at an alpha of twice its rank is itself at a weight of 2, and only without its config has to be guessed at.
     assert.deepEqual(report.same, [0, 1, 0, 0, 4, 4, 0]);
-    assert.deepEqual(report.warnings, [0, 0, 1]);
+    assert.deepEqual(report.notes, [0, 0, 1]);
     const [missing, other, ...rest] = report.errors;
     assert.equal(missing, "file-missing");
     assert.ok(["file-corrupt", "unsupported", "shape-mismatch"].includes(other), other);
