@@ -259,7 +259,7 @@ class Host {
     free(this.#loras, inUse);
     this.#loras = inUse;
     this.#merged = loras;
-    return [...inUse.values()].flatMap((lora) => lora.warnings);
+    return [...inUse.values()].flatMap((lora) => lora.notes);
   }
 
   /** @param {RunDescription} description */

@@ -364,7 +364,7 @@ export class Pipeline {
    */
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
   /** What of the LoRAs in use is not used, and what of them had to be guessed, in sentences. */
-  readonly loraWarnings: readonly string[];
+  readonly loraNotes: readonly string[];
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
   /** `dispose`, for `await using`. */

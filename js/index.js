@@ -26,7 +26,7 @@ export class Pipeline {
   #loras = new Map();
   #lastLora = 0;
   /** @type {readonly string[]} */
-  #loraWarnings = [];
+  #loraNotes = [];
   /** @type {Promise<void>} */
   #lorasSet = Promise.resolve();
 
@@ -129,8 +129,8 @@ export class Pipeline {
     return this.#connection.request({ type: "profile", ...description }, { signal });
   }
 
-  get loraWarnings() {
-    return this.#loraWarnings;
+  get loraNotes() {
+    return this.#loraNotes;
   }
 
   /**
@@ -171,7 +171,7 @@ export class Pipeline {
       inUse.set(key, id);
       return { id, source: known === undefined ? description : undefined, weight };
     });
-    this.#loraWarnings = await this.#connection.request({ type: "loras", loras: weighted }, { signal });
+    this.#loraNotes = await this.#connection.request({ type: "loras", loras: weighted }, { signal });
     this.#loras = inUse;
   }
 

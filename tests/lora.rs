@@ -481,7 +481,7 @@ fn adapter(config: Option<&str>) -> Result<LoraFile, String> {
     }
     let opened = block_on(LoraFile::open_folder(&source)).map_err(|error| error.to_string());
     let by_name = block_on(LoraFile::open(&source, "adapter_model.safetensors")).map_err(|error| error.to_string());
-    assert_eq!(opened.as_ref().map(LoraFile::warnings), by_name.as_ref().map(LoraFile::warnings));
+    assert_eq!(opened.as_ref().map(LoraFile::notes), by_name.as_ref().map(LoraFile::notes));
     opened
 }
 
@@ -490,7 +490,7 @@ fn an_adapter_of_peft_takes_its_alpha_from_the_config_beside_it() {
     let scale = |config: Option<&str>| {
         let lora = adapter(config).unwrap();
         let scale = lora.updates("unet", &structure(true)).unwrap()[0].1.low_rank(1.0).scale;
-        (scale, lora.warnings().len())
+        (scale, lora.notes().len())
     };
     assert_eq!(scale(Some(r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 8}"#)), (4.0, 0));
     assert_eq!(scale(Some(r#"{"r": 2, "lora_alpha": 8, "use_rslora": true}"#)), ((8.0 / 2f64.sqrt()) as f32, 0));
@@ -498,7 +498,7 @@ fn an_adapter_of_peft_takes_its_alpha_from_the_config_beside_it() {
     assert_eq!(scale(Some(r#"{"r": 4, "rank_pattern": {"attn1.to_q": 2}, "lora_alpha": 6}"#)), (3.0, 0));
     assert_eq!(scale(None), (1.0, 1));
     assert_eq!(
-        adapter(None).unwrap().warnings(),
+        adapter(None).unwrap().notes(),
         [
             "adapter_model.safetensors: it does not say its alpha, and no adapter_config.json beside it does; alpha is taken to \
           be the rank"
@@ -530,6 +530,28 @@ fn an_adapter_of_peft_takes_its_alpha_from_the_config_beside_it() {
 }
 
 #[test]
+fn the_layer_that_no_text_of_stable_diffusion_2_comes_to_is_passed_by() {
+    let specs = |layers: usize| {
+        let config = format!(
+            r#"{{"architectures": ["CLIPTextModel"], "hidden_size": 16, "num_hidden_layers": {layers}, "intermediate_size": 8}}"#
+        );
+        ClipTextConfig::from_json(&config).unwrap().graph(1, 1).unwrap().weights().to_vec()
+    };
+    let names: Vec<[String; 2]> = (22..24)
+        .map(|layer| {
+            ["down", "up"]
+                .map(|part| format!("lora_te_text_model_encoder_layers_{layer}_self_attn_q_proj.lora_{part}.weight"))
+        })
+        .collect();
+    let parts = names.iter().flat_map(|[down, up]| [(down.as_str(), &[2, 16][..]), (up.as_str(), &[16, 2][..])]);
+    let lora = file(&parts.collect::<Vec<_>>(), &[]).unwrap();
+    assert_eq!(lora.updates("text_encoder", &specs(24)).unwrap().len(), 2);
+    assert_eq!(lora.updates("text_encoder", &specs(23)).unwrap().len(), 1);
+    let message = lora.updates("text_encoder", &specs(22)).unwrap_err().to_string();
+    assert!(message.contains("encoder_layers_22_self_attn_q_proj") && message.contains("no such module"), "{message}");
+}
+
+#[test]
 fn embeddings_bundled_with_a_lora_are_passed_by_and_named() {
     let module = "lora_unet_mid_block_attentions_0_proj_in";
     let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
@@ -545,10 +567,7 @@ fn embeddings_bundled_with_a_lora_are_passed_by_and_named() {
     )
     .unwrap();
     assert_eq!(lora.updates("unet", &structure(true)).unwrap().len(), 1);
-    assert_eq!(
-        lora.warnings(),
-        ["l.safetensors: of the embeddings that it brings none is used: [\"my subject\", \"style\"]"]
-    );
+    assert_eq!(lora.notes(), ["l.safetensors: it brings embeddings, which are not used: my subject, style"]);
 }
 
 #[test]

@@ -97,7 +97,7 @@ async function draw(view, given = {}, about = {}) {
     bringIntoView();
     const steps = opened.sample({ ...options, ...given, includeInitial: true, signal });
     for await (const step of steps) {
-      if (count === 0) warn(view, [...opened.loraWarnings, steps.warning].filter(Boolean).join(". "));
+      if (count === 0) warn(view, [...opened.loraNotes, steps.warning].filter(Boolean).join(". "));
       film.add(step);
       if (step.index < 0) continue;
       count += 1;

@@ -334,7 +334,9 @@ impl Weights {
         let source = DirectorySource::new(&self.folder);
         let mut files = Vec::new();
         for file in &self.files {
-            files.push(TensorFile::open(&source, file).await?);
+            let file = TensorFile::open(&source, file).await?;
+            file.tensors().iter().try_for_each(TensorInfo::check_unscaled)?;
+            files.push(file);
         }
         // What else is in there, such as the numbers of positions, the networks make themselves.
         let is_weight = |tensor: &TensorInfo| tensor.dtype.is_weight();

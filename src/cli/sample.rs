@@ -272,7 +272,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let loras = loras(&args.lora).await?;
     for (lora, (path, _)) in loras.iter().zip(&args.lora) {
         checkpoint.check_lora(lora).map_err(|e| Error::checkpoint(folder_of(path), e))?;
-        lora.warnings().iter().for_each(|warning| note(format_args!("warning: {warning}")));
+        lora.notes().iter().for_each(|said| note(format_args!("warning: {said}")));
     }
     let device = device::open(args.device).await?;
     let pipeline = model::load(checkpoint, &args.model, device.clone()).await?;

@@ -24,7 +24,7 @@ const FILES: [&str; 2] = ["adapter_model.safetensors", "pytorch_lora_weights.saf
 pub struct LoraFile {
     file: String,
     modules: Vec<LoraModule>,
-    warnings: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// The update of one weight.
@@ -65,9 +65,11 @@ impl Parts {
             let invalid = || tensor.error(format!("alpha is one number, not {:?} of {}", tensor.shape, tensor.dtype));
             return not_twice(tensor, self.alpha.replace(alpha.ok_or_else(invalid)?).is_some());
         }
-        let values = tensor.to_f32(bytes)?;
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(tensor.error(format!("it holds the value {value}")).into());
+        // Piece by piece: blocks become many times as large.
+        for piece in bytes.chunks(tensor.dtype.block().bytes << 12) {
+            if let Some(value) = tensor.to_f32(piece)?.iter().find(|value| !value.is_finite()) {
+                return Err(tensor.error(format!("it holds the value {value}")).into());
+            }
         }
         let place = if part == Part::Down { &mut self.down } else { &mut self.up };
         let matrix = Matrix { tensor: tensor.clone(), bytes: bytes.to_vec() };
@@ -109,15 +111,15 @@ impl LoraFile {
         }
         // Before anything is fetched.
         let parts = file.tensors().iter().map(|tensor| split(tensor)).collect::<Result<Vec<_>, _>>()?;
-        let mut warnings = Vec::new();
-        let mut embeddings: Vec<&str> = Vec::new();
+        let mut notes = Vec::new();
+        let mut words: Vec<&str> = Vec::new();
         for (word, _) in parts.iter().filter(|(_, part)| *part == Part::Embedding) {
-            if !embeddings.contains(word) {
-                embeddings.push(word);
+            if words.len() < 9 && !words.contains(word) {
+                words.push(if words.len() < 8 { *word } else { "…" });
             }
         }
-        if !embeddings.is_empty() {
-            warnings.push(format!("{path}: of the embeddings that it brings none is used: {embeddings:?}"));
+        if !words.is_empty() {
+            notes.push(format!("{path}: it brings embeddings, which are not used: {}", words.join(", ")));
         }
         let is_silent = !parts.iter().any(|(_, part)| *part == Part::Alpha) && file.tensors().iter().any(is_of_peft);
         let settings = match LoraSettings::of(&file)? {
@@ -149,13 +151,13 @@ impl LoraFile {
         };
         let modules = modules.into_iter().map(&mut module).collect::<Result<Vec<_>, Error>>()?;
         if guessed {
-            warnings.push(format!(
+            notes.push(format!(
                 "{path}: it does not say its alpha, and no adapter_config.json beside it does; alpha is taken to be the rank"
             ));
         }
         match modules.is_empty() {
             true => Err(invalid("it holds no tensors".into()).into()),
-            false => Ok(Self { file: path.to_owned(), modules, warnings }),
+            false => Ok(Self { file: path.to_owned(), modules, notes }),
         }
     }
 
@@ -165,8 +167,8 @@ impl LoraFile {
     }
 
     /// What a person should know who uses it: what of it is not used, and what had to be guessed.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The components of a checkpoint that it changes: `text_encoder`, `text_encoder_2`, `unet`.
@@ -192,7 +194,9 @@ impl LoraFile {
             let tensor = &module.down.tensor;
             let Some((index, spec)) = table.find(&module.path).and_then(|index| Some((index, specs.get(index)?)))
             else {
-                lost.push(tensor);
+                if !(component == "text_encoder" && table.is_past_its_end(&module.path)) {
+                    lost.push(tensor);
+                }
                 continue;
             };
             found += 1;

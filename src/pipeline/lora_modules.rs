@@ -32,6 +32,14 @@ impl ModuleTable {
         self.0.get(path).copied()
     }
 
+    /// Whether `path` is in the 24th layer of a text encoder of 23: the text of Stable Diffusion 2.x is taken before it, and
+    /// what changes it changes nothing.
+    pub fn is_past_its_end(&self, path: &str) -> bool {
+        let has_layer = |layer: &str| self.0.keys().any(|module| module.starts_with(layer));
+        let last = "encoder_layers_23_";
+        path.starts_with(last) && has_layer("encoder_layers_22_") && !has_layer(last)
+    }
+
     /// A module's path with underscores for dots, under today's name where an attention processor or a text encoder's old
     /// layer is meant.
     pub fn flatten(path: &str) -> String {

@@ -145,6 +145,7 @@ pub(super) fn module_of(stem: &str) -> (&'static str, String) {
     let stem = stem.strip_prefix(PEFT).unwrap_or(stem);
     let (prefix, component) = PREFIXES.into_iter().find(|(prefix, _)| stem.starts_with(prefix)).unwrap_or_default();
     let path = if OF_MODULES.contains(&prefix) { stem } else { &stem[prefix.len()..] };
-    // What torch.compile puts before the names of its modules.
-    (component, path.strip_prefix(PEFT).unwrap_or(path).replace("_orig_mod.", ""))
+    let path = path.strip_prefix(PEFT).unwrap_or(path);
+    // What torch puts before the names of a network that is compiled, or on several devices.
+    (component, path.strip_prefix("module.").unwrap_or(path).replace("_orig_mod.", ""))
 }

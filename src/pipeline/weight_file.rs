@@ -9,7 +9,7 @@ use super::layout::{Naming, Part};
 use super::load::LoadProgress;
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::WeightSpec;
-use crate::weights::{self, Dtype, Sink, Source, TensorFile, TensorInfo};
+use crate::weights::{Dtype, Sink, Source, TensorFile, TensorInfo};
 
 /// A matrix of which only a few rows are needed at a time: it stays on the host, as stored.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ impl WeightFile {
         for file in &files {
             let mut places_of_file: HashMap<String, Vec<Place>> = HashMap::new();
             for tensor in file.tensors() {
-                check_unscaled(tensor)?;
+                tensor.check_unscaled()?;
                 for (name, part) in naming.weights(&tensor.name) {
                     let Some(&weight) = weights.get(name.as_str()) else { continue };
                     check(tensor, part, shapes[weight].1)?;
@@ -185,21 +185,6 @@ fn check(tensor: &TensorInfo, part: Part, expected: &[usize]) -> Result<(), Erro
         return Err(tensor.error(reason).into());
     }
     Ok(())
-}
-
-/// Parts of the names of tensors that hold scales or tables for the weights beside them, as ComfyUI, bitsandbytes, GPTQ and
-/// others store these.
-const SCALES: [&str; 7] =
-    ["scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".weight.absmax", ".SCB", ".qweight"];
-
-/// Refuses the files whose weights are not what their tensors say by themselves.
-fn check_unscaled(tensor: &TensorInfo) -> Result<(), weights::Error> {
-    match SCALES.iter().any(|part| tensor.name.contains(part)) {
-        true => Err(tensor.error(
-            "weights that are scaled or looked up by tensors beside them are not supported; take a file without these, in F16 say",
-        )),
-        false => Ok(()),
-    }
 }
 
 /// Bytes of the files of all `networks`, those that they share counted once.

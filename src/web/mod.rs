@@ -309,8 +309,8 @@ impl Lora {
 impl Lora {
     /// What of it is not used, and what had to be guessed.
     #[wasm_bindgen(getter)]
-    pub fn warnings(&self) -> Vec<String> {
-        self.0.warnings().to_vec()
+    pub fn notes(&self) -> Vec<String> {
+        self.0.notes().to_vec()
     }
 }
 

@@ -18,6 +18,11 @@ pub(super) const MAX_SIDES: usize = 8;
 /// The longest name of a tensor in bytes.
 pub(super) const MAX_NAME: usize = 1 << 10;
 
+/// Parts of the names of tensors that hold scales or tables for the weights beside them, as ComfyUI, bitsandbytes, GPTQ and
+/// others store these.
+const SCALES: [&str; 7] =
+    ["scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".weight.absmax", ".SCB", ".qweight"];
+
 /// One tensor of a file, as its checked header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -60,6 +65,19 @@ impl TensorInfo {
             "{bytes} bytes of {} cannot be read as weights; store the tensor as F32, F16, BF16 or F64",
             self.dtype
         ))
+    }
+
+    /// Refuses a tensor without which the weights beside it are not what they say.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if this holds their scales, or a table that they are looked up in.
+    pub fn check_unscaled(&self) -> Result<(), Error> {
+        match SCALES.iter().any(|part| self.name.contains(part)) {
+            true => Err(self.error(
+                "weights that are scaled or looked up by tensors beside them are not supported; take a file without these, in F16 say",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// An [`Error::Tensor`] that names this tensor and its file.

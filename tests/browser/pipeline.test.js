@@ -616,7 +616,12 @@ describe("pictures that are passed in", () => {
         errors.push((await settle(pipeline.sample({ image, steps: 1 }))).error?.code);
       }
       await pipeline.dispose();
-      return { size: pictures[0].split(" ")[0], same: pictures.map((picture) => pictures.indexOf(picture)), errors };
+      return {
+        size: pictures[0].split(" ")[0],
+        same: pictures.map((picture) => pictures.indexOf(picture)),
+        errors,
+        warnings,
+      };
     });
     assert.deepEqual(report, {
       size: "64×48",
@@ -697,6 +702,18 @@ describe("LoRAs", () => {
       const file = new File([await (await fetch(source)).blob()], "mine.safetensors");
       await pipeline.setLoras([{ source: file, weight: 0.5 }]);
       await draw();
+      const notes = [pipeline.loraNotes.length];
+      const adapter = new File(
+        [await (await fetch("lora/peft_unet_attn.safetensors")).blob()],
+        "adapter_model.safetensors",
+      );
+      const config = new File([JSON.stringify({ r: 4, lora_alpha: 8 })], "adapter_config.json");
+      for (const lora of [{ source: [adapter, config] }, { source: adapter, weight: 2 }]) {
+        await pipeline.setLoras([lora]);
+        await draw();
+        notes.push(pipeline.loraNotes.length);
+      }
+      await pipeline.setLoras([{ source: file, weight: 0.5 }]);
       const errors = [];
       for (const loras of /** @type {any[]} */ ([
         [{ source: "lora/none.safetensors" }],
@@ -715,7 +732,9 @@ describe("LoRAs", () => {
       await pipeline.dispose();
       return { same: pictures.map((picture) => pictures.indexOf(picture)), errors };
     });
-    assert.deepEqual(report.same, [0, 1, 0, 0, 0]);
+    // The adapter at an alpha of twice its rank is itself at a weight of 2, and only without its config has to be guessed at.
+    assert.deepEqual(report.same, [0, 1, 0, 0, 4, 4, 0]);
+    assert.deepEqual(report.notes, [0, 0, 1]);
     const [missing, other, ...rest] = report.errors;
     assert.equal(missing, "file-missing");
     assert.ok(["file-corrupt", "unsupported", "shape-mismatch"].includes(other), other);
