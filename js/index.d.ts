@@ -306,8 +306,8 @@ export interface Step extends BareStep {
  */
 export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, PromiseLike<ImageData> {
   /**
-   * What the caller may want to know once the run has begun: words of the prompt that the model has no room for, and sees with
-   * `longPrompts: "chunks"`.
+   * What the caller may want to know once the run has begun: words of the prompt that the model has no room for, and timesteps that
+   * are not quite those of the scheduler.
    */
   readonly warning: string | undefined;
   /** All final pictures, as `await` gives the first: prompt after prompt. */

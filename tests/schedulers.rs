@@ -911,7 +911,8 @@ fn a_model_of_a_thousand_timesteps_is_walked_in_as_many_steps_and_not_by_solvers
     for solver in [Solver::Ddpm, Solver::Ddim, Solver::Pndm, Solver::Euler, Solver::EulerAncestral, Solver::Heun] {
         assert_eq!(of(solver).map(|steps| *steps.end()), Some(1000), "{solver}");
     }
-    assert_eq!((of(Solver::Lcm), of(Solver::Dpmpp2m)), (Some(1..=50), Some(1..=999)));
+    // With an offset of 1, the 999th step of "leading" spacing would begin past the end.
+    assert_eq!((of(Solver::Lcm), of(Solver::Dpmpp2m)), (Some(1..=50), Some(1..=998)));
     assert_eq!(of(Solver::FlowEuler), None);
     let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap().solver_steps();
     assert_eq!(flow, [(Solver::FlowEuler, 1..=1000)]);
@@ -1007,7 +1008,10 @@ fn walks_are_those_of_diffusers_step_by_step() {
         let options = StepOptions { begin_index, timesteps, strength, eta, ..StepOptions::default() };
         let table = config.table(walk["steps"].as_u64().unwrap() as usize, &options).unwrap();
         let looked_up = timestep_tolerance(&config, &walk["keys"], false);
-        assert_close(&format!("{name}: timesteps"), &table.timesteps, &numbers(&walk["timesteps"]), looked_up);
+        // Where little is left of σ_down in f32, its last place is a part in ten thousand, and that of the midpoint's timestep likewise.
+        let rounding = if config.solver() == Some(Solver::Dpm2Ancestral) { 1e-3 } else { 0.0 };
+        let tolerance = |timestep: f64| looked_up(timestep).max(rounding);
+        assert_close(&format!("{name}: timesteps"), &table.timesteps, &numbers(&walk["timesteps"]), tolerance);
         if !table.sigmas.is_empty() {
             assert_close(&format!("{name}: sigmas"), &table.sigmas, &numbers(&walk["sigmas"]), |sigma| 2e-6 * sigma);
         }
@@ -1191,7 +1195,7 @@ fn a_timestep_where_no_run_can_begin_is_refused_by_name() {
     };
     assert_eq!(
         refusal("DDIM", json!({}), from(1000)),
-        "option start_timestep is 1000: the timesteps of this schedule are 0 to 999"
+        "`start_timestep` is 1000: the timesteps of this schedule are 0 to 999"
     );
     let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap();
     assert_eq!(flow.table(10, &from(1000)).unwrap().steps[0].forward, (0.0, 1.0));
@@ -1202,8 +1206,8 @@ fn a_timestep_where_no_run_can_begin_is_refused_by_name() {
     assert!(error.contains("start_timestep") && error.contains("log_linear"), "{error}");
     let error = refusal("DDIM", json!({}), StepOptions { begin_index: 2, ..from(500) });
     assert!(error.contains("start_timestep") && error.contains("begin_index"), "{error}");
-    let error = refusal("DDIM", json!({"rescale_betas_zero_snr": true}), from(999));
-    assert!(error.contains("NaN") && error.contains("timestep 999"), "{error}");
+    let error = refusal("DDIM", json!({"rescale_betas_zero_snr": true, "clip_sample": false}), from(999));
+    assert!(error.contains("not finite") && error.contains("timestep 999"), "{error}");
 }
 
 #[test]

@@ -478,18 +478,23 @@ impl SchedulerConfig {
 
     /// The least and the most steps of this scheduler, if it takes any.
     ///
-    /// Asked of the tables themselves: what is too much for a solver stays too much, so that halving finds where that begins.
+    /// Asked of the tables themselves: what is too much for a solver stays too much, so that halving finds where that begins. Most
+    /// solvers end at T or a step or two below it, and are asked there first.
     fn steps(&self) -> Option<RangeInclusive<usize>> {
         let runs = |&n: &usize| self.table(n, &StepOptions::default()).is_ok();
         let cap = self.num_train_timesteps().ok()?.min(MAX_INFERENCE_STEPS);
-        let least = (1..=MOST_LEAST_STEPS).find(runs)?;
-        if runs(&cap) {
-            return Some(least..=cap);
+        let least = (1..=MOST_LEAST_STEPS.min(cap)).find(runs)?;
+        let (mut most, mut too_many, mut stride) = (cap, cap + 1, 1);
+        while !runs(&most) {
+            (most, too_many) = (most.saturating_sub(stride).max(least), most);
+            stride *= 2;
         }
-        let (mut most, mut too_many) = (least, cap);
         while too_many - most > 1 {
             let middle = most.midpoint(too_many);
-            *(if runs(&middle) { &mut most } else { &mut too_many }) = middle;
+            match runs(&middle) {
+                true => most = middle,
+                false => too_many = middle,
+            }
         }
         Some(least..=most)
     }
@@ -554,7 +559,6 @@ impl SchedulerConfig {
             Class::Tcd(config) => config.table(&run),
             Class::FlowEuler(config) => config.table(&run),
         }?;
-        table.check_finite(&self.keys.class)?;
         table.warning = offset_warning(*solver, &run, &table);
         Ok(table)
     }

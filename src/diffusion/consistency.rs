@@ -60,7 +60,7 @@ fn spread(grid: &[usize], n: usize) -> Vec<f64> {
     (0..n).filter_map(|i| grid.iter().rev().nth((i as f64 * stride) as usize)).map(|&t| t as f64).collect()
 }
 
-fn check_original_inference_steps(original: Option<usize>, train: usize) -> Result<(), Error> {
+pub(super) fn check_original_inference_steps(original: Option<usize>, train: usize) -> Result<(), Error> {
     match original.filter(|original| !(1..=train).contains(original)) {
         None => Ok(()),
         Some(original) => Err(Error::Option {

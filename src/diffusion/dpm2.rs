@@ -100,7 +100,11 @@ impl Config {
 fn down_and_up(sigma: f32, sigma_next: f32) -> (f32, f32) {
     let (variance, next) = (sigma * sigma, sigma_next * sigma_next);
     let up = libm::sqrtf(next * (variance - next) / variance);
-    (libm::sqrtf(next - up * up), up)
+    match next - up * up {
+        down if down > 0.0 => (libm::sqrtf(down), up),
+        // What is left is below the rounding of what was taken from.
+        _ => (next / sigma, up),
+    }
 }
 
 /// The geometric mean, by the same steps in f32 that diffusers takes.

@@ -328,40 +328,6 @@ pub struct Table {
     pub warning: Option<String>,
 }
 
-impl Table {
-    /// Refuses a table with a step that is not finite. Steps before the run begins are not made, and not looked at.
-    pub(super) fn check_finite(&self, class: &str) -> Result<(), Error> {
-        let begin = self.timesteps.len() - self.steps.len();
-        let sigma = |index: usize| self.sigmas.get(index).copied().unwrap_or_default();
-        let mut steps = (begin..).zip(&self.steps);
-        let Some((index, step)) = steps.find(|&(index, step)| !(step.is_finite() && sigma(index).is_finite())) else {
-            return Ok(());
-        };
-        let cause = match self.repeated(index.saturating_sub(HISTORY).max(begin), index) {
-            Some((one, other)) => {
-                let twice = match one == other {
-                    true => format!("timestep {one} is visited twice"),
-                    false => format!("timesteps {one} and {other} are one noise level"),
-                };
-                format!("{twice}, and this solver divides by the way from one step to the next; give fewer steps")
-            }
-            None => "it divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
-                     rescale_betas_zero_snr, or choose another solver"
-                .to_owned(),
-        };
-        Err(Error::NotFinite { class: class.to_owned(), index, timestep: step.timestep, cause })
-    }
-
-    /// The first two neighbours at the same noise level among the timesteps from `first` to the one after `last`, in solvers that
-    /// call the network once for each.
-    fn repeated(&self, first: usize, last: usize) -> Option<(f64, f64)> {
-        let levels = if self.sigmas.is_empty() { &self.timesteps } else { &self.sigmas };
-        let mut pairs = (first..=last).filter_map(|i| Some((*levels.get(i)?, *levels.get(i + 1)?, i)));
-        let (_, _, i) = pairs.find(|(one, other, _)| one == other).filter(|_| self.order == 1)?;
-        Some((*self.timesteps.get(i)?, *self.timesteps.get(i + 1)?))
-    }
-}
-
 /// One line for each step: the network's timestep, the levels of signal and noise in x_t, the network's input scale,
 /// x̂_0, and the combination that is x_{t−1}. Zero coefficients are left out.
 impl fmt::Display for Table {
@@ -693,8 +659,39 @@ impl Run<'_> {
                 expected: format!("the schedule has {} steps", timesteps.len()),
             });
         }
-        let steps = timesteps.iter().enumerate().skip(begin).map(|(i, &t)| step(i, t)).collect::<Result<_, _>>()?;
+        // Steps before the run begins are not made, and not looked at.
+        let mut steps = Vec::with_capacity(timesteps.len() - begin);
+        for (index, &timestep) in timesteps.iter().enumerate().skip(begin) {
+            let step = step(index, timestep)?;
+            if !step.is_finite() || sigmas.get(index).is_some_and(|sigma| !sigma.is_finite()) {
+                let cause =
+                    self.cause_of_infinity(&timesteps[begin..], sigmas.get(begin..).unwrap_or_default(), index - begin);
+                return Err(Error::NotFinite { class: self.class.to_owned(), index, timestep, cause });
+            }
+            steps.push(step);
+        }
         Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas, warning: None })
+    }
+
+    /// Why the coefficients of step `index` of a run are not finite, and what would do. `sigmas` may be none.
+    fn cause_of_infinity(&self, timesteps: &[f64], sigmas: &[f64], index: usize) -> String {
+        let levels = if sigmas.is_empty() { timesteps } else { sigmas };
+        // A step looks back at as many as it keeps, and at where it arrives. Solvers that call the network twice have each level twice.
+        let near = index.saturating_sub(HISTORY)..=index;
+        let twice = near
+            .into_iter()
+            .find(|&i| self.order == 1 && levels.get(i).is_some() && levels.get(i) == levels.get(i + 1));
+        let twice = twice.and_then(|i| Some((timesteps.get(i)?, timesteps.get(i + 1)?)));
+        let what = match twice {
+            Some((one, other)) if one == other => format!("timestep {one} is visited twice"),
+            Some((one, other)) => format!("timesteps {one} and {other} are one noise level"),
+            None => {
+                return "it divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
+                    rescale_betas_zero_snr, or choose another solver"
+                    .to_owned();
+            }
+        };
+        format!("{what}, and this solver divides by the way from one step to the next; give fewer steps")
     }
 }
 

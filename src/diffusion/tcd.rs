@@ -31,6 +31,10 @@ impl Config {
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let original = self.grid(run.options.original_inference_steps);
+        consistency::check_original_inference_steps(
+            run.options.original_inference_steps,
+            run.common.num_train_timesteps,
+        )?;
         if let Some(most) = run
             .options
             .original_inference_steps

@@ -181,7 +181,9 @@ fn of_diffusion(error: &diffusion::Error) -> Facts {
         UnsupportedClass { .. } | UnsupportedValue { .. } | NotFinite { .. } | Bound(_) => {
             Facts::new("unsupported").file(config)
         }
-        NumInferenceSteps { .. } => Facts::new("invalid-option").option("steps"),
+        NumInferenceSteps { .. } | Option { option: "num_inference_steps", .. } => {
+            Facts::new("invalid-option").option("steps")
+        }
         Option { option, .. } => Facts::new("invalid-option").option(option),
         Length { .. } => Facts::new("internal"),
     }
