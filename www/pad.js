@@ -2,6 +2,7 @@
 // x_0, the picture that the views beside drawing are about: dropped, chosen, taken from the film, or drawn on the spot.
 
 import { cover, pressed } from "./easel.js";
+import { about } from "./vocabulary.js";
 
 const COLOURS = {
   Black: "#1d1b17",
@@ -147,6 +148,13 @@ export async function put(picture, called, { first = false } = {}) {
   bitmap.close();
   name = called;
   changed();
+}
+
+/** Begins with a picture that the model knows, if one is known and the visitor has brought none. */
+export async function showExample() {
+  const address = isFirst() ? about()?.picture : undefined;
+  const response = address ? await fetch(address).catch(() => undefined) : undefined;
+  if (response?.ok) await put(await response.blob(), "an example", { first: true });
 }
 
 /** @returns {ImageData} the picture */
