@@ -6,6 +6,7 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
+import { about } from "./vocabulary.js";
 
 /** @import { Page, View } from "./views.js" */
 /** @import { BoundOptions, BoundSummary, BoundTerm } from "./pkg/index.js" */
@@ -188,7 +189,11 @@ export function open(page) {
     if (!pipeline) return;
     const { info } = pipeline;
     pad.resize(info.width, info.height);
+    await pad.showExample();
     forget();
+    const bounds = (about()?.bounds ?? []).map(({ of, bits }) => `${of}: ${bits.toFixed(2).replace("-", "−")}`);
+    element("baselines").textContent =
+      bounds.length > 0 ? `For comparison, with this model: ${bounds.join("; ")}.` : "";
     timesteps = (await pipeline.schedule()).numTrainTimesteps || 1000;
     chart = makeChart();
     const counts = [25, 100, 250].filter((count) => count < timesteps);

@@ -6,7 +6,6 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart } from "./plot.js";
-import { example } from "./vocabulary.js";
 import { StateError } from "./pkg/index.js";
 
 /** @import { Page, View } from "./views.js" */
@@ -373,19 +372,12 @@ export function open(page) {
     element("space").hidden = !takesLatents() || !info.takesStartTimestep;
     if (!info.takesStartTimestep) for (const input of spaces) input.checked = input.value === "pixels";
     /** @type {HTMLElement} */ (prompted.parentElement).hidden = !info.takesPrompt;
-    await showExample();
+    await pad.showExample();
     await showSchedule();
     if (schedule?.alphasCumprod.length === 0) {
       page.showNotice("this model was trained with rectified flow, which has no ᾱ to chart");
     }
     request();
-  }
-
-  /** Begins with a picture that the model knows, where there is one and the visitor has brought none. */
-  async function showExample() {
-    const address = pad.isFirst() ? example() : undefined;
-    const response = address ? await fetch(address).catch(() => undefined) : undefined;
-    if (response?.ok) await pad.put(await response.blob(), "an example", { first: true });
   }
 
   return {

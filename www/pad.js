@@ -3,6 +3,7 @@
 
 import { cover, pressed } from "./easel.js";
 import { bitmapOf } from "./pkg/picture.js";
+import { about } from "./vocabulary.js";
 
 const COLOURS = {
   Black: "#1d1b17",
@@ -148,6 +149,13 @@ export async function put(picture, called, { first = false } = {}) {
   bitmap.close();
   name = called;
   changed();
+}
+
+/** Begins with a picture that the model knows, if one is known and the visitor has brought none. */
+export async function showExample() {
+  const address = isFirst() ? about()?.picture : undefined;
+  const response = address ? await fetch(address).catch(() => undefined) : undefined;
+  if (response?.ok) await put(await response.blob(), "an example", { first: true });
 }
 
 /** @returns {ImageData} the picture */

@@ -6,7 +6,10 @@
  * @typedef {{ emoji: string, kin: string }} Thing
  */
 
-/** `picture` is the address of one that the model knows. @typedef {{ glyphs: Record<string, Thing>, styles: string[], picture: string }} Vocabulary */
+/**
+ * `picture` is the address of one that the model knows; `bounds` are measured, in bits per dimension.
+ * @typedef {{ glyphs: Record<string, Thing>, styles: string[], picture: string, bounds: { of: string, bits: number }[] }} Vocabulary
+ */
 
 /** How many of the nearest are named. */
 const NEAREST = 3;
@@ -35,9 +38,9 @@ export function learn(vocabulary) {
   remark();
 }
 
-/** The address of a picture that the model knows, if one is known. */
-export function example() {
-  return known?.picture;
+/** What is known of the model that is open. */
+export function about() {
+  return known;
 }
 
 /** Says under the prompt what of it the model does not know. */
