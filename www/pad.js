@@ -2,6 +2,7 @@
 // x_0, the picture that the views beside drawing are about: dropped, chosen, taken from the film, or drawn on the spot.
 
 import { cover, pressed } from "./easel.js";
+import { bitmapOf } from "./pkg/picture.js";
 
 const COLOURS = {
   Black: "#1d1b17",
@@ -132,7 +133,7 @@ let isDrawn = false;
  * @param {string} called
  */
 export async function put(picture, called) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   cover(canvas, bitmap);
   bitmap.close();
   name = called;
