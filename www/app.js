@@ -514,7 +514,10 @@ form.addEventListener("submit", (event) => {
   if (state.view === "reverse") draw("reverse");
   else views.current()?.submit();
 });
-for (const part of [form, element("stage"), element("below")]) part.addEventListener("input", fieldsChanged);
+for (const part of [form, element("stage"), element("below")]) {
+  // Before the field's own listeners, which may find something else to complain about.
+  part.addEventListener("input", fieldsChanged, { capture: true });
+}
 element("views").addEventListener("click", (event) => {
   const link = /** @type {HTMLElement} */ (event.target).closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -93,10 +93,10 @@ async function replacing(asked, loading) {
 async function open({ source, name, variant }, loading) {
   const device = /** @type {LoadOptions["device"]} */ (new URLSearchParams(location.search).get("device") ?? "auto");
   const { signal } = loading.controller;
-  const onProgress = (/** @type {LoadProgress} */ { loaded, total }) => {
+  const onProgress = (/** @type {LoadProgress} */ { loaded, total, waiting }) => {
     if (signal.aborted) return;
     loading.share = loaded / total;
-    say(MODEL, { status: `Loading ${name}: ${megabytes(loaded)} of ${megabytes(total)} MB` });
+    say(MODEL, { status: `Loading ${name}: ${waiting ?? `${megabytes(loaded)} of ${megabytes(total)} MB`}` });
   };
   const opening = Pipeline.load(source, { device, variant, onProgress, signal });
   try {

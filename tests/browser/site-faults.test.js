@@ -98,12 +98,15 @@ describe("a file that is refused", () => {
     await refused(page, /emoji64 is still open/);
     assert.deepEqual(await settings(page), before);
     assert.deepEqual((await waysOn(page)).sort(), ["Load again", "OK", "Start from noise"]);
-    // Half a folder: an index, and nothing of what it names.
+    // Half a folder: an index, and little of what it names.
     await page.evaluate(async () => {
-      const index = new File([await (await fetch("models/emoji64/model_index.json")).blob()], "model_index.json");
-      const file = (/** @type {(file: File) => void} */ take) => take(index);
-      const entry = { isFile: true, name: "half", fullPath: "/half/model_index.json", file };
-      const dataTransfer = { items: [{ webkitGetAsEntry: () => entry }] };
+      const items = ["model_index.json", "scheduler/scheduler_config.json"].map(async (path) => {
+        const content = new File([await (await fetch(`models/emoji64/${path}`)).blob()], path);
+        const file = (/** @type {(file: File) => void} */ take) => take(content);
+        const entry = { isFile: true, name: "half", fullPath: `/half/${path}`, file };
+        return { webkitGetAsEntry: () => entry };
+      });
+      const dataTransfer = { items: await Promise.all(items) };
       dispatchEvent(Object.defineProperty(new Event("drop"), "dataTransfer", { value: dataTransfer }));
     });
     await refused(page, /not among the chosen files.*emoji64 is still open/s);
@@ -136,12 +139,12 @@ describe("a file that is refused", () => {
       "pkg/index.js",
       faults.changed((script) => {
         const text = script.toString();
-        const name = (/** @type {string} */ of) => new RegExp(`(\\w+) as ${of}\\b`).exec(text)?.[1] ?? of;
-        const room = `{
-          const { load } = ${name("Pipeline")};
+        const name = /(\w+) as Pipeline\b/.exec(text)?.[1] ?? "Pipeline";
+        const room = `import { DeviceError as NoRoom } from "./errors.js"; {
+          const { load } = ${name};
           let open = 0;
-          ${name("Pipeline")}.load = async (...given) => {
-            if (open > 0) throw new ${name("DeviceError")}("out-of-memory", "There is no room.");
+          ${name}.load = async (...given) => {
+            if (open > 0) throw new NoRoom("out-of-memory", "There is no room.");
             const pipeline = await load(...given);
             open += 1;
             const { dispose } = pipeline;
