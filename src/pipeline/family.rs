@@ -32,6 +32,11 @@ const CLASSES: [(&str, Family); 11] = [
     ("DDIMPipeline", Family::Unconditional),
 ];
 
+/// The pipeline classes of diffusers that can be run.
+pub fn pipeline_classes() -> [&'static str; CLASSES.len()] {
+    CLASSES.map(|(name, _)| name)
+}
+
 impl Family {
     /// The family of the pipeline class `class`.
     ///
@@ -41,7 +46,7 @@ impl Family {
         let found = CLASSES.iter().find(|(name, _)| *name == class);
         let unsupported = || Error::UnsupportedPipeline {
             class: class.to_owned(),
-            supported: CLASSES.map(|(name, _)| name).join(", "),
+            supported: pipeline_classes().join(", "),
         };
         found.map(|&(_, family)| family).ok_or_else(unsupported)
     }
