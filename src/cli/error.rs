@@ -141,12 +141,8 @@ fn quoted(name: &str, subcommand: &Command) -> String {
 }
 
 /// Options of the library that are not called the same with hyphens.
-const OTHERWISE: [(&str, &str); 4] = [
-    ("images", "images"),
-    ("num_inference_steps", "steps"),
-    ("timestep", "timesteps"),
-    ("weight", "lora"),
-];
+const OTHERWISE: [(&str, &str); 4] =
+    [("images", "images"), ("num_inference_steps", "steps"), ("timestep", "timesteps"), ("weight", "lora")];
 
 /// What `subcommand` calls the library's option `name`, if it has it.
 fn flag(name: &str, subcommand: &Command) -> Option<String> {
@@ -223,13 +219,33 @@ mod tests {
             most: 1000,
         };
         for (subcommand, error, expected) in [
-            ("sample", option("guidance_scale", "NaN", "expected a number"), "--guidance-scale is NaN: expected a number"),
+            (
+                "sample",
+                option("guidance_scale", "NaN", "expected a number"),
+                "--guidance-scale is NaN: expected a number",
+            ),
             ("sample", option("mask", "given", "give `image` too"), "--mask is given: give --image too"),
             ("sample", option("width and height", "9×9", "no"), "--width and --height is 9×9: no"),
-            ("sample", pipeline::Error::from(steps.clone()).into(), "--steps is 1001: DDIMScheduler takes 1 to 1000 here"),
-            ("schedule", Error::Scheduler { path: "x".into(), source: steps }, "--steps is 1001: DDIMScheduler takes 1 to 1000 here"),
-            ("bound", option("images", "a list of none", "give at least one"), "IMAGES is a list of none: give at least one"),
-            ("bound", option("mask", "given", "`fixed_small` is not `mask`"), "`mask` is given: `fixed_small` is not `mask`"),
+            (
+                "sample",
+                pipeline::Error::from(steps.clone()).into(),
+                "--steps is 1001: DDIMScheduler takes 1 to 1000 here",
+            ),
+            (
+                "schedule",
+                Error::Scheduler { path: "x".into(), source: steps },
+                "--steps is 1001: DDIMScheduler takes 1 to 1000 here",
+            ),
+            (
+                "bound",
+                option("images", "a list of none", "give at least one"),
+                "IMAGES is a list of none: give at least one",
+            ),
+            (
+                "bound",
+                option("mask", "given", "`fixed_small` is not `mask`"),
+                "`mask` is given: `fixed_small` is not `mask`",
+            ),
             ("noise", option("timestep", "3", "a\n   b"), "--timesteps is 3: a b"),
         ] {
             assert_eq!(said(subcommand, error), expected);

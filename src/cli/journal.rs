@@ -53,7 +53,9 @@ impl Journal {
         let made = fs::create_dir_all(folder).map_err(|error| Error::path(folder, error));
         sweep(folder, SystemTime::now());
         made.and_then(|()| Self::open_file(folder.join(name), dimension)).or_else(|error| {
-            note(format_args!("{error}; features are kept in a temporary file, and a run that is interrupted will begin anew"));
+            note(format_args!(
+                "{error}; features are kept in a temporary file, and a run that is interrupted will begin anew"
+            ));
             Self::temporary(dimension)
         })
     }

@@ -81,14 +81,9 @@ fn checkpoints() -> String {
     )
 }
 
-/// The command line as a person may type it.
+/// The command line.
 fn command() -> Command {
-    let mut command = Cli::command().long_about(checkpoints());
-    let names: Vec<String> = command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect();
-    for name in names {
-        command = command.mut_subcommand(name, values::hyphens);
-    }
-    command
+    Cli::command().long_about(checkpoints())
 }
 
 const EXAMPLES: &str = "\
@@ -118,7 +113,8 @@ enum Subcommand {
 pub fn main() -> ExitCode {
     interrupt::listen();
     let mut command = command();
-    let parsed = command.try_get_matches_from_mut(env::args_os());
+    let arguments = values::joined(&mut command, env::args_os());
+    let parsed = command.try_get_matches_from_mut(arguments);
     let read = parsed.and_then(|matches| {
         let name = matches.subcommand_name().unwrap_or_default().to_owned();
         Ok((Cli::from_arg_matches(&matches)?.command, name))
@@ -152,7 +148,9 @@ pub fn main() -> ExitCode {
 /// Says why a command line cannot be understood, or what was asked for about it.
 fn refuse(error: &clap::Error) -> ExitCode {
     // It quotes what was given, which may hold what a terminal obeys. The help quotes nothing.
-    match error.use_stderr() && env::args_os().any(|argument| output::plain(&argument.to_string_lossy()) != argument.to_string_lossy()) {
+    match error.use_stderr()
+        && env::args_os().any(|argument| output::plain(&argument.to_string_lossy()) != argument.to_string_lossy())
+    {
         true => output::notes(&error.render().to_string()),
         false => drop(error.print()),
     }

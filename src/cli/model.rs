@@ -48,7 +48,8 @@ impl Files {
     /// Opens the checkpoint `model`: what is wrong with it is known before its weights are read.
     pub async fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
         if !model.is_dir() && !model.is_file() {
-            let message = "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
+            let message =
+                "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
             return Err(Error::path(model, message));
         }
         let which = OpenOptions {

@@ -112,12 +112,14 @@ fn decode(file: &[u8]) -> Result<(Rgba, u32), String> {
     // Palettes become colours, few bits become 8, and so do 16.
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     decoder.set_ignore_iccp_chunk(true);
+    let Info { width, height, .. } = *decoder.read_header_info().map_err(|e| e.to_string())?;
+    if width.max(height) > MAX_SIDE {
+        return Err(format!(
+            "it has {width}×{height} pixels, expected sides of at most {MAX_SIDE}; make it smaller first"
+        ));
+    }
     let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
     let info = reader.info();
-    let (width, height) = (info.width, info.height);
-    if width.max(height) > MAX_SIDE {
-        return Err(format!("it has {width}×{height} pixels, expected sides of at most {MAX_SIDE}; make it smaller first"));
-    }
     // As it is stored, a bit a pixel in the smallest case. Interlaced lines are in parts, which takes no less.
     let stored = u64::from(height) * (u64::from(width) * info.bits_per_pixel() as u64).div_ceil(8);
     if stored / MOST_FROM_A_BYTE > file.len() as u64 {
@@ -413,7 +415,8 @@ mod tests {
             let little = [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[number, 0, 0, 0][..], &[0; 4]].concat();
             let big = [b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", &[0, number, 0, 0][..], &[0; 4]].concat();
             let digits: String = little.iter().map(|byte| format!("{byte:02x}")).collect();
-            let profile = format!("Raw profile type exif\0\nexif\n{:8}\n{}\n{}\n", little.len(), &digits[..20], &digits[20..]);
+            let profile =
+                format!("Raw profile type exif\0\nexif\n{:8}\n{}\n{}\n", little.len(), &digits[..20], &digits[20..]);
             let xmp = format!("XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation=\"{number}\"/>");
             for (index, (name, content, behind)) in [
                 (b"eXIf", little.clone(), false),
@@ -431,7 +434,11 @@ mod tests {
                 fs::write(&path, chunks(&all)).unwrap();
                 let picture = read(&path).unwrap();
                 let grey: Vec<u8> = picture.pixels.iter().step_by(4).copied().collect();
-                assert_eq!(([picture.width, picture.height], &grey[..]), (size, &expected[..]), "{orientation}, {index}");
+                assert_eq!(
+                    ([picture.width, picture.height], &grey[..]),
+                    (size, &expected[..]),
+                    "{orientation}, {index}"
+                );
                 let as_stored = read_as_stored(&path).unwrap();
                 assert_eq!(([as_stored.width, as_stored.height], as_stored.pixels[4]), ([3, 2], 1));
             }
@@ -506,7 +513,17 @@ mod tests {
         Encoder::new(&mut encoded, 30_000, 30_000).write_header().map(|_| ()).unwrap();
         large[8..33].copy_from_slice(&encoded[8..33]);
         assert!(decode(&large).unwrap_err().contains("it has 30000×30000 pixels, expected sides of at most 8192"));
-        Encoder::new({ encoded.clear(); &mut encoded }, 8192, 8192).write_header().map(|_| ()).unwrap();
+        Encoder::new(
+            {
+                encoded.clear();
+                &mut encoded
+            },
+            8192,
+            8192,
+        )
+        .write_header()
+        .map(|_| ())
+        .unwrap();
         large[8..33].copy_from_slice(&encoded[8..33]);
         assert!(decode(&large).unwrap_err().contains("more than it can hold"));
     }

@@ -1,10 +1,8 @@
-//! Values that options of several subcommands take: seeds and texts.
+//! Values that options of several subcommands take: seeds, and what begins with a hyphen.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 
-use clap::builder::{StringValueParser, TypedValueParser};
-use clap::error::ErrorKind;
 use clap::{Arg, Command};
 
 use super::output::note;
@@ -38,41 +36,48 @@ pub fn tell(seeds: &[Seed]) {
     }
 }
 
-/// Has every option take what it may be given: a text that begins with a hyphen, or a number below zero, of which its own parser can
-/// then say what is wrong. By itself clap takes both for options.
-pub fn hyphens(command: Command) -> Command {
-    command.mut_args(|arg| {
-        let names = arg.get_value_names().unwrap_or_default();
-        match names.first().map(|name| name.as_str()) {
-            Some("TEXT") => arg.allow_hyphen_values(true).value_parser(TextParser),
-            Some("NUMBER" | "PIXELS") => arg.allow_negative_numbers(true),
-            Some("NUMBER,…" | "LIST" | "H,W" | "TOP,LEFT") => arg.allow_hyphen_values(true),
-            _ => arg,
+/// The arguments of `command` with each text that begins with a hyphen, or number below zero, joined to its option by `=`: by itself
+/// clap takes what begins with a hyphen for an option. What is the name of one stays alone: the value before it was left out.
+pub fn joined(command: &mut Command, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    command.build();
+    let command = &*command;
+    let mut joined: Vec<OsString> = Vec::new();
+    let mut subcommand = None;
+    let mut arguments = arguments.peekable();
+    while let Some(mut argument) = arguments.next() {
+        let Some(given) = subcommand else {
+            subcommand = argument.to_str().and_then(|name| command.find_subcommand(name));
+            joined.push(argument);
+            continue;
+        };
+        if argument == "--" {
+            joined.push(argument);
+            break;
         }
-    })
+        let is_name = !argument.as_encoded_bytes().contains(&b'=');
+        let takes_any = option(given, &argument).filter(|_| is_name).is_some_and(|option| {
+            let kinds = ["TEXT", "NUMBER", "NUMBER,…", "LIST", "PIXELS", "H,W", "TOP,LEFT"];
+            option.get_value_names().and_then(|names| names.first()).is_some_and(|name| kinds.contains(&name.as_str()))
+        });
+        let is_value = |next: &OsString| next.as_encoded_bytes().starts_with(b"-") && option(given, next).is_none();
+        if takes_any && let Some(value) = arguments.next_if(is_value) {
+            argument.push("=");
+            argument.push(value);
+        }
+        joined.push(argument);
+    }
+    joined.extend(arguments);
+    joined
 }
 
-/// Takes any text but the name of an option, which is not what a picture is to show: the text before it was left out.
-#[derive(Clone)]
-struct TextParser;
-
-impl TypedValueParser for TextParser {
-    type Value = String;
-
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
-        let text = StringValueParser::new().parse_ref(command, arg, value)?;
-        let name = text.split('=').next().unwrap_or_default();
-        let is_name = |arg: &Arg| {
-            let is_long = arg.get_long().is_some_and(|long| name.strip_prefix("--") == Some(long));
-            is_long || arg.get_short().is_some_and(|short| text.strip_prefix('-') == Some(short.encode_utf8(&mut [0; 4])))
-        };
-        if !command.get_arguments().any(is_name) {
-            return Ok(text);
-        }
-        let option = arg.map(ToString::to_string).unwrap_or_default();
-        let message = format!("a value is required for '{option}' but none was supplied: '{name}' is another option\n");
-        Err(clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command))
-    }
+/// The option of `command` that `argument` begins with.
+fn option<'a>(command: &'a Command, argument: &OsStr) -> Option<&'a Arg> {
+    let text = argument.to_str()?;
+    command.get_arguments().find(|arg| {
+        let is_short = |short: char| text.strip_prefix('-') == Some(short.encode_utf8(&mut [0; 4]));
+        let name = text.split('=').next().and_then(|name| name.strip_prefix("--"));
+        (arg.get_long().is_some() && arg.get_long() == name) || arg.get_short().is_some_and(is_short)
+    })
 }
 
 #[cfg(test)]
@@ -89,6 +94,31 @@ mod tests {
         }
         for wrong in ["-2", "1.5", "18446744073709551616", "", "any", "1 "] {
             assert!(seed(wrong).unwrap_err().contains("or `random`"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_begins_with_a_hyphen_is_a_value_unless_it_is_an_option() {
+        for (given, expected) in [
+            ("sample m --prompt|-5 degrees|--seed|-1", "sample m --prompt=-5 degrees|--seed=-1"),
+            ("sample m --prompt|--hot --|--out|-x", "sample m --prompt=--hot --|--out|-x"),
+            ("sample m --prompt|--steps|3", "sample m --prompt|--steps|3"),
+            ("sample m --prompt|--steps=3", "sample m --prompt|--steps=3"),
+            ("sample m --prompt|-h", "sample m --prompt|-h"),
+            ("sample m --negative-prompt|--help", "sample m --negative-prompt|--help"),
+            ("sample m --prompt|a cat|--timesteps|-5,3", "sample m --prompt|a cat|--timesteps=-5,3"),
+            ("sample m --prompt=-x|--vae-tiling|-y", "sample m --prompt=-x|--vae-tiling|-y"),
+            ("sample m --prompt=-x|-y", "sample m --prompt=-x|-y"),
+            ("sample m --|--prompt|-5", "sample m --|--prompt|-5"),
+            ("schedule m --prompt|-5", "schedule m --prompt|-5"),
+            ("--prompt|-5", "--prompt|-5"),
+        ] {
+            let split = |text: &str| {
+                let (start, rest) = text.split_once(" m ").unwrap_or(("", text));
+                let start = ["undiffuse", start].into_iter().filter(|part| !part.is_empty());
+                start.chain(rest.split('|')).map(OsString::from).collect::<Vec<_>>()
+            };
+            assert_eq!(joined(&mut super::super::command(), split(given).into_iter()), split(expected));
         }
     }
 }

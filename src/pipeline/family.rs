@@ -44,10 +44,8 @@ impl Family {
     /// If there is no such pipeline here.
     pub fn of(class: &str) -> Result<Self, Error> {
         let found = CLASSES.iter().find(|(name, _)| *name == class);
-        let unsupported = || Error::UnsupportedPipeline {
-            class: class.to_owned(),
-            supported: pipeline_classes().join(", "),
-        };
+        let unsupported =
+            || Error::UnsupportedPipeline { class: class.to_owned(), supported: pipeline_classes().join(", ") };
         found.map(|&(_, family)| family).ok_or_else(unsupported)
     }
 }

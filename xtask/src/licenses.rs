@@ -58,7 +58,8 @@ fn notices(target: &str, data: &[(&str, &str)]) -> Result<String> {
 /// The packages whose code is linked into the crate for `target`, but for this workspace's own.
 fn linked(target: &str) -> Result<Vec<Value>> {
     let arguments = ["metadata", "--format-version", "1", "--filter-platform", target];
-    let metadata: Value = serde_json::from_str(&tools::output(tools::cargo().args(arguments))?).context("cargo metadata")?;
+    let metadata: Value =
+        serde_json::from_str(&tools::output(tools::cargo().args(arguments))?).context("cargo metadata")?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let packages: HashMap<String, Value> = list(&metadata["packages"])
         .into_iter()
@@ -74,7 +75,8 @@ fn linked(target: &str) -> Result<Vec<Value>> {
     while let Some(id) = waiting.pop() {
         let package = packages.get(&id).with_context(|| format!("cargo metadata does not describe {id}"))?;
         // A macro runs in the compiler, and so does what it is made of.
-        let is_macro = list(&package["targets"]).iter().any(|target| list(&target["kind"]).contains(&"proc-macro".into()));
+        let is_macro =
+            list(&package["targets"]).iter().any(|target| list(&target["kind"]).contains(&"proc-macro".into()));
         if is_macro || !seen.insert(id.clone()) {
             continue;
         }
@@ -100,7 +102,8 @@ fn licences(package: &Value) -> Result<Vec<String>> {
             let entry = entry?;
             (entry.path(), entry.file_name().to_string_lossy().to_uppercase())
         };
-        let is_licence = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"].iter().any(|n| name.starts_with(n));
+        let is_licence =
+            ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"].iter().any(|n| name.starts_with(n));
         if is_licence && path.is_file() {
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             files.push((name, text.replace("\r\n", "\n").trim().to_owned()));
@@ -132,7 +135,11 @@ mod tests {
     #[test]
     fn every_crate_that_is_linked_has_the_text_of_a_licence_of_a_known_kind() {
         for (notices, target, names) in [
-            (of_package().unwrap(), tools::WASM, ["wgpu ", "wasm-bindgen ", "nalgebra ", "the merges of OpenAI's CLIP"]),
+            (
+                of_package().unwrap(),
+                tools::WASM,
+                ["wgpu ", "wasm-bindgen ", "nalgebra ", "the merges of OpenAI's CLIP"],
+            ),
             (of_command().unwrap(), "x86_64-unknown-linux-gnu", ["wgpu ", "clap ", "png ", "the font Noto Sans Mono"]),
         ] {
             for name in names {
