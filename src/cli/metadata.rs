@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use undiffuse::diffusion::{SolverKeys, SolverName};
 
+use super::model::Files;
+
 /// The options that were given and the seed, under the names that the npm package has for them.
 pub struct Made {
     options: Map<String, Value>,
@@ -35,6 +37,11 @@ impl Made {
             .with("useBetaSigmas", keys.use_beta_sigmas)
             .with("algorithmType", keys.algorithm_type)
             .with("solverOrder", keys.solver_order)
+    }
+
+    /// With the files that were chosen of those of the model.
+    pub fn with_files(self, files: &Files) -> Self {
+        files.options().into_iter().fold(self, |made, (name, value)| made.with(name, value))
     }
 
     /// The texts by their keywords, for a picture of this size.

@@ -1,7 +1,6 @@
 //! Where a scheduler's config is found, and `--solver`.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
@@ -9,7 +8,7 @@ use serde_json::{Map, Value};
 use undiffuse::diffusion::{self, SchedulerConfig, Solver, SolverKeys, SolverName};
 use undiffuse::pipeline::{self, scheduler_of};
 
-use super::Error;
+use super::{Error, input};
 
 /// Takes the names of the solvers as people have them, and lists them in the help.
 #[derive(Clone, Copy)]
@@ -109,7 +108,7 @@ impl Scheduler {
                 .ok_or_else(|| Error::path(path, format!("this folder has neither a {name} nor a scheduler/{name}")))?,
             false => path.to_owned(),
         };
-        let text = fs::read_to_string(&file).map_err(|e| Error::path(&file, e))?;
+        let text = input::text(&file)?;
         let mut config = SchedulerConfig::from_json(&text);
         if let (Ok(of_class), Some(class)) = (&config, pipeline_class(path)) {
             // A pipeline that cannot be run has a scheduler all the same.
@@ -159,5 +158,5 @@ fn fills(folder: &Path) -> bool {
 }
 
 fn json(file: &Path) -> Option<Value> {
-    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
+    serde_json::from_str(&input::text(file).ok()?).ok()
 }

@@ -58,7 +58,7 @@ pub use bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind
 pub use checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use error::{Error, brief};
 pub use estimate::RunEstimate;
-pub use family::scheduler_of;
+pub use family::{pipeline_classes, scheduler_of};
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
 pub use layout::OpenOptions;
