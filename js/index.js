@@ -36,7 +36,7 @@ export class Pipeline {
    */
   static async load(source, options = {}) {
     requireBrowser();
-    const { device, cpu, onProgress, signal, worker, wasm, tinyVae, loras, ...files } = checkLoadOptions(options);
+    const { device, cpu, onProgress, signal, worker, wasm, vae, tinyVae, loras, ...files } = checkLoadOptions(options);
     const request = {
       type: /** @type {const} */ ("load"),
       source: describeSource(source),
@@ -44,6 +44,7 @@ export class Pipeline {
       cpu,
       wasm,
       ...files,
+      vae: vae === undefined ? undefined : describeSource(vae),
       tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),
     };
     throwIfAborted(signal);

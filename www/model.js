@@ -54,7 +54,7 @@ export async function load(asked) {
       return false;
     }
     take(pipeline, asked);
-    say(MODEL, { status: `${asked.name} is ready` }, { aloud: true });
+    say(MODEL, { status: `${asked.name} is ready`, notice: pipeline.info.notes.join(". ") }, { aloud: true });
     return true;
   } catch (error) {
     if (state.loading === loading) await refused(asked, error);

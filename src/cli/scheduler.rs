@@ -109,10 +109,11 @@ impl Scheduler {
             false => path.to_owned(),
         };
         let text = input::text(&file)?;
-        let mut config = SchedulerConfig::from_json(&text);
-        if let (Ok(of_class), Some(class)) = (&config, pipeline_class(path)) {
+        let index = json(&path.join("model_index.json")).unwrap_or_default();
+        let mut config = SchedulerConfig::of_class(&text, index["scheduler"][1].as_str());
+        if let (Ok(of_class), Some(class)) = (&config, index["_class_name"].as_str()) {
             // A pipeline that cannot be run has a scheduler all the same.
-            match scheduler_of(&class, fills(path), of_class.clone()) {
+            match scheduler_of(class, fills(path), of_class.clone()) {
                 Ok(changed) => config = Ok(changed),
                 Err(pipeline::Error::Diffusion(error)) => config = Err(error),
                 Err(_) => {}
@@ -144,11 +145,6 @@ impl Scheduler {
     pub fn error(&self, source: diffusion::Error) -> Error {
         Error::Scheduler { path: self.file.display().to_string(), source }
     }
-}
-
-/// The class of the pipeline in `folder`, if one is there.
-fn pipeline_class(folder: &Path) -> Option<String> {
-    json(&folder.join("model_index.json"))?["_class_name"].as_str().map(str::to_owned)
 }
 
 /// Whether the checkpoint in `folder` does nothing but fill a part of a picture: its network sees more than x_t.

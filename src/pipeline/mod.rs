@@ -61,7 +61,7 @@ pub use estimate::RunEstimate;
 pub use family::{pipeline_classes, scheduler_of};
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
-pub use layout::OpenOptions;
+pub use layout::{Note, OpenOptions};
 pub use load::{LoadProgress, Pipeline};
 pub use lora::{LoraFile, LoraModule};
 pub use options::{LongPrompts, SampleOptions, Scheduler, Text};

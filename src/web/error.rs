@@ -96,7 +96,7 @@ impl Facts {
 }
 
 /// `guidance_scale` here is `guidanceScale` there.
-fn camel_case(option: &str) -> String {
+pub(super) fn camel_case(option: &str) -> String {
     let mut words = option.split('_');
     let mut name = words.next().unwrap_or_default().to_owned();
     for word in words {
@@ -116,7 +116,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Diffusion(error) => of_diffusion(error),
         Model { file, source } => of_model(source).file(file),
         Json { file, .. } => Facts::new("file-corrupt").file(file),
-        SingleFile { file, .. } => Facts::new("unsupported").file(file),
+        SingleFile { file, .. } | NoPlace { file, .. } => Facts::new("unsupported").file(file),
         UnsupportedPipeline { .. } => Facts::new("unsupported").file("model_index.json"),
         Shape { file, tensor, .. } | MissingTensor { file, tensor } => {
             Facts::new("shape-mismatch").file(file).tensor(tensor)
