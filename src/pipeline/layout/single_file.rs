@@ -424,7 +424,7 @@ fn has_tensor(file: &TensorFile, name: &str) -> bool {
 
 /// What a file is that is not a checkpoint of a known family, by telling parts of its tensors' names.
 fn what_it_is(file: &TensorFile, all: &Tensors) -> String {
-    const TELLING: [(&str, &str); 16] = [
+    const TELLING: [(&str, &str); 15] = [
         ("lora_down.", "a LoRA, which changes a checkpoint that is open"),
         (".lora_A.", "a LoRA, which changes a checkpoint that is open"),
         ("processor.to_q_lora", "a LoRA, which changes a checkpoint that is open"),
