@@ -153,6 +153,7 @@ class Host {
       variant: request.variant,
       unet: request.unet,
       predictionType: request.predictionType,
+      vae: request.vae && openSource(request.vae, signal),
       tinyVae: request.tinyVae && openSource(request.tinyVae, signal),
       vocabulary: openVocabulary(request.vocabulary, signal),
       kernels: request.kernels,

@@ -62,6 +62,11 @@ export interface LoadOptions {
    * diffusers' names or those of the original code.
    */
   unet?: string;
+  /**
+   * An autoencoder in place of the checkpoint's own, or where it has none: a file of weights, under diffusers' names or those of the
+   * original code, or a folder with one.
+   */
+  vae?: Source;
   /** What the network of a checkpoint in one file predicts, where the file does not say so. */
   predictionType?: "epsilon" | "v_prediction";
   /** An AutoencoderTiny (such as TAESD) for previews, a folder with its `config.json` and weights. */
@@ -777,6 +782,8 @@ export interface ModelInfo {
   readonly sizeMultiple: number;
   /** Bytes of all weight files. */
   readonly bytes: number;
+  /** What the checkpoint's files do not say, or say otherwise, and what was made of it: a sentence each. */
+  readonly notes: readonly string[];
 }
 
 export type ErrorCode =

@@ -33,7 +33,7 @@ export class Pipeline {
    * @param {Public.LoadOptions} [options]
    */
   static async load(source, options = {}) {
-    const { device, cpu, onProgress, signal, worker, wasm, tinyVae, loras, ...files } = checkLoadOptions(options);
+    const { device, cpu, onProgress, signal, worker, wasm, vae, tinyVae, loras, ...files } = checkLoadOptions(options);
     const request = {
       type: /** @type {const} */ ("load"),
       source: describeSource(source),
@@ -41,6 +41,7 @@ export class Pipeline {
       cpu,
       wasm,
       ...files,
+      vae: vae === undefined ? undefined : describeSource(vae),
       tinyVae: tinyVae === undefined ? undefined : describeSource(tinyVae),
     };
     throwIfAborted(signal);

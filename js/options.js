@@ -27,6 +27,7 @@ const LOAD = {
   variant: [isString, 'the variant\'s name, such as "fp16"'],
   unet: [isString, "the path of a file in the checkpoint"],
   predictionType: oneOf("epsilon", "v_prediction"),
+  vae: [(value) => value !== null, "a source, as of the checkpoint"],
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
   kernels: oneOf("registers", "tiled", "tiled-128x64", "tiled-64x64", "tiled-64x32"),
@@ -155,7 +156,7 @@ const BOUND = {
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
   const { device = "auto", cpu = {}, onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
-  const { variant, unet, predictionType, tinyVae, kernels, loras = [] } = rest;
+  const { variant, unet, vae, predictionType, tinyVae, kernels, loras = [] } = rest;
   check(cpu, CPU, "cpu");
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
@@ -169,6 +170,7 @@ export function checkLoadOptions(options) {
     vocabulary: vocabulary && absoluteUrl(vocabulary, "vocabulary"),
     variant,
     unet,
+    vae,
     predictionType,
     tinyVae,
     kernels,

@@ -19,7 +19,7 @@
 /**
  * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"],
  *       variant: string | undefined, unet: string | undefined, predictionType: string | undefined,
- *       tinyVae: SourceDescription | undefined, vocabulary: string | undefined, kernels: LoadOptions["kernels"] }
+ *       vae: SourceDescription | undefined, tinyVae: SourceDescription | undefined, vocabulary: string | undefined, kernels: LoadOptions["kernels"] }
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription

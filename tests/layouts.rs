@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use undiffuse::device::Device;
 use undiffuse::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs};
 use undiffuse::pipeline::{Checkpoint, Error, ModelInfo, OpenOptions, SampleOptions, Text};
-use undiffuse::text::Tokenizer;
+use undiffuse::text::{TokenFiles, Tokenizer};
 use undiffuse::weights::gguf;
 use undiffuse::weights::{ByteStream, DirectorySource, Dtype, LocalBoxFuture, MemorySource, Source};
 
@@ -125,7 +125,17 @@ enum Kind {
 
 impl Folder {
     fn new(kind: Kind, size: Size) -> Self {
-        let (unet, vae, first, second) = if size == Size::Small { small(kind) } else { published(kind) };
+        Self::of(kind, size, if size == Size::Small { small(kind) } else { published(kind) })
+    }
+
+    /// A small one whose UNet's config has other values for some keys.
+    fn with_unet(kind: Kind, keys: Value) -> Self {
+        let (mut unet, vae, first, second) = small(kind);
+        unet.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        Self::of(kind, Size::Small, (unet, vae, first, second))
+    }
+
+    fn of(kind: Kind, size: Size, (unet, vae, first, second): Configs) -> Self {
         let mut configs = BTreeMap::from([("unet/config.json", unet), ("vae/config.json", vae)]);
         let tokenizer = |pad: &str| json!({ "model_max_length": 77, "pad_token": pad });
         let scheduler = |class: &str, own: Value| {
@@ -275,7 +285,7 @@ fn small(kind: Kind) -> Configs {
             "vocab_size": 49408,
             "hidden_size": width,
             "intermediate_size": 3 * width,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": if kind == Kind::Sd2 { 23 } else { 2 },
             "num_attention_heads": width / 64,
             "max_position_embeddings": 77,
             "hidden_act": act,
@@ -624,6 +634,351 @@ fn a_single_file_of_sdxl_draws_what_its_folder_draws() {
     draws_the_same(Kind::Sdxl, Precision::Bf16);
 }
 
+/// Of SSD-1B: one residual block in the middle, and a transformer depth for each layer.
+fn segmind() -> Value {
+    json!({
+        "mid_block_type": "UNetMidBlock2D",
+        "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+        "reverse_transformer_layers_per_block": [[2, 1, 2], [1, 2, 1], 1],
+    })
+}
+
+#[test]
+fn a_middle_block_of_one_residual_block_or_none_is_run_as_it_is() {
+    for keys in [segmind(), json!({ "mid_block_type": null })] {
+        let folder = Folder::with_unet(Kind::Sdxl, keys);
+        let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
+        let file = SingleFile(safetensors(&single(Kind::Sdxl, &folder), &Value::Null, Precision::F16));
+        assert_same(draw(&file, &OpenOptions::default()), &expected);
+    }
+}
+
+#[test]
+fn a_unet_of_one_layer_a_block_is_run_as_it_is() {
+    let folder = Folder::with_unet(Kind::Sd1, json!({ "layers_per_block": 1, "mid_block_type": null }));
+    let mut source = folder.source(Precision::F16);
+    let expected = draw(&source, &OpenOptions::default());
+    source.insert("ldm.safetensors", safetensors(&ldm_unet_file(&folder), &Value::Null, Precision::F16));
+    let options = OpenOptions { unet: Some("ldm.safetensors".into()), ..OpenOptions::default() };
+    assert_same(draw(&source, &options), &expected);
+}
+
+/// The notes on what is in `source`.
+fn notes(source: &dyn Source, options: &OpenOptions) -> Vec<String> {
+    let note = |note: undiffuse::pipeline::Note| match note.option {
+        Some((option, value)) => format!("{} ({option}: {value})", note.text),
+        None => note.text,
+    };
+    info(source, options).notes.into_iter().map(note).collect()
+}
+
+#[test]
+fn layers_of_stable_diffusion_2_are_dropped_by_their_number() {
+    let folder = Folder::new(Kind::Sd2, Size::Small);
+    let whole = single(Kind::Sd2, &folder);
+    let of = |layer: usize| format!("cond_stage_model.model.transformer.resblocks.{layer}.");
+    assert!(whole.keys().any(|name| name.starts_with(&of(23))), "as it was published");
+    let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
+    let mut file = whole.clone();
+    file.retain(|name, _| !name.starts_with(&of(23)));
+    let draw_file =
+        |file: &File| draw(&SingleFile(safetensors(file, &Value::Null, Precision::F16)), &OpenOptions::default());
+    assert_same(draw_file(&file), &expected);
+    file.retain(|name, _| !name.starts_with(&of(22)));
+    assert_ne!(draw_file(&file).0, expected.0, "22 layers are another model");
+}
+
+#[test]
+fn what_the_network_of_stable_diffusion_2_predicts_is_said_to_be_assumed() {
+    let folder = Folder::new(Kind::Sd2, Size::Small);
+    let ldm = single(Kind::Sd2, &folder);
+    let renamed = |name: &str| name.replace("cond_stage_model.model.", "conditioner.embedders.0.model.");
+    let sgm = ldm.iter().map(|(name, stored)| (renamed(name), stored.clone())).collect();
+    let file = |file: &File, said: Value| SingleFile(safetensors(file, &said, Precision::F16));
+    let assumed = |assumed: &str, other: &str| {
+        let text = "the file does not say what its network predicts";
+        vec![format!("{text}; {assumed} is assumed (prediction_type: {other})")]
+    };
+    let plain = OpenOptions::default();
+    assert_eq!(notes(&file(&ldm, Value::Null), &plain), assumed("v", "epsilon"));
+    // As SD-Turbo is stored.
+    assert_eq!(notes(&file(&sgm, Value::Null), &plain), assumed("ε", "v_prediction"));
+    assert_eq!(info(&file(&sgm, Value::Null), &plain).layout, "a single file, Stable Diffusion 2.x");
+    let v = OpenOptions { prediction_type: Some("v_prediction".into()), ..OpenOptions::default() };
+    assert_eq!(notes(&file(&sgm, Value::Null), &v), Vec::<String>::new());
+    assert_eq!(notes(&file(&ldm, json!({ "modelspec.prediction_type": "v" })), &plain), Vec::<String>::new());
+    assert_same(draw(&file(&sgm, Value::Null), &v), &draw(&file(&ldm, Value::Null), &plain));
+    // Neither do files of the others, whose networks all predict ε unless they are marked.
+    let xl = single(Kind::Sdxl, &Folder::new(Kind::Sdxl, Size::Real));
+    assert_eq!(notes(&SingleFile(safetensors(&xl, &Value::Null, Precision::None)), &plain), Vec::<String>::new());
+
+    let mut refiner = sgm;
+    let label = Stored { shape: vec![256, 96], data: vec![0.0; 256 * 96] };
+    refiner.insert("model.diffusion_model.label_emb.0.0.weight".into(), label);
+    let message = refusal(&file(&refiner, Value::Null));
+    assert!(message.contains("one text encoder whose UNet takes 96 numbers beside the text"), "{message}");
+}
+
+/// Names as stable-diffusion.cpp writes them: text encoders under those of transformers, but for the projection, one beside the other.
+fn stable_diffusion_cpp(kind: Kind, folder: &Folder) -> File {
+    let mut file = single(kind, folder);
+    file.retain(|name, _| !name.starts_with("cond_stage_model.") && !name.starts_with("conditioner."));
+    for (network, prefix) in
+        [("text_encoder", "cond_stage_model.transformer."), ("text_encoder_2", "cond_stage_model.1.transformer.")]
+    {
+        for (name, stored) in folder.networks.get(network).into_iter().flatten() {
+            if name == "text_projection.weight" {
+                let projection = File::from([(name.clone(), stored.clone())]);
+                let stored = open_clip(&projection).remove("text_projection").unwrap();
+                file.insert(format!("{prefix}text_model.text_projection"), stored);
+                continue;
+            }
+            file.insert(format!("{prefix}text_model.{name}"), stored.clone());
+            if let (Kind::Sd2, Some(rest)) = (kind, name.strip_prefix("encoder.layers.22.")) {
+                file.insert(format!("{prefix}text_model.encoder.layers.23.{rest}"), stored.clone());
+            }
+        }
+    }
+    file
+}
+
+#[test]
+fn files_of_stable_diffusion_cpp_are_recognised_by_the_width_of_their_text_encoder() {
+    let folder = Folder::new(Kind::Sdxl, Size::Small);
+    let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
+    let file = stable_diffusion_cpp(Kind::Sdxl, &folder);
+    let file = SingleFile(safetensors(&file, &Value::Null, Precision::F16));
+    assert_same(draw(&file, &OpenOptions::default()), &expected);
+
+    for (kind, layout, side) in [(Kind::Sd1, "1.x", 512), (Kind::Sd2, "2.x", 768)] {
+        let file = stable_diffusion_cpp(kind, &Folder::new(kind, Size::Real));
+        let file = SingleFile(safetensors(&file, &Value::Null, Precision::None));
+        let info = info(&file, &OpenOptions::default());
+        assert_eq!((info.layout, info.width), (format!("a single file, Stable Diffusion {layout}"), side));
+        let by_width = "taken for Stable Diffusion 2.x, because its text encoder is 1024 wide";
+        assert_eq!(info.notes.iter().any(|note| note.text == by_width), kind == Kind::Sd2);
+    }
+}
+
+#[test]
+fn weights_without_a_place_are_refused_by_name() {
+    let folder = Folder::new(Kind::Sd2, Size::Small);
+    let file = single(Kind::Sd2, &folder);
+    let with = |names: &[&str]| {
+        let mut file = file.clone();
+        file.extend(names.iter().map(|&name| (name.into(), Stored { shape: vec![2, 2], data: vec![0.5; 4] })));
+        SingleFile(safetensors(&file, &Value::Null, Precision::F16))
+    };
+    let refused = |names: &[&str], list: &str| {
+        let message = refusal(&with(names));
+        assert!(message.starts_with(&format!("model.safetensors: the network has no place for {list}; ")), "{message}");
+    };
+    let middle = "model.diffusion_model.middle_block.3.in_layers.0.weight";
+    refused(&[middle], &format!("tensor `{middle}`"));
+    refused(
+        &["first_stage_model.decoder.mid.attn_2.q.weight"],
+        "tensor `first_stage_model.decoder.mid.attn_2.q.weight`",
+    );
+    refused(&["cond_stage_model.proj.weight"], "tensor `cond_stage_model.proj.weight`");
+    let layer = "cond_stage_model.model.transformer.resblocks.0.gate.weight";
+    refused(&[layer], &format!("tensor `{layer}`"));
+    let many = ["1", "2", "3", "4"].map(|n| format!("model.diffusion_model.fuser.{n}.weight"));
+    let many = many.each_ref().map(String::as_str);
+    refused(&many, &format!("4 tensors, the first `{}`, `{}`, `{}`", many[0], many[1], many[2]));
+
+    // What is never run, and what is of no network.
+    let dead = [
+        "cond_stage_model.model.text_projection",
+        "cond_stage_model.model.visual.proj",
+        "cond_stage_model.model.attn_mask",
+        "first_stage_model.loss.discriminator.main.0.weight",
+        "model_ema.decay",
+        "optimizer.state.0.exp_avg",
+    ];
+    let v = OpenOptions { prediction_type: Some("v_prediction".into()), ..OpenOptions::default() };
+    assert_eq!(notes(&with(&dead), &v), Vec::<String>::new());
+    assert_eq!(notes(&with(&["lora_unet_out.alpha"]), &v), ["not read are tensor `lora_unet_out.alpha`"]);
+
+    // In a folder, where the config says what there is.
+    let mut folder = Folder::new(Kind::Sd1, Size::Small);
+    let place = Stored { shape: vec![2], data: vec![0.5; 2] };
+    folder.networks.get_mut("unet").unwrap().insert("mid_block.gate".into(), place.clone());
+    let message = refusal(&folder.source(Precision::F16));
+    let expected = "unet/diffusion_pytorch_model.safetensors: the network has no place for tensor `mid_block.gate`; ";
+    assert!(message.starts_with(expected), "{message}");
+    folder.networks.get_mut("unet").unwrap().remove("mid_block.gate");
+    let text = folder.networks.get_mut("text_encoder").unwrap();
+    for name in ["embeddings.position_ids", "encoder.layers.2.mlp.fc1.bias", "text_projection.weight", "logit_scale"] {
+        text.insert(name.into(), place.clone());
+    }
+    assert_eq!(notes(&folder.source(Precision::F16), &OpenOptions::default()), Vec::<String>::new());
+}
+
+#[test]
+fn a_header_of_many_blocks_takes_no_quadratic_time() {
+    let mut file = single(Kind::Sd1, &Folder::new(Kind::Sd1, Size::Real));
+    let empty = Stored { shape: vec![0], data: vec![] };
+    for block in 12..40_000 {
+        file.insert(format!("model.diffusion_model.input_blocks.{block}.0.out_layers.3.weight"), empty.clone());
+    }
+    let start = std::time::Instant::now();
+    let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
+    assert!(message.contains("its input and output blocks do not mirror each other"), "{message}");
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
+/// Another autoencoder under LDM's names behind `prefix`.
+fn ldm_vae_file(prefix: &str, vae: &File) -> File {
+    let mut file = File::new();
+    for (name, stored) in vae {
+        let mut stored = stored.clone();
+        if stored.shape.len() == 2 {
+            stored.shape.extend([1, 1]);
+        }
+        file.insert(format!("{prefix}{}", ldm_vae(name, 2)), stored);
+    }
+    file
+}
+
+#[test]
+fn an_autoencoder_of_its_own_takes_the_place_of_the_checkpoints() {
+    // Another one than the checkpoint's: its weights have other names to be made from.
+    let mut other = Folder::new(Kind::Sd1, Size::Small);
+    let vae: Vec<_> = other.networks["vae"].iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect();
+    let vae = numbers("another", vae, Size::Small);
+    other.networks.insert("vae", vae.clone());
+    let expected = draw(&other.source(Precision::F16), &OpenOptions::default());
+
+    let folder = Folder::new(Kind::Sd1, Size::Small);
+    let source = folder.source(Precision::F16);
+    let own = draw(&source, &OpenOptions::default());
+    assert!(own.0 == expected.0 && own.1 != expected.1);
+    let whole = single(Kind::Sd1, &folder);
+    let mut without = whole.clone();
+    without.retain(|name, _| !name.starts_with("first_stage_model."));
+    let single = |file: &File| SingleFile(safetensors(file, &Value::Null, Precision::F16));
+    let (whole, without) = (single(&whole), single(&without));
+    let mut folders = MemorySource::new();
+    folders.insert("config.json", folder.configs["vae/config.json"].to_string());
+    folders.insert("diffusion_pytorch_model.safetensors", safetensors(&vae, &Value::Null, Precision::F16));
+    let ldm = ldm_vae_file("", &vae);
+    let mut bare = MemorySource::new();
+    bare.insert("diffusion_pytorch_model.safetensors", safetensors(&ldm, &Value::Null, Precision::F16));
+    let files = [single(&ldm), single(&ldm_vae_file("first_stage_model.", &vae)), single(&vae)];
+    let sources = files.iter().map(|file| file as &dyn Source).chain([&folders as &dyn Source, &bare]);
+    for vae in sources {
+        let options = OpenOptions { vae: Some(vae), ..OpenOptions::default() };
+        assert_same(draw(&source, &options), &expected);
+        assert_same(draw(&whole, &options), &expected);
+        assert_same(draw(&without, &options), &expected);
+    }
+    let message = refusal(&without);
+    let expected_message = "`vae` is absent: model.safetensors is a checkpoint of Stable Diffusion 1.x without its VAE";
+    assert!(message.starts_with(expected_message), "{message}");
+
+    // In the folder, in the place of its own.
+    let mut source = folder.source(Precision::F16);
+    source.insert(weights_path("vae"), safetensors(&ldm, &Value::Null, Precision::F16));
+    assert_same(draw(&source, &OpenOptions::default()), &expected);
+
+    let unet = single(&ldm_unet_file(&folder));
+    let message = open(&source, &OpenOptions { vae: Some(&unet), ..OpenOptions::default() }).unwrap_err().to_string();
+    assert!(message.contains("this is no AutoencoderKL: there is no tensor `decoder.conv_out.weight`"), "{message}");
+    let ddpm = Reference::new("ddpm_uncond");
+    let options = OpenOptions { vae: Some(&unet), ..OpenOptions::default() };
+    let message = open(&ddpm.source, &options).unwrap_err().to_string();
+    assert!(message.starts_with("`vae` is memory: ") && message.contains("has no autoencoder"), "{message}");
+}
+
+#[test]
+fn sizes_from_before_diffusers_0_9_are_read_as_its_pipelines_read_them() {
+    let side = |kind: Kind, class: Option<&str>, version: Value, sample_size: Value| {
+        let keys = json!({ "_diffusers_version": version, "sample_size": sample_size });
+        let mut folder = Folder::with_unet(kind, keys);
+        if let Some(class) = class {
+            folder.configs.get_mut("model_index.json").unwrap()["_class_name"] = json!(class);
+        }
+        let info = info(&folder.source(Precision::F16), &OpenOptions::default());
+        (info.width / info.scale_factor, info.notes.len())
+    };
+    let (inpaint, lcm) = (Some("StableDiffusionInpaintPipeline"), Some("LatentConsistencyModelPipeline"));
+    assert_eq!(side(Kind::Sd1, None, json!("0.6.0"), json!(32)), (64, 1));
+    assert_eq!(side(Kind::Sd1, Some("StableDiffusionImg2ImgPipeline"), json!("0.8.1"), json!(8)), (64, 1));
+    assert_eq!(side(Kind::Sd1Inpaint, inpaint, json!("0.2.4"), json!(32)), (64, 1));
+    // Not: later versions, no version, larger sizes, lists, other pipelines.
+    assert_eq!(side(Kind::Sd1, None, json!("0.10.0.dev0"), json!(32)), (32, 0));
+    assert_eq!(side(Kind::Sd1, None, json!("0.9.0"), json!(32)), (32, 0));
+    assert_eq!(side(Kind::Sd1, None, Value::Null, json!(32)), (32, 0));
+    assert_eq!(side(Kind::Sd1, None, json!("0.6.0"), json!(96)), (96, 0));
+    assert_eq!(side(Kind::Sd1, None, json!("0.6.0"), json!([32, 32])), (32, 0));
+    assert_eq!(side(Kind::Sd1, lcm, json!("0.6.0"), json!(32)), (32, 0));
+    assert_eq!(side(Kind::Sdxl, None, json!("0.6.0"), json!(32)), (32, 0));
+}
+
+#[test]
+fn classes_are_those_that_the_pipeline_names() {
+    let plain = Folder::new(Kind::Sdxl, Size::Small);
+    let expected = draw(&plain.source(Precision::F16), &OpenOptions::default());
+    let second = "text_encoder_2/config.json";
+    for own in [Value::Null, json!(["CLIPTextModel"]), json!(["CLIPModel"])] {
+        let mut folder = Folder::new(Kind::Sdxl, Size::Small);
+        folder.configs.get_mut(second).unwrap()["architectures"] = own;
+        assert_same(draw(&folder.source(Precision::F16), &OpenOptions::default()), &expected);
+    }
+    // Of a whole CLIP the text model's config is read.
+    let mut folder = Folder::new(Kind::Sdxl, Size::Small);
+    let text = folder.configs[second].clone();
+    folder.configs.insert(second.into(), json!({ "architectures": ["CLIPModel"], "text_config": text }));
+    assert_same(draw(&folder.source(Precision::F16), &OpenOptions::default()), &expected);
+
+    // A scheduler's config is read as that of the class that the pipeline names.
+    let config = "scheduler/scheduler_config.json";
+    let named = |own: Value, class: &str| {
+        let mut folder = Folder::new(Kind::Sd1, Size::Small);
+        folder.configs.get_mut(config).unwrap()["_class_name"] = own;
+        folder.configs.get_mut("model_index.json").unwrap()["scheduler"] = json!(["diffusers", class]);
+        let info = info(&folder.source(Precision::F16), &OpenOptions::default());
+        (info.scheduler, info.notes.into_iter().map(|note| note.text).collect::<Vec<_>>())
+    };
+    let ddim = "DDIMScheduler".to_owned();
+    assert_eq!(named(Value::Null, "DDIMScheduler"), (ddim.clone(), vec![]));
+    let note = "the scheduler is a DDIMScheduler, as model_index.json says; its own config names PNDMScheduler";
+    assert_eq!(named(json!("PNDMScheduler"), "DDIMScheduler"), (ddim, vec![note.to_owned()]));
+}
+
+#[test]
+fn what_an_average_of_weights_leaves_in_a_config_is_ignored() {
+    let keys = json!({
+        "decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 37000, "power": 0.6667,
+        "update_after_step": 100, "use_ema_warmup": true,
+    });
+    assert_eq!(info(&Folder::with_unet(Kind::Sd1, keys).source(Precision::F16), &OpenOptions::default()).width, 128);
+    let unknown = Folder::with_unet(Kind::Sd1, json!({ "momentum": 0.9 }));
+    assert!(refusal(&unknown.source(Precision::F16)).contains("`momentum`"));
+}
+
+#[test]
+fn a_token_that_was_added_has_a_row_of_its_own() {
+    let mut folder = Folder::new(Kind::Sd1, Size::Small);
+    let embedding = folder.networks.get_mut("text_encoder").unwrap().get_mut("embeddings.token_embedding.weight");
+    let embedding = embedding.unwrap();
+    embedding.shape[0] += 1;
+    embedding.data.extend((0..64).map(|i| (i as f32).sin()));
+    folder.configs.get_mut("text_encoder/config.json").unwrap()["vocab_size"] = json!(49409);
+    let mut source = folder.source(Precision::F16);
+    let tokens = |source: &MemorySource| {
+        let checkpoint = open(source, &OpenOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+        let pipeline = block_on(checkpoint.load(Device::cpu(), &mut |_| {})).unwrap();
+        pipeline.tokenize("a photo of <my-cat>").unwrap()
+    };
+    let without = tokens(&source);
+    source.insert("tokenizer/added_tokens.json", json!({ "<my-cat>": 49408 }).to_string());
+    let with = tokens(&source);
+    assert_eq!(with[..6], [49406, 320, 1125, 539, 49408, 49407]);
+    assert_eq!(without[..4], with[..4]);
+    assert!(!without.contains(&49408));
+}
+
 #[test]
 fn published_single_files_are_recognised_from_their_headers() {
     for (kind, layout, class, side, scheduler) in [
@@ -682,7 +1037,8 @@ fn clips_vocabulary_follows_from_its_merges() {
     let config = json!({ "model_max_length": 77, "pad_token": "<|endoftext|>" }).to_string();
     let made = Tokenizer::from_merges(&asset, Some(config.as_bytes())).unwrap();
     let (config, special) = (read("tokenizer_config.json"), read("special_tokens_map.json"));
-    let stored = Tokenizer::from_files(&read("vocab.json"), &asset, Some(&config), Some(&special)).unwrap();
+    let files = TokenFiles { config: Some(&config), special_tokens_map: Some(&special), ..TokenFiles::default() };
+    let stored = Tokenizer::from_files(&read("vocab.json"), &asset, files).unwrap();
     assert_eq!(made.vocab_size(), stored.vocab_size());
     let cases = common::read_json(&reference("tokenizers").join("cases_clip_real.json"));
     let cases = cases["cases"].as_array().expect("a list of cases");
@@ -706,14 +1062,15 @@ fn other_single_files_are_refused_with_what_they_are() {
         SingleFile(safetensors(&names.iter().map(tensor).collect(), &Value::Null, Precision::F32))
     };
     for (name, what) in [
-        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "a checkpoint of Stable Diffusion 3"),
-        ("double_blocks.0.img_attn.qkv.weight", "a checkpoint of the Flux family"),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "a transformer of `joint_blocks`"),
+        ("double_blocks.0.img_attn.qkv.weight", "a transformer of `double_blocks`"),
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "a LoRA"),
         ("control_model.input_blocks.0.0.weight", "a ControlNet"),
-        ("conditioner.embedders.0.model.positional_embedding", "the refiner of Stable Diffusion XL"),
+        ("conditioner.embedders.0.model.positional_embedding", "an unknown model of 1 tensors"),
         ("down_blocks.0.resnets.0.conv1.weight", "a network alone"),
-        ("model.diffusion_model.input_blocks.0.0.weight", "a checkpoint without its VAE or text encoder"),
-        ("decoder.conv_in.weight", "a VAE alone"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a UNet without the text encoders of one of Stable"),
+        ("decoder.up.0.block.0.conv1.weight", "a VAE alone, which `vae` puts in the place of a checkpoint's own"),
+        ("decoder.layers.0.weight", "a network with a decoder, alone"),
         ("speech.encoder.weight", "an unknown model of 1 tensors, such as `speech.encoder.weight`"),
     ] {
         let message = refusal(&tensors(&[name]));
@@ -722,9 +1079,11 @@ fn other_single_files_are_refused_with_what_they_are() {
     }
     assert!(refusal(&tensors(&[])).contains("a file without a tensor"));
 
-    for (tensor, what) in
-        [("edm_mean", "a checkpoint of Playground v2.5"), ("edm_vpred.sigma_max", "a checkpoint of CosXL")]
-    {
+    for (tensor, what) in [
+        ("edm_mean", "a checkpoint of Playground v2.5"),
+        ("edm_vpred.sigma_max", "a checkpoint of CosXL"),
+        ("control_model.zero_convs.0.0.weight", "a checkpoint with a ControlNet in it"),
+    ] {
         let mut file = single(Kind::Sdxl, &Folder::new(Kind::Sdxl, Size::Real));
         file.insert(tensor.into(), Stored { shape: vec![1], data: vec![] });
         let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
@@ -734,7 +1093,9 @@ fn other_single_files_are_refused_with_what_they_are() {
     let folder = Folder::new(Kind::Sd1, Size::Real);
     let mut file = single(Kind::Sd1, &folder);
     let conv_in = "model.diffusion_model.input_blocks.0.0.weight";
-    for (channels, what) in [(5, "depth-to-image"), (7, "an upscaler"), (8, "InstructPix2Pix"), (6, "another kind")] {
+    for (channels, what) in
+        [(5, "as those of depth-to-image models"), (7, "as those of upscalers"), (8, "as those of Instruct"), (6, ";")]
+    {
         file.insert(conv_in.into(), Stored { shape: vec![320, channels, 3, 3], data: vec![] });
         let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
         assert!(message.contains(&format!("takes {channels} channels")) && message.contains(what), "{message}");
@@ -891,9 +1252,9 @@ fn an_index_and_shards_that_do_not_fit_are_refused_by_name() {
     let message = build(&index, &twice);
     assert!(message.contains("is the same weight of the network"), "{message}");
     let message = build(&json!({ "weight_map": {} }), &files);
-    assert_eq!(message, format!("{name}it names 0 shards, expected 1 to 256"));
+    assert_eq!(message, format!("{name}it names no shard"));
     let many: BTreeMap<String, String> = (0..300).map(|i| (format!("t{i}"), format!("s{i}.safetensors"))).collect();
-    assert_eq!(build(&json!({ "weight_map": many }), &files), format!("{name}it names 300 shards, expected 1 to 256"));
+    assert_eq!(build(&json!({ "weight_map": many }), &files), format!("{name}it names more than 256 shards"));
     assert!(build(&json!([]), &files).starts_with(name));
 }
 
@@ -988,6 +1349,28 @@ fn inspect_shows_the_layout_and_which_files_are_read() {
     assert!(line(&report, "pipeline").ends_with("StableDiffusionXLPipeline"), "{report}");
     assert!(line(&report, "layout").ends_with("a single file, Stable Diffusion XL"), "{report}");
     assert!(line(&report, "supported").ends_with("yes"), "{report}");
+    let sd2 = single(Kind::Sd2, &Folder::new(Kind::Sd2, Size::Small));
+    fs::write(&path, safetensors(&sd2, &Value::Null, Precision::F16)).unwrap();
+    let report = inspect(&[path.as_ref()]);
+    assert!(line(&report, "notes").ends_with("v is assumed; --prediction-type epsilon says otherwise"), "{report}");
+    let report = inspect(&[path.as_ref(), "--prediction-type".as_ref(), "epsilon".as_ref()]);
+    assert!(report.contains("prediction_type epsilon") && !report.contains("is assumed"), "{report}");
     fs::write(&path, b"PK\x03\x04").unwrap();
     assert!(line(&inspect(&[path.as_ref()]), "supported").contains("pickle, which can run any code"));
+}
+
+#[test]
+fn inspect_stays_in_the_folder_and_reads_no_more_than_a_config() {
+    let directory = tempfile::tempdir().unwrap();
+    let (outside, model) = (directory.path().join("outside"), directory.path().join("model"));
+    fs::create_dir_all(&outside).unwrap();
+    fs::create_dir_all(&model).unwrap();
+    fs::write(outside.join("config.json"), r#"{"_class_name": "UNet2DModel", "in_channels": 4321}"#).unwrap();
+    let index = json!({ "_class_name": "DDPMPipeline", "../outside": ["diffusers", "UNet2DModel"] });
+    fs::write(model.join("model_index.json"), index.to_string()).unwrap();
+    let report = inspect(&[model.as_ref()]);
+    assert!(report.contains("../outside  UNet2DModel") && !report.contains("4321"), "{report}");
+    fs::write(model.join("model_index.json"), " ".repeat((1 << 20) + 1)).unwrap();
+    let ran = common::command::undiffuse(&[&"inspect", &model]);
+    assert!(ran.code != Some(0) && ran.stderr.contains("model_index.json"), "{}", ran.stderr);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::Value;
-use undiffuse::text::{Error, Tokenizer};
+use undiffuse::text::{Error, TokenFiles, Tokenizer};
 
 fn reference() -> PathBuf {
     let root = std::env::var_os("UNDIFFUSE_REFERENCE").map_or("tests/reference".into(), PathBuf::from);
@@ -19,7 +19,9 @@ fn load(folder: &Path) -> Result<Tokenizer, Error> {
     let config = file("tokenizer_config.json");
     match (file("vocab.json"), file("merges.txt"), file("tokenizer.json")) {
         (Some(vocab), Some(merges), _) => {
-            Tokenizer::from_files(&vocab, &merges, config.as_deref(), file("special_tokens_map.json").as_deref())
+            let map = file("special_tokens_map.json");
+            let (config, special_tokens_map) = (config.as_deref(), map.as_deref());
+            Tokenizer::from_files(&vocab, &merges, TokenFiles { config, special_tokens_map, ..TokenFiles::default() })
         }
         (_, _, Some(json)) => Tokenizer::from_tokenizer_json(&json, config.as_deref()),
         _ => panic!("{}: no tokenizer in this folder", folder.display()),
@@ -87,8 +89,9 @@ fn the_files_decide_where_special_tokens_are_found() {
     let vocab = fs::read(folder.join("vocab.json")).unwrap();
     let merges = fs::read(folder.join("merges.txt")).unwrap();
     let tokens = |config: Option<&str>, map: Option<&str>| {
-        let config = config.map(str::as_bytes);
-        let tokenizer = Tokenizer::from_files(&vocab, &merges, config, map.map(str::as_bytes)).unwrap();
+        let (config, special_tokens_map) = (config.map(str::as_bytes), map.map(str::as_bytes));
+        let files = TokenFiles { config, special_tokens_map, ..TokenFiles::default() };
+        let tokenizer = Tokenizer::from_files(&vocab, &merges, files).unwrap();
         let padding = *tokenizer.encode_padded("", 77).unwrap().ids.last().unwrap();
         let ids = tokenizer.encode("!<|STARTOFTEXT|>b <|endoftext|>! <|ENDOFTEXT|>!");
         (padding, [0, 839, 840].map(|special| ids[1..ids.len() - 1].iter().filter(|&&id| id == special).count()))
@@ -112,6 +115,38 @@ fn the_files_decide_where_special_tokens_are_found() {
     // Unless the config lists its tokens, whose flags then stand.
     let listed = format!(r#"{{"bos_token": {start}, "added_tokens_decoder": {{"0": {}, "840": {end}}}}}"#, flags("!"));
     assert_eq!(tokens(Some(&listed), Some(&unk)), (840, [3, 1, 2]));
+}
+
+/// What transformers 5.24 gives for the tiny vocabulary with these files.
+#[test]
+fn tokens_that_were_added_have_the_ids_that_their_file_gives_them() {
+    let folder = reference().join("tiny");
+    let vocab = fs::read(folder.join("vocab.json")).unwrap();
+    let merges = fs::read(folder.join("merges.txt")).unwrap();
+    let ids = |files: TokenFiles, text: &str| -> Result<Vec<u32>, String> {
+        let tokenizer = Tokenizer::from_files(&vocab, &merges, files).map_err(|error| error.to_string())?;
+        Ok(tokenizer.encode(text).into_iter().filter(|&id| id >= 839).collect())
+    };
+    let text = "a <my-cat> in <MY-STYLE>, <my-cat><my-style>";
+    let cat_and_style = br#"{"<my-style>": 842, "<my-cat>": 841, "<|endoftext|>": 840}"#;
+    let added = TokenFiles { added_tokens: Some(cat_and_style), ..TokenFiles::default() };
+    assert_eq!(ids(TokenFiles::default(), text), Ok(vec![839, 840]));
+    assert_eq!(ids(added, text), Ok(vec![839, 841, 842, 841, 842, 840]));
+    // A tokenizer.json beside the vocabulary lists them too.
+    let json = br#"{"added_tokens": [{"id": 841, "content": "<my-cat>", "normalized": true}], "model": {}}"#;
+    let json = TokenFiles { tokenizer: Some(json), ..TokenFiles::default() };
+    assert_eq!(ids(json, text), Ok(vec![839, 841, 841, 840]));
+    // A config that lists what was added says all.
+    let complete = TokenFiles { config: Some(br#"{"added_tokens_decoder": {}}"#), ..added };
+    assert!(complete.are_complete() && !added.are_complete());
+    assert_eq!(ids(complete, text), Ok(vec![839, 840]));
+
+    let refusal = |added_tokens: &str| {
+        ids(TokenFiles { added_tokens: Some(added_tokens.as_bytes()), ..TokenFiles::default() }, "").unwrap_err()
+    };
+    assert_eq!(refusal(r#"{"<x>": "841"}"#), "added_tokens.json: token \"<x>\" has \"841\" for an id");
+    assert!(refusal(r#"{"<x>": 850}"#).contains("token \"<x>\" is listed with id 850, and is 841"));
+    assert!(refusal("[]").starts_with("added_tokens.json: "));
 }
 
 #[test]
@@ -138,7 +173,8 @@ fn a_word_of_a_megabyte_takes_no_quadratic_time() {
 fn a_malformed_file_is_named_with_the_line_or_token_at_fault() {
     const VOCAB: &str = r#"{"a": 0, "b</w>": 1, "ab</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}"#;
     let read = |vocab: &str, merges: &[u8], config: Option<&str>| {
-        Tokenizer::from_files(vocab.as_bytes(), merges, config.map(str::as_bytes), None)
+        let files = TokenFiles { config: config.map(str::as_bytes), ..TokenFiles::default() };
+        Tokenizer::from_files(vocab.as_bytes(), merges, files)
             .map(|tokenizer| tokenizer.encode("ab"))
             .map_err(|error| error.to_string())
     };
@@ -220,8 +256,13 @@ proptest! {
         config in "\\{\"(bos_token|model_max_length|added_tokens_decoder)\": (\\{\\}|-1|1e400|\"\"|null)\\}",
     ) {
         let valid = br#"{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}"#;
-        let _ = Tokenizer::from_files(&vocab, &merges, None, None);
-        let _ = Tokenizer::from_files(valid, &merges, Some(config.as_bytes()), None);
-        let _ = Tokenizer::from_tokenizer_json(&vocab, Some(config.as_bytes()));
+        let config = config.as_bytes();
+        let _ = Tokenizer::from_files(&vocab, &merges, TokenFiles::default());
+        let _ = Tokenizer::from_files(valid, &merges, TokenFiles { config: Some(config), ..TokenFiles::default() });
+        for any in [&vocab, &merges] {
+            let files = TokenFiles { config: None, special_tokens_map: Some(any), added_tokens: Some(any), tokenizer: Some(any) };
+            let _ = Tokenizer::from_files(valid, b"", files);
+        }
+        let _ = Tokenizer::from_tokenizer_json(&vocab, Some(config));
     }
 }

@@ -198,6 +198,7 @@ async function load() {
     return false;
   }
   showFieldsFor(pipeline.info);
+  showNotice(pipeline.info.notes.join("; "));
   loras.clear();
   profile.clear();
   if (pipeline.info.needsImage) /** @type {HTMLDetailsElement} */ (element("more")).open = true;

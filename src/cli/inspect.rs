@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::{Map, Value};
-use undiffuse::pipeline::{Checkpoint, ModelInfo, OpenComponent, OpenOptions};
-use undiffuse::weights::{DirectorySource, Source, TensorFile};
+use undiffuse::diffusion::PredictionType;
+use undiffuse::pipeline::{self, ModelInfo, OpenComponent};
+use undiffuse::weights::{DirectorySource, Source, TensorFile, check_path, read_small};
 
 use super::Error;
+use super::model::{self, words};
 use super::output::result;
 use super::scheduler::Scheduler;
+
+/// Configs are a few kilobytes.
+const MAX_CONFIG: usize = 1 << 20;
 
 /// Says what a checkpoint is and whether it can be run
 ///
@@ -23,9 +28,8 @@ pub struct Args {
     /// Folder of a checkpoint, with a model_index.json, or of one network, with a config.json; or a checkpoint in one file
     model: PathBuf,
 
-    /// Which variant of the weights to look for, such as `fp16`
-    #[arg(long, value_name = "NAME")]
-    variant: Option<String>,
+    #[command(flatten)]
+    files: model::Files,
 }
 
 /// The networks that can be run, with the keys of their configs that say most about them.
@@ -54,17 +58,17 @@ struct Report {
 
 /// Prints the report.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let folder = args.model.as_path();
-    let options = OpenOptions { variant: args.variant, ..OpenOptions::default() };
+    let Args { model, files } = args;
+    let folder = model.as_path();
     let mut report = Report::default();
     if folder.is_file() {
-        report.single_file(folder, &options).await;
+        report.single_file(folder, &files).await;
     } else if !folder.is_dir() {
         return Err(Error::path(folder, "there is no such folder; give the folder of a checkpoint, or its one file"));
     } else if folder.join("model_index.json").is_file() {
-        report.pipeline(folder, &options).await?;
+        report.pipeline(folder, &files).await?;
     } else if folder.join("config.json").is_file() {
-        report.network("network", folder, &|_| true).await?;
+        report.network("network", folder, None, &|_| true).await?;
         report.check_network("network", folder).await;
     } else {
         let message = "neither a checkpoint (no model_index.json) nor a network (no config.json)";
@@ -84,14 +88,16 @@ impl Report {
     }
 
     /// A checkpoint in one file: what it was recognised as.
-    async fn single_file(&mut self, path: &Path, options: &OpenOptions<'_>) {
+    async fn single_file(&mut self, path: &Path, files: &model::Files) {
         let source = DirectorySource::new(path);
-        let opened = Checkpoint::open(&source, options).await;
+        let opened = files.try_open(path).await;
         if let Ok(checkpoint) = &opened {
             let info = checkpoint.info();
             self.line("pipeline", &info.class);
             self.line("layout", &info.layout);
             self.line("scheduler", &info.scheduler);
+            let v_prediction = checkpoint.scheduler().prediction_type() == Ok(PredictionType::VPrediction);
+            self.line("", format!("prediction_type {}", if v_prediction { "v_prediction" } else { "epsilon" }));
         }
         if let Ok(file) = TensorFile::open(&source, source.single_file().unwrap_or_default()).await {
             self.line("weights", describe(&file));
@@ -102,13 +108,13 @@ impl Report {
         }
     }
 
-    async fn pipeline(&mut self, folder: &Path, options: &OpenOptions<'_>) -> Result<(), Error> {
-        let index = read_json(&folder.join("model_index.json"))?;
+    async fn pipeline(&mut self, folder: &Path, files: &model::Files) -> Result<(), Error> {
+        let index = read_json(folder, "model_index.json").await?;
         let text = |key: &str| index.get(key).and_then(Value::as_str);
         let version = text("_diffusers_version").map_or(String::new(), |v| format!(", saved by diffusers {v}"));
         self.line("pipeline", format!("{}{version}", text("_class_name").unwrap_or("of no class")));
 
-        let opened = Checkpoint::open(&DirectorySource::new(folder), options).await;
+        let opened = files.try_open(folder).await;
         let read = match &opened {
             Ok(checkpoint) => {
                 self.line("layout", &checkpoint.info().layout);
@@ -125,17 +131,17 @@ impl Report {
             let part = folder.join(name);
             if name == "scheduler" {
                 self.scheduler(folder);
-            } else if part.join("config.json").is_file() {
+            } else if check_path(name).is_ok() && part.join("config.json").is_file() {
                 let prefix = format!("{name}/");
                 let read =
                     |file: &str| read.as_ref().is_none_or(|read| read.contains(&format!("{prefix}{file}").as_str()));
-                self.network(name, &part, &read).await?;
+                self.network(name, &part, Some(class), &read).await?;
                 // Others, such as a safety checker, are not run.
                 if opened.is_err() && NETWORKS.iter().any(|(network, _)| *network == class) {
                     self.check_network(name, &part).await;
                 }
             } else if name == "unet" && folder.join("config.json").is_file() {
-                self.network(name, folder, &|_| true).await?;
+                self.network(name, folder, Some(class), &|_| true).await?;
             } else {
                 self.line(name, class);
             }
@@ -146,11 +152,17 @@ impl Report {
         Ok(())
     }
 
-    /// One network: its class, the numbers of its config, its weight files and whether each is `read`.
-    async fn network(&mut self, name: &str, folder: &Path, read: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-        let config = read_json(&folder.join("config.json"))?;
-        let class = config.get("_class_name").or_else(|| config.get("architectures")?.get(0)).and_then(Value::as_str);
-        let class = class.unwrap_or("of no class");
+    /// One network: its class, which the pipeline says or else its config, the numbers of that, its weight files and whether each is `read`.
+    async fn network(
+        &mut self,
+        name: &str,
+        folder: &Path,
+        class: Option<&str>,
+        read: &dyn Fn(&str) -> bool,
+    ) -> Result<(), Error> {
+        let config = read_json(folder, "config.json").await?;
+        let own = config.get("_class_name").or_else(|| config.get("architectures")?.get(0)).and_then(Value::as_str);
+        let class = class.or(own).unwrap_or("of no class");
         self.line(name, class);
         let network = NETWORKS.iter().find(|(network, _)| *network == class);
         if let Some((_, keys)) = network {
@@ -209,6 +221,9 @@ impl Report {
         let multiples =
             if scale_factor == 1 { String::new() } else { format!(", or other multiples of {scale_factor}") };
         self.line("picture", format!("{width}×{height} pixels{multiples}"));
+        for (index, note) in info.notes.iter().enumerate() {
+            self.line(if index == 0 { "notes" } else { "" }, words(note));
+        }
     }
 
     fn problem(&mut self, problem: String) {
@@ -233,9 +248,11 @@ impl Report {
     }
 }
 
-fn read_json(path: &Path) -> Result<Map<String, Value>, Error> {
-    let text = fs::read_to_string(path).map_err(|e| Error::path(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::path(path, e))
+/// The JSON object in `file` of `folder`.
+async fn read_json(folder: &Path, file: &str) -> Result<Map<String, Value>, Error> {
+    let bytes = read_small(&DirectorySource::new(folder), file, MAX_CONFIG).await;
+    let bytes = bytes.map_err(|error| Error::checkpoint(folder, pipeline::Error::from(error)))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::path(&folder.join(file), error))
 }
 
 /// The names of the files of weights in `folder`, sorted.

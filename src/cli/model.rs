@@ -1,13 +1,13 @@
 //! A checkpoint that is named on the command line: opened, and loaded with a progress bar.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::DecimalBytes;
 use serde_json::{Value, json};
 use undiffuse::device::Device;
-use undiffuse::pipeline::{Checkpoint, LoadProgress, OpenOptions, Pipeline};
-use undiffuse::weights::DirectorySource;
+use undiffuse::pipeline::{self, Checkpoint, LoadProgress, Note, OpenOptions, Pipeline};
+use undiffuse::weights::{DirectorySource, Source};
 
 use super::Error;
 use super::device;
@@ -25,6 +25,11 @@ pub struct Files {
     #[arg(long, value_name = "PATH")]
     unet: Option<String>,
 
+    /// An autoencoder in place of the checkpoint's own, or where it has none: a file of weights, under diffusers' names or those of
+    /// the original code, or a folder with one
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
+
     /// What the network of a checkpoint in one file predicts, epsilon or v_prediction, where the file does not say so
     #[arg(long, value_name = "TYPE")]
     prediction_type: Option<String>,
@@ -33,24 +38,43 @@ pub struct Files {
 impl Files {
     /// What was given, to tell it from what else might have been.
     pub fn to_json(&self) -> Value {
-        json!({ "variant": self.variant, "unet": self.unet, "prediction_type": self.prediction_type })
+        let Self { variant, unet, vae, prediction_type } = self;
+        json!({ "variant": variant, "unet": unet, "vae": vae, "prediction_type": prediction_type })
     }
 
-    /// Opens the checkpoint `model`: what is wrong with it is known before its weights are read.
+    /// Opens the checkpoint `model`: what is wrong with it is known before its weights are read, and what was assumed is said.
     pub async fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
         if !model.exists() {
             let message =
                 "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
             return Err(Error::path(model, message));
         }
+        let checkpoint = self.try_open(model).await.map_err(|error| Error::checkpoint(model, error))?;
+        for known in &checkpoint.info().notes {
+            note(format_args!("warning: {}", words(known)));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens what is at `model`, and says nothing.
+    pub async fn try_open(&self, model: &Path) -> Result<Checkpoint, pipeline::Error> {
+        let vae = self.vae.as_deref().map(DirectorySource::new);
         let which = OpenOptions {
             variant: self.variant.clone(),
             unet: self.unet.clone(),
+            vae: vae.as_ref().map(|vae| vae as &dyn Source),
             prediction_type: self.prediction_type.clone(),
             vocabulary: None,
         };
-        let checkpoint = Checkpoint::open(&DirectorySource::new(model), &which).await;
-        checkpoint.map_err(|error| Error::checkpoint(model, error))
+        Checkpoint::open(&DirectorySource::new(model), &which).await
+    }
+}
+
+/// A note on a checkpoint, with the option that says otherwise as it is written on a command line.
+pub fn words(note: &Note) -> String {
+    match note.option {
+        Some((option, value)) => format!("{}; --{} {value} says otherwise", note.text, option.replace('_', "-")),
+        None => note.text.clone(),
     }
 }
 

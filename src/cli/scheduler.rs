@@ -1,6 +1,7 @@
 //! Where a scheduler's config is found, and `--solver`.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -45,11 +46,12 @@ impl Scheduler {
                 .ok_or_else(|| Error::path(path, format!("this folder has neither a {name} nor a scheduler/{name}")))?,
             false => path.to_owned(),
         };
-        let text = fs::read_to_string(&file).map_err(|e| Error::path(&file, e))?;
-        let mut config = SchedulerConfig::from_json(&text);
-        if let (Ok(of_class), Some(class)) = (&config, pipeline_class(path)) {
+        let text = read(&file).map_err(|e| Error::path(&file, e))?;
+        let index = index_of(path).unwrap_or_default();
+        let mut config = SchedulerConfig::of_class(&text, index["scheduler"][1].as_str());
+        if let (Ok(of_class), Some(class)) = (&config, index["_class_name"].as_str()) {
             // A pipeline that cannot be run has a scheduler all the same.
-            match scheduler_of(&class, of_class.clone()) {
+            match scheduler_of(class, of_class.clone()) {
                 Ok(changed) => config = Ok(changed),
                 Err(pipeline::Error::Diffusion(error)) => config = Err(error),
                 Err(_) => {}
@@ -82,8 +84,18 @@ impl Scheduler {
     }
 }
 
-/// The class of the pipeline in `folder`, if one is there.
-fn pipeline_class(folder: &Path) -> Option<String> {
-    let index: Value = serde_json::from_str(&fs::read_to_string(folder.join("model_index.json")).ok()?).ok()?;
-    index["_class_name"].as_str().map(str::to_owned)
+/// The `model_index.json` of the pipeline in `folder`, if one is there.
+fn index_of(folder: &Path) -> Option<Value> {
+    serde_json::from_str(&read(&folder.join("model_index.json")).ok()?).ok()
+}
+
+/// The text of a config, which is short.
+fn read(path: &Path) -> io::Result<String> {
+    const LIMIT: u64 = 1 << 20;
+    let mut text = String::new();
+    File::open(path)?.take(LIMIT + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LIMIT {
+        true => Err(io::Error::other("this is longer than 1 MiB, which no config is")),
+        false => Ok(text),
+    }
 }

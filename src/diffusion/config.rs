@@ -181,7 +181,20 @@ impl SchedulerConfig {
     /// # Errors
     /// Names the key whose type or value is not supported, and what is.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        Self::read(Keys::parse(text)?)
+        Self::of_class(text, None)
+    }
+
+    /// Reads a `scheduler_config.json` as the config of `class`, whichever class it names itself: diffusers goes by `model_index.json`.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn of_class(text: &str, class: Option<&str>) -> Result<Self, Error> {
+        Self::read(Keys::parse(text, class)?)
+    }
+
+    /// The class that the file itself names, which need not be the one that it is read for.
+    pub fn own_class(&self) -> Option<&str> {
+        self.keys.own_class()
     }
 
     /// The same model with another solver: diffusers' `X.from_config(Y.config)`. What the file sets carries over as far

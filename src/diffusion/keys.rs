@@ -21,16 +21,22 @@ impl Keys {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, Error> {
+    /// Reads `text` for `class`, or without one for the class that it names.
+    pub(super) fn parse(text: &str, class: Option<&str>) -> Result<Self, Error> {
         let map: Map<String, Value> = match serde_json::from_slice(quote_bare_numbers(text).as_bytes()) {
             Ok(Value::Object(map)) => map,
             Ok(_) => return Err(Error::NoClassName),
             Err(error) => return Err(Error::Json(error.to_string())),
         };
-        match map.get("_class_name") {
-            Some(Value::String(class)) => Ok(Self { class: class.clone(), map, added: Vec::new() }),
-            _ => Err(Error::NoClassName),
+        match class.or(map.get("_class_name").and_then(Value::as_str)) {
+            Some(class) => Ok(Self { class: class.to_owned(), map, added: Vec::new() }),
+            None => Err(Error::NoClassName),
         }
+    }
+
+    /// The class that the file itself names.
+    pub(super) fn own_class(&self) -> Option<&str> {
+        self.map.get("_class_name")?.as_str()
     }
 
     /// The same keys, read for another class.

@@ -31,15 +31,25 @@ impl ClipTextConfig {
     /// # Errors
     /// If it is the config of neither class, or asks for something that is not implemented.
     pub fn from_json(json: &str) -> Result<Self, Error> {
+        Self::of_class(json, None)
+    }
+
+    /// Reads the `config.json` of a `class`, whatever class the config itself names; without one, that is it. Of a whole CLIP's config the
+    /// text model's is read.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn of_class(json: &str, class: Option<&str>) -> Result<Self, Error> {
         let c = ConfigReader::new("CLIPTextModel", json)?;
         let architectures: Vec<String> = c.get("architectures", vec![])?;
-        let projects = match architectures.first().map(String::as_str) {
+        let projects = match class.or(architectures.first().map(String::as_str)) {
             None | Some("CLIPTextModel") => false,
             Some("CLIPTextModelWithProjection") => true,
             Some(_) => {
                 return Err(c.unsupported("architectures", "`CLIPTextModel` or `CLIPTextModelWithProjection` is"));
             }
         };
+        let c = c.section("text_config");
         // Keys of a transformers config are many and mostly about generation; those below define the network.
         let config = Self {
             vocab_size: c.size("vocab_size", 49408)?,

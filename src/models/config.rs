@@ -11,6 +11,10 @@ use crate::graph::Activation;
 /// Larger than any dimension of a real checkpoint.
 const MAX_SIZE: usize = 1 << 17;
 
+/// What diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.
+const EMA_MODEL: [&str; 7] =
+    ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
+
 /// A config file being read; remembers which keys were asked for.
 pub struct ConfigReader {
     class: &'static str,
@@ -33,6 +37,14 @@ impl ConfigReader {
             Ok(_) => Err(Error::Config { class, message: "expected a JSON object".into() }),
             Err(error) => Err(Error::Config { class, message: error.to_string() }),
         }
+    }
+
+    /// The object under `key`, where there is one, in place of the whole.
+    pub fn section(mut self, key: &str) -> Self {
+        if let Some(Value::Object(section)) = self.map.remove(key) {
+            self.map = section;
+        }
+        self
     }
 
     /// An error about this file.
@@ -188,7 +200,8 @@ impl ConfigReader {
     pub fn finish(self) -> Result<(), Error> {
         let seen = self.seen.borrow();
         let silent = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-        let unknown = |(key, value): &(&String, &Value)| !key.starts_with('_') && !seen.contains(key) && !silent(value);
+        let foreign = |key: &str| key.starts_with('_') || EMA_MODEL.contains(&key);
+        let unknown = |(key, value): &(&String, &Value)| !foreign(key) && !seen.contains(key) && !silent(value);
         match self.map.iter().find(unknown) {
             Some((key, _)) => Err(self.unsupported(key, "the key is not known")),
             None => Ok(()),

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::family::{Family, scheduler_of};
-use super::layout::{Layout, OpenOptions};
+use super::family::{Family, sample_size_of, scheduler_of};
+use super::layout::{Layout, Note, OpenOptions};
 use super::request::Request;
 use super::text_encoder::TextEncoder;
 use super::weight_file::{HostTable, WeightFile, bytes_of};
@@ -71,6 +71,8 @@ pub struct ModelInfo {
     pub scheduler: String,
     /// Bytes of all weight files.
     pub bytes: u64,
+    /// What its files do not say, or say otherwise, and what was made of it.
+    pub notes: Vec<Note>,
 }
 
 impl ModelInfo {
@@ -183,7 +185,7 @@ impl Checkpoint {
                 let message = format!("there is no `{encoder}`, without which a {class} is not supported");
                 return Err(Error::Json { file: "model_index.json".into(), message });
             }
-            let config = ClipTextConfig::from_json(&layout.config(encoder).await?);
+            let config = ClipTextConfig::of_class(&layout.config(encoder).await?, layout.class_of(encoder));
             let config = config.map_err(|e| Error::model(&layout.path(encoder, "config.json"), e))?;
             texts.push((layout.tokenizer(tokenizer).await?, config));
         }
@@ -234,6 +236,13 @@ impl Checkpoint {
             Unet::Conditional(config) => config.sample_size,
         };
         let scale_factor = vae.as_ref().map_or(1, AutoencoderKlConfig::scale_factor);
+        let replaced = sample_size_of(family, &unet_json);
+        if let Some(side) = replaced {
+            layout.note(format!(
+                "{unet_file}: its `sample_size`, from before diffusers 0.9.0, is read as {side}, as diffusers reads it"
+            ));
+        }
+        let sample_size = replaced.map(|side| [side; 2]).or(sample_size);
         let [height, width] = sample_size.unwrap_or(if vae.is_some() { [64, 64] } else { [32, 32] });
         let pixels = |side: usize| {
             let message = || format!("`sample_size` {side} is too large for a vae that enlarges {scale_factor} times");
@@ -269,6 +278,7 @@ impl Checkpoint {
             latent_channels,
             scheduler: scheduler.class_name().to_owned(),
             bytes: bytes_of(text_weights.iter().chain([&unet_weights]).chain(&vae_weights)),
+            notes: layout.notes(),
         };
         let force_zeros_for_empty_prompt = match layout.index("force_zeros_for_empty_prompt") {
             Some(value) => value.as_bool().unwrap_or(true),

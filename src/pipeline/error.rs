@@ -78,6 +78,16 @@ pub enum Error {
         /// Name of the tensor.
         tensor: String,
     },
+    /// Weights that the network has no place for.
+    #[error(
+        "{file}: the network has no place for {tensors}; it has parts that are not supported, or the config is of another"
+    )]
+    NoPlace {
+        /// The file.
+        file: String,
+        /// The first of them, and how many there are.
+        tensors: String,
+    },
     /// A network that cannot be addressed; a mistake of this library rather than of its user.
     #[error(transparent)]
     Graph(#[from] graph::Error),
@@ -109,7 +119,23 @@ impl Error {
         Error::Model { file: file.to_owned(), source: error.into() }
     }
 
+    /// There is no place for `tensors`, of which there is one at least.
+    pub(super) fn no_place(file: &str, tensors: &[&str]) -> Self {
+        Error::NoPlace { file: file.to_owned(), tensors: list(tensors) }
+    }
+
     pub(super) fn option(option: &'static str, value: impl ToString, message: impl Into<String>) -> Self {
         Error::Option { option, value: value.to_string(), message: message.into() }
+    }
+}
+
+/// The first of the tensors `names`, and how many there are.
+pub(super) fn list(names: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        1 => format!("tensor {shown}"),
+        count if count > SHOWN => format!("{count} tensors, the first {shown}"),
+        count => format!("{count} tensors, {shown}"),
     }
 }

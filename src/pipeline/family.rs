@@ -1,5 +1,7 @@
 //! The pipeline classes of diffusers that can be run, and what sets them apart.
 
+use serde_json::Value;
+
 use super::Error;
 use crate::diffusion::{SchedulerConfig, Solver};
 
@@ -60,4 +62,37 @@ pub fn scheduler_of(class: &str, scheduler: SchedulerConfig) -> Result<Scheduler
         (_, "DDIMPipeline") => scheduler.swap_to(Solver::Ddim)?,
         _ => scheduler,
     })
+}
+
+/// The side of latents that a pipeline of `family` reads in the UNet's config `json` in place of what it says: until diffusers 0.9.0 a number
+/// below 64 was a default that nobody had set. A list of sides is taken at its word.
+pub fn sample_size_of(family: Family, json: &str) -> Option<usize> {
+    const SIDE: u64 = 64;
+    let config: Value = serde_json::from_slice(json.as_bytes()).ok()?;
+    let old = is_before_0_9(config.get("_diffusers_version")?.as_str()?);
+    let small = config.get("sample_size")?.as_u64()? < SIDE;
+    (family == Family::StableDiffusion && old && small).then_some(SIDE as usize)
+}
+
+/// Whether the version of a Python package is below 0.9.0, whatever stands behind its numbers.
+fn is_before_0_9(version: &str) -> bool {
+    let number = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
+    let mut parts = version.trim().trim_start_matches('v').split('.').map(number);
+    let (major, minor): (Option<u32>, Option<u32>) = (parts.next().flatten(), parts.next().flatten());
+    major == Some(0) && minor.is_none_or(|minor| minor < 9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for old in ["0.6.0", "0.8.1", "0.8.0.dev0", "0.0.4", "0.3rc1", "v0.2.4", "0", "0.8.10"] {
+            assert!(is_before_0_9(old), "{old}");
+        }
+        for new in ["0.9.0", "0.9.0.dev0", "0.10.0", "0.10.0.dev0", "0.30", "1.0", "main", ""] {
+            assert!(!is_before_0_9(new), "{new}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl OpenComponent {
         };
         let file = match file {
             Some(path) => WeightFile::open(source, path, specs, tables).await?,
-            None => network_weights(source, matches!(config, Config::Text(_)), specs, tables).await?,
+            None => network_weights(source, matches!(config, Config::Text(_)), None, specs, tables).await?,
         };
         Ok(Self { config, file })
     }

@@ -55,7 +55,7 @@ pub use error::Error;
 pub use family::scheduler_of;
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
-pub use layout::OpenOptions;
+pub use layout::{Note, OpenOptions};
 pub use load::{LoadProgress, Pipeline};
 pub use lora::{LoraFile, LoraModule};
 pub use options::{LongPrompts, SampleOptions, Scheduler, Text};

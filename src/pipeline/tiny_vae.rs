@@ -31,7 +31,7 @@ impl Pipeline {
         let config = AutoencoderTinyConfig::from_json(&read_text(source, CONFIG).await?).map_err(error)?;
         check_fit(&config, self.parts.model.vae.as_ref())?;
         let graph = config.decoder(1, 1, 1).map_err(error)?;
-        let file = network_weights(source, false, graph.weights().to_vec(), vec![]).await?;
+        let file = network_weights(source, false, Some("encoder."), graph.weights().to_vec(), vec![]).await?;
         let total = file.bytes();
         let (weights, _) = file.load(&self.parts.device, &mut |loaded| on_bytes(loaded, total)).await?;
         *self.parts.tiny_vae.borrow_mut() = Some(Rc::new(TinyVae { config, weights }));

@@ -83,7 +83,7 @@ impl WeightFile {
     /// `naming` says. Shapes are compared before any weight is read, so that the wrong checkpoint is refused at once.
     ///
     /// # Errors
-    /// A tensor of another shape, one that is there twice, or a missing one, by name.
+    /// A tensor of another shape, one that is there twice, a missing one, or one that is of the network and has no place in it, by name.
     pub fn new(
         files: Vec<Rc<TensorFile>>,
         naming: &Naming,
@@ -96,11 +96,14 @@ impl WeightFile {
             shapes.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
         let mut found: Vec<Option<&TensorInfo>> = vec![None; shapes.len()];
         let mut places = Vec::new();
+        let mut missed = Vec::new();
         for file in &files {
             let mut places_of_file: HashMap<String, Vec<Place>> = HashMap::new();
             for tensor in file.tensors() {
+                let mut placed = false;
                 for (name, part) in naming.weights(&tensor.name) {
                     let Some(&weight) = weights.get(name.as_str()) else { continue };
+                    placed = true;
                     check(tensor, part, shapes[weight].1)?;
                     if let Some(table) = weight.checked_sub(specs.len()).and_then(|table| tables.get(table))
                         && tensor.dtype.bytes_of(table.columns()).is_none()
@@ -115,16 +118,20 @@ impl WeightFile {
                     }
                     places_of_file.entry(tensor.name.clone()).or_default().push(Place { part, weight });
                 }
+                if !placed && naming.is_missed(&tensor.name, |name| weights.contains_key(name)) {
+                    missed.push(&tensor.name[..]);
+                }
             }
             places.push(places_of_file);
         }
-        match shapes.iter().zip(found).find(|(_, found)| found.is_none()) {
-            Some(((name, _), _)) => {
-                let file = files.first().map_or(String::new(), |file| file.file().to_owned());
-                Err(Error::MissingTensor { file, tensor: (*name).clone() })
-            }
-            None => Ok(Self { files, places, specs, tables }),
+        let file = files.first().map_or("", |file| file.file());
+        if let Some(((name, _), _)) = shapes.iter().zip(found).find(|(_, found)| found.is_none()) {
+            return Err(Error::MissingTensor { file: file.to_owned(), tensor: (*name).clone() });
         }
+        if !missed.is_empty() {
+            return Err(Error::no_place(file, &missed));
+        }
+        Ok(Self { files, places, specs, tables })
     }
 
     /// The paths of its files inside the checkpoint.

@@ -7,6 +7,7 @@ mod special;
 mod tokenizer;
 mod unicode;
 
+pub use special::TokenFiles;
 pub use tokenizer::{Encoding, Tokenizer};
 
 /// What can be wrong with a tokenizer's files.

@@ -1,5 +1,6 @@
-//! The special tokens, and the files that name them: tokenizer_config.json and special_tokens_map.json.
+//! The special and the added tokens, and the files that name them.
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -54,7 +55,33 @@ impl AddedToken {
     }
 }
 
-/// What the two files say.
+/// The files beside a vocabulary that say which tokens are special and which were added. Each may be missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenFiles<'a> {
+    /// `tokenizer_config.json`.
+    pub config: Option<&'a [u8]>,
+    /// `special_tokens_map.json`, of older checkpoints.
+    pub special_tokens_map: Option<&'a [u8]>,
+    /// `added_tokens.json`, of older checkpoints.
+    pub added_tokens: Option<&'a [u8]>,
+    /// `tokenizer.json`, of which the tokens that were added are read.
+    pub tokenizer: Option<&'a [u8]>,
+}
+
+impl TokenFiles<'_> {
+    /// Whether the config says all by itself, as transformers has written it since version 4.34: then it alone is read.
+    pub fn are_complete(&self) -> bool {
+        let config = self.config.and_then(|json| parse::<Map<String, Value>>(CONFIG, json).ok());
+        config.is_some_and(|config| known(&config, "added_tokens_decoder").is_some())
+    }
+}
+
+const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// What the files say.
 #[derive(Debug)]
 pub struct SpecialTokens {
     pub bos: AddedToken,
@@ -68,17 +95,19 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// Reads the files as transformers does: what neither file says is CLIP's default, and special_tokens_map.json
-    /// (older checkpoints) wins over tokenizer_config.json, unless the latter lists its `added_tokens_decoder`.
-    pub fn read(config: Option<&[u8]>, map: Option<&[u8]>) -> Result<Self, Error> {
-        const CONFIG: &str = "tokenizer_config.json";
-        const MAP: &str = "special_tokens_map.json";
+    /// Reads the files as transformers does: what none of them says is CLIP's default, and special_tokens_map.json wins over
+    /// tokenizer_config.json. If the latter lists its `added_tokens_decoder`, the others are not looked at.
+    pub fn read(files: TokenFiles) -> Result<Self, Error> {
         let read = |file, json: Option<&[u8]>| -> Result<Map<String, Value>, Error> {
             Ok(json.map(|json| parse(file, json)).transpose()?.unwrap_or_default())
         };
-        let config = read(CONFIG, config)?;
+        let config = read(CONFIG, files.config)?;
         let decoder = known(&config, "added_tokens_decoder");
-        let map = read(MAP, map.filter(|_| decoder.is_none()))?;
+        let TokenFiles { special_tokens_map, added_tokens: added, tokenizer, .. } = match decoder {
+            Some(_) => TokenFiles::default(),
+            None => files,
+        };
+        let map = read(MAP, special_tokens_map)?;
         let token = |role: &str, default: &str| match (known(&map, role), known(&config, role)) {
             (Some(written), _) => AddedToken::read(MAP, written),
             (None, Some(written)) => AddedToken::read(CONFIG, written),
@@ -95,6 +124,19 @@ impl SpecialTokens {
                 listed.push((id, AddedToken::read(CONFIG, written)?));
             }
         }
+        let (bos, eos) = (token("bos_token", "<|startoftext|>")?, token("eos_token", "<|endoftext|>")?);
+        let (unk, pad) = (token("unk_token", "<|endoftext|>")?, token("pad_token", "<|endoftext|>")?);
+        for (content, id) in read(ADDED, added)? {
+            let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            let no_id = || Error::File { file: ADDED, reason: format!("token {content:?} has {id} for an id") };
+            let number = number.ok_or_else(no_id)?;
+            let mut token = AddedToken::read(ADDED, &content.as_str().into())?;
+            token.normalized = ![&bos, &eos, &unk, &pad].iter().any(|special| special.content == content);
+            listed.push((number, token));
+        }
+        if let Some(json) = tokenizer {
+            listed.extend(added_tokens(&parse::<AddedTokens>(TOKENIZER, json)?.added_tokens)?);
+        }
         let max_length = match known(&config, "model_max_length") {
             None => usize::MAX,
             Some(written) => match written.as_f64() {
@@ -106,15 +148,25 @@ impl SpecialTokens {
                 None => return Err(invalid(format!("model_max_length is {written}, expected a number"))),
             },
         };
-        Ok(Self {
-            bos: token("bos_token", "<|startoftext|>")?,
-            eos: token("eos_token", "<|endoftext|>")?,
-            unk: token("unk_token", "<|endoftext|>")?,
-            pad: token("pad_token", "<|endoftext|>")?,
-            listed,
-            max_length,
-        })
+        Ok(Self { bos, eos, unk, pad, listed, max_length })
     }
+}
+
+/// The part of a tokenizer.json that lists added tokens.
+#[derive(Deserialize)]
+struct AddedTokens {
+    #[serde(default)]
+    added_tokens: Vec<Value>,
+}
+
+/// The `added_tokens` of a tokenizer.json with their ids.
+pub fn added_tokens(written: &[Value]) -> Result<Vec<(u32, AddedToken)>, Error> {
+    let tokens = written.iter().map(|written| {
+        let id = written.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        let no_id = || Error::File { file: TOKENIZER, reason: format!("added token {written} has no id") };
+        Ok((id.ok_or_else(no_id)?, AddedToken::read(TOKENIZER, written)?))
+    });
+    tokens.collect()
 }
 
 /// What a file says about `key`; null says nothing.

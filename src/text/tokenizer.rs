@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Error;
 use super::bpe::{Bpe, END_OF_WORD, byte_to_char, char_to_byte};
-use super::special::{AddedToken, SpecialTokens, parse};
+use super::special::{AddedToken, SpecialTokens, TokenFiles, added_tokens, parse};
 use super::unicode::{is_letter, is_number, nfc, push_lowercase};
 use crate::order::sort_by_key;
 
@@ -40,20 +40,15 @@ pub struct Encoding {
 }
 
 impl Tokenizer {
-    /// Reads a tokenizer from the files that checkpoints keep in `tokenizer/`. The last two may be missing: then CLIP's
-    /// own special tokens are used, and the prompt's length is for the text encoder to limit.
+    /// Reads a tokenizer from the files that checkpoints keep in `tokenizer/`. What none of `files` says is as CLIP has it, and the
+    /// prompt's length is for the text encoder to limit.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Merge`] or [`Error::MissingToken`], with the file and the line or token at fault.
-    pub fn from_files(
-        vocab_json: &[u8],
-        merges_txt: &[u8],
-        tokenizer_config: Option<&[u8]>,
-        special_tokens_map: Option<&[u8]>,
-    ) -> Result<Self, Error> {
+    pub fn from_files(vocab_json: &[u8], merges_txt: &[u8], files: TokenFiles) -> Result<Self, Error> {
         let vocab: Vocab = parse("vocab.json", vocab_json)?;
         let vocab = vocab.check("vocab.json")?;
-        let special = SpecialTokens::read(tokenizer_config, special_tokens_map)?;
+        let special = SpecialTokens::read(files)?;
         Self::build_from_lines(vocab, &merge_lines(merges_txt)?, special)
     }
 
@@ -79,7 +74,8 @@ impl Tokenizer {
                 return Err(Error::File { file: "merges.txt", reason });
             }
         }
-        Self::build_from_lines(vocab, &lines, SpecialTokens::read(tokenizer_config, None)?)
+        let files = TokenFiles { config: tokenizer_config, ..TokenFiles::default() };
+        Self::build_from_lines(vocab, &lines, SpecialTokens::read(files)?)
     }
 
     fn build_from_lines(
@@ -124,12 +120,9 @@ impl Tokenizer {
             merge_ids(&vocab, left, right).map_err(|reason| failed(format!("merge {index}: {reason}")))
         });
         let merges = merges.collect::<Result<Vec<_>, _>>()?;
-        let mut special = SpecialTokens::read(tokenizer_config, None)?;
-        for written in &json.added_tokens {
-            let id = written.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-            let id = id.ok_or_else(|| failed(format!("added token {written} has no id")))?;
-            special.listed.push((id, AddedToken::read(FILE, written)?));
-        }
+        let files = TokenFiles { config: tokenizer_config, ..TokenFiles::default() };
+        let mut special = SpecialTokens::read(files)?;
+        special.listed.extend(added_tokens(&json.added_tokens)?);
         Self::build(vocab, merges, special)
     }
 
@@ -149,7 +142,8 @@ impl Tokenizer {
             };
             if known != id {
                 let reason = format!("token {:?} is listed with id {id}, and is {known}", token.content);
-                return Err(Error::File { file: "tokenizer_config.json or tokenizer.json", reason });
+                let file = "tokenizer_config.json, added_tokens.json or tokenizer.json";
+                return Err(Error::File { file, reason });
             }
             added.retain(|(earlier, _)| earlier.content != token.content);
             added.push((token, id));

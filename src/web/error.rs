@@ -85,17 +85,21 @@ impl Facts {
         Self { tensor: Some(tensor.into()), ..self }
     }
 
-    /// `guidance_scale` here is `guidanceScale` there.
     fn option(self, option: &str) -> Self {
-        let mut words = option.split('_');
-        let mut name = words.next().unwrap_or_default().to_owned();
-        for word in words {
-            let mut letters = word.chars();
-            name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-            name.extend(letters);
-        }
-        Self { option: Some(name), ..self }
+        Self { option: Some(camel_case(option)), ..self }
     }
+}
+
+/// `guidance_scale` here is `guidanceScale` there.
+pub(super) fn camel_case(option: &str) -> String {
+    let mut words = option.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        name.extend(letters);
+    }
+    name
 }
 
 fn of_pipeline(error: &pipeline::Error) -> Facts {
@@ -107,7 +111,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Diffusion(error) => of_diffusion(error),
         Model { file, source } => of_model(source).file(file),
         Json { file, .. } => Facts::new("file-corrupt").file(file),
-        SingleFile { file, .. } => Facts::new("unsupported").file(file),
+        SingleFile { file, .. } | NoPlace { file, .. } => Facts::new("unsupported").file(file),
         UnsupportedPipeline { .. } => Facts::new("unsupported").file("model_index.json"),
         Shape { file, tensor, .. } | MissingTensor { file, tensor } => {
             Facts::new("shape-mismatch").file(file).tensor(tensor)

@@ -26,8 +26,8 @@ use crate::gpu::{
 };
 use crate::noise::Stream;
 use crate::pipeline::{
-    self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, OpenOptions, Preview, Rgba,
-    SampleOptions, Scheduler, Space, StepOutput, Takes, Text, Timesteps,
+    self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, Note, OpenOptions, Preview,
+    Rgba, SampleOptions, Scheduler, Space, StepOutput, Takes, Text, Timesteps,
 };
 use crate::weights::Source;
 use error::Error;
@@ -52,7 +52,7 @@ pub fn start(on_panic: Function) {
 #[wasm_bindgen]
 extern "C" {
     /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, `kernels`, and as
-    /// `OpenSource`s `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s name.
+    /// `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s name.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -61,6 +61,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn unet(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn vae(this: &Files) -> Option<OpenSource>;
 
     #[wasm_bindgen(method, getter, js_name = predictionType)]
     fn prediction_type(this: &Files) -> Option<String>;
@@ -107,7 +110,8 @@ impl Pipeline {
         promise(async move {
             let failure = Failure::default();
             let read = |source| JsSource::new(source, failure.clone());
-            let (source, vocabulary, tiny_vae) = (read(source), read(files.vocabulary()), files.tiny_vae().map(read));
+            let (source, vocabulary) = (read(source), read(files.vocabulary()));
+            let (vae, tiny_vae) = (files.vae().map(read), files.tiny_vae().map(read));
             let mut on_progress = |LoadProgress { file, loaded, total }| {
                 // A listener that throws cannot stop the load: that is what the source's signal is for.
                 let _ =
@@ -116,6 +120,7 @@ impl Pipeline {
             let options = OpenOptions {
                 variant: files.variant(),
                 unet: files.unet(),
+                vae: vae.as_ref().map(|vae| vae as &dyn Source),
                 prediction_type: files.prediction_type(),
                 vocabulary: Some(&vocabulary),
             };
@@ -154,6 +159,7 @@ impl Pipeline {
             "height": info.height,
             "sizeMultiple": info.scale_factor,
             "bytes": info.bytes,
+            "notes": info.notes.iter().map(words).collect::<Vec<_>>(),
         })
         .to_string()
     }
@@ -608,6 +614,14 @@ fn bound_options(json: &str) -> Result<BoundOptions, Error> {
     };
     fields.finish()?;
     Ok(options)
+}
+
+/// A note on a checkpoint, with the option that says otherwise as JavaScript has it.
+fn words(note: &Note) -> String {
+    match note.option {
+        Some((option, value)) => format!("{}; {}: \"{value}\" says otherwise", note.text, error::camel_case(option)),
+        None => note.text.clone(),
+    }
 }
 
 fn picture_of(pixels: Pixels) -> Rgba {

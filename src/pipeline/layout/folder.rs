@@ -123,11 +123,14 @@ impl<'a> Finder<'a> {
         let mut shards = Vec::new();
         for shard in weight_map.values().map(String::as_str) {
             if let Err(at) = shards.binary_search(&shard) {
+                if shards.len() == MAX_SHARDS {
+                    return Err(damaged(format!("it names more than {MAX_SHARDS} shards")));
+                }
                 shards.insert(at, shard);
             }
         }
-        if shards.is_empty() || shards.len() > MAX_SHARDS {
-            return Err(damaged(format!("it names {} shards, expected 1 to {MAX_SHARDS}", shards.len())));
+        if shards.is_empty() {
+            return Err(damaged("it names no shard".into()));
         }
         if let Some(shard) = shards.iter().find(|shard| shard.contains('/')) {
             return Err(damaged(format!("it names {shard:?}; a shard lies beside its index")));

@@ -48,10 +48,12 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
     let side = |name: String, axis| tensors.side(&name, axis).ok_or(format!("there is no tensor `{name}`"));
     let mut modules = Modules::new();
     let mut rename = |old: &str, new: &str| modules.push((old.to_owned(), new.to_owned()));
-    const ENDS: [(&str, &str); 8] = [
+    const ENDS: [(&str, &str); 9] = [
         ("time_embed.0", "time_embedding.linear_1"),
         ("time_embed.2", "time_embedding.linear_2"),
         ("time_embed.cond_proj", "time_embedding.cond_proj"),
+        // diffusers' own name, which some converted files keep.
+        ("time_embedding.cond_proj", "time_embedding.cond_proj"),
         ("label_emb.0.0", "add_embedding.linear_1"),
         ("label_emb.0.2", "add_embedding.linear_2"),
         ("input_blocks.0.0", "conv_in"),
@@ -102,18 +104,18 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
         return Err("its input and output blocks do not mirror each other".into());
     }
 
-    resnet(&mut modules, "middle_block.0", "mid_block.resnets.0");
     let mid_depth = tensors.count("middle_block.1.transformer_blocks");
     let mid_block_type = if mid_depth > 0 {
         modules.push(("middle_block.1".into(), "mid_block.attentions.0".into()));
         resnet(&mut modules, "middle_block.2", "mid_block.resnets.1");
         json!("UNetMidBlock2DCrossAttn")
-    } else if tensors.has("middle_block.1") {
-        resnet(&mut modules, "middle_block.1", "mid_block.resnets.1");
+    } else if tensors.has("middle_block") {
+        // One residual block: what a second one would be called is not in diffusers.
         json!("UNetMidBlock2D")
     } else {
         Value::Null
     };
+    resnet(&mut modules, "middle_block.0", "mid_block.resnets.0");
 
     let depths: Vec<Value> = down.iter().map(|block| block.depth(mid_depth.max(1))).collect();
     let up_depths: Vec<Value> = up.iter().map(|block| block.depth(mid_depth.max(1))).collect();
@@ -135,7 +137,9 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
         "mid_block_type": mid_block_type,
         "up_block_types": types(&up, "CrossAttnUpBlock2D", "UpBlock2D"),
         "cross_attention_dim": side(format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?,
-        "time_cond_proj_dim": tensors.side("time_embed.cond_proj.weight", 1),
+        "time_cond_proj_dim": ["time_embed", "time_embedding"]
+            .iter()
+            .find_map(|module| tensors.side(&format!("{module}.cond_proj.weight"), 1)),
         "use_linear_projection": tensors.side(&format!("{attention}.proj_in.weight"), 2).is_none(),
     });
     config["transformer_layers_per_block"] = depths.iter().cloned().collect();
@@ -158,18 +162,41 @@ fn resnet(modules: &mut Modules, old: &str, new: &str) {
     modules.extend(LAYERS.iter().map(|(from, to)| (format!("{old}.{from}"), format!("{new}.{to}"))));
 }
 
-/// Reads a VAE; an error names the tensor that is missing.
+/// Reads an autoencoder, under LDM's names or diffusers' own, which need no other; an error names the tensor that is missing.
 pub(super) fn vae(tensors: &Tensors) -> Result<Network, String> {
     let side = |name: &str, axis| tensors.side(name, axis).ok_or(format!("there is no tensor `{name}`"));
-    let mut modules = Modules::new();
-    for name in ["quant_conv", "post_quant_conv"] {
-        modules.push((name.into(), name.into()));
-    }
-    // Both halves have the same levels.
-    let levels = tensors.count("decoder.up");
+    let original = !tensors.has("decoder.up_blocks");
+    let (up, block, attention) = match original {
+        true => ("decoder.up", "block", "decoder.mid.attn_1"),
+        false => ("decoder.up_blocks", "resnets", "decoder.mid_block.attentions"),
+    };
+    // Both halves have the same levels. LDM counts those of the decoder from its end.
+    let levels = tensors.count(up);
     let mut channels = Vec::new();
     for level in 0..levels {
-        channels.push(side(&format!("decoder.up.{level}.block.0.conv1.weight"), 0)?);
+        let number = if original { level } else { levels - 1 - level };
+        channels.push(side(&format!("{up}.{number}.{block}.0.conv1.weight"), 0)?);
+    }
+    let config = json!({
+        "_class_name": "AutoencoderKL",
+        "in_channels": side("decoder.conv_out.weight", 0)?,
+        "out_channels": side("decoder.conv_out.weight", 0)?,
+        "latent_channels": side("decoder.conv_in.weight", 1)?,
+        "block_out_channels": channels,
+        "layers_per_block": tensors.count(&format!("{up}.0.{block}")).saturating_sub(1),
+        "down_block_types": vec!["DownEncoderBlock2D"; levels],
+        "up_block_types": vec!["UpDecoderBlock2D"; levels],
+        "mid_block_add_attention": tensors.has(attention),
+        "use_quant_conv": tensors.has("quant_conv"),
+        "use_post_quant_conv": tensors.has("post_quant_conv"),
+    });
+    Ok(Network { config, modules: if original { vae_modules(tensors, levels) } else { Modules::new() } })
+}
+
+/// The modules of an autoencoder of LDM with so many levels.
+fn vae_modules(tensors: &Tensors, levels: usize) -> Modules {
+    let mut modules: Modules = ["quant_conv", "post_quant_conv"].map(|name| (name.into(), name.into())).into();
+    for level in 0..levels {
         let layers = tensors.count(&format!("decoder.up.{level}.block"));
         let (down, up) = (format!("encoder.down.{level}"), format!("decoder.up.{level}"));
         let down_to = format!("encoder.down_blocks.{level}");
@@ -199,18 +226,5 @@ pub(super) fn vae(tensors: &Tensors) -> Result<Network, String> {
         ];
         modules.extend(LAYERS.iter().map(|(from, to)| (format!("{half}.{from}"), format!("{half}.{to}"))));
     }
-    let config = json!({
-        "_class_name": "AutoencoderKL",
-        "in_channels": side("decoder.conv_out.weight", 0)?,
-        "out_channels": side("decoder.conv_out.weight", 0)?,
-        "latent_channels": side("decoder.conv_in.weight", 1)?,
-        "block_out_channels": channels,
-        "layers_per_block": tensors.count("decoder.up.0.block").saturating_sub(1),
-        "down_block_types": vec!["DownEncoderBlock2D"; levels],
-        "up_block_types": vec!["UpDecoderBlock2D"; levels],
-        "mid_block_add_attention": tensors.has("decoder.mid.attn_1"),
-        "use_quant_conv": tensors.has("quant_conv"),
-        "use_post_quant_conv": tensors.has("post_quant_conv"),
-    });
-    Ok(Network { config, modules })
+    modules
 }

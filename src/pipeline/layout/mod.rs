@@ -13,7 +13,7 @@ mod ldm;
 mod names;
 mod single_file;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
@@ -24,10 +24,11 @@ use self::folder::Finder;
 use self::names::Tensors;
 use self::single_file::SingleFile;
 use super::Error;
+use super::family::Family;
 use super::weight_file::{HostTable, WeightFile};
 use crate::diffusion::SchedulerConfig;
 use crate::graph::WeightSpec;
-use crate::text::Tokenizer;
+use crate::text::{TokenFiles, Tokenizer};
 use crate::weights::{self, Source, TensorFile, read_small};
 
 /// Configs are a few kilobytes; a vocabulary with its merges can be megabytes.
@@ -48,11 +49,23 @@ pub struct OpenOptions<'a> {
     /// The file of the UNet's weights, a path inside the checkpoint, in place of the UNet's own; such as a GGUF file, under
     /// diffusers' names or under those of the original code. For folders.
     pub unet: Option<String>,
+    /// An autoencoder in place of the checkpoint's own: a file of weights, under diffusers' names or those of the original code, or a folder
+    /// with one and perhaps its `config.json`.
+    pub vae: Option<&'a dyn Source>,
     /// What a single file's network predicts, `epsilon` or `v_prediction`. Most files say so; where one of Stable
     /// Diffusion 2.x does not, v is assumed.
     pub prediction_type: Option<String>,
     /// Where CLIP's `merges.txt` lies, for checkpoints in one file, which bring no tokenizer. Native builds have their own.
     pub vocabulary: Option<&'a dyn Source>,
+}
+
+/// Something about a checkpoint that its files do not say, or say otherwise, and what was made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What was assumed, and why.
+    pub text: String,
+    /// The option of [`OpenOptions`] that says otherwise, and its value.
+    pub option: Option<(&'static str, &'static str)>,
 }
 
 /// A checkpoint whose files have been found.
@@ -61,6 +74,9 @@ pub(super) struct Layout<'a> {
     options: &'a OpenOptions<'a>,
     index: Map<String, Value>,
     files: Files<'a>,
+    /// An autoencoder in place of its own: its config, and its weights.
+    vae: Option<(String, Vec<Rc<TensorFile>>)>,
+    notes: RefCell<Vec<Note>>,
 }
 
 enum Files<'a> {
@@ -94,9 +110,12 @@ impl<'a> Layout<'a> {
                 return Err(Error::option(option, value, "a checkpoint in one file has no other files to choose from"));
             }
             let file = TensorFile::open(source, name).await?;
-            let found = SingleFile::recognise(&file, v_prediction)?;
+            let mut notes = Vec::new();
+            let found = SingleFile::recognise(&file, v_prediction, options.vae.is_some(), &mut notes)?;
             let index = found.index.clone();
-            return Ok(Self { source, options, index, files: Files::Single { file: Rc::new(file), found } });
+            let files = Files::Single { file: Rc::new(file), found };
+            let layout = Self { source, options, index, files, vae: None, notes: RefCell::new(notes) };
+            return layout.with_vae().await;
         }
         if let Some(value) = &options.prediction_type {
             let message = "it is for checkpoints in one file; a folder's scheduler_config.json says what is predicted";
@@ -109,7 +128,56 @@ impl<'a> Layout<'a> {
             index => (index?, false),
         };
         let weights = Finder::new(source, options.variant.as_deref());
-        Ok(Self { source, options, index, files: Files::Folder { weights, flat: Cell::new(flat) } })
+        let files = Files::Folder { weights, flat: Cell::new(flat) };
+        Self { source, options, index, files, vae: None, notes: RefCell::default() }.with_vae().await
+    }
+
+    /// Opens the autoencoder that takes the place of the checkpoint's own, if one was given.
+    async fn with_vae(mut self) -> Result<Self, Error> {
+        let Some(source) = self.options.vae else { return Ok(self) };
+        if Family::of(self.class())? == Family::Unconditional {
+            return Err(Error::option("vae", source.name(), format!("a {} has no autoencoder", self.class())));
+        }
+        let (files, config) = match source.single_file() {
+            Some(name) => (vec![Rc::new(TensorFile::open(source, name).await?)], None),
+            None => {
+                let files = Finder::new(source, self.options.variant.as_deref()).open("", stem("vae"), false).await?;
+                (files, optional(read_text(source, "config.json").await)?)
+            }
+        };
+        let config = match config {
+            Some(config) => config,
+            None => {
+                // What shapes do not tell is as in the checkpoint's own, or as its kind has it.
+                let own = optional(self.json("vae", "config.json").await)?;
+                let own = own.unwrap_or_else(|| json!({ "scaling_factor": scaling_factor(self.class()) }).to_string());
+                let mut config = parse(&self.path("vae", "config.json"), &own)?;
+                let network = ldm::vae(&tensors_of(&files, vae_prefix(&files)));
+                let network = network.map_err(|reason| Error::Json {
+                    file: name_of(&files),
+                    message: format!("this is no AutoencoderKL: {reason}"),
+                })?;
+                config.extend(network.config.as_object().cloned().into_iter().flatten());
+                Value::Object(config).to_string()
+            }
+        };
+        self.vae = Some((config, files));
+        Ok(self)
+    }
+
+    /// Notes that something was assumed.
+    pub fn note(&self, text: String) {
+        self.notes.borrow_mut().push(Note { text, option: None });
+    }
+
+    /// What was assumed so far.
+    pub fn notes(&self) -> Vec<Note> {
+        self.notes.borrow().clone()
+    }
+
+    /// The class that the pipeline names for `component`.
+    pub fn class_of(&self, component: &str) -> Option<&str> {
+        self.index(component)?.get(1)?.as_str()
     }
 
     /// `_class_name` of the pipeline, such as `StableDiffusionXLPipeline`.
@@ -139,6 +207,7 @@ impl<'a> Layout<'a> {
     /// The path of `file` of a component, for messages too.
     pub fn path(&self, component: &str, file: &str) -> String {
         match &self.files {
+            _ if self.given(component).is_some() => format!("`vae`, {file}"),
             Files::Folder { flat, .. } if flat.get() => file.to_owned(),
             Files::Folder { .. } => format!("{component}/{file}"),
             Files::Single { file: single, .. } => format!("{} ({component})", single.file()),
@@ -155,7 +224,12 @@ impl<'a> Layout<'a> {
         for tokenizer in networks.iter().filter_map(|(_, tokenizer)| *tokenizer) {
             paths.extend(TOKENIZER.map(|file| self.path(tokenizer, file)));
         }
-        for &(network, _) in networks.iter().filter(|(network, _)| *network != "unet" || self.options.unet.is_none()) {
+        let own = |network: &str| match network {
+            "unet" => self.options.unet.is_none(),
+            "vae" => self.vae.is_none(),
+            _ => true,
+        };
+        for &(network, _) in networks.iter().filter(|(network, _)| own(network)) {
             paths.push(self.path(network, &format!("{}.safetensors", stem(network))));
         }
         self.source.expect(&paths);
@@ -166,7 +240,15 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// If it is missing or no text.
     pub async fn config(&self, component: &str) -> Result<String, Error> {
-        self.json(component, "config.json").await
+        match self.given(component) {
+            Some((config, _)) => Ok(config.clone()),
+            None => self.json(component, "config.json").await,
+        }
+    }
+
+    /// What takes the place of `component`.
+    fn given(&self, component: &str) -> Option<&(String, Vec<Rc<TensorFile>>)> {
+        self.vae.as_ref().filter(|_| component == "vae")
     }
 
     /// The headers of a component's weights, checked against what the network needs; see [`WeightFile::new`].
@@ -179,18 +261,19 @@ impl<'a> Layout<'a> {
         specs: Vec<WeightSpec>,
         tables: Vec<HostTable>,
     ) -> Result<WeightFile, Error> {
-        let is_unet = component == "unet";
-        let (files, naming) = match &self.files {
-            Files::Single { file, found } => {
+        let (files, naming) = match (&self.files, self.given(component)) {
+            (_, Some((_, files))) => (files.clone(), naming_of(files)?),
+            (Files::Single { file, found }, _) => {
                 let naming = found.naming(component).ok_or_else(|| self.missing(component, "weights"))?;
                 (vec![file.clone()], naming.clone())
             }
-            Files::Folder { weights, .. } => {
+            (Files::Folder { weights, .. }, _) => {
+                let is_unet = component == "unet";
                 let files = match self.options.unet.as_deref().filter(|_| is_unet) {
                     Some(path) => vec![Rc::new(TensorFile::open(self.source, path).await?)],
                     None => weights.open(&self.path(component, ""), stem(component), is_unet).await?,
                 };
-                let naming = if is_unet { unet_naming(&files)? } else { Naming::diffusers("") };
+                let naming = naming_of(&files)?;
                 (files, naming)
             }
         };
@@ -217,11 +300,7 @@ impl<'a> Layout<'a> {
             return Tokenizer::from_merges(&merges, Some(config.as_bytes())).map_err(damaged);
         }
         let read = async |file: &str| read_small(self.source, &self.path(component, file), MAX_TOKENIZER).await;
-        let optional = async |file: &str| match read(file).await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(weights::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        };
+        let optional = async |file: &str| optional(read(file).await.map_err(Error::from));
         let config = optional("tokenizer_config.json").await?;
         let Some(vocab) = optional("vocab.json").await? else {
             let json = match optional("tokenizer.json").await? {
@@ -232,8 +311,18 @@ impl<'a> Layout<'a> {
             return Tokenizer::from_tokenizer_json(&json, config.as_deref()).map_err(damaged);
         };
         let merges = read("merges.txt").await?;
-        let special = optional("special_tokens_map.json").await?;
-        Tokenizer::from_files(&vocab, &merges, config.as_deref(), special.as_deref()).map_err(damaged)
+        let mut files = TokenFiles { config: config.as_deref(), ..TokenFiles::default() };
+        // Since transformers 4.34 the config has all that the others say.
+        let (mut special, mut added, mut json) = (None, None, None);
+        if !files.are_complete() {
+            special = optional("special_tokens_map.json").await?;
+            added = optional("added_tokens.json").await?;
+            json = optional("tokenizer.json").await?;
+        }
+        files.special_tokens_map = special.as_deref();
+        files.added_tokens = added.as_deref();
+        files.tokenizer = json.as_deref();
+        Tokenizer::from_files(&vocab, &merges, files).map_err(damaged)
     }
 
     /// The scheduler `component` (`scheduler`, `low_res_scheduler`) that the checkpoint was saved with.
@@ -241,7 +330,15 @@ impl<'a> Layout<'a> {
     /// # Errors
     /// If its config is missing or asks for what is not supported.
     pub async fn scheduler(&self, component: &str) -> Result<SchedulerConfig, Error> {
-        Ok(SchedulerConfig::from_json(&self.json(component, "scheduler_config.json").await?)?)
+        let json = self.json(component, "scheduler_config.json").await?;
+        let class = self.class_of(component);
+        let config = SchedulerConfig::of_class(&json, class)?;
+        if let (Some(own), Some(class)) = (config.own_class(), class)
+            && own != class
+        {
+            self.note(format!("the {component} is a {class}, as model_index.json says; its own config names {own}"));
+        }
+        Ok(config)
     }
 
     /// The text of a component's config, called `file` where it lies in a folder.
@@ -281,19 +378,22 @@ fn stem(component: &str) -> &'static str {
     if component.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" }
 }
 
-/// The weights of the network in `source`, a folder with a `config.json`; `text` for those of transformers.
+/// The weights of the network in `source`, a folder with a `config.json`; `text` for those of transformers. Those whose names in diffusers
+/// begin with `left_out` are not needed.
 ///
 /// # Errors
 /// As [`Layout::weights`].
 pub(super) async fn network_weights(
     source: &dyn Source,
     text: bool,
+    left_out: Option<&'static str>,
     specs: Vec<WeightSpec>,
     tables: Vec<HostTable>,
 ) -> Result<WeightFile, Error> {
     let stem = stem(if text { "text_encoder" } else { "unet" });
     let files = Finder::new(source, None).open("", stem, false).await?;
-    WeightFile::new(files, &Naming::diffusers(""), specs, tables)
+    let naming = naming_of(&files)?.without(left_out);
+    WeightFile::new(files, &naming, specs, tables)
 }
 
 /// The `model_index.json` of a folder that has none: the files of a `UNet2DModel`, beside those of its scheduler.
@@ -305,25 +405,69 @@ async fn network_index(source: &dyn Source) -> Result<Option<Map<String, Value>>
     let index = json!({
         "_class_name": "DDPMPipeline",
         "unet": ["diffusers", "UNet2DModel"],
-        "scheduler": ["diffusers", "DDPMScheduler"],
     });
     let is_unet = config.get("_class_name").and_then(Value::as_str) == Some("UNet2DModel");
     Ok(index.as_object().cloned().filter(|_| is_unet))
 }
 
-/// How `files` call the weights of a UNet: as diffusers does, or as the original code.
-fn unet_naming(files: &[Rc<TensorFile>]) -> Result<Naming, Error> {
-    for prefix in ["", "model.diffusion_model."] {
-        let Some(file) = files.iter().find(|file| Tensors::new(file.tensors(), prefix).has("input_blocks")) else {
-            continue;
-        };
-        let unet = ldm::unet(&Tensors::new(file.tensors(), prefix)).map_err(|reason| Error::SingleFile {
-            file: file.file().to_owned(),
-            found: format!("a UNet that is not known: {reason}"),
-        })?;
-        return Ok(Naming::modules(prefix, unet.modules));
+/// How `files` call the weights of a network: as diffusers and transformers do, or as the original code.
+fn naming_of(files: &[Rc<TensorFile>]) -> Result<Naming, Error> {
+    for prefix in ["", "model.diffusion_model.", "diffusion_model."] {
+        let tensors = tensors_of(files, prefix);
+        if tensors.has("input_blocks") {
+            let unet = ldm::unet(&tensors).map_err(|reason| Error::SingleFile {
+                file: name_of(files),
+                found: format!("a UNet that is not known: {reason}"),
+            })?;
+            return Ok(Naming::modules(prefix, unet.modules));
+        }
+        if prefix.is_empty() && tensors.has("transformer.resblocks") {
+            return Ok(Naming::open_clip(prefix));
+        }
     }
-    Ok(Naming::diffusers(""))
+    let prefix = vae_prefix(files);
+    let tensors = tensors_of(files, prefix);
+    if tensors.has("decoder.mid.block_1") {
+        let vae = ldm::vae(&tensors).map_err(|reason| Error::Json { file: name_of(files), message: reason })?;
+        return Ok(Naming::modules(prefix, vae.modules));
+    }
+    Ok(Naming::diffusers(prefix))
+}
+
+/// What stands before the names of an autoencoder in `files`; nothing where there is none.
+fn vae_prefix(files: &[Rc<TensorFile>]) -> &'static str {
+    let is_in = |prefix: &&str| tensors_of(files, prefix).has("decoder.conv_in");
+    ["first_stage_model.", "vae."].into_iter().find(is_in).unwrap_or_default()
+}
+
+/// The tensors of all `files` behind `prefix`.
+fn tensors_of<'a>(files: &'a [Rc<TensorFile>], prefix: &str) -> Tensors<'a> {
+    Tensors::new(files.iter().flat_map(|file| file.tensors()), prefix)
+}
+
+/// The first of `files`, for messages.
+fn name_of(files: &[Rc<TensorFile>]) -> String {
+    files.first().map_or(String::new(), |file| file.file().to_owned())
+}
+
+/// `scaling_factor` of the autoencoders that pipelines of `class` have.
+fn scaling_factor(class: &str) -> f64 {
+    if class.contains("XL") { 0.13025 } else { 0.18215 }
+}
+
+/// `None` for a file that is not there.
+fn optional<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Error::Weights(weights::Error::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Parses the JSON object in `file`.
+fn parse(file: &str, json: &str) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(json.as_bytes())
+        .map_err(|error| Error::Json { file: file.to_owned(), message: error.to_string() })
 }
 
 pub(super) async fn read_text(source: &dyn Source, path: &str) -> Result<String, Error> {
@@ -332,6 +476,5 @@ pub(super) async fn read_text(source: &dyn Source, path: &str) -> Result<String,
 }
 
 pub(super) async fn read_json(source: &dyn Source, path: &str) -> Result<Map<String, Value>, Error> {
-    let text = read_text(source, path).await?;
-    serde_json::from_slice(text.as_bytes()).map_err(|e| Error::Json { file: path.to_owned(), message: e.to_string() })
+    parse(path, &read_text(source, path).await?)
 }
