@@ -681,7 +681,8 @@ fn layers_of_stable_diffusion_2_are_dropped_by_their_number() {
     let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
     let mut file = whole.clone();
     file.retain(|name, _| !name.starts_with(&of(23)));
-    let draw_file = |file| draw(&SingleFile(safetensors(file, &Value::Null, Precision::F16)), &OpenOptions::default());
+    let draw_file =
+        |file: &File| draw(&SingleFile(safetensors(file, &Value::Null, Precision::F16)), &OpenOptions::default());
     assert_same(draw_file(&file), &expected);
     file.retain(|name, _| !name.starts_with(&of(22)));
     assert_ne!(draw_file(&file).0, expected.0, "22 layers are another model");
@@ -693,7 +694,7 @@ fn what_the_network_of_stable_diffusion_2_predicts_is_said_to_be_assumed() {
     let ldm = single(Kind::Sd2, &folder);
     let renamed = |name: &str| name.replace("cond_stage_model.model.", "conditioner.embedders.0.model.");
     let sgm = ldm.iter().map(|(name, stored)| (renamed(name), stored.clone())).collect();
-    let file = |file, said: Value| SingleFile(safetensors(file, &said, Precision::F16));
+    let file = |file: &File, said: Value| SingleFile(safetensors(file, &said, Precision::F16));
     let assumed = |assumed: &str, other: &str| {
         let text = "the file does not say what its network predicts";
         vec![format!("{text}; {assumed} is assumed (prediction_type: {other})")]

@@ -173,9 +173,6 @@ impl Checkpoint {
             components.iter().map(|&(tokenizer, encoder)| (encoder, Some(tokenizer))).chain([("unet", None)]).collect();
         networks.extend((family != Family::Unconditional).then_some(("vae", None)));
         layout.expect(&networks);
-        if let (Family::Unconditional, Some(vae)) = (family, options.vae) {
-            return Err(Error::option("vae", vae.name(), format!("a {class} has no autoencoder")));
-        }
         let stored_scheduler = layout.scheduler("scheduler").await?;
         let inpaint_scheduler = scheduler_of(&class, true, stored_scheduler.clone())?;
         let unet_json = layout.config("unet").await?;

@@ -48,10 +48,12 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
     let side = |name: String, axis| tensors.side(&name, axis).ok_or(format!("there is no tensor `{name}`"));
     let mut modules = Modules::new();
     let mut rename = |old: &str, new: &str| modules.push((old.to_owned(), new.to_owned()));
-    const ENDS: [(&str, &str); 8] = [
+    const ENDS: [(&str, &str); 9] = [
         ("time_embed.0", "time_embedding.linear_1"),
         ("time_embed.2", "time_embedding.linear_2"),
         ("time_embed.cond_proj", "time_embedding.cond_proj"),
+        // diffusers' own name, which some converted files keep.
+        ("time_embedding.cond_proj", "time_embedding.cond_proj"),
         ("label_emb.0.0", "add_embedding.linear_1"),
         ("label_emb.0.2", "add_embedding.linear_2"),
         ("input_blocks.0.0", "conv_in"),
@@ -135,7 +137,9 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
         "mid_block_type": mid_block_type,
         "up_block_types": types(&up, "CrossAttnUpBlock2D", "UpBlock2D"),
         "cross_attention_dim": side(format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?,
-        "time_cond_proj_dim": tensors.side("time_embed.cond_proj.weight", 1),
+        "time_cond_proj_dim": ["time_embed", "time_embedding"]
+            .iter()
+            .find_map(|module| tensors.side(&format!("{module}.cond_proj.weight"), 1)),
         "use_linear_projection": tensors.side(&format!("{attention}.proj_in.weight"), 2).is_none(),
     });
     config["transformer_layers_per_block"] = depths.iter().cloned().collect();

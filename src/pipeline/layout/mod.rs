@@ -24,6 +24,7 @@ use self::folder::Finder;
 use self::names::Tensors;
 use self::single_file::SingleFile;
 use super::Error;
+use super::family::Family;
 use super::weight_file::{HostTable, WeightFile};
 use crate::diffusion::SchedulerConfig;
 use crate::graph::WeightSpec;
@@ -134,6 +135,9 @@ impl<'a> Layout<'a> {
     /// Opens the autoencoder that takes the place of the checkpoint's own, if one was given.
     async fn with_vae(mut self) -> Result<Self, Error> {
         let Some(source) = self.options.vae else { return Ok(self) };
+        if Family::of(self.class())? == Family::Unconditional {
+            return Err(Error::option("vae", source.name(), format!("a {} has no autoencoder", self.class())));
+        }
         let (files, config) = match source.single_file() {
             Some(name) => (vec![Rc::new(TensorFile::open(source, name).await?)], None),
             None => {
