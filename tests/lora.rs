@@ -440,6 +440,7 @@ fn the_scale_is_alpha_over_rank_wherever_alpha_is_written() {
     let whole = module.strip_prefix("unet.").unwrap();
     assert_eq!(scale(&pair, &format!(r#"{{"lora_alpha": 8, "alpha_pattern": {{"^{whole}": 2}}}}"#)), 3.0);
     assert_eq!(scale(&pair, r#"{"lora_alpha": 8, "alpha_pattern": {"^attn1.to_q": 2}}"#), 12.0);
+    assert_eq!(scale(&pair, r#"{"lora_alpha": 8, "alpha_pattern": {".*n1.to_q": 2}}"#), 3.0);
     assert_eq!(scale(&pair, r#"{"lora_alpha": 8, "alpha_pattern": {"attn1\\.to_q$": 2}}"#), 3.0);
 }
 
@@ -572,12 +573,13 @@ fn embeddings_bundled_with_a_lora_are_passed_by_and_named() {
 
 #[test]
 fn a_textual_inversion_is_not_taken_for_a_lora() {
-    for tensors in [
-        &[("emb_params", &[3, 64][..])][..],
+    let files: [&[(&str, &[usize])]; 4] = [
+        &[("emb_params", &[3, 64])],
         &[("clip_l", &[2, 64]), ("clip_g", &[2, 128])],
         &[("<my-cat>", &[64])],
         &[("my-cat", &[2, 768])],
-    ] {
+    ];
+    for tensors in files {
         let message = refusal(tensors, &[]);
         assert!(message.starts_with("l.safetensors: this is a textual inversion"), "{message}");
     }

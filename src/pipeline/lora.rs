@@ -110,7 +110,7 @@ impl LoraFile {
             return Err(weights::Error::Foreign { file: path.to_owned(), found: TEXTUAL_INVERSION.to_owned() }.into());
         }
         // Before anything is fetched.
-        let parts = file.tensors().iter().map(|tensor| split(tensor)).collect::<Result<Vec<_>, _>>()?;
+        let parts = file.tensors().iter().map(split).collect::<Result<Vec<_>, _>>()?;
         let mut notes = Vec::new();
         let mut words: Vec<&str> = Vec::new();
         for (word, _) in parts.iter().filter(|(_, part)| *part == Part::Embedding) {

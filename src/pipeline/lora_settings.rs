@@ -126,15 +126,16 @@ impl LoraSettings {
 }
 
 /// Whether PEFT's pattern `name` means the module `path`: its end, from a dot on, or all of it. A pattern is a regular
-/// expression, and hardly ever more of one than a name.
+/// expression, and hardly ever more of one than a name, with `.*` before it or `^` for all.
 fn is_of(path: &str, name: &str) -> Result<bool, &'static str> {
     let (whole, name) = name.strip_prefix('^').map_or((false, name), |name| (true, name));
+    let (anywhere, name) = name.strip_prefix(".*").map_or((false, name), |name| (true, name));
     let name = name.strip_suffix('$').unwrap_or(name).replace("\\.", ".");
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
         return Err("is a regular expression, of which only names are read");
     }
     let rest = path.strip_suffix(&name);
-    Ok(rest.is_some_and(|rest| rest.is_empty() || (!whole && rest.ends_with('.'))))
+    Ok(rest.is_some_and(|rest| anywhere || rest.is_empty() || (!whole && rest.ends_with('.'))))
 }
 
 fn invalid(file: &str, reason: String) -> Error {
