@@ -7,6 +7,9 @@ import { failedScript, startWorker } from "./worker_script.js";
 /** @import { LoadProgress } from "./index.d.ts" */
 /** @import { Request, ToClient, ToHost } from "./protocol.js" */
 
+/** How long a host has to answer an abort, which it looks for some twenty times a second, before its caller no longer waits for that. */
+const ANSWER_MS = 250;
+
 /**
  * What `await using` calls to dispose of something; in a browser that has no such thing, nobody does.
  * @type {typeof Symbol.asyncDispose}
@@ -14,10 +17,10 @@ import { failedScript, startWorker } from "./worker_script.js";
 export const asyncDispose = Symbol.asyncDispose ?? Symbol();
 
 /**
- * How long a host has to answer an abort. It looks at what it is sent some twenty times a second; what takes so long is in the
- * middle of something that cannot be stopped. Less might be a machine with too much to do, and a loaded pipeline is dear.
+ * How long a worker of our own has before it counts as stuck in something that cannot be stopped, and is ended. A loaded pipeline is
+ * dear, and a machine may be busy with other things.
  */
-const PATIENCE_MS = 1000;
+const PATIENCE_MS = 5000;
 
 /**
  * @typedef {{ resolve(result: any): void, reject(error: Error): void, onProgress?(progress: LoadProgress): void }} Waiting
@@ -34,7 +37,7 @@ export class Connection {
   #lastId = 0;
   /** Why this connection can no longer be used. @type {Error | undefined} */
   #failure;
-  /** Whether the host has once not answered an abort in time. */
+  /** Whether the host has not answered an abort in time, nor anything since. */
   #isDeaf = false;
   /** @type {Promise<void> | undefined} */
   #closed;
@@ -81,14 +84,7 @@ export class Connection {
     throwIfAborted(signal);
     if (this.#failure) throw this.#failure;
     const id = ++this.#lastId;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const abort = () => {
-      this.#send({ id, type: "abort" });
-      const isLoad = ("ask" in request ? request.ask : request).type === "load";
-      // There is nothing in a worker of our own yet that would be worth the wait.
-      timer = setTimeout(() => this.#giveUp(id, isLoad), isLoad && this.#ownWorker ? 0 : PATIENCE_MS);
-    };
+    const abort = () => this.#abort(id, request);
     signal?.addEventListener("abort", abort);
     try {
       return await this.#ask(id, request, onProgress);
@@ -97,23 +93,38 @@ export class Connection {
       if (error instanceof AbortError) throwIfAborted(signal);
       throw error;
     } finally {
-      clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
     }
   }
 
   /**
-   * Ends the wait for a request that was aborted, and the worker that has not heard of it, if it is our own.
+   * Tells the host to stop a request, and the caller that it is stopped, in case the host is too busy to.
    * @param {number} id
-   * @param {boolean} isLoad whether it is closed anyway
+   * @param {Request} request
    */
-  #giveUp(id, isLoad) {
-    this.#waiting.get(id)?.reject(new AbortError("aborted", "Stopped, as was asked."));
-    this.#waiting.delete(id);
-    this.#isDeaf = true;
-    if (isLoad || !this.#ownWorker) return;
-    this.#ownWorker.terminate();
-    this.#fail("was too busy to hear of an abort, and was ended");
+  #abort(id, request) {
+    this.#send({ id, type: "abort" });
+    const ifUnanswered = (/** @type {number} */ milliseconds, /** @type {(waiting: Waiting) => void} */ act) =>
+      setTimeout(() => {
+        const waiting = this.#waiting.get(id);
+        if (waiting) act(waiting);
+      }, milliseconds);
+    const giveUp = (/** @type {Waiting} */ { reject }) => {
+      this.#isDeaf = true;
+      reject(new AbortError("aborted", "Stopped, as was asked."));
+    };
+    const isLoad = ("ask" in request ? request.ask : request).type === "load";
+    if (isLoad && this.#ownWorker) {
+      // There is nothing in it yet that would be worth the wait: whoever loads closes the connection.
+      ifUnanswered(0, giveUp);
+      return;
+    }
+    // Which LoRAs are merged after all, only the host can tell.
+    if (request.type !== "loras") ifUnanswered(ANSWER_MS, giveUp);
+    ifUnanswered(PATIENCE_MS, () => {
+      this.#ownWorker?.terminate();
+      if (this.#ownWorker) this.#fail("was too busy to hear of an abort, and was ended");
+    });
   }
 
   /** @param {string} how the worker has failed */
@@ -186,6 +197,7 @@ export class Connection {
       navigator.locks.request(message.lock, { signal }, () => this.#fail("has ended")).catch(() => {});
       return;
     }
+    this.#isDeaf = false;
     const waiting = this.#waiting.get(message.id);
     if ("progress" in message) waiting?.onProgress?.(message.progress);
     else {

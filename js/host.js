@@ -125,11 +125,8 @@ class Host {
         return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
       }
       case "estimate": {
-        const { seeds, options, image, mask } = request;
-        const { seconds, ...estimate } = JSON.parse(
-          this.#loaded().estimate(seeds, JSON.stringify(options), image, mask),
-        );
-        return [{ ...estimate, seconds: seconds ?? undefined }];
+        const { seed, seeds, options, image, mask } = request;
+        return [this.#loaded().estimate(seed, seeds, JSON.stringify(options), image, mask)];
       }
       case "profile":
         return [await this.#profile(request, signal)];
