@@ -46,7 +46,7 @@ export async function fetchFile(url, file, options) {
       const hint = isStalled(cause)
         ? `${NOTHING}. Try again later`
         : "check the address and the connection; another site must allow this page by its CORS headers";
-      throw new SourceError("network", `${url} could not be fetched: ${hint}.`, { file, cause });
+      throw new SourceError("network", `${shown(url)} could not be fetched: ${hint}.`, { file, cause });
     }
     const wait = waitOf(response, tries);
     if (!PASSING.includes(response.status) || wait > LONGEST_WAIT_MS || tries === RETRIES) {
@@ -112,25 +112,35 @@ function waitOf({ headers }, tries) {
  */
 function accepted(url, file, response, headers) {
   const { status, ok } = response;
-  const refused = (/** @type {string} */ hint) =>
-    new SourceError("network", `${url} was refused by its server (status ${status})${hint}.`, { file });
   if (status === 404 || status === 410) {
-    throw new SourceError("file-missing", `${url} does not exist on its server (status ${status}).`, { file });
+    throw new SourceError("file-missing", `${shown(url)} does not exist on its server (status ${status}).`, { file });
   }
-  if (status === 401 || status === 403) {
-    const hint = "it is private, or its licence has to be accepted first. No token can be sent from here";
-    throw refused(`: ${hint}; sign in there, download the files, and choose or drop them`);
-  }
-  if (status === 429) throw refused(": it is asked too often. Try again later, or download the files and choose them");
-  if (status >= 500) throw refused(": it has a fault or too much to do. Try again later");
   // Whoever asked for a part is told that there is none.
-  if (!ok && !(status === 416 && headers)) throw refused("");
+  if (!ok && !(status === 416 && headers)) {
+    const hint =
+      status === 401 || status === 403
+        ? ": it is private, not there, or its licence has to be accepted. No token can be sent from here; sign in there, download the files and choose them"
+        : status === 429
+          ? ": it is asked too often. Try again later, or download the files and choose them"
+          : status >= 500
+            ? ": it has a fault or too much to do. Try again later"
+            : "";
+    throw new SourceError("network", `${shown(url)} was refused by its server (status ${status})${hint}.`, { file });
+  }
   // Many servers answer an unknown path with their front page and status 200. No file of a checkpoint is a web page.
   if (response.headers.get("content-type")?.startsWith("text/html")) {
     const hint = "the file is missing there, or the address is that of a page about it";
-    throw new SourceError("file-missing", `${url} is a web page, not the file: ${hint}.`, { file });
+    throw new SourceError("file-missing", `${shown(url)} is a web page, not the file: ${hint}.`, { file });
   }
   return response;
+}
+
+/**
+ * An address as messages name it: a query may hold a signature, which is nobody's business.
+ * @param {string} url
+ */
+function shown(url) {
+  return url.replace(/[?].*/, "?…");
 }
 
 /** One file over HTTP, chunk by chunk. */
@@ -233,7 +243,7 @@ export class HttpFile {
    * @param {unknown} cause
    */
   #broken(why, cause) {
-    const message = `${this.#url}: the connection broke after ${this.#received} bytes and could not be resumed: ${why}.`;
+    const message = `${shown(this.#url)}: the connection broke after ${this.#received} bytes and could not be resumed: ${why}.`;
     return new SourceError("network", message, { file: this.#file, cause });
   }
 

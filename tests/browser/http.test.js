@@ -239,8 +239,8 @@ test("every refusal says what it is and what to do, and is not repeated", async 
   const refusals = [
     [{ status: 404 }, "file-missing", /does not exist on its server/],
     [{ status: 410 }, "file-missing", /does not exist on its server/],
-    [{ status: 401 }, "network", /private, or its licence has to be accepted.*download the files/],
-    [{ status: 403 }, "network", /private, or its licence has to be accepted.*download the files/],
+    [{ status: 401 }, "network", /private.*its licence has to be accepted.*download the files/],
+    [{ status: 403 }, "network", /private.*its licence has to be accepted.*download the files/],
     [{ status: 416 }, "network", /status 416/],
     [{ status: 418 }, "network", /status 418/],
     [{ headers: { "content-type": "text/html; charset=utf-8" } }, "file-missing", /is a web page, not the file/],
@@ -249,6 +249,14 @@ test("every refusal says what it is and what to do, and is not repeated", async 
     const { error, requests } = await hosted(context, [answer], read);
     assert.deepEqual([error?.code, error?.file, requests.length], [code, "weights.safetensors", 1]);
     assert.match(error.message, words);
+  }
+});
+
+test("an error names the address without its query, which may be a signature", async (context) => {
+  for (const answer of [{ status: 404 }, { status: 403 }, { mute: true }, { end: 10 }]) {
+    const { error } = await hosted(context, [answer], () => readFile(`${URL}?X-Amz-Signature=secret`, "a", {}));
+    assert.match(error.message, /^https:..host.test.weights.safetensors[?]…/);
+    assert.ok(!error.message.includes("secret"));
   }
 });
 
