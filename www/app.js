@@ -99,7 +99,7 @@ async function draw(view, given = {}, about = {}) {
       progressTo(count / step.total);
       say(view, { status: `Step ${count} of ${step.total}, ${Math.round(spent / count)} ms a step` });
     }
-    return `${count} steps in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`;
+    return `${count} ${count === 1 ? "step" : "steps"} in ${(spent / 1000).toFixed(1)} s, ${Math.round(spent / count)} ms a step`;
   };
   await work(view, "Preparing", task, {
     then: "done",

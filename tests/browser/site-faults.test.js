@@ -287,8 +287,8 @@ describe("cancelling", () => {
   for (const by of ["Cancel", "Escape"]) {
     test(`by ${by} takes no longer than a blink, however large the picture is`, async ({ page, site }) => {
       await open(page, site);
-      for (const field of ["#width", "#height"]) await type(page, field, "768");
-      await start(page, { steps: 20 });
+      for (const field of ["#width", "#height"]) await type(page, field, "1024");
+      await start(page, { steps: 50 });
       const anyway = page.getByRole("button", { name: "Start anyway" });
       await anyway.click({ timeout: 60_000 });
       assert.ok(await page.locator("#cancel").isEnabled());

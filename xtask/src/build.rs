@@ -53,7 +53,7 @@ pub fn build() -> Result<()> {
     }
     let merges = root.join("assets/clip/merges.txt");
     package.insert("internal/merges.txt".into(), fs::read(&merges).with_context(|| merges.display().to_string())?);
-    package.insert("package.json".into(), manifest(&cargo.version)?);
+    package.insert("package.json".into(), versioned("pkg.json", &cargo.version)?);
     for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         let path = root.join(name);
         package.insert(name.into(), fs::read(&path).with_context(|| path.display().to_string())?);
@@ -65,6 +65,11 @@ pub fn build() -> Result<()> {
             site.insert(Path::new("pkg").join(path), content.clone());
         }
     }
+    // As text, which a host knows by its name and a browser shows.
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        site.insert(format!("{name}.txt").into(), package[Path::new(name)].clone());
+    }
+    site.insert("index.html".into(), versioned("www/index.html", &cargo.version)?);
     minify(&mut site, &cargo.target.join("undiffuse-site"))?;
 
     let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);
@@ -159,14 +164,14 @@ fn number_hashes(folder: &Path) -> Result<()> {
     write(folder, &files).map(drop)
 }
 
-/// `pkg.json` with the crate's version. As text: the order of its keys has a meaning.
-fn manifest(version: &str) -> Result<Vec<u8>> {
-    const PLACE: &str = r#""version": "0.0.0""#;
-    let template = fs::read_to_string(tools::root().join("pkg.json")).context("pkg.json")?;
+/// A file with the crate's version where it says 0.0.0. As text: the order of a manifest's keys has a meaning.
+fn versioned(path: &str, version: &str) -> Result<Vec<u8>> {
+    const PLACE: &str = "0.0.0";
+    let template = fs::read_to_string(tools::root().join(path)).with_context(|| path.to_owned())?;
     if !template.contains(PLACE) {
-        bail!("pkg.json has no {PLACE} to put the crate's version in");
+        bail!("{path} has no {PLACE} to put the crate's version in");
     }
-    Ok(template.replacen(PLACE, &format!(r#""version": "{version}""#), 1).into_bytes())
+    Ok(template.replacen(PLACE, version, 1).into_bytes())
 }
 
 /// The content of every file below a folder, by its path in it.
