@@ -302,6 +302,7 @@ function tell(status) {
 /** Says something that is good to know in the view that is shown. @param {string} notice */
 function notify(notice) {
   say(state.view, { notice });
+  element("notice").scrollIntoView({ block: "nearest" });
 }
 
 /**
@@ -492,6 +493,7 @@ views.arrangeViews({
       : "Start from noise",
 });
 model.arrangeModel({
+  own: BUILTIN,
   begins(asked) {
     before = readParameters();
     awaited = asked;

@@ -43,7 +43,8 @@ export async function affords(seconds, signal) {
  */
 export async function mayOpen(address, variant, { isTyped }) {
   if (isOwn(address)) return true;
-  const { host } = new URL(address, document.baseURI);
+  const url = new URL(address, document.baseURI);
+  const host = url.host || url.protocol;
   const name = nameOf(address);
   const question = (/** @type {string} */ size) =>
     isTyped

@@ -23,7 +23,8 @@ const OF_CONTENT = [
 
 /**
  * What the page does about it: `begins` is told of every load, `opened` of every new pipeline, and whether it is of another model.
- * @type {{ begins(asked: Asked): void, opened(asked: Asked, isOther: boolean): void }}
+ * `own` is opened where nothing else can be.
+ * @type {{ own: Asked, begins(asked: Asked): void, opened(asked: Asked, isOther: boolean): void }}
  */
 let page;
 
@@ -141,8 +142,10 @@ async function letGo() {
  */
 async function refused(asked, error) {
   const loading = state.loading;
-  const former = state.opened ?? overtaken;
-  if (!state.pipeline && former && former !== asked) {
+  const former = state.opened ?? overtaken ?? page.own;
+  const wasOpen = state.opened !== undefined;
+  if (!state.pipeline && former !== asked) {
+    page.begins(former);
     say(MODEL, { status: `Loading ${former.name}` });
     const again = { asked: former, controller: new AbortController() };
     state.loading = again;
@@ -151,7 +154,7 @@ async function refused(asked, error) {
     if (pipeline) take(pipeline, former);
   } else if (state.loading !== loading) return;
   state.loading = undefined;
-  const stays = state.pipeline && state.opened ? `${state.opened.name} is still open.` : "";
+  const stays = state.pipeline && state.opened ? `${state.opened.name} is ${wasOpen ? "still " : ""}open.` : "";
   if (error instanceof AbortError && stays) {
     unsay(MODEL);
     say(MODEL, { status: `${asked.name} was cancelled. ${stays}` }, { aloud: true });

@@ -287,8 +287,8 @@ describe("cancelling", () => {
   for (const by of ["Cancel", "Escape"]) {
     test(`by ${by} takes no longer than a blink, however large the picture is`, async ({ page, site }) => {
       await open(page, site);
-      for (const field of ["#width", "#height"]) await type(page, field, "768");
-      await start(page, { steps: 20 });
+      for (const field of ["#width", "#height"]) await type(page, field, "1024");
+      await start(page, { steps: 50 });
       const anyway = page.getByRole("button", { name: "Start anyway" });
       await anyway.click({ timeout: 60_000 });
       assert.ok(await page.locator("#cancel").isEnabled());
@@ -450,7 +450,8 @@ describe("links", () => {
 
   host("to a model elsewhere ask before they fetch it", async ({ page, site }) => {
     const model = site.url("/elsewhere/emoji64/");
-    await page.goto(site.url(`${SITE}#${new URLSearchParams({ model, prompt: "panda", steps: "2", run: "1" })}`));
+    const link = site.url(`${SITE}#${new URLSearchParams({ model, prompt: "panda", steps: "2", run: "1" })}`);
+    await page.goto(link);
     await page.getByText(/This link opens emoji64 \(\d+ MB\) from 127\.0\.0\.1:\d+/).waitFor();
     await reach(page, "ready");
     const fetched = () =>
@@ -462,8 +463,9 @@ describe("links", () => {
     assert.equal(await page.locator("[data-step]").count(), 0);
     await draw(page, { steps: 1 });
     assert.deepEqual(fetched(), []);
-    await page.reload();
-    await page.getByRole("button", { name: "Open", exact: true }).first().click();
+    await page.goto("about:blank");
+    await page.goto(link);
+    await page.locator("#question").getByRole("button", { name: "Open" }).click();
     await page.waitForFunction(() => document.body.dataset.state === "done", undefined, { timeout: 150_000 });
     assert.equal(await page.locator("#prompt").inputValue(), "panda");
     assert.equal(await page.locator("[data-step]").count(), 2);
@@ -471,6 +473,19 @@ describe("links", () => {
   });
 
   const test = browserTests({ graphics: "no-adapter" });
+
+  test("to a model of the site that is not there open the page's own in its place", async ({
+    page,
+    site,
+    expectError,
+  }) => {
+    expectError(/404/);
+    await page.goto(site.url(`${SITE}#model=models/none/&run=1`));
+    await refused(page, /none.*does not exist.*emoji64 is open\.$/s);
+    assert.deepEqual((await waysOn(page)).sort(), ["Load again", "OK", "Start from noise"]);
+    assert.ok(await page.locator("#examples").isVisible());
+    await draw(page, { steps: 1 });
+  });
 
   test("draw without waiting for examples that do not arrive", async ({ page, site }) => {
     site.break("models/emoji64.json", faults.slow(1));
@@ -555,7 +570,7 @@ describe("pictures and files", () => {
     await page.getByText("one.jpg could not be read").waitFor();
     await dropEntry("words");
     await page.getByText("What was dropped could not be read: it is no file").waitFor();
-    assert.ok(await page.getByRole("button", { name: "Use the one shown" }).isDisabled());
+    assert.ok(await page.locator("#start-shown").isDisabled());
     await page
       .locator("input[webkitdirectory]")
       .setInputFiles(join(root, "tests/reference/pipelines/models/ddpm_uncond"));

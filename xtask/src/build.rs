@@ -52,6 +52,7 @@ pub fn build() -> Result<()> {
     for (path, content) in kernels::build(&cargo.target)? {
         package.insert(Path::new("internal").join(path), content);
     }
+<<<<<<< HEAD
     let read_file = |name: &str| fs::read(root.join(name)).with_context(|| root.join(name).display().to_string());
     package.insert("internal/merges.txt".into(), read_file("assets/clip/merges.txt")?);
     package.insert("internal/merges.license.txt".into(), read_file("assets/clip/LICENSE")?);
@@ -60,6 +61,14 @@ pub fn build() -> Result<()> {
     let mut legal = BTreeMap::from([(PathBuf::from("LICENSES.txt"), licenses::of_package()?.into_bytes())]);
     for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
         legal.insert(name.into(), read_file(name)?);
+=======
+    let merges = root.join("assets/clip/merges.txt");
+    package.insert("internal/merges.txt".into(), fs::read(&merges).with_context(|| merges.display().to_string())?);
+    package.insert("package.json".into(), versioned("pkg.json", &cargo.version)?);
+    for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+        let path = root.join(name);
+        package.insert(name.into(), fs::read(&path).with_context(|| path.display().to_string())?);
+>>>>>>> room/pagelife
     }
     package.extend(legal.clone());
 
@@ -69,8 +78,16 @@ pub fn build() -> Result<()> {
             site.insert(Path::new("pkg").join(path), content.clone());
         }
     }
+<<<<<<< HEAD
     site.remove(Path::new("pkg/LICENSES.txt"));
     site.extend(legal);
+=======
+    // As text, which a host knows by its name and a browser shows.
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        site.insert(format!("{name}.txt").into(), package[Path::new(name)].clone());
+    }
+    site.insert("index.html".into(), versioned("www/index.html", &cargo.version)?);
+>>>>>>> room/pagelife
     minify(&mut site, &cargo.target.join("undiffuse-site"))?;
 
     let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);
@@ -165,14 +182,14 @@ fn number_hashes(folder: &Path) -> Result<()> {
     write(folder, &files).map(drop)
 }
 
-/// `pkg.json` with the crate's version. As text: the order of its keys has a meaning.
-fn manifest(version: &str) -> Result<Vec<u8>> {
-    const PLACE: &str = r#""version": "0.0.0""#;
-    let template = fs::read_to_string(tools::root().join("pkg.json")).context("pkg.json")?;
+/// A file with the crate's version where it says 0.0.0. As text: the order of a manifest's keys has a meaning.
+fn versioned(path: &str, version: &str) -> Result<Vec<u8>> {
+    const PLACE: &str = "0.0.0";
+    let template = fs::read_to_string(tools::root().join(path)).with_context(|| path.to_owned())?;
     if !template.contains(PLACE) {
-        bail!("pkg.json has no {PLACE} to put the crate's version in");
+        bail!("{path} has no {PLACE} to put the crate's version in");
     }
-    Ok(template.replacen(PLACE, &format!(r#""version": "{version}""#), 1).into_bytes())
+    Ok(template.replacen(PLACE, version, 1).into_bytes())
 }
 
 /// The content of every file below a folder, by its path in it.
