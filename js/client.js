@@ -2,9 +2,16 @@
 // The page's end of the protocol: requests become promises, and nothing waits forever for a worker that is gone.
 
 import { AbortError, StateError, fromPlain, throwIfAborted } from "./errors.js";
+import { failedScript, startWorker } from "./worker_script.js";
 
 /** @import { LoadProgress } from "./index.d.ts" */
 /** @import { Request, ToClient, ToHost } from "./protocol.js" */
+
+/**
+ * What `await using` calls to dispose of something; in a browser that has no such thing, nobody does.
+ * @type {typeof Symbol.asyncDispose}
+ */
+export const asyncDispose = Symbol.asyncDispose ?? Symbol();
 
 /**
  * @typedef {{ resolve(result: any): void, reject(error: Error): void, onProgress?(progress: LoadProgress): void }} Waiting
@@ -44,13 +51,12 @@ export class Connection {
         });
       return;
     }
-    const target = worker === true ? startWorker() : worker;
+    const target = worker === true ? ownWorker() : worker;
     if (worker === true) this.#ownWorker = target;
     const onError = (/** @type {ErrorEvent} */ event) => {
-      const reason = event.message || "its script could not be loaded";
-      this.fail(
-        new StateError("worker-failed", `The worker of this pipeline failed: ${reason}. Load the pipeline again.`),
-      );
+      const unloaded = worker === true ? `${failedScript("worker.js")}. ${HINT}` : "its script could not be loaded";
+      const reason = event.message ? `${event.message}. Load the pipeline again` : unloaded;
+      this.fail(new StateError("worker-failed", `The worker of this pipeline failed: ${reason}.`));
     };
     target.addEventListener("error", onError, { signal: this.#listening.signal });
     target.postMessage({ undiffuse: port2 }, [port2]);
@@ -143,12 +149,20 @@ export class Connection {
   }
 }
 
-function startWorker() {
+const HINT =
+  "Serve the package's files there, allow the address and blob: in the page's worker-src, pass a Worker of your own, or set worker to false";
+
+function ownWorker() {
   try {
     // Bundlers look for exactly this expression.
-    return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    return startWorker("worker.js", () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" }));
   } catch (cause) {
-    const hint = "Serve the package from the page's own site, pass a Worker of your own, or set worker to false";
-    throw new StateError("worker-failed", `The worker could not be started. ${hint}.`, { cause });
+    throw new StateError(
+      "worker-failed",
+      `The worker of this pipeline failed: ${failedScript("worker.js")}. ${HINT}.`,
+      {
+        cause,
+      },
+    );
   }
 }

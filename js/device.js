@@ -1,9 +1,19 @@
 // @ts-check
 // Which device runs a pipeline, and why, in words. This is the one place that decides.
 
-import { DeviceError } from "./errors.js";
+import { DeviceError, UndiffuseError } from "./errors.js";
 
 /** @import { DeviceInfo } from "./index.d.ts" */
+
+/**
+ * Refuses a JavaScript that is no browser's: pictures are ImageData, and Node, for one, has none.
+ */
+export function requireBrowser() {
+  if (typeof ImageData === "function") return;
+  const message =
+    "This package runs in browsers, in pages and workers; there is no ImageData here. In Node, run the command `undiffuse`.";
+  throw new UndiffuseError("unsupported", message);
+}
 
 /**
  * @param {"auto" | "webgpu" | "cpu"} wanted

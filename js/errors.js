@@ -93,9 +93,16 @@ export function toPlain(thrown) {
 }
 
 /**
- * Throws the error that `signal`'s abort stands for, if it was aborted.
+ * Throws the error that `signal`'s abort stands for, if it was aborted. Its cause is the signal's reason, whose words it repeats.
  * @param {AbortSignal | undefined} signal
  */
 export function throwIfAborted(signal) {
-  if (signal?.aborted) throw new AbortError("aborted", "Stopped, as the signal asked.", { cause: signal.reason });
+  if (!signal?.aborted) return;
+  const { reason } = signal;
+  const isPlain = reason?.name === "AbortError";
+  const why = isPlain ? "" : `: ${reason?.message ?? reason}`;
+  const error = new AbortError("aborted", `Stopped, as the signal asked${why}.`.replace("..", "."), { cause: reason });
+  // Of AbortSignal.timeout: the name by which callers know that it was not they who stopped it.
+  if (reason?.name === "TimeoutError") error.name = "TimeoutError";
+  throw error;
 }

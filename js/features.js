@@ -1,7 +1,8 @@
 // @ts-check
 // Features of pictures, and distances between sets of them.
 
-import { Connection } from "./client.js";
+import { Connection, asyncDispose } from "./client.js";
+import { requireBrowser } from "./device.js";
 import { OptionError, StateError, throwIfAborted } from "./errors.js";
 import { checkClassifyOptions, checkFeatureLoadOptions } from "./options.js";
 import { pixelsOf } from "./picture.js";
@@ -21,6 +22,7 @@ export class FeatureExtractor {
    * @param {Public.FeatureLoadOptions} [options]
    */
   static async load(source, options = {}) {
+    requireBrowser();
     const { device, cpu, signal, worker, wasm } = checkFeatureLoadOptions(options);
     const ask = { type: /** @type {const} */ ("load"), source: describeSource(source), device, cpu, wasm };
     throwIfAborted(signal);
@@ -81,6 +83,10 @@ export class FeatureExtractor {
 
   dispose() {
     return this.#connection.close(new StateError("disposed", "This extractor was disposed. Load it again to go on."));
+  }
+
+  [asyncDispose]() {
+    return this.dispose();
   }
 }
 
@@ -145,6 +151,10 @@ class Statistics {
     this.#isDisposed = true;
     // Where the connection itself has failed, there is nothing left to free.
     await this.#ask({ type: "free", set: this.#set }).catch(() => {});
+  }
+
+  [asyncDispose]() {
+    return this.dispose();
   }
 
   /**

@@ -1,6 +1,7 @@
 // @ts-check
 // The forward process of one picture, which the host holds until it is disposed of.
 
+import { asyncDispose } from "./client.js";
 import { StateError, throwIfAborted } from "./errors.js";
 import { checkForwardOptions, checkTimestep } from "./options.js";
 import { pixelsOf, toImageData } from "./picture.js";
@@ -75,6 +76,10 @@ export class ForwardProcess {
     this.#isDisposed = true;
     // Where the connection itself has failed, there is nothing left to free.
     await this.#connection.request({ type: "stop", run: this.#run }).catch(() => {});
+  }
+
+  [asyncDispose]() {
+    return this.dispose();
   }
 
   /**

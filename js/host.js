@@ -8,7 +8,7 @@ import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
-/** @import { Profile } from "./index.d.ts" */
+/** @import { LoadProgress, Profile } from "./index.d.ts" */
 /** @import { Machine } from "./machine.js" */
 /** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
@@ -93,6 +93,13 @@ class Host {
         const schedule = this.#loaded().schedule(JSON.stringify(request.options));
         return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
       }
+      case "estimate": {
+        const { seeds, options, image, mask } = request;
+        const { seconds, ...estimate } = JSON.parse(
+          this.#loaded().estimate(seeds, JSON.stringify(options), image, mask),
+        );
+        return [{ ...estimate, seconds: seconds ?? undefined }];
+      }
       case "profile":
         return [await this.#profile(request, signal)];
       case "bound":
@@ -146,7 +153,12 @@ class Host {
     const starting = startCore(request.wasm, signal);
     // Awaited below. If the device fails first, nobody asks for the module any more.
     starting.catch(() => {});
-    const source = openSource(request.source, signal);
+    /** What was last told. @type {LoadProgress | undefined} */
+    let reached;
+    const onWait = (/** @type {string} */ waiting) => {
+      if (reached) this.#post({ id, progress: { ...reached, waiting } });
+    };
+    const source = openSource(request.source, signal, onWait);
     // What is read first, whatever comes after it: it need not wait for the module.
     source.expect(source.files?.length === 1 ? source.files : ["model_index.json"]);
     const files = {
@@ -159,10 +171,11 @@ class Host {
     };
     let posted = -Infinity;
     const onProgress = (/** @type {string} */ file, /** @type {number} */ loaded, /** @type {number} */ total) => {
+      reached = { file, loaded, total };
       const now = performance.now();
       if (now - posted < PROGRESS_INTERVAL_MS && loaded !== total) return;
       posted = now;
-      this.#post({ id, progress: { file, loaded, total } });
+      this.#post({ id, progress: reached });
     };
     try {
       const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter) =>

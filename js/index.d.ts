@@ -21,7 +21,14 @@
 export type Source =
   string | URL | File | Iterable<File> | Map<string, Blob> | FileSystemDirectoryHandle | FileSystemFileHandle;
 
-/** A picture in any form that a browser has for one. A URL is fetched, under the rules for other sites' files. */
+/**
+ * A picture in any form that a browser has for one. A URL is fetched, under the rules for other sites' files.
+ *
+ * A file (a URL or an image element too, whose file is fetched) gives the colours that it stores, also where they are transparent:
+ * alpha, gamma and colour profiles are left out of account, and it is turned as its EXIF orientation says. That is what Pillow's
+ * `exif_transpose` and `convert("RGB")` make of it. A transparent file that is no PNG needs WebGL, and a transparent GIF is refused.
+ * A canvas or an ImageBitmap has no more than the browser left of its transparent colours.
+ */
 export type PictureSource =
   Blob | ImageData | ImageBitmap | HTMLImageElement | HTMLCanvasElement | OffscreenCanvas | string | URL;
 
@@ -30,49 +37,51 @@ export interface LoadOptions {
    * `"auto"` (the default) takes WebGPU where there is a real adapter for it, and else the CPU: see
    * {@link Pipeline.device}. `"webgpu"` insists, even on a software adapter, and fails where there is none.
    */
-  device?: "auto" | "webgpu" | "cpu";
+  device?: "auto" | "webgpu" | "cpu" | undefined;
   /** How the CPU computes, where it is the device. */
-  cpu?: CpuOptions;
-  /** Called while weights arrive, about twenty times a second. */
-  onProgress?: (progress: LoadProgress) => void;
-  /** Ends the load and its downloads; the promise then rejects with an {@link AbortError}. */
-  signal?: AbortSignal;
+  cpu?: CpuOptions | undefined;
+  /** Called while weights arrive, about twenty times a second, and where they have to be waited for. */
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /**
+   * Ends the load and its downloads; the promise then rejects with an {@link AbortError}, whose `cause` is the signal's reason.
+   */
+  signal?: AbortSignal | undefined;
   /**
    * `true` (the default): a worker of the pipeline's own, so that the page stays responsive. `false`: this very thread.
    * A `Worker` that runs this package's `worker.js` can be passed where a bundler or a policy wants to make it itself.
    */
-  worker?: boolean | Worker;
+  worker?: boolean | Worker | undefined;
   /**
    * Where the WebAssembly module comes from, if not from `internal/undiffuse_bg.wasm` beside this package: its URL,
    * its bytes, or the compiled module. The first load on a thread decides for all later ones.
    */
-  wasm?: string | URL | BufferSource | WebAssembly.Module;
+  wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
   /**
    * The URL of CLIP's `merges.txt`, if not of `internal/merges.txt` beside this package. It is fetched for checkpoints
    * in one file only, which bring no tokenizer.
    */
-  vocabulary?: string | URL;
+  vocabulary?: string | URL | undefined;
   /**
    * Which of several sets of weights: with `"fp16"`, `diffusion_pytorch_model.fp16.safetensors` is read in place of
    * `diffusion_pytorch_model.safetensors`. Default: the plain ones, or the only ones that are there.
    */
-  variant?: string;
+  variant?: string | undefined;
   /**
    * The file of the UNet's weights in place of the folder's own, by its path in the folder (`"unet-q8_0.gguf"`); under
    * diffusers' names or those of the original code.
    */
-  unet?: string;
+  unet?: string | undefined;
   /** What the network of a checkpoint in one file predicts, where the file does not say so. */
-  predictionType?: "epsilon" | "v_prediction";
+  predictionType?: "epsilon" | "v_prediction" | undefined;
   /** An AutoencoderTiny (such as TAESD) for previews, a folder with its `config.json` and weights. */
-  tinyVae?: Source;
+  tinyVae?: Source | undefined;
   /**
    * Which matrix kernels a GPU runs, to compare them: with tiles in registers, or tiled in workgroup memory, the tile given or
    * not. Default: those that suit the adapter.
    */
-  kernels?: "registers" | "tiled" | "tiled-128x64" | "tiled-64x64" | "tiled-64x32";
+  kernels?: "registers" | "tiled" | "tiled-128x64" | "tiled-64x64" | "tiled-64x32" | undefined;
   /** LoRAs to begin with; {@link Pipeline.setLoras} changes them. */
-  loras?: readonly Lora[];
+  loras?: readonly Lora[] | undefined;
 }
 
 /** How networks run on the CPU. */
@@ -83,12 +92,16 @@ export interface CpuOptions {
    * and `Cross-Origin-Embedder-Policy: require-corp`, and a pipeline in a worker; else there is one. Results do not depend
    * on the number. See {@link DeviceInfo.threads}.
    */
-  threads?: number;
+  threads?: number | undefined;
   /**
    * `"auto"` (the default) takes fused multiply-adds where the browser has them (relaxed SIMD), which is faster and rounds
    * as this machine does. `"portable"`: the same bits on every machine and in every browser.
    */
-  simd?: "auto" | "portable";
+  simd?: "auto" | "portable" | undefined;
+  /**
+   * The URL of the folder with the kernels' modules (`kernels_simd.wasm` and its siblings), if not `internal/` beside this package.
+   */
+  kernels?: string | URL | undefined;
 }
 
 /** A small change to a model's weights, in a file of its own: as kohya's scripts, peft or diffusers write it. */
@@ -96,7 +109,7 @@ export interface Lora {
   /** The file. */
   source: string | URL | File | FileSystemFileHandle;
   /** How much of it is added, 1 by default; below 0 it is subtracted. */
-  weight?: number;
+  weight?: number | undefined;
 }
 
 export interface LoadProgress {
@@ -106,6 +119,8 @@ export interface LoadProgress {
   loaded: number;
   /** Bytes of all weight files. */
   total: number;
+  /** Why nothing arrives at the moment, in words: the server is busy, or the connection broke and is taken up again. */
+  waiting?: string | undefined;
 }
 
 /**
@@ -113,89 +128,89 @@ export interface LoadProgress {
  */
 export interface SampleOptions {
   /** What to draw; with a list, a picture for each. Default `""`. */
-  prompt?: string | readonly string[];
+  prompt?: string | readonly string[] | undefined;
   /**
    * What to steer away from; used where `guidanceScale` is above 1. Absent, SDXL steers away from nothing at all, which
    * is not the same as `""`.
    */
-  negativePrompt?: string | readonly string[];
+  negativePrompt?: string | readonly string[] | undefined;
   /** What SDXL's second text encoder reads. Default: what the first one reads. */
-  prompt2?: string | readonly string[];
+  prompt2?: string | readonly string[] | undefined;
   /** Likewise, of the negative prompt. */
-  negativePrompt2?: string | readonly string[];
+  negativePrompt2?: string | readonly string[] | undefined;
   /**
    * An integer from 0 to 2^64 - 1 (above 2^53, as a bigint). The same seed and options give the same pictures,
    * the ones that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`. Default 0.
    */
-  seed?: number | bigint;
+  seed?: number | bigint | undefined;
   /**
    * A seed for each picture, in place of one for all: each is then the picture that it would be alone. As many as
    * there are pictures.
    */
-  seeds?: readonly (number | bigint)[];
+  seeds?: readonly (number | bigint)[] | undefined;
   /** Whose random stream the seed begins: torch's on the CPU (the default), or on an NVIDIA GPU. */
-  generator?: "cpu" | "cuda";
+  generator?: "cpu" | "cuda" | undefined;
   /** How many pictures of each prompt are drawn, all at once. Default 1. */
-  numImagesPerPrompt?: number;
+  numImagesPerPrompt?: number | undefined;
   /** The number of steps (diffusers' `num_inference_steps`). Default 25. */
-  steps?: number;
+  steps?: number | undefined;
   /** The noise levels themselves, descending, in place of `steps`; for the solvers that take them. */
-  timesteps?: readonly number[];
+  timesteps?: readonly number[] | undefined;
   /** Likewise, as σ. */
-  sigmas?: readonly number[];
+  sigmas?: readonly number[] | undefined;
   /** LCM: how many steps the model was distilled from. Default: what its scheduler says. */
-  originalInferenceSteps?: number;
+  originalInferenceSteps?: number | undefined;
   /** Weight g of classifier-free guidance, ε_u + g·(ε_c − ε_u). At 1 and below there is none. Default 7.5. */
-  guidanceScale?: number;
+  guidanceScale?: number | undefined;
   /** How far the guided prediction is scaled back to the deviation of the one without guidance, 0 (the default) to 1. */
-  guidanceRescale?: number;
+  guidanceRescale?: number | undefined;
   /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
-  solver?: Solver | (string & {});
+  solver?: Solver | (string & {}) | undefined;
   /**
    * The content of a `scheduler_config.json`, used as it is in place of the checkpoint's own: `_class_name` says which
    * solver. Not together with `solver`, which keeps the checkpoint's settings.
    */
-  scheduler?: Readonly<Record<string, unknown>>;
+  scheduler?: Readonly<Record<string, unknown>> | undefined;
   /** Share of fresh noise in each DDIM or TCD step: 0 (the default) is deterministic, 1 is DDPM. */
-  eta?: number;
+  eta?: number | undefined;
   /** DDIM: whether ε is computed anew from the clipped x̂_0. Default false. */
-  useClippedModelOutput?: boolean;
+  useClippedModelOutput?: boolean | undefined;
   /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: of `image`, or the model's own width. */
-  width?: number;
+  width?: number | undefined;
   /** Pixels, likewise. */
-  height?: number;
+  height?: number | undefined;
   /** The picture to start from, to paint into or to enlarge: see {@link ModelInfo.takesImage}. */
-  image?: PictureSource;
+  image?: PictureSource | undefined;
   /** Where to paint into `image`: white is drawn anew, black stays. */
-  mask?: PictureSource;
+  mask?: PictureSource | undefined;
   /** How much of `image` is given up to noise, 0 to 1. Default: 0.8, and with a mask 1. */
-  strength?: number;
+  strength?: number | undefined;
   /**
    * In place of `strength`: the run begins at exactly the x_t that {@link ForwardProcess.at} shows of `image` and `seed` at
    * this timestep, and makes the steps that `steps` leaves below it.
    */
-  startTimestep?: number;
+  startTimestep?: number | undefined;
   /** How much noise is added to the picture that is to be enlarged. Default 20. */
-  noiseLevel?: number;
+  noiseLevel?: number | undefined;
   /** How many of the text encoder's last layers are left out. Default: as the model was trained. */
-  clipSkip?: number;
+  clipSkip?: number | undefined;
   /**
    * What happens to prompts that are longer than the text encoder: `"cut"` (the default) drops the rest, and
    * {@link Run.warning} names it; `"chunks"` encodes them in several parts.
    */
-  longPrompts?: "cut" | "chunks";
+  longPrompts?: "cut" | "chunks" | undefined;
   /** SDXL: height and width that the picture is said to have had. Default: its own. */
-  originalSize?: readonly [height: number, width: number];
+  originalSize?: readonly [height: number, width: number] | undefined;
   /** SDXL: how far from its top and left it is said to have been cropped. Default [0, 0]. */
-  cropsCoordsTopLeft?: readonly [top: number, left: number];
+  cropsCoordsTopLeft?: readonly [top: number, left: number] | undefined;
   /** SDXL: the size that it is said to have been made for. Default: its own. */
-  targetSize?: readonly [height: number, width: number];
+  targetSize?: readonly [height: number, width: number] | undefined;
   /** SDXL: the same, of what to steer away from. Default: as `originalSize`. */
-  negativeOriginalSize?: readonly [height: number, width: number];
+  negativeOriginalSize?: readonly [height: number, width: number] | undefined;
   /** SDXL: likewise. Default [0, 0]. */
-  negativeCropsCoordsTopLeft?: readonly [top: number, left: number];
+  negativeCropsCoordsTopLeft?: readonly [top: number, left: number] | undefined;
   /** SDXL: likewise. Default: as `targetSize`. */
-  negativeTargetSize?: readonly [height: number, width: number];
+  negativeTargetSize?: readonly [height: number, width: number] | undefined;
   /**
    * How the pictures of a step are made; those of the last are always decoded.
    * - `"decode"`: by the model's own decoder, which may take longer than the step;
@@ -204,19 +219,19 @@ export interface SampleOptions {
    * - `"none"`: not at all;
    * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
    */
-  preview?: PreviewMode;
+  preview?: PreviewMode | undefined;
   /**
    * Whether pictures pass through the autoencoder in tiles even where the whole would fit the device: takes less memory
    * and gives a slightly different picture. Default false.
    */
-  vaeTiling?: boolean;
+  vaeTiling?: boolean | undefined;
   /**
    * Whether the run begins with x_T itself (from a picture, with the x_t that it begins at), as a {@link BareStep} with index -1
    * and no x̂_0. Default false.
    */
-  includeInitial?: boolean;
+  includeInitial?: boolean | undefined;
   /** Stops the run after at most one more step and frees its memory. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 export type PreviewMode = "auto" | "decode" | "tiny" | "linear" | "none";
@@ -280,6 +295,10 @@ export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, Promis
   readonly warning: string | undefined;
   /** All final pictures, as `await` gives the first: prompt after prompt. */
   images(): Promise<readonly ImageData[]>;
+  /** As of a promise for the final picture: like `await`, it makes the steps that are left. */
+  catch<F = never>(onRejected?: ((error: any) => F | PromiseLike<F>) | null): Promise<ImageData | F>;
+  /** Likewise. */
+  finally(onFinally?: (() => void) | null): Promise<ImageData>;
   [Symbol.asyncIterator](): AsyncGenerator<S, void, void>;
 }
 
@@ -296,7 +315,9 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none">; includeInitial?: false }): Run;
+  sample(
+    options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> | undefined; includeInitial?: false | undefined },
+  ): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
    * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.
@@ -318,12 +339,32 @@ export class Pipeline {
    */
   profile(options?: SampleOptions): Promise<Profile>;
   /**
+   * Says what a run with these options takes before it is made: nothing is compiled or computed for it. Waits for its turn behind
+   * what the pipeline is computing; can be asked in the middle of a run.
+   */
+  estimate(options?: SampleOptions): Promise<RunEstimate>;
+  /**
    * Merges LoRAs into the weights, in place of those that were. `[]` takes all out again, to the last bit. A file that
    * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
    */
-  setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
+  setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal | undefined }): Promise<void>;
   /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What a run takes. */
+export interface RunEstimate {
+  /** How often the network is asked, which is the number of steps. */
+  readonly calls: number;
+  /** Floating point operations of the whole run, its pictures included. */
+  readonly flop: number;
+  /**
+   * How long that takes on this device, by its last step; on a CPU before the first one by a short measurement, which is right
+   * to a factor of about two. Undefined on a GPU that has not made a step with a picture yet.
+   */
+  readonly seconds: number | undefined;
 }
 
 /** What the forward process is of, and what the network is told where it is asked. */
@@ -334,31 +375,31 @@ export interface ForwardOptions {
    * Where the noise is added: to the latents, in which the network lives (the default where the model has an autoencoder),
    * or to the picture itself.
    */
-  space?: "latents" | "pixels";
+  space?: "latents" | "pixels" | undefined;
   /** Chooses ε, which is the same for every t. As a run from the same picture and seed draws it. Default 0. */
-  seed?: number | bigint;
+  seed?: number | bigint | undefined;
   /** Whose random stream the seed begins. Default `"cpu"`. */
-  generator?: "cpu" | "cuda";
+  generator?: "cpu" | "cuda" | undefined;
   /** What the network is told by {@link ForwardProcess.predict}. Default `""`. */
-  prompt?: string;
+  prompt?: string | undefined;
   /** As of a run. */
-  negativePrompt?: string;
+  negativePrompt?: string | undefined;
   /** As of a run; default 1, which is the network's own guess. */
-  guidanceScale?: number;
+  guidanceScale?: number | undefined;
   /** Whose scale x_t has, as of a run: some hold x_0 + σ·ε. Default: the checkpoint's own. */
-  solver?: SampleOptions["solver"];
+  solver?: SampleOptions["solver"] | undefined;
   /** As of a run. */
-  scheduler?: SampleOptions["scheduler"];
+  scheduler?: SampleOptions["scheduler"] | undefined;
   /**
    * Pixels. Default: those of the picture, rounded down to multiples of {@link ModelInfo.sizeMultiple}; for a model that works
    * on pixels, its own width.
    */
-  width?: number;
+  width?: number | undefined;
   /** Pixels, likewise. */
-  height?: number;
+  height?: number | undefined;
   /** How latents become pictures: as of a run, but that there always is one. */
-  preview?: Exclude<PreviewMode, "none">;
-  signal?: AbortSignal;
+  preview?: Exclude<PreviewMode, "none"> | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -371,11 +412,13 @@ export interface ForwardProcess {
   /** `[1, channels, height, width]` of x_t. */
   readonly shape: readonly number[];
   /** x_t; or with null x_0, which in pixels is the picture itself, to the last bit. */
-  at(timestep: number | null, options?: { signal?: AbortSignal }): Promise<Noised>;
+  at(timestep: number | null, options?: { signal?: AbortSignal | undefined }): Promise<Noised>;
   /** Asks the network once, at x_t. Fails with code `"invalid-option"` in the pixels of a model that lives in latents. */
-  predict(timestep: number, options?: { signal?: AbortSignal }): Promise<Prediction>;
+  predict(timestep: number, options?: { signal?: AbortSignal | undefined }): Promise<Prediction>;
   /** Frees what it holds. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** A picture with noise. */
@@ -404,41 +447,41 @@ export interface Prediction {
 /** Whose variational bound to compute, and how. */
 export interface BoundOptions {
   /** The picture. It is brought to the model's own size, or to `width` × `height`. */
-  image?: PictureSource;
+  image?: PictureSource | undefined;
   /** Several pictures, in place of `image`: each gets a bound. */
-  images?: readonly PictureSource[];
+  images?: readonly PictureSource[] | undefined;
   /** What the network is told: one text for all pictures, or a list with one for each. Default `""`. */
-  prompt?: string | readonly string[];
+  prompt?: string | readonly string[] | undefined;
   /** As of a run; used where `guidanceScale` is above 1. */
-  negativePrompt?: string | readonly string[];
+  negativePrompt?: string | readonly string[] | undefined;
   /** As of a run. Default 1: the bound is that of the model as it was trained. */
-  guidanceScale?: number;
+  guidanceScale?: number | undefined;
   /** The timesteps whose terms are computed. Default: all of them, which is the bound itself. */
-  timesteps?: readonly number[];
+  timesteps?: readonly number[] | undefined;
   /**
    * How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms fall
    * about as 1/t. The bound is estimated from these.
    */
-  terms?: number;
+  terms?: number | undefined;
   /**
    * Whether each of these is drawn from its part of the timesteps by the seed, in place of the part's middle: the estimate is
    * then right on average over seeds. Default false.
    */
-  random?: boolean;
+  random?: boolean | undefined;
   /** The variance of the model's step. Default: as its scheduler has it, or else `"fixed_small"`. */
-  variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range";
+  variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range" | undefined;
   /** Whether x̂_0 is clamped to the range of pixels; latents never are. Default true. */
-  clipDenoised?: boolean;
+  clipDenoised?: boolean | undefined;
   /** Whether latents are drawn from what the autoencoder makes of a picture, in place of their mean. Default false. */
-  samplePosterior?: boolean;
+  samplePosterior?: boolean | undefined;
   /** Chooses the noise of every term. Default 0. */
-  seed?: number | bigint;
+  seed?: number | bigint | undefined;
   /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own. */
-  width?: number;
+  width?: number | undefined;
   /** Pixels, likewise. */
-  height?: number;
+  height?: number | undefined;
   /** Ends it after at most one more term and frees its memory. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** One term of the bound, in bits per dimension. */
@@ -506,6 +549,10 @@ export interface BoundTotal {
 export interface Bound extends AsyncIterable<BoundTerm>, PromiseLike<BoundSummary> {
   /** What the caller may want to know once it has begun: words of the prompt that the model has no room for. */
   readonly warning: string | undefined;
+  /** As of a promise for the whole: like `await`, it computes the terms that are left. */
+  catch<F = never>(onRejected?: ((error: any) => F | PromiseLike<F>) | null): Promise<BoundSummary | F>;
+  /** Likewise. */
+  finally(onFinally?: (() => void) | null): Promise<BoundSummary>;
   [Symbol.asyncIterator](): AsyncGenerator<BoundTerm, void, void>;
 }
 
@@ -612,16 +659,21 @@ export class FeatureExtractor {
   /** A set that the command `undiffuse fid` has saved. */
   openStatistics(
     source: string | URL | File | FileSystemFileHandle,
-    options?: { signal?: AbortSignal },
+    options?: { signal?: AbortSignal | undefined },
   ): Promise<Statistics>;
   /**
    * What is on a picture and how it is drawn, the most probable first. Fails with code `"unsupported"` for a network that was
    * made for features alone, as Inception is here.
    * @param options count: how many answers; default 5.
    */
-  classify(image: PictureSource, options?: { count?: number; signal?: AbortSignal }): Promise<Classification>;
+  classify(
+    image: PictureSource,
+    options?: { count?: number | undefined; signal?: AbortSignal | undefined },
+  ): Promise<Classification>;
   /** Frees everything, its statistics too. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** What an extractor is. Distances exist between sets of one extractor only. */
@@ -643,16 +695,18 @@ export interface Statistics {
   /** How many pictures it holds. */
   readonly count: number;
   /** Adds pictures; all of them, or if it fails or is aborted none. */
-  add(images: PictureSource | readonly PictureSource[], options?: { signal?: AbortSignal }): Promise<void>;
+  add(images: PictureSource | readonly PictureSource[], options?: { signal?: AbortSignal | undefined }): Promise<void>;
   /**
    * How far these pictures are from real ones, of the same extractor. Takes two at least, and says little before there are
    * several times as many as {@link FeatureInfo.dimension}.
    * @param options errors: whether standard errors and KID are computed too, which takes some twenty times as long; default
    * true.
    */
-  distance(real: Statistics, options?: { errors?: boolean }): Promise<Distance>;
+  distance(real: Statistics, options?: { errors?: boolean | undefined }): Promise<Distance>;
   /** Frees it. Can be called again without harm. */
   dispose(): Promise<void>;
+  /** `dispose`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** How far two sets of pictures are from one another. */
@@ -801,11 +855,14 @@ export type ErrorCode =
   | "file-corrupt"
   /** A chosen file cannot be read (any more). */
   | "file-unreadable"
-  /** A file could not be fetched, or its connection broke and could not be resumed. */
+  /**
+   * A file could not be fetched: its server refused it, was busy for longer than it was waited for, or the connection broke or brought
+   * nothing for 30 seconds, and could not be resumed.
+   */
   | "network"
   /** A weight is missing, or has another shape than the model's configuration calls for. */
   | "shape-mismatch"
-  /** The checkpoint asks for something that this version does not do. */
+  /** The checkpoint asks for something that this version does not do; or this JavaScript is no browser's, such as Node's. */
   | "unsupported"
   /** An option's name, type or value. */
   | "invalid-option"
@@ -830,16 +887,23 @@ export type ErrorCode =
   /** A defect of this package. */
   | "internal";
 
+declare global {
+  interface SymbolConstructor {
+    /** Declared here for those whose `lib` has no `ESNext.Disposable`. */
+    readonly asyncDispose: unique symbol;
+  }
+}
+
 export interface ErrorDetails {
   /** The file concerned, by its path in the checkpoint. */
-  file?: string;
+  file?: string | undefined;
   /** The tensor concerned, or the layer. */
-  tensor?: string;
+  tensor?: string | undefined;
   /** The option concerned. */
-  option?: string;
+  option?: string | undefined;
   /** The device's limit that was exceeded, in bytes. */
-  limit?: number;
-  cause?: unknown;
+  limit?: number | undefined;
+  cause?: unknown | undefined;
 }
 
 /** Every error of this package. Its message says what happened and what can be done. */
@@ -860,7 +924,10 @@ export class ModelError extends UndiffuseError {}
 export class DeviceError extends UndiffuseError {}
 /** Code `invalid-option`. */
 export class OptionError extends UndiffuseError {}
-/** Code `aborted`; `name` is `"AbortError"`, as of the platform's own. */
+/**
+ * Code `aborted`; `cause` is the reason that the signal was given. `name` is `"AbortError"`, as of the platform's own, or
+ * `"TimeoutError"` if the signal was one of `AbortSignal.timeout`.
+ */
 export class AbortError extends UndiffuseError {}
 /** Codes `busy`, `disposed` and `worker-failed`. */
 export class StateError extends UndiffuseError {}

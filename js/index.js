@@ -2,8 +2,8 @@
 // The public face of the package. Its types, with the documentation, are in index.d.ts.
 
 import { Bound } from "./bound.js";
-import { Connection } from "./client.js";
-import { chooseDevice } from "./device.js";
+import { Connection, asyncDispose } from "./client.js";
+import { chooseDevice, requireBrowser } from "./device.js";
 import { OptionError, StateError, throwIfAborted } from "./errors.js";
 import { ForwardProcess } from "./forward_process.js";
 import { checkLoadOptions, checkLoras, checkScheduleOptions } from "./options.js";
@@ -33,6 +33,7 @@ export class Pipeline {
    * @param {Public.LoadOptions} [options]
    */
   static async load(source, options = {}) {
+    requireBrowser();
     const { device, cpu, onProgress, signal, worker, wasm, tinyVae, loras, ...files } = checkLoadOptions(options);
     const request = {
       type: /** @type {const} */ ("load"),
@@ -57,6 +58,7 @@ export class Pipeline {
 
   /** @returns {Promise<Public.Capabilities>} */
   static async capabilities() {
+    requireBrowser();
     const webgpu = chooseDevice("webgpu").then(
       () => true,
       () => false,
@@ -126,6 +128,15 @@ export class Pipeline {
   }
 
   /**
+   * @param {Public.SampleOptions} [options]
+   * @returns {Promise<Public.RunEstimate>}
+   */
+  async estimate(options = {}) {
+    const { signal, description } = await describeRun(++this.#lastRun, options);
+    return this.#connection.request({ type: "estimate", ...description }, { signal });
+  }
+
+  /**
    * @param {readonly Public.Lora[]} loras
    * @param {{ signal?: AbortSignal }} [options]
    * @returns {Promise<void>}
@@ -160,6 +171,10 @@ export class Pipeline {
 
   dispose() {
     return this.#connection.close(new StateError("disposed", "This pipeline was disposed. Load it again to go on."));
+  }
+
+  [asyncDispose]() {
+    return this.dispose();
   }
 }
 

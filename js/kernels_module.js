@@ -21,10 +21,12 @@ const BUILDS = {
  * The address of the build that this browser can run best.
  * @param {"auto" | "portable"} simd portable: the one whose results have the same bits everywhere
  * @param {boolean} isShared
+ * @param {string} [folder] where the builds are, if not beside this script
  */
-export function kernelsUrl(simd, isShared) {
-  const build = BUILDS[simd === "auto" && hasRelaxedSimd() ? "relaxed" : "simd"];
-  return isShared ? build.shared() : build.single();
+export function kernelsUrl(simd, isShared, folder) {
+  const name = simd === "auto" && hasRelaxedSimd() ? "relaxed" : "simd";
+  if (folder) return new URL(`kernels_${name}${isShared ? "_shared" : ""}.wasm`, folder);
+  return isShared ? BUILDS[name].shared() : BUILDS[name].single();
 }
 
 /**

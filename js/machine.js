@@ -6,6 +6,7 @@ import { DeviceError, throwIfAborted } from "./errors.js";
 import { Heap } from "./heap.js";
 import { instantiate, kernelsUrl } from "./kernels_module.js";
 import { compile } from "./wasm.js";
+import { failedScript, startWorker } from "./worker_script.js";
 
 /** @import { CpuOptions } from "./index.d.ts" */
 /** @import { Run } from "./crew.js" */
@@ -48,9 +49,9 @@ export class Machine {
    * @param {CpuOptions} options
    * @param {AbortSignal} signal
    */
-  static async open({ threads = usualThreads(), simd = "auto" }, signal) {
+  static async open({ threads = usualThreads(), simd = "auto", kernels }, signal) {
     const memory = canShare() && threads > 1 ? sharedMemory() : undefined;
-    const module = await compile(kernelsUrl(simd, memory !== undefined));
+    const module = await compile(kernelsUrl(simd, memory !== undefined, kernels?.toString()));
     throwIfAborted(signal);
     if (memory) {
       const threaded = new Machine(module, memory);
@@ -174,7 +175,8 @@ export class Machine {
         const stack = this.allocate(STACK);
         if (stack === 0) throw new Error("there is no memory for its stack");
         // Bundlers look for exactly this expression.
-        const worker = new Worker(new URL("./kernels_worker.js", import.meta.url), { type: "module" });
+        const start = () => new Worker(new URL("./kernels_worker.js", import.meta.url), { type: "module" });
+        const worker = startWorker("kernels_worker.js", start);
         this.#workers.push(worker);
         worker.postMessage({ ...shared, stack: stack + STACK });
         await beginning(worker);
@@ -232,7 +234,7 @@ function beginning(worker) {
     worker.onmessage = () => resolve();
     worker.onerror = (event) => {
       event.preventDefault();
-      reject(new Error(event.message || "its script could not be loaded"));
+      reject(new Error(event.message || failedScript("kernels_worker.js")));
     };
   });
 }

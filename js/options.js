@@ -46,6 +46,7 @@ const FEATURES = {
 const CPU = {
   threads: [isCount, "a positive integer"],
   simd: oneOf("auto", "portable"),
+  kernels: [(value) => isString(value) || value instanceof URL, "the URL of a folder"],
 };
 
 /** @type {Rules} */
@@ -162,7 +163,11 @@ export function checkLoadOptions(options) {
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
     device,
-    cpu: { threads: cpu.threads, simd: cpu.simd },
+    cpu: {
+      threads: cpu.threads,
+      simd: cpu.simd,
+      kernels: cpu.kernels && `${absoluteUrl(cpu.kernels, "kernels").replace(/[/]$/, "")}/`,
+    },
     onProgress,
     signal,
     worker,
@@ -312,7 +317,10 @@ function check(options, rules, method) {
     }
     const [test, expected] = rules[option];
     if (value !== undefined && !test(value)) {
-      throw new OptionError("invalid-option", `${option} has to be ${expected}; it is ${shown(value)}.`, { option });
+      const hint = expected.endsWith(SEED) ? seedHint(value) : "";
+      throw new OptionError("invalid-option", `${option} has to be ${expected}; it is ${shown(value)}.${hint}`, {
+        option,
+      });
     }
   }
 }
@@ -368,6 +376,18 @@ function isSeed(value) {
   );
 }
 
+/**
+ * What to write in place of a seed, or of the first among several, that is too large for a number, or is text.
+ * @param {unknown} value
+ */
+function seedHint(value) {
+  const wrong = [value].flat().find((seed) => !isSeed(seed));
+  if (typeof wrong === "string" && /^\d+$/.test(wrong) && isSeed(BigInt(wrong)))
+    return ` Pass a bigint: ${BigInt(wrong)}n.`;
+  if (!Number.isInteger(wrong) || !isSeed(BigInt(Number(wrong)))) return "";
+  return ` A number this large has lost its last digits; pass a bigint, with an n behind all of its digits: ${BigInt(Number(wrong))}n.`;
+}
+
 /** @param {unknown} value */
 function isWasm(value) {
   return (
@@ -385,7 +405,8 @@ function isWasm(value) {
  */
 function shown(value) {
   if (typeof value === "string") return JSON.stringify(value);
-  if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return `${value}`;
+  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value === "number" || typeof value === "boolean") return `${value}`;
   if (Array.isArray(value)) return `[${value.map(shown).join(", ")}]`;
   return value === null ? "null" : `of type ${typeof value}`;
 }

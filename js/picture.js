@@ -1,12 +1,17 @@
 // @ts-check
 // Pictures that a caller passes in, in any form that browsers have for one, as pixels.
 
-import { OptionError, UndiffuseError, throwIfAborted } from "./errors.js";
-import { fetchFile } from "./http.js";
+import { OptionError, SourceError, UndiffuseError, throwIfAborted } from "./errors.js";
+import { readFile } from "./http.js";
+import { opaquePng } from "./opaque_png.js";
 import { absoluteUrl } from "./source.js";
 
 /** @import { PictureSource } from "./index.d.ts" */
 /** @import { Pixels } from "./protocol.js" */
+
+/** Why colours below transparency are not to be had. */
+const MULTIPLIED =
+  "this browser cannot tell the colours of this transparent picture; save it as PNG, or without transparency.";
 
 /**
  * Whether a value is of a kind that {@link pixelsOf} takes.
@@ -17,7 +22,8 @@ export function isPicture(value) {
 }
 
 /**
- * The pixels of a picture, as they are stored: no colour profile is applied, as by Pillow.
+ * The pixels of a picture, as they are stored: no colour profile is applied and no transparency, as by Pillow's `convert("RGB")`.
+ * What a canvas or an ImageBitmap holds has been multiplied by its alpha already, and is taken as the browser divides it again.
  * @param {PictureSource} picture
  * @param {string} option what errors call it
  * @param {AbortSignal} [signal]
@@ -25,23 +31,110 @@ export function isPicture(value) {
  */
 export async function pixelsOf(picture, option, signal) {
   try {
-    if (picture instanceof ImageData) return ownPixels(picture);
-    if (typeof picture === "string" || picture instanceof URL) {
-      const url = absoluteUrl(picture, option);
-      picture = await (await fetchFile(url, url, signal)).blob();
-    }
-    if (!(picture instanceof Blob)) return drawn(picture);
-    const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
     throwIfAborted(signal);
-    const pixels = drawn(bitmap);
-    bitmap.close();
-    return pixels;
+    if (picture instanceof ImageData) return ownPixels(picture);
+    if (typeof picture === "string" || picture instanceof URL) picture = await fetched(picture, option, signal);
+    if (picture instanceof Blob) return await stored(picture);
+    return "currentSrc" in picture ? await shown(picture, option, signal) : drawn(picture);
   } catch (cause) {
     throwIfAborted(signal);
     if (cause instanceof UndiffuseError) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new OptionError("invalid-option", `${option} could not be read as a picture: ${reason}`, { option, cause });
   }
+}
+
+/**
+ * A picture's file as a bitmap that canvases draw without changing it: opaque, in the colours that are stored.
+ * @param {Blob} file
+ */
+export async function bitmapOf(file) {
+  return createImageBitmap(toImageData(await pixelsOf(file, "image")));
+}
+
+/**
+ * @param {string | URL} address
+ * @param {string} option
+ * @param {AbortSignal} [signal]
+ */
+function fetched(address, option, signal) {
+  const url = absoluteUrl(address, option);
+  return readFile(url, url, { signal });
+}
+
+/**
+ * The pixels of an element's file; if that is gone, what the browser shows of it.
+ * @param {HTMLImageElement} image
+ * @param {string} option
+ * @param {AbortSignal} [signal]
+ */
+async function shown(image, option, signal) {
+  const { currentSrc } = image;
+  // SVG stores no colours: it is drawn.
+  const isDrawing = /[.]svg([?#]|$)|^data:image.svg/i.test(currentSrc);
+  try {
+    if (currentSrc && !isDrawing) return await stored(await fetched(currentSrc, option, signal));
+  } catch (error) {
+    throwIfAborted(signal);
+    if (!(error instanceof SourceError)) throw error;
+  }
+  const pixels = drawn(image);
+  if (!isDrawing && !isOpaque(pixels)) throw new Error(MULTIPLIED);
+  return pixels;
+}
+
+/**
+ * The pixels of a picture's file, opaque.
+ * @param {Blob} file
+ * @returns {Promise<Pixels>}
+ */
+async function stored(file) {
+  const start = await file.slice(0, 23).text();
+  if (start === "version https://git-lfs") {
+    throw new Error("it is a pointer of git-lfs; get the picture itself with `git lfs pull`.");
+  }
+  const opaque = await opaquePng(file);
+  const bitmap = await createImageBitmap(opaque ?? file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const pixels = drawn(bitmap);
+  if (isOpaque(pixels)) {
+    bitmap.close();
+    return pixels;
+  }
+  // GIF's transparent colour is lost, and a picture that a browser turns has been multiplied on the way.
+  if (/^GIF|EXIF|irot|imir/.test(await file.text())) throw new Error(MULTIPLIED);
+  return unmultiplied(bitmap);
+}
+
+/** @param {Pixels} pixels */
+function isOpaque({ data }) {
+  for (let at = 3; at < data.length; at += 4) if (data[at] !== 255) return false;
+  return true;
+}
+
+/**
+ * The pixels of a bitmap that was made without multiplying by alpha, opaque: a texture keeps them so, and a 2D canvas does not.
+ * @param {ImageBitmap} bitmap
+ * @returns {Pixels}
+ */
+function unmultiplied(bitmap) {
+  const { width, height } = bitmap;
+  const data = new Uint8ClampedArray(4 * width * height);
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
+  if (gl) {
+    const texture = gl.createTexture();
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+    gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, data);
+  }
+  if (gl?.getError() !== 0) {
+    throw new Error(MULTIPLIED);
+  }
+  // A page has room for a few of these only.
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  for (let at = 3; at < data.length; at += 4) data[at] = 255;
+  return { width, height, data };
 }
 
 /** What a canvas can draw: the classes that this browser, or this worker, has of them. */

@@ -23,6 +23,7 @@
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription
+ *   | { type: "estimate" } & RunDescription
  *   | { type: "schedule", options: object }
  *   | { type: "forward", run: number, seed: bigint, options: object, image: Pixels }
  *   | { type: "noised", run: number, timestep: number | null }

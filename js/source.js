@@ -154,13 +154,14 @@ function atRoot(files) {
 /**
  * @param {SourceDescription} description
  * @param {AbortSignal} signal ends every read with an AbortError
+ * @param {(reason: string) => void} [onWait] is told why a file has to be waited for
  * @returns {OpenSource}
  */
-export function openSource(description, signal) {
+export function openSource(description, signal, onWait) {
   switch (description.kind) {
     case "url": {
       const { base, file } = description;
-      return remote(base, file, (path) => urlOf(base, path), signal);
+      return remote(base, file, (path) => urlOf(base, path), signal, onWait);
     }
     case "files": {
       const { files } = description;
@@ -200,12 +201,13 @@ const LOCAL = { expect() {}, forget() {} };
  * @param {string | undefined} file the only one, if there is only one
  * @param {(path: string) => string} addressOf
  * @param {AbortSignal} signal
+ * @param {(reason: string) => void} [onWait]
  * @returns {OpenSource}
  */
-function remote(name, file, addressOf, signal) {
+function remote(name, file, addressOf, signal, onWait) {
   /** Files on their way that nobody has opened yet. @type {Map<string, Promise<HttpFile>>} */
   const expected = new Map();
-  const fetch = (/** @type {string} */ path) => HttpFile.open(addressOf(path), path, signal);
+  const fetch = (/** @type {string} */ path) => HttpFile.open(addressOf(path), path, { signal, onWait });
   return {
     name,
     files: file === undefined ? undefined : [file],

@@ -48,6 +48,23 @@ export class Walk {
     throw new Error("a walk knows its steps");
   }
 
+  /**
+   * @template [F=never]
+   * @param {((error: any) => F | PromiseLike<F>) | null} [onRejected]
+   * @returns {Promise<any>}
+   */
+  catch(onRejected) {
+    return Promise.resolve(this).catch(onRejected);
+  }
+
+  /**
+   * @param {(() => void) | null} [onFinally]
+   * @returns {Promise<any>}
+   */
+  finally(onFinally) {
+    return Promise.resolve(this).finally(onFinally);
+  }
+
   /** Makes the steps that are left. */
   async finish() {
     while (!(await this.#steps.next()).done);

@@ -2,7 +2,7 @@
 // The WebAssembly module: fetched, compiled and started once per thread.
 
 import { SourceError, UndiffuseError, throwIfAborted } from "./errors.js";
-import { fetchFile } from "./http.js";
+import { fetchFile, readFile, unlessStalled } from "./http.js";
 import init, * as core from "./internal/undiffuse.js";
 
 /** @import { LoadOptions } from "./index.d.ts" */
@@ -72,7 +72,9 @@ export function reportTrap(thrown) {
 /** @param {string} reason */
 function breakDown(reason) {
   if (breakdown) return;
-  breakdown = new UndiffuseError("internal", `undiffuse broke down (${reason}). Reload the page to use it again.`);
+  // A page has this thread for good; a worker of the package's own ends with what was loaded in it.
+  const cure = globalThis.document ? "Reload the page to use it again" : "Load it again, in a new worker";
+  breakdown = new UndiffuseError("internal", `undiffuse broke down (${reason}). ${cure}.`);
   for (const listener of listeners) listener(breakdown);
   listeners.clear();
 }
@@ -92,20 +94,38 @@ export async function compile(wasm) {
   if (wasm instanceof WebAssembly.Module) return wasm;
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   const file = isUrl ? String(wasm) : "the WebAssembly module";
-  const response = isUrl ? await fetchFile(file, file) : undefined;
   try {
-    if (!response) return await WebAssembly.compile(/** @type {BufferSource} */ (wasm));
-    // Browsers compile while they download only under this type; a server that sends another costs time, not function.
-    const streams = response.headers.get("content-type") === "application/wasm";
-    return await (streams ? WebAssembly.compileStreaming(response) : WebAssembly.compile(await response.arrayBuffer()));
+    if (isUrl) return await compileFrom(file);
+    return await WebAssembly.compile(/** @type {BufferSource} */ (wasm));
   } catch (cause) {
-    if (!(cause instanceof WebAssembly.CompileError)) {
-      throw new SourceError("network", `${file}: the connection broke while it was read.`, { file, cause });
-    }
-    const hint = "the file is damaged, or this browser is too old for WebAssembly SIMD";
-    throw new SourceError("file-corrupt", `${file} could not be compiled: ${hint} (${cause.message}).`, {
-      file,
-      cause,
-    });
+    if (!(cause instanceof WebAssembly.CompileError)) throw cause;
+    const hint = /CSP|Content Security Policy|unsafe-eval/.test(cause.message)
+      ? "the page's Content-Security-Policy forbids WebAssembly; add 'wasm-unsafe-eval' to its script-src"
+      : /magic/.test(cause.message)
+        ? "it is no WebAssembly module, but perhaps a pointer of git-lfs or a message of the server"
+        : "the file is damaged, or this browser is too old for WebAssembly SIMD";
+    const message = `${file} could not be compiled: ${hint} (${cause.message}).`;
+    throw new SourceError("file-corrupt", message, { file, cause });
   }
+}
+
+/**
+ * Compiles a module while it is downloaded. If that breaks or takes too long, it is read once more, as a file that can be resumed.
+ * @param {string} url
+ */
+async function compileFrom(url) {
+  const controller = new AbortController();
+  /** @type {Response | undefined} */
+  let response = await fetchFile(url, url, { signal: controller.signal });
+  // Browsers do so only under this type; a server that sends another costs time, not function.
+  if (response.headers.get("content-type") === "application/wasm") {
+    try {
+      return await unlessStalled(WebAssembly.compileStreaming(response));
+    } catch (error) {
+      if (error instanceof WebAssembly.CompileError) throw error;
+      controller.abort();
+      response = undefined;
+    }
+  }
+  return WebAssembly.compile(await (await readFile(url, url, {}, response)).arrayBuffer());
 }

@@ -86,8 +86,8 @@ async function draw(view, given = {}, about = {}) {
   let spent = 0;
   const task = async (/** @type {AbortSignal} */ signal) => {
     await opened.setLoras(loras.chosen(), { signal });
-    const { seconds } = (await opened.estimate?.({ ...options, ...given, signal })) ?? {};
-    await affords(seconds, signal);
+    const { seconds } = await opened.estimate({ ...options, ...given, signal });
+    if (!(await affords(seconds, signal))) return undefined;
     history.replaceState(history.state, "", linkHere(parameters));
     film.begin(
       Number(parameters.steps),
@@ -184,6 +184,7 @@ function modelOpened(opened, isOther) {
 
 /** Brings the picture to start from to the size that a run has. A model that enlarges takes a picture of any size. */
 function fitPicture() {
+  if (state.view !== "reverse") return;
   const info = state.pipeline?.info;
   if (!info || info.takesNoiseLevel) return easel.fit();
   const { width, height } = readParameters();
@@ -286,8 +287,8 @@ async function measure() {
   const { options } = readForm(opened.info, "reverse");
   await work("reverse", "Measuring", async (signal) => {
     await opened.setLoras(loras.chosen(), { signal });
-    const { seconds, calls } = (await opened.estimate?.({ ...options, signal })) ?? {};
-    await affords(seconds && (MEASURED_STEPS * seconds) / calls, signal);
+    const { seconds, calls } = await opened.estimate({ ...options, signal });
+    if (!(await affords(seconds && (MEASURED_STEPS * seconds) / calls, signal))) return undefined;
     profile.show(await opened.profile({ ...options, signal }));
     return "Measured";
   });
@@ -494,6 +495,7 @@ model.arrangeModel({
   begins(asked) {
     before = readParameters();
     awaited = asked;
+    if (state.opened) linked.clear();
     if (asked === BUILTIN) offered ??= showAbout();
     else if (!state.opened) button("builtin").hidden = false;
   },
@@ -512,7 +514,10 @@ form.addEventListener("submit", (event) => {
   if (state.view === "reverse") draw("reverse");
   else views.current()?.submit();
 });
-for (const part of [form, element("stage"), element("below")]) part.addEventListener("input", fieldsChanged);
+for (const part of [form, element("stage"), element("below")]) {
+  // Before the field's own listeners, which may find something else to complain about.
+  part.addEventListener("input", fieldsChanged, { capture: true });
+}
 element("views").addEventListener("click", (event) => {
   const link = /** @type {HTMLElement} */ (event.target).closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -1,6 +1,7 @@
 // @ts-check
 // The variational bound of a picture: its terms by t, as they come.
 
+import { affords } from "./consent.js";
 import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
@@ -237,9 +238,12 @@ export function open(page) {
         terms: count || undefined,
         variance: /** @type {BoundOptions["variance"]} */ (choice("variance").value || undefined),
       };
-      forget();
       const task = async (/** @type {AbortSignal} */ signal) => {
         await pipeline.setLoras(page.loras(), { signal });
+        // A term is one call of the network, without guidance.
+        const { seconds, calls } = await pipeline.estimate({ prompt: options.prompt, guidanceScale: 1, signal });
+        if (!(await affords(seconds && ((count || timesteps) * seconds) / calls, signal))) return undefined;
+        forget();
         const bound = pipeline.bound({ ...options, signal });
         let drawn = 0;
         let spent = 0;

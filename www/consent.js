@@ -2,7 +2,6 @@
 // What costs much is not begun unasked: minutes of computing, and somebody's gigabytes.
 
 import { ask, dismiss, state, show } from "./state.js";
-import { AbortError } from "./pkg/index.js";
 import { describeSource } from "./pkg/source.js";
 
 /** A run that takes longer, in seconds, is begun only if the visitor wants it to be. */
@@ -26,14 +25,14 @@ const PARTS = {
  * Asks whether to begin something that takes minutes.
  * @param {number | undefined} seconds how long it will take, if that is known
  * @param {AbortSignal} signal ends the asking
- * @throws {AbortError} if it is not to be begun
+ * @returns {Promise<boolean>}
  */
 export async function affords(seconds, signal) {
-  if (seconds === undefined || seconds < LONG) return;
+  if (seconds === undefined || seconds < LONG) return true;
   signal.addEventListener("abort", dismiss, { once: true });
   const agreed = await ask(`This will take about ${duration(seconds)} on this device.`, "Start anyway");
   signal.removeEventListener("abort", dismiss);
-  if (!agreed) throw new AbortError("aborted", "It was not started.");
+  return agreed;
 }
 
 /**

@@ -1,6 +1,8 @@
 // @ts-check
 // The picture that a run starts from, and the mask that the visitor paints on it.
 
+import { bitmapOf } from "./pkg/picture.js";
+
 const easel = /** @type {HTMLElement} */ (document.getElementById("easel"));
 const base = /** @type {HTMLCanvasElement} */ (document.getElementById("start-picture"));
 const paint = /** @type {HTMLCanvasElement} */ (document.getElementById("mask"));
@@ -73,7 +75,7 @@ export function pressed(canvas, move) {
  * @param {string} called
  */
 export async function put(picture, called) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   [fileWidth, fileHeight] = [bitmap.width, bitmap.height];
   const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
   whole.width = Math.round(bitmap.width * scale);
@@ -118,13 +120,10 @@ function place() {
 /**
  * Draws the middle of a picture, as large as a canvas; one of the canvas's own size as it is, to the last bit.
  * @param {HTMLCanvasElement | OffscreenCanvas} canvas
- * @param {HTMLCanvasElement | OffscreenCanvas | ImageBitmap} picture
- * @param {string} paper  what shows through where the picture does not cover
+ * @param {HTMLCanvasElement | OffscreenCanvas | ImageBitmap} picture without transparency
  */
-export function cover(canvas, picture, paper = "#ffffff") {
+export function cover(canvas, picture) {
   const context = contextOf(canvas);
-  context.fillStyle = paper;
-  context.fillRect(0, 0, canvas.width, canvas.height);
   const scale = Math.max(canvas.width / picture.width, canvas.height / picture.height);
   const [width, height] = [picture.width * scale, picture.height * scale];
   context.imageSmoothingEnabled = scale !== 1;
@@ -137,9 +136,9 @@ export function cover(canvas, picture, paper = "#ffffff") {
  * @param {Blob} picture
  */
 export async function putMask(picture) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   const context = contextOf(paint);
-  cover(paint, bitmap, "#000000");
+  cover(paint, bitmap);
   bitmap.close();
   // Painted is what is opaque: the mask's brightness becomes that.
   const pixels = context.getImageData(0, 0, paint.width, paint.height);

@@ -1,6 +1,7 @@
 // @ts-check
 // FID: pictures are drawn and compared with real ones, as features of a small classifier; and what that one sees on a picture.
 
+import { affords } from "./consent.js";
 import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
@@ -9,7 +10,7 @@ import { unlessAborted } from "./task.js";
 import { FeatureExtractor } from "./pkg/index.js";
 
 /** @import { Page, View } from "./views.js" */
-/** @import { Distance, Label, Statistics } from "./pkg/index.js" */
+/** @import { Distance, Label, SampleOptions, Statistics } from "./pkg/index.js" */
 
 const EXTRACTOR = "models/emoji-features/";
 
@@ -180,7 +181,7 @@ export function open(page) {
 
   async function run(/** @type {AbortSignal} */ signal) {
     const pipeline = page.pipeline();
-    if (!pipeline) return "";
+    if (!pipeline) return undefined;
     const { info } = pipeline;
     const { seed = 0, negativePrompt, steps, guidanceScale, solver } = optionsOf(readParameters());
     const lines = prompts.value
@@ -189,27 +190,31 @@ export function open(page) {
       .filter(Boolean);
     const texts = info.takesPrompt && lines.length > 0 ? lines : [""];
     const total = count.valueAsNumber;
+    await pipeline.setLoras(page.loras(), { signal });
+    /** Pictures from the one of this number on, each with a stream of its own, so that it is the one that its seed draws alone. */
+    const portion = (/** @type {number} */ from) => {
+      const numbers = Array.from({ length: Math.min(AT_ONCE, total - from) }, (_, at) => from + at);
+      return /** @type {SampleOptions} */ ({
+        prompt: info.takesPrompt ? numbers.map((number) => texts[number % texts.length]) : "",
+        negativePrompt,
+        seeds: numbers.map((number) => (BigInt(seed) + BigInt(number)) & (2n ** 64n - 1n)),
+        ...(info.takesPrompt ? {} : { numImagesPerPrompt: numbers.length }),
+        steps,
+        guidanceScale,
+        solver,
+        preview: "none",
+        signal,
+      });
+    };
+    const { seconds } = await pipeline.estimate(portion(0));
+    if (!(await affords(seconds && (seconds * total) / Math.min(AT_ONCE, total), signal))) return undefined;
     showDistance();
     element("sheet").replaceChildren();
-    await pipeline.setLoras(page.loras(), { signal });
     const reference = await realSet(signal);
     const drawn = await (await extractor(signal)).statistics();
     try {
       while (drawn.count < total) {
-        const numbers = Array.from({ length: Math.min(AT_ONCE, total - drawn.count) }, (_, at) => drawn.count + at);
-        const prompt = info.takesPrompt ? numbers.map((number) => texts[number % texts.length]) : "";
-        const run = pipeline.sample({
-          prompt,
-          negativePrompt,
-          // One stream for each picture, so that it is the one that its seed draws alone.
-          seeds: numbers.map((number) => (BigInt(seed) + BigInt(number)) & (2n ** 64n - 1n)),
-          ...(info.takesPrompt ? {} : { numImagesPerPrompt: numbers.length }),
-          steps,
-          guidanceScale,
-          solver,
-          preview: "none",
-          signal,
-        });
+        const run = pipeline.sample(portion(drawn.count));
         const images = await run.images();
         await drawn.add(images, { signal });
         addToSheet(images);

@@ -6,10 +6,10 @@ import { forget, unlessAborted } from "./task.js";
 import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
 
 /** @import { LoadOptions, LoadProgress } from "./pkg/index.js" */
-/** @import { Asked, Problem } from "./state.js" */
+/** @import { Asked, Loading, Problem } from "./state.js" */
 
-/** Errors of a run after which the pipeline can still be used: it is the settings that have to change. */
-const OF_SETTINGS = ["invalid-option", "unsupported", "busy", "non-finite", "out-of-memory", "shape-mismatch"];
+/** Errors after which the pipeline is beyond use. After any other it is the settings, or the files, that have to change. */
+const FATAL = ["device-lost", "gpu", "worker-failed", "disposed", "internal"];
 
 /** Errors of a load that the same files would only bring again. */
 const OF_CONTENT = [
@@ -27,6 +27,9 @@ const OF_CONTENT = [
  */
 let page;
 
+/** What was loading when something else was asked for, while nothing was open. @type {Asked | undefined} */
+let overtaken;
+
 /** @param {typeof page} given */
 export function arrangeModel(given) {
   page = given;
@@ -38,8 +41,9 @@ export function arrangeModel(given) {
  * @returns {Promise<boolean>} whether it was loaded
  */
 export async function load(asked) {
+  if (state.loading && !state.opened) overtaken ??= state.loading.asked;
   state.loading?.controller.abort();
-  const loading = (state.loading = { controller: new AbortController() });
+  const loading = (state.loading = { asked, controller: new AbortController() });
   page.begins(asked);
   unsay(MODEL);
   say(MODEL, { status: `Loading ${asked.name}` }, { aloud: true });
@@ -68,7 +72,7 @@ export async function reload() {
 /**
  * A pipeline for what was asked for. What is open is let go of beforehand only if there is no room for both.
  * @param {Asked} asked
- * @param {import("./state.js").Activity} loading
+ * @param {Loading} loading
  */
 async function replacing(asked, loading) {
   try {
@@ -83,16 +87,16 @@ async function replacing(asked, loading) {
 
 /**
  * @param {Asked} asked
- * @param {import("./state.js").Activity} loading
+ * @param {Loading} loading
  * @returns {Promise<Pipeline>}
  */
 async function open({ source, name, variant }, loading) {
   const device = /** @type {LoadOptions["device"]} */ (new URLSearchParams(location.search).get("device") ?? "auto");
   const { signal } = loading.controller;
-  const onProgress = (/** @type {LoadProgress} */ { loaded, total }) => {
+  const onProgress = (/** @type {LoadProgress} */ { loaded, total, waiting }) => {
     if (signal.aborted) return;
     loading.share = loaded / total;
-    say(MODEL, { status: `Loading ${name}: ${megabytes(loaded)} of ${megabytes(total)} MB` });
+    say(MODEL, { status: `Loading ${name}: ${waiting ?? `${megabytes(loaded)} of ${megabytes(total)} MB`}` });
   };
   const opening = Pipeline.load(source, { device, variant, onProgress, signal });
   try {
@@ -116,6 +120,7 @@ function take(pipeline, asked) {
   letGo();
   const isOther = asked !== state.opened;
   Object.assign(state, { pipeline, opened: asked, loading: undefined });
+  overtaken = undefined;
   // What was said was of the one before.
   unsay();
   page.opened(asked, isOther);
@@ -136,10 +141,10 @@ async function letGo() {
  */
 async function refused(asked, error) {
   const loading = state.loading;
-  const former = state.opened;
+  const former = state.opened ?? overtaken;
   if (!state.pipeline && former && former !== asked) {
-    say(MODEL, { status: `Loading ${former.name} again` });
-    const again = { controller: new AbortController() };
+    say(MODEL, { status: `Loading ${former.name}` });
+    const again = { asked: former, controller: new AbortController() };
     state.loading = again;
     const pipeline = await open(former, again).catch(() => undefined);
     if (state.loading !== again) return void pipeline?.dispose();
@@ -180,8 +185,8 @@ function problemOfLoad(asked, error, stays) {
  */
 export function problemOf(error) {
   const { code, message } = described(error);
-  const isOfSettings = OF_SETTINGS.includes(code);
-  return { code, message, isOfSettings, again: isOfSettings ? undefined : { label: "Load again", act: reload } };
+  const isFatal = FATAL.includes(code);
+  return { code, message, isOfSettings: !isFatal, again: isFatal ? { label: "Load again", act: reload } : undefined };
 }
 
 /** @param {unknown} error */

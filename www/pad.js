@@ -3,6 +3,7 @@
 
 import { cover, pressed } from "./easel.js";
 import { about } from "./vocabulary.js";
+import { bitmapOf } from "./pkg/picture.js";
 
 const COLOURS = {
   Black: "#1d1b17",
@@ -142,7 +143,7 @@ export function isFirst() {
  * @param {{ first?: boolean }} [options] first: only in place of the one to begin with
  */
 export async function put(picture, called, { first = false } = {}) {
-  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await bitmapOf(picture);
   if (first && !isFirst()) return;
   cover(canvas, bitmap);
   bitmap.close();

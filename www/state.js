@@ -27,6 +27,8 @@
  * @typedef {{ controller: AbortController, share?: number }} Activity
  */
 
+/** @typedef {Activity & { asked: Asked }} Loading */
+
 /** @typedef {Activity & { view: string, isForgotten?: boolean }} Task something done for a view; nobody hears how a forgotten one ends */
 
 /** What ends with a problem or well is said by its view alone: other views have words of their own. */
@@ -39,7 +41,7 @@ export const state = {
   pipeline: undefined,
   /** What the pipeline is of. @type {Asked | undefined} */
   opened: undefined,
-  /** @type {Activity | undefined} */
+  /** @type {Loading | undefined} */
   loading: undefined,
   /** @type {Task | undefined} */
   running: undefined,

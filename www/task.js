@@ -82,7 +82,7 @@ export function using(use) {
  * What takes time: with the progress bar, the button that ends it, and the pipeline to itself. What was under way ends.
  * @param {string} view whose words it changes
  * @param {string} what what is said at first
- * @param {(signal: AbortSignal) => Promise<string>} task comes to what is said in the end
+ * @param {(signal: AbortSignal) => Promise<string | undefined>} task comes to what is said in the end; undefined: it was not begun
  * @param {object} [options]
  * @param {"ready" | "done"} [options.then] the page's state after it
  * @param {() => string} [options.cancelled] what is said if it was cancelled
@@ -108,14 +108,15 @@ export function work(view, what, task, options = {}) {
 /**
  * Says how a task ended.
  * @param {Task} run
- * @param {Promise<string>} ending
+ * @param {Promise<string | undefined>} ending
  * @param {{ then?: "ready" | "done", cancelled?: () => string }} options
  */
 async function finish(run, ending, { then = "ready", cancelled = () => "Cancelled" }) {
   /** @type {Partial<Words>} */
   let words;
   try {
-    words = { status: await ending, isDone: then === "done" };
+    const status = await ending;
+    words = status === undefined ? { status: "Not started" } : { status, isDone: then === "done" };
   } catch (error) {
     // Whatever comes after the end that was asked for is no fault.
     const isCancelled = run.controller.signal.aborted || error instanceof AbortError;

@@ -6,7 +6,7 @@ import * as loras from "./loras.js";
 import { complaint, firstInvalid, reveal } from "./fields.js";
 import { problemOf } from "./model.js";
 import { linkTo, readParameters } from "./parameters.js";
-import { dismiss, say, show as showState, state, unsay } from "./state.js";
+import { MODEL, dismiss, say, show as showState, state, unsay } from "./state.js";
 import { end, idle, progressTo, using, work } from "./task.js";
 
 /**
@@ -88,7 +88,7 @@ function pageOf(name) {
     /** The LoRAs that the form asks for. */
     loras: loras.chosen,
     canRead,
-    /** @type {(what: string, task: (signal: AbortSignal) => Promise<string>, options?: Parameters<typeof work>[3]) => Promise<void>} */
+    /** @type {(what: string, task: (signal: AbortSignal) => Promise<string | undefined>, options?: Parameters<typeof work>[3]) => Promise<void>} */
     work: (what, task, options) => work(name, what, task, options),
     /** @type {(given: import("./pkg/index.js").SampleOptions, about: Partial<import("./metadata.js").Made>) => Promise<void>} */
     draw: (given, about) => draw(name, given, about),
@@ -121,6 +121,8 @@ export async function turnTo(name, { isNew = true } = {}) {
   const left = current();
   dismiss();
   end();
+  // What was refused elsewhere is no affair of this view, as long as there is a model.
+  if (state.pipeline) unsay(MODEL);
   left?.leave();
   if (left) using(left.release());
   state.view = document.body.dataset.view = name;

@@ -44,6 +44,14 @@ impl Device {
         Ok(measured)
     }
 
+    /// How many floating point operations it does in a second at most. That alone is measured sooner than [`Device::ceilings`].
+    ///
+    /// # Errors
+    /// As [`Device::ceilings`].
+    pub fn flop_per_second(&self) -> Result<f64, Error> {
+        self.ceilings.get().map_or_else(|| roofline::flop_per_second(self), |known| Ok(known.flop_per_second))
+    }
+
     pub(super) fn machine(&self) -> &Rc<dyn Machine> {
         &self.machine
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::Error;
 use super::checkpoint::{Checkpoint, Model, ModelInfo};
+use super::estimate::Pace;
 use super::layout::OpenOptions;
 use super::linear_preview::LinearPreview;
 use super::text_encoder::TextEncoder;
@@ -52,6 +53,7 @@ impl Checkpoint {
             texts,
             tiny_vae: RefCell::default(),
             linear_preview: OnceCell::new(),
+            pace: Pace::default(),
         };
         Ok(Pipeline { parts: Rc::new(parts) })
     }
@@ -78,6 +80,8 @@ pub(super) struct Parts {
     pub tiny_vae: RefCell<Option<Rc<TinyVae>>>,
     /// For [`Preview::Linear`](super::Preview::Linear), fitted when it is first asked for.
     pub linear_preview: OnceCell<Rc<LinearPreview>>,
+    /// How fast its runs are.
+    pub pace: Pace,
 }
 
 impl Parts {

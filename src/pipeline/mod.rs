@@ -11,7 +11,7 @@
 //! | `prompts`, `text_encoder`, `conditioning` | texts as token ids, as embeddings, and all else that the network is told |
 //! | `image`, `random`, `start` | input pictures as Pillow resizes them, torch's draws in diffusers' order, x_T |
 //! | `step_graph`, `sampler` | one step as one graph, and the loop over it |
-//! | `schedule` | the steps that it would walk, by themselves |
+//! | `schedule`, `estimate` | the steps that it would walk, by themselves; what they would take |
 //! | `predictor`, `encoder` | the noise predictor by itself, with what it is told; pictures to latents |
 //! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
 //! | `bound` | the variational bound of pictures, term by term |
@@ -24,6 +24,7 @@ mod checkpoint;
 mod conditioning;
 mod encoder;
 mod error;
+mod estimate;
 mod family;
 mod forward;
 mod forward_process;
@@ -52,6 +53,7 @@ mod weight_file;
 pub use bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
 pub use checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use error::Error;
+pub use estimate::RunEstimate;
 pub use family::scheduler_of;
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};

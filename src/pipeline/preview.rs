@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 
+use super::estimate::flop;
 use super::load::Parts;
-use super::painter::{Canvas, Painter};
+use super::painter::{Canvas, Paint, Painter};
 use super::tiled::longest_tile;
 use super::tiny_vae::TinyVae;
 use super::{Error, SampleOptions};
 use crate::device::Program;
+use crate::graph::Builder;
 
 /// Which pictures a run shows on its way; the last x_t is always decoded. The samples of a model without an autoencoder are
 /// pictures themselves, and are shown as they are.
@@ -190,6 +192,31 @@ fn chosen(parts: &Parts, preview: Preview) -> Result<(Preview, Option<Rc<TinyVae
         }
         other => other,
     })
+}
+
+/// The arithmetic of the pictures of a step on the way and of those of the last, for latents `[batch, channels, height, width]`, in
+/// floating point operations. A linear map is next to free and not counted.
+///
+/// # Errors
+/// As [`Previewer::compile`], but for the device's refusal.
+pub(super) fn costs(parts: &Parts, options: &SampleOptions, latents: [usize; 4]) -> Result<[u64; 2], Error> {
+    let [batch, channels, height, width] = latents;
+    let (preview, tiny) = chosen(parts, options.preview)?;
+    let of = |paint: &Paint<'_>| -> Result<u64, Error> {
+        let builder = Builder::new();
+        let root = builder.root();
+        let latents = root.input("latents", &[1, channels, height, width]).map_err(Error::from)?;
+        paint(&root, latents).map_err(|e| parts.model.info.too_large(height, width, e))?;
+        Ok(flop(&builder.finish()))
+    };
+    let decode = parts.vae().map_or(Ok(0), |(vae, _)| of(&|root, x| vae.add_to(root, x)))?;
+    // On the way x̂_0 is shown beside x_t.
+    let (each, last) = match (preview, tiny) {
+        (Preview::Decode, _) => (2 * decode, 2 * decode),
+        (Preview::Tiny, Some(tiny)) => (2 * of(&|root, x| tiny.config.add_to(root, x))?, decode),
+        _ => (0, decode),
+    };
+    Ok([each, last].map(|flop| flop * batch as u64))
 }
 
 /// The model's own way from latents to pictures. Without an autoencoder they are the pictures.

@@ -1,6 +1,7 @@
 //! One reverse process: x_T from the seed, then step by step to x_0.
 
 use super::conditioning::Conditioning;
+use super::estimate::{Pace, RunCost};
 use super::load::Pipeline;
 use super::preview::{Drawn, Previewer, Rgba};
 use super::random::Streams;
@@ -11,7 +12,7 @@ use super::{Error, SampleOptions};
 use crate::device::Program;
 use crate::diffusion::{LearnedVariance, Table};
 use crate::gpu::variants::Measured;
-use crate::profile::Profile;
+use crate::profile::{Profile, now};
 
 /// What one step made.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,8 @@ pub struct Sampler {
     previewer: Previewer,
     next: usize,
     warning: Option<String>,
+    cost: RunCost,
+    pace: Pace,
 }
 
 impl Pipeline {
@@ -54,6 +57,7 @@ impl Pipeline {
         let parts = &*self.parts;
         let mut request = Request::new(&parts.model, options)?;
         let graph = request.step_graph(&parts.model)?;
+        let cost = RunCost::new(parts, &request, &graph)?;
         let conditioning = Conditioning::new(parts, request.told()).await?;
         let start = Start::new(parts, &mut request).await?;
         let previewer = Previewer::compile(parts, &request.options, request.latents).await?;
@@ -79,6 +83,8 @@ impl Pipeline {
             previewer,
             next: 0,
             warning: request.prompts.and_then(|prompts| prompts.warning),
+            cost,
+            pace: parts.pace.clone(),
         })
     }
 }
@@ -125,6 +131,7 @@ impl Sampler {
     /// A value that is not finite, with the layer that made it, or a lost device. The run cannot go on after an error.
     pub async fn step(&mut self) -> Result<Option<StepOutput>, Error> {
         let Some(step) = self.table.steps.get(self.next) else { return Ok(None) };
+        let start = now();
         if self.next > 0 {
             // At the start of a step rather than at its end, so that a step that failed can be looked into.
             self.step.feed_back("sample", "prev_sample")?;
@@ -151,7 +158,12 @@ impl Sampler {
         self.next += 1;
         // What the next call's input is scaled by is what gives the new sample unit variance.
         let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
-        let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, self.next == total).await?;
+        let is_last = self.next == total;
+        let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, is_last).await?;
+        // Where no picture is read back, a GPU may have only begun.
+        if !images.is_empty() {
+            self.pace.note(self.cost.step(is_last), start);
+        }
         Ok(Some(StepOutput { index, total, timestep, images, denoised }))
     }
 

@@ -192,6 +192,27 @@ impl Pipeline {
         ]))
     }
 
+    /// What a run with `options` takes: `RunEstimate` of index.d.ts, as JSON. Everything is as of [`Pipeline::sample`].
+    ///
+    /// # Errors
+    /// As of [`Pipeline::sample`].
+    pub fn estimate(
+        &self,
+        seeds: Vec<u64>,
+        options: &str,
+        image: Option<Pixels>,
+        mask: Option<Pixels>,
+    ) -> Result<String, JsValue> {
+        let (image, mask) = (image.map(picture_of), mask.map(picture_of));
+        let estimate = sample_options(options).and_then(|options| {
+            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+            let estimate = self.0.estimate(SampleOptions { seeds, image, mask, ..options });
+            estimate.map_err(|error| of_run(error, has_scheduler))
+        });
+        let pipeline::RunEstimate { calls, flop, seconds } = estimate.map_err(Error::into_js)?;
+        Ok(json!({ "calls": calls, "flop": flop, "seconds": seconds }).to_string())
+    }
+
     /// Prepares the forward process of a picture; resolves to a [`ForwardProcess`]. `options` are those of `ForwardOptions` in
     /// index.d.ts but for the seed, the picture and the signal, as JSON.
     pub fn forward_process(&self, seed: u64, options: String, image: Pixels) -> Promise {

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, root, SITE } from "./harness/index.js";
+import { agree } from "./harness/site.js";
 
 /** @import { BoundSummary, BoundTerm } from "../../js/index.js" */
 /** @import { Page } from "playwright-core" */
@@ -267,6 +268,7 @@ describe("the page's bound", () => {
     await open(page, site);
     await page.locator("#terms").selectOption("");
     await page.locator("#start").click();
+    await agree(page, "[data-views=bound] tbody tr");
     await page.locator("[data-views=bound] tbody tr").nth(3).waitFor({ state: "attached" });
     const before = await page.evaluate(() => {
       const count = document.querySelectorAll("[data-views=bound] tbody tr").length;

@@ -4,6 +4,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, faults, root, SITE } from "./harness/index.js";
+import { agree } from "./harness/site.js";
 
 /** @import { Distance } from "../../js/index.js" */
 /** @import { Page } from "playwright-core" */
@@ -253,6 +254,7 @@ describe("the page's FID", () => {
     assert.equal(await page.locator("#real").inputValue(), "own");
     await page.locator("#count").fill("500");
     await page.locator("#start").click();
+    await agree(page, "#sheet canvas");
     await page.waitForFunction(() => document.querySelectorAll("#sheet canvas").length >= 8);
     await page.locator("#cancel").click();
     await page.waitForFunction(() => document.body.dataset.state === "ready");

@@ -1,6 +1,5 @@
 /** The site as a visitor meets it: from a path of some host, with a GPU and without. */
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,41 +7,11 @@ import { describe } from "node:test";
 import { browserTests, faults, root, SITE } from "./harness/index.js";
 import { textsOf } from "./harness/png.js";
 import { withWrongShape } from "./harness/safetensors.js";
+import { draw, drop, open, pixels, reach, start } from "./harness/site.js";
 
 /** @import { Page } from "playwright-core" */
-/** @import { Site } from "./harness/index.js" */
 
 const UNET = "unet/diffusion_pytorch_model.safetensors";
-
-/** Opens the site and waits for the model. @param {Page} page @param {Site} site @param {string} [address] query and hash */
-async function open(page, site, address = "") {
-  await page.goto(site.url(SITE + address));
-  await reach(page, "ready");
-}
-
-/** Waits until the page is in a state; an error that it shows instead ends the wait. @param {Page} page @param {string} state */
-async function reach(page, state) {
-  await page.waitForFunction((state) => [state, "error"].includes(document.body.dataset.state ?? ""), state, {
-    timeout: 150_000,
-  });
-  if (state !== "error") assert.equal(await page.locator("#error").innerText(), "");
-  assert.equal(await page.locator("body").getAttribute("data-state"), state);
-}
-
-/** @param {Page} page @param {{ seed?: number, steps?: number, solver?: string, prompt?: string }} options */
-async function start(page, { seed = 7, steps = 4, solver = "ddim", prompt = "a happy cat" } = {}) {
-  await page.getByLabel("Prompt", { exact: true }).fill(prompt);
-  await page.getByLabel("Seed", { exact: true }).fill(String(seed));
-  await page.getByLabel("Steps", { exact: true }).fill(String(steps));
-  await page.getByLabel("Solver", { exact: true }).selectOption(solver);
-  await page.locator("#start").click();
-}
-
-/** @param {Page} page @param {{ seed?: number, steps?: number, solver?: string }} [options] */
-async function draw(page, options) {
-  await start(page, options);
-  await reach(page, "done");
-}
 
 /** Presses the button that keeps the picture. @param {Page} page */
 async function download(page) {
@@ -50,34 +19,6 @@ async function download(page) {
   const chunks = [];
   for await (const chunk of await download.createReadStream()) chunks.push(chunk);
   return { name: download.suggestedFilename(), content: Buffer.concat(chunks) };
-}
-
-/** Drops a file on the page. @param {Page} page @param {string} name @param {Buffer} content @param {string} type */
-function drop(page, name, content, type) {
-  return page.evaluate(
-    async ({ name, content, type }) => {
-      const bytes = await (await fetch(`data:application/octet-stream;base64,${content}`)).arrayBuffer();
-      const file = (/** @type {(file: File) => void} */ take) => take(new File([bytes], name, { type }));
-      // A script cannot make a transfer whose items have entries.
-      const dataTransfer = {
-        items: [{ webkitGetAsEntry: () => ({ isFile: true, name, fullPath: `/${name}`, file }) }],
-      };
-      dispatchEvent(Object.defineProperty(new Event("drop"), "dataTransfer", { value: dataTransfer }));
-    },
-    { name, content: content.toString("base64"), type },
-  );
-}
-
-/** A digest of each canvas that a selector finds. @param {Page} page @param {string} selector */
-async function pixels(page, selector) {
-  const contents = await page.locator(selector).evaluateAll((canvases) =>
-    canvases.map((canvas) => {
-      const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
-      const context = /** @type {HTMLCanvasElement} */ (canvas).getContext("2d");
-      return [...(context?.getImageData(0, 0, width, height).data ?? [])];
-    }),
-  );
-  return contents.map((content) => createHash("sha256").update(Uint8Array.from(content)).digest("hex"));
 }
 
 const shown = async (/** @type {Page} */ page) => (await pixels(page, "#canvas"))[0];

@@ -48,7 +48,7 @@ declare global {
     /** The consumers in `tests/npm`. */
     consumer: {
       run(source: string, load: object, sample: object): Promise<any>;
-      failure(source: string): Promise<string>;
+      failure(source: string, load?: object): Promise<string>;
       wasm: string;
     };
   }

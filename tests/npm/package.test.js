@@ -1,11 +1,14 @@
-/** The package as its users get it: packed, installed from the tarball, type-checked, bundled by Vite or not at all, and run in the browser. */
+/**
+ * The package as its users get it: packed, installed from the tarball, type-checked, bundled by Vite, by esbuild or not at all, from the
+ * page's origin or another one, and run in the browser; and refused by Node.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { cp, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { build, createLogger, createServer } from "vite";
-import { browserTests, root } from "../browser/harness/index.js";
+import { browserTests, root, Site } from "../browser/harness/index.js";
 
 /** Where the consumer is set up: fresh in every run, below a folder that holds no other package of ours. */
 const project = join(root, "target/npm-consumer");
@@ -145,6 +148,110 @@ describe("served by Vite for development", () => {
     await page.waitForFunction(() => "consumer" in window);
     const report = await sample(page, MODEL);
     assert.equal(report.steps.length, SAMPLE.steps);
+  });
+});
+
+describe("bundled by esbuild", () => {
+  const bundle = join(project, "esbuild");
+  const alone = join(project, "esbuild-alone");
+  before(async () => {
+    const esbuild = join(root, "node_modules/.bin/esbuild");
+    // README's recipe.
+    const workers = ["worker.js", "kernels_worker.js"].map((name) => `node_modules/undiffuse/${name}`);
+    const options = ["--bundle", "--splitting", "--format=esm", "--entry-names=[name]", "--log-level=warning"];
+    run(esbuild, "plain.js", ...workers, ...options, "--outdir=esbuild");
+    await cp(join(installed, "internal"), join(bundle, "internal"), { recursive: true });
+    // And what one would do without it.
+    run(esbuild, "plain.js", "--bundle", "--format=esm", "--log-level=warning", "--outdir=esbuild-alone");
+    for (const folder of [bundle, alone]) await cp(join(project, "plain.html"), join(folder, "index.html"));
+  });
+
+  const browserTest = browserTests({
+    graphics: "webgpu",
+    mounts: { "/deep/": bundle, "/alone/": alone, [MODEL]: join(root, "www", MODEL) },
+    isolated: true,
+  });
+
+  browserTest("by the recipe of the README it samples, with threads", async ({ page, site }) => {
+    await page.goto(site.url("/deep/"));
+    const report = await sample(page, MODEL);
+    assert.equal(report.images.length, SAMPLE.steps);
+    assert.equal(report.threads, 2);
+  });
+
+  browserTest("without it, an error says which address failed", async ({ page, site, expectError }) => {
+    expectError(/404/);
+    await page.goto(site.url("/alone/"));
+    const message = await page.evaluate((model) => window.consumer.failure(model, { device: "cpu" }), MODEL);
+    assert.match(message, /^worker-failed: .*could not be loaded from /);
+    assert.ok(message.includes(site.url("/alone/worker.js")), message);
+  });
+});
+
+describe("imported from another origin", () => {
+  /** @type {Site} */
+  let cdn;
+  before(async () => {
+    cdn = await Site.start({ "/undiffuse@0.1/": installed }, "127.0.0.1", {
+      "Access-Control-Allow-Origin": "*",
+      "Cross-Origin-Resource-Policy": "cross-origin",
+    });
+  });
+  after(() => cdn?.close());
+
+  const mounts = { "/page/": join(root, "tests/npm/plain"), [MODEL]: join(root, "www", MODEL) };
+  const isolated = browserTests({ graphics: "webgpu", mounts, isolated: true });
+  const plain = browserTests({ graphics: "webgpu", mounts });
+
+  /** @param {import('playwright-core').Page} page @param {string} path */
+  const importFrom = async (page, path) => {
+    await page.route("**/page/undiffuse/index.js", (route) =>
+      route.fulfill({
+        contentType: "text/javascript",
+        headers: { "Cross-Origin-Resource-Policy": "cross-origin" },
+        body: `export * from ${JSON.stringify(cdn.url(path))};`,
+      }),
+    );
+  };
+
+  isolated("it samples, in a worker with threads", async ({ page, site }) => {
+    await importFrom(page, "/undiffuse@0.1/index.js");
+    await page.goto(site.url("/page/"));
+    const report = await sample(page, MODEL);
+    assert.equal(report.images.length, SAMPLE.steps);
+    assert.deepEqual([report.device, report.threads], ["cpu", 2]);
+  });
+
+  plain("a policy without blob: is named with the address", async ({ page, expectError, context }) => {
+    expectError(/Content Security Policy/);
+    await importFrom(page, "/undiffuse@0.1/index.js");
+    const policy = `script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' ${cdn.url("")}; worker-src 'self'`;
+    const strict = await Site.start(mounts, "127.0.0.1", { "Content-Security-Policy": policy });
+    context.after(() => strict.close());
+    await page.goto(strict.url("/page/"));
+    const load = { device: "cpu" };
+    const message = await page.evaluate(
+      ([model, load]) => window.consumer.failure(model, load),
+      /** @type {const} */ ([MODEL, load]),
+    );
+    assert.match(message, /^worker-failed: .*blob: in the page's worker-src/);
+    assert.ok(message.includes(cdn.url("/undiffuse@0.1/worker.js")), message);
+    const report = await sample(page, MODEL, { worker: false });
+    assert.equal(report.images.length, SAMPLE.steps);
+  });
+});
+
+describe("in Node", () => {
+  test("it is refused in words, whatever is asked of it", async () => {
+    const { Pipeline, FeatureExtractor } = await import(join(installed, "index.js"));
+    for (const ask of [
+      () => Pipeline.load("https://host.test/"),
+      () => Pipeline.load("https://host.test/", { worker: false }),
+      () => FeatureExtractor.load("https://host.test/"),
+      () => Pipeline.capabilities(),
+    ]) {
+      await assert.rejects(ask, { code: "unsupported", message: /runs in browsers.* In Node, run the command/ });
+    }
   });
 });
 

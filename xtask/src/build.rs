@@ -1,8 +1,8 @@
 //! From the crate to what people use: `pkg/`, the npm package, and `dist/`, the static site.
 //!
-//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module and the CPU's kernels under `internal/` + `pkg.json`;
-//! `dist/` = `www/` + what a page loads of `pkg/`, with its scripts minified. A file is written only where it differs, so a second run
-//! touches nothing.
+//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module and the CPU's kernels under `internal/` + `pkg.json`, and
+//! its tarball beside it, as npm packs it; `dist/` = `www/` + what a page loads of `pkg/`, with its scripts minified. A file is written
+//! only where it differs, so a second run touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -32,7 +32,7 @@ const WASM_OPT: [&str; 5] = [
     "--strip-debug",
 ];
 
-/// Builds `pkg/` and `dist/` and checks what a page loads of them for its size.
+/// Builds `pkg/`, its tarball and `dist/` and checks what a page loads of them for its size.
 pub fn build() -> Result<()> {
     tools::wasm_target()?;
     tools::node_modules()?;
@@ -68,14 +68,19 @@ pub fn build() -> Result<()> {
     minify(&mut site, &cargo.target.join("undiffuse-site"))?;
 
     let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);
+    let tarball = root.join(format!("undiffuse-{}.tgz", cargo.version));
+    if changed.0 > 0 || !tarball.exists() {
+        tools::output(tools::command("npm").args(["pack", "--silent", "./pkg"]))?;
+    }
     let fetched = site.keys().filter_map(|path| path.strip_prefix("pkg").ok());
     let fetched = fetched.filter(|path| is_script(path) || MODULES.iter().any(|module| *path == Path::new(module)));
     let compressed = brotli(fetched.map(|path| root.join("dist/pkg").join(path)))?;
     let size = format!("a page loads {compressed} bytes of code in brotli, of {LIMIT} allowed");
     println!(
-        "pkg/: {} files, {} changed; dist/: {} files, {} changed; {size}",
+        "pkg/: {} files, {} changed, packed as {}; dist/: {} files, {} changed; {size}",
         package.len(),
         changed.0,
+        tarball.file_name().unwrap_or_default().display(),
         site.len(),
         changed.1
     );

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -54,7 +55,13 @@ fn answer(mut stream: &TcpStream, folder: &Path, is_isolated: bool) -> io::Resul
     let Ok(mut file) = File::open(&path) else {
         return respond(stream, "404 Not Found", &[]);
     };
-    let length = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let length = metadata.len();
+    let etag = etag(length, metadata.modified()?);
+    let etag_header = format!("ETag: {etag}");
+    if request.if_none_match.as_deref() == Some(&etag) {
+        return respond(stream, "304 Not Modified", &[&etag_header]);
+    }
     let (status, range) = match request.range.as_deref().map(|range| parse_range(range, length)) {
         None | Some(Asked::Whole) => ("200 OK", 0..length),
         Some(Asked::Part(range)) => ("206 Partial Content", range),
@@ -63,7 +70,7 @@ fn answer(mut stream: &TcpStream, folder: &Path, is_isolated: bool) -> io::Resul
         }
     };
     let mut head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\nAccept-Ranges: bytes\r\nCache-Control: no-cache\r\nConnection: close\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\nAccept-Ranges: bytes\r\nCache-Control: no-cache\r\n{etag_header}\r\nConnection: close\r\n",
         content_type(&path),
         range.end - range.start
     );
@@ -81,6 +88,12 @@ fn answer(mut stream: &TcpStream, folder: &Path, is_isolated: bool) -> io::Resul
     Ok(())
 }
 
+/// The name of a version of a file, by which a browser knows whether it has it, and whether the rest of a download belongs to its beginning.
+fn etag(length: u64, modified: SystemTime) -> String {
+    let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("\"{length:x}-{:x}\"", age.as_nanos())
+}
+
 /// An answer without a body.
 fn respond(mut stream: &TcpStream, status: &str, headers: &[&str]) -> io::Result<()> {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
@@ -92,6 +105,7 @@ struct Request {
     method: String,
     target: String,
     range: Option<String>,
+    if_none_match: Option<String>,
 }
 
 impl Request {
@@ -102,16 +116,18 @@ impl Request {
         let [method, target, "HTTP/1.0" | "HTTP/1.1"] = first.split(' ').collect::<Vec<_>>()[..] else {
             return Ok(None);
         };
-        let (method, target, mut range) = (method.to_owned(), target.to_owned(), None);
+        let mut request =
+            Self { method: method.to_owned(), target: target.to_owned(), range: None, if_none_match: None };
         for line in lines {
             let line = line?;
             if line.is_empty() {
-                return Ok(Some(Self { method, target, range }));
+                return Ok(Some(request));
             }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("range")
-            {
-                range = Some(value.trim().to_owned());
+            let Some((name, value)) = line.split_once(':') else { continue };
+            match name.to_ascii_lowercase().as_str() {
+                "range" => request.range = Some(value.trim().to_owned()),
+                "if-none-match" => request.if_none_match = Some(value.trim().to_owned()),
+                _ => {}
             }
         }
         Ok(None)
@@ -270,6 +286,35 @@ mod tests {
         let reply = request("GET /hello.json HTTP/1.1\r\nrange: bytes=1-3\r\n\r\n");
         assert!(reply.contains("206 Partial") && reply.contains("Content-Range: bytes 1-3/7\r\n"), "{reply}");
         assert!(reply.ends_with("\r\n\r\nhel"), "{reply}");
+    }
+
+    #[test]
+    fn a_file_that_a_browser_has_is_not_sent_again_and_another_version_is() {
+        let path = std::env::temp_dir().join(format!("undiffuse-serve-etag-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let file = path.join("hello.json");
+        let ask = |more: &str| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.write_all(format!("GET /hello.json HTTP/1.1\r\n{more}\r\n").as_bytes()).unwrap();
+            answer(&listener.accept().unwrap().0, &path, false).unwrap();
+            let mut reply = String::new();
+            client.read_to_string(&mut reply).unwrap();
+            reply
+        };
+        std::fs::write(&file, "\"hello\"").unwrap();
+        let first = ask("");
+        let etag = first.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap().to_owned();
+        let again = ask(&format!("If-None-Match: {etag}\r\n"));
+        assert!(again.starts_with("HTTP/1.1 304") && again.ends_with("\r\n\r\n"), "{again}");
+        assert!(ask("Range: bytes=2-\r\n").contains(&etag));
+        // As long, but written later.
+        let later = SystemTime::now() + std::time::Duration::from_secs(1);
+        std::fs::write(&file, "\"world\"").unwrap();
+        File::options().append(true).open(&file).unwrap().set_modified(later).unwrap();
+        let other = ask(&format!("If-None-Match: {etag}\r\n"));
+        assert!(other.starts_with("HTTP/1.1 200") && other.ends_with("\"world\""), "{other}");
+        std::fs::remove_dir_all(path).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
  * A static host in this process, as plain as the plainest: no special headers unless asked for, the site on a path of its own. It can misbehave,
  * file by file.
  */
+import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
@@ -151,6 +152,7 @@ export class Site {
     }
     let bytes = reply.bytes ?? content ?? Buffer.alloc(0);
 
+    const etag = `"${createHash("sha1").update(bytes).digest("hex")}"`;
     let status = reply.status ?? 200;
     const range = /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? "");
     if (status === 200 && range && reply.ranges !== false) {
@@ -168,6 +170,7 @@ export class Site {
       "Content-Type": reply.type ?? TYPES[extname(file ?? "")] ?? "application/octet-stream",
       "Content-Length": bytes.length,
       "Cache-Control": "no-store",
+      ETag: etag,
       ...this.#headers,
       ...(reply.ranges !== false && { "Accept-Ranges": "bytes" }),
     });

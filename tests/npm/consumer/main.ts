@@ -1,5 +1,19 @@
 /** What a page that uses the package looks like: `run` loads a checkpoint, samples from it, and reports what a test can look at. */
-import { Pipeline, UndiffuseError, type LoadOptions, type Lora, type SampleOptions, type Step } from "undiffuse";
+import {
+  FeatureExtractor,
+  Pipeline,
+  UndiffuseError,
+  type BoundOptions,
+  type BoundSummary,
+  type CpuOptions,
+  type FeatureLoadOptions,
+  type ForwardOptions,
+  type LoadOptions,
+  type Lora,
+  type SampleOptions,
+  type ScheduleOptions,
+  type Step,
+} from "undiffuse";
 import wasm from "undiffuse/undiffuse.wasm?url";
 
 interface Report {
@@ -42,6 +56,26 @@ export async function repaint(pipeline: Pipeline, photo: File, mask: ImageData, 
     if (first) document.title = `${images.length} pictures of ${first.width}×${first.height}`;
   }
   return [...(await run.images())];
+}
+
+/** What strict types have to let pass: every option may be undefined, a run is as good as a promise, and `await using` disposes. */
+export async function strict(pipeline: Pipeline, extractor: FeatureExtractor, bound: BoundOptions): Promise<unknown[]> {
+  const load: LoadOptions = {} as { [K in keyof Required<LoadOptions>]: undefined };
+  const cpu: CpuOptions = {} as { [K in keyof Required<CpuOptions>]: undefined };
+  const sample: SampleOptions = {} as { [K in keyof Required<SampleOptions>]: undefined };
+  const schedule: ScheduleOptions = {} as { [K in keyof Required<ScheduleOptions>]: undefined };
+  const features: FeatureLoadOptions = {} as { [K in keyof Required<FeatureLoadOptions>]: undefined };
+  const terms: Omit<BoundOptions, "image" | "images"> = {} as {
+    [K in keyof Omit<BoundOptions, "image" | "images">]-?: undefined;
+  };
+  const forward: Omit<ForwardOptions, "image"> = {} as { [K in keyof Omit<ForwardOptions, "image">]-?: undefined };
+  const lora: Pick<Lora, "weight"> = { weight: undefined };
+  await pipeline.setLoras([], { signal: undefined });
+  await extractor.classify(new ImageData(1, 1), { count: undefined, signal: undefined });
+  const shown: ImageData | string = await pipeline.sample().catch((error: unknown) => String(error));
+  const summary: BoundSummary = await pipeline.bound(bound).finally(() => {});
+  for (const disposable of [pipeline, extractor, await extractor.statistics()]) await disposable[Symbol.asyncDispose]();
+  return [load, cpu, sample, schedule, features, terms, forward, lora, shown, summary];
 }
 
 /** The code of the error that loading from `source` ends with. */

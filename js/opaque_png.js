@@ -1,0 +1,141 @@
+// @ts-check
+// PNG files without their transparency. Browsers keep a picture multiplied by its alpha, from which colours cannot be had back.
+// Of an opaque PNG they give every colour as it is stored, on every machine and without a GPU.
+
+/** Bytes of the signature; and of a chunk besides its data: length and type before it, checksum behind it. */
+const [SIGNATURE, FRAME] = [8, 12];
+
+/** What a picture needs besides header and pixels: its palette and its orientation. Neither gamma nor profile changes a colour. */
+const KEPT = ["PLTE", "eXIf"];
+
+/** Where each pass of an interlaced picture begins, and how far its pixels lie apart: x, y, Δx, Δy. */
+const PASSES = [
+  [0, 0, 8, 8],
+  [4, 0, 8, 8],
+  [0, 4, 4, 8],
+  [2, 0, 4, 4],
+  [0, 2, 2, 4],
+  [1, 0, 2, 2],
+  [0, 1, 1, 2],
+];
+
+/** The most pixels that the largest canvas has. */
+const MOST_PIXELS = 2 ** 28;
+
+/**
+ * Takes out of a PNG file all that would change its colours: the alpha channel, transparent colours, gamma and colour profile; and
+ * of 16 bits the lower 8, which browsers round each in its own way.
+ * @param {Blob} file
+ * @returns {Promise<Blob | undefined>} the opaque PNG; undefined if the file is no PNG
+ * @throws {Error} if it is damaged
+ */
+export async function opaquePng(file) {
+  if ((await file.slice(1, 4).text()) !== "PNG") return undefined;
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const view = new DataView(bytes.buffer);
+  /** @type {Uint8Array<ArrayBuffer>[]} */
+  const kept = [];
+  /** @type {Uint8Array<ArrayBuffer>[]} */
+  let pixels = [];
+  for (let at = SIGNATURE, type = ""; type !== "IEND";) {
+    const end = at + FRAME <= bytes.length ? at + FRAME + view.getUint32(at) : Infinity;
+    if (end > bytes.length) throw new Error("the file ends early");
+    type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    if (KEPT.includes(type)) kept.push(bytes.subarray(at, end));
+    if (type === "IDAT") pixels.push(bytes.subarray(at + 8, end - 4));
+    at = end;
+  }
+  // The header is the first chunk, and always as long.
+  const header = bytes.slice(SIGNATURE + 8, SIGNATURE + 8 + 13);
+  const [depth, colour] = [header[8], header[9]];
+  const hasAlpha = colour === 4 || colour === 6;
+  if (hasAlpha || depth === 16) {
+    const samples = (colour & 2 ? 3 : 1) + (hasAlpha ? 1 : 0);
+    pixels = [await withoutBytes(new Blob(pixels), header, samples, depth / 8, hasAlpha)];
+    header[8] = 8;
+    header[9] &= 2;
+  }
+  const signature = bytes.subarray(0, SIGNATURE);
+  return new Blob([
+    signature,
+    chunk("IHDR", header),
+    ...kept,
+    ...pixels.map((data) => chunk("IDAT", data)),
+    chunk("IEND"),
+  ]);
+}
+
+/**
+ * The compressed rows with fewer bytes for each pixel. Nothing is decoded: a filter works on each byte of a pixel by itself, so
+ * that bytes can be left out of filtered rows.
+ * @param {Blob} compressed
+ * @param {Uint8Array<ArrayBuffer>} header
+ * @param {number} samples of a pixel
+ * @param {number} size of a sample, of which the first byte stays
+ * @param {boolean} hasAlpha whether the last sample goes
+ */
+async function withoutBytes(compressed, header, samples, size, hasAlpha) {
+  const view = new DataView(header.buffer);
+  const [width, height] = [view.getUint32(0), view.getUint32(4)];
+  if (width * height > MOST_PIXELS) throw new Error(`it has ${width}×${height} pixels, which are too many`);
+  const rows = (header[12] ? PASSES : [[0, 0, 1, 1]]).flatMap(([x, y, dx, dy]) => {
+    const [across, down] = [Math.ceil((width - x) / dx), Math.ceil((height - y) / dy)];
+    return across > 0 && down > 0 ? Array(down).fill(across) : [];
+  });
+  const colours = samples - (hasAlpha ? 1 : 0);
+  const long = new Uint8Array(rows.reduce((sum, across) => sum + 1 + across * samples * size, 0));
+  await inflate(compressed, long);
+  const short = new Uint8Array(rows.reduce((sum, across) => sum + 1 + across * colours, 0));
+  let [from, to] = [0, 0];
+  for (const across of rows) {
+    short[to++] = long[from++];
+    for (let column = 0; column < across; column++, from += samples * size) {
+      for (let sample = 0; sample < colours; sample++) short[to++] = long[from + sample * size];
+    }
+  }
+  const deflated = new Blob([short]).stream().pipeThrough(new CompressionStream("deflate"));
+  return new Uint8Array(await new Response(deflated).arrayBuffer());
+}
+
+/**
+ * Fills `bytes`; what would be too much is not even unpacked.
+ * @param {Blob} compressed
+ * @param {Uint8Array} bytes
+ */
+async function inflate(compressed, bytes) {
+  const reader = compressed.stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+  for (let at = 0; at < bytes.length;) {
+    const { value } = await reader.read();
+    if (!value) throw new Error("its pixels end early");
+    bytes.set(value.subarray(0, bytes.length - at), at);
+    at += value.length;
+  }
+  reader.cancel().catch(() => {});
+}
+
+/**
+ * @param {string} type
+ * @param {Uint8Array<ArrayBuffer>} [data]
+ */
+function chunk(type, data = new Uint8Array()) {
+  const bytes = new Uint8Array(FRAME + data.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, data.length);
+  bytes.set(new TextEncoder().encode(type), 4);
+  bytes.set(data, 8);
+  view.setUint32(8 + data.length, checksum(bytes.subarray(4, 8 + data.length)));
+  return bytes;
+}
+
+/**
+ * CRC-32.
+ * @param {Uint8Array} bytes
+ */
+function checksum(bytes) {
+  let crc = ~0;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
+}
