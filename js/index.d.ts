@@ -152,7 +152,7 @@ export interface SampleOptions {
   generator?: "cpu" | "cuda" | undefined;
   /** How many pictures of each prompt are drawn, all at once. Default 1. */
   numImagesPerPrompt?: number | undefined;
-  /** The number of steps (diffusers' `num_inference_steps`). Default 25. */
+  /** The number of steps (diffusers' `num_inference_steps`), within {@link ModelInfo.solverSteps}. Default 25. */
   steps?: number | undefined;
   /** The noise levels themselves, descending, in place of `steps`; for the solvers that take them. */
   timesteps?: readonly number[] | undefined;
@@ -164,8 +164,21 @@ export interface SampleOptions {
   guidanceScale?: number | undefined;
   /** How far the guided prediction is scaled back to the deviation of the one without guidance, 0 (the default) to 1. */
   guidanceRescale?: number | undefined;
-  /** One of {@link ModelInfo.solvers}. Default: the one in the checkpoint's `scheduler_config.json`. */
+  /**
+   * One of {@link ModelInfo.solvers}, or a name that says its settings too, such as `"DPM++ 2M SDE Karras"`. Default: the one in the
+   * checkpoint's `scheduler_config.json`.
+   */
   solver?: Solver | (string & {}) | undefined;
+  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do. This and the next four: default what the scheduler's config says. */
+  useKarrasSigmas?: boolean | undefined;
+  /** Whether σ is spaced evenly in log σ. */
+  useExponentialSigmas?: boolean | undefined;
+  /** Whether σ is spaced by quantiles of a Beta distribution. */
+  useBetaSigmas?: boolean | undefined;
+  /** The equation that `dpmpp_2m` and `dpmpp_2s` solve. */
+  algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {}) | undefined;
+  /** How many predictions a step of `dpmpp_2m`, `dpmpp_2s`, `unipc` or `deis` takes into account. */
+  solverOrder?: number | undefined;
   /**
    * The content of a `scheduler_config.json`, used as it is in place of the checkpoint's own: `_class_name` says which
    * solver. Not together with `solver`, which keeps the checkpoint's settings.
@@ -245,6 +258,7 @@ export type Solver =
   | "euler_ancestral"
   | "heun"
   | "dpm2"
+  | "dpm2_ancestral"
   | "dpmpp_2m"
   | "dpmpp_2s"
   | "unipc"
@@ -290,7 +304,7 @@ export interface Step extends BareStep {
 export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, PromiseLike<ImageData> {
   /**
    * What the caller may want to know once the run has begun: words of the prompt that the model has no room for, and sees with
-   * `longPrompts: "chunks"`.
+   * `longPrompts: "chunks"`, and timesteps that are not quite those of the scheduler.
    */
   readonly warning: string | undefined;
   /** All final pictures, as `await` gives the first: prompt after prompt. */
@@ -316,7 +330,10 @@ export class Pipeline {
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
   sample(
-    options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> | undefined; includeInitial?: false | undefined },
+    options?: SampleOptions & {
+      preview?: Exclude<PreviewMode, "none"> | undefined;
+      includeInitial?: false | undefined;
+    },
   ): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
@@ -565,6 +582,11 @@ export type ScheduleOptions = Pick<
   | "originalInferenceSteps"
   | "solver"
   | "scheduler"
+  | "useKarrasSigmas"
+  | "useExponentialSigmas"
+  | "useBetaSigmas"
+  | "algorithmType"
+  | "solverOrder"
   | "eta"
   | "useClippedModelOutput"
   | "signal"

@@ -242,7 +242,7 @@ fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
     for (word, option, value) in [
         ("0 to 999", "--timesteps", "1000"),
         ("1 to 1000", "--terms", "0"),
-        ("`height` is 0", "--height", "0"),
+        ("`--height` is 0", "--height", "0"),
         ("learned no variance", "--variance", "learned"),
         ("guidance_scale", "--guidance-scale", "nan"),
     ] {
@@ -664,17 +664,17 @@ fn noise_says_what_is_wrong() {
         let call: [&dyn AsRef<_>; 3] = [&"noise", &"--out", &out];
         refuse(code, words, &[&call[..], more].concat());
     };
-    call(1, &["`timesteps` is 1000", range], &[&image, &"--timesteps", &"0,1000"]);
+    call(1, &["`--timesteps` is 1000", range], &[&image, &"--timesteps", &"0,1000"]);
     call(1, &["is 1000", range], &[&image, &"--timesteps", &"0,1000", &"--model", &model]);
     call(1, &["text.png", "not a PNG"], &[&text]);
     call(1, &["none.png"], &[&"none.png"]);
-    call(1, &["`space` is latents", "--model"], &[&image, &"--space", &"latents"]);
+    call(1, &["`--space` is latents", "--model"], &[&image, &"--space", &"latents"]);
     call(1, &["none", "no such folder"], &[&image, &"--model", &"none"]);
     call(2, &["--model"], &[&image, &"--predict"]);
     call(2, &["--schedule", "--model"], &[&image, &"--schedule", &"cosine", &"--model", &model]);
     call(2, &["--timesteps"], &[&image, &"--timesteps", &"-3"]);
     let pixels: [&dyn AsRef<_>; 6] = [&image, &"--model", &model, &"--predict", &"--space", &"pixels"];
-    call(1, &["`space` is pixels", "latents"], &pixels);
+    call(1, &["`--space` is pixels", "latents"], &pixels);
     let both: [&dyn AsRef<_>; 10] =
         [&"sample", &model, &"--image", &image, &"--start-timestep", &"9", &"--strength", &"1", &"--out", &out];
     refuse(2, &["--start-timestep", "--strength"], &both);
@@ -829,13 +829,13 @@ fn an_option_out_of_range_is_refused_by_name() {
     sample(2, &["--steps", "at least one step"], "--steps", "0");
     sample(2, &["--seed", "-1", "from 0 to 18446744073709551615"], "--seed", "-1");
     sample(2, &["--device", "tpu", "auto, gpu, cpu"], "--device", "tpu");
-    sample(1, &["num_inference_steps is 1001", "1 to 1000"], "--steps", "1001");
+    sample(1, &["`--steps` is 1001", "1 to 1000"], "--steps", "1001");
     sample(1, &["eta is 2", "from 0 to 1"], "--eta", "2");
-    sample(1, &["`guidance_scale` is NaN"], "--guidance-scale", "NaN");
-    sample(1, &["`height` is 63", "multiple of 4"], "--height", "63");
+    sample(1, &["`--guidance-scale` is NaN"], "--guidance-scale", "NaN");
+    sample(1, &["`--height` is 63", "multiple of 4"], "--height", "63");
     sample(1, &["scheduler/none.json"], "--scheduler", "scheduler/none.json");
     sample(1, &["unet/none.gguf", "there is no such file"], "--unet", "unet/none.gguf");
-    sample(1, &["`prediction_type` is epsilon", "checkpoints in one file"], "--prediction-type", "epsilon");
+    sample(1, &["`--prediction-type` is epsilon", "checkpoints in one file"], "--prediction-type", "epsilon");
     refuse(1, &["emoji64", "--prompt"], &[&"sample", &model, &"--out", &out]);
     refuse(2, &["--out"], &[&"sample", &model]);
     refuse(2, &["--steps", "ten"], &[&"schedule", &model, &"--steps", &"ten"]);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{Tensor, max_abs, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::diffusion::{HISTORY, SchedulerConfig, Solver, StepOptions, Table};
+use undiffuse::diffusion::{Clip, HISTORY, SchedulerConfig, Solver, StepOptions, Table};
 use undiffuse::noise::{Stream, TorchCpu, TorchCuda};
 use undiffuse::pipeline::{
     Checkpoint, Component, ForwardOptions, LongPrompts, NamedTensor, OpenOptions, Pipeline, Preview, Rgba,
@@ -469,4 +469,88 @@ fn a_latent_consistency_model_is_not_guided_be_it_told_the_scale_or_not() {
         block_on(sampler.latents()).expect("latents")
     };
     assert_eq!(latents(8.5), latents(1.0));
+}
+
+#[test]
+fn each_picture_of_a_list_of_seeds_is_what_its_seed_draws_alone() {
+    let enlarging = tempfile::tempdir().expect("a folder");
+    upscaler(enlarging.path());
+    let (image, mask) = (Some(picture(64, 64)), Some(picture(64, 64)));
+    let usual = || SampleOptions { prompt: "a cat".into(), steps: 4, guidance_scale: 3.0, ..SampleOptions::default() };
+    let small = || Some(picture(24, 16));
+    for (model, options) in [
+        ("sd", usual()),
+        ("sd", SampleOptions { image: image.clone(), ..usual() }),
+        ("sd", SampleOptions { image: image.clone(), mask: mask.clone(), ..usual() }),
+        ("sd", SampleOptions { image: image.clone(), mask: mask.clone(), strength: Some(0.5), ..usual() }),
+        ("sd_inpaint9", SampleOptions { image: image.clone(), mask: mask.clone(), ..usual() }),
+        ("sd_inpaint9", SampleOptions { image: image.clone(), mask: mask.clone(), strength: Some(0.5), ..usual() }),
+        ("sdxl", SampleOptions { image: image.clone(), mask: mask.clone(), ..usual() }),
+        ("upscaler", SampleOptions { image: small(), ..usual() }),
+    ] {
+        let folder = if model == "upscaler" { enlarging.path().to_owned() } else { models().join(model) };
+        let pipeline = load(&folder);
+        let together = SampleOptions { seeds: vec![5, 9], num_images_per_prompt: 2, ..options.clone() };
+        let mut together = block_on(pipeline.sampler(together)).expect("a run");
+        let mut alone = block_on(pipeline.sampler(SampleOptions { seed: 9, ..options })).expect("a run");
+        let second = |values: &[f32]| values[values.len() / 2..].to_vec();
+        assert_eq!(second(together.initial_latents()), alone.initial_latents(), "{model}");
+        while block_on(alone.step()).expect("a step").is_some() {
+            block_on(together.step()).expect("a step");
+        }
+        let expected = block_on(alone.latents()).expect("latents");
+        let expected = Tensor { shape: alone.latents_shape().to_vec(), data: expected };
+        let found = second(&block_on(together.latents()).expect("latents"));
+        worst_beyond(&found, &expected, 1e-4 * max_abs(&expected)).unwrap_or_else(|e| panic!("{model}: {e}"));
+    }
+}
+
+/// The checkpoint `model` of the reference with another scheduler.
+fn with_scheduler(model: &str, config: &str) -> tempfile::TempDir {
+    let file = "scheduler/scheduler_config.json";
+    let folder = changed(model, file, &[]);
+    std::fs::write(folder.path().join(file), config).expect("a config");
+    folder
+}
+
+#[test]
+fn a_scheduler_is_the_one_of_the_pipeline_that_the_task_calls_for() {
+    let (image, mask) = (Some(picture(64, 64)), Some(picture(64, 64)));
+    let usual = || SampleOptions { steps: 6, ..SampleOptions::default() };
+    let tables = |model: &str, config: &str| {
+        let folder = with_scheduler(model, config);
+        let pipeline = load(folder.path());
+        [
+            usual(),
+            SampleOptions { image: image.clone(), strength: Some(1.0), ..usual() },
+            SampleOptions { image: image.clone(), mask: mask.clone(), strength: Some(1.0), ..usual() },
+        ]
+        .map(|options| block_on(pipeline.sampler(options)).expect("a run").table().clone())
+    };
+    // What a class of Stable Diffusion leaves out and sets: only where a part is filled, clipping stays and PRK goes.
+    let clips = r#"{"_class_name": "DDIMScheduler", "clip_sample": true, "steps_offset": 0}"#;
+    let prk = r#"{"_class_name": "PNDMScheduler", "skip_prk_steps": false}"#;
+    let clip = |table: Table| table.steps[0].clip;
+    assert_eq!(tables("sd", clips).map(clip), [Clip::None, Clip::None, Clip::Range(1.0)]);
+    assert_eq!(tables("sd", prk).map(|table| table.steps.len()), [15, 15, 7]);
+    assert!(tables("sd", clips).iter().all(|table| table.timesteps.last() == Some(&1.0)));
+    // SDXL's classes and those of latent consistency models leave a scheduler as it is; a part of a picture is filled by Stable
+    // Diffusion's own class for the latter.
+    assert_eq!(tables("sdxl", clips).map(clip), [Clip::Range(1.0); 3]);
+    assert_eq!(tables("sdxl", prk).map(|table| table.steps.len()), [15, 15, 15]);
+    assert_eq!(tables("lcm", prk).map(|table| table.steps.len()), [15, 15, 7]);
+}
+
+#[test]
+fn a_latent_consistency_model_leaves_no_noise_at_the_end_of_a_part_of_custom_timesteps() {
+    let pipeline = load(&models().join("lcm"));
+    let options = SampleOptions {
+        image: Some(picture(64, 64)),
+        timesteps: Some(vec![999.0, 759.0, 499.0, 259.0]),
+        strength: Some(0.5),
+        ..SampleOptions::default()
+    };
+    let sampler = block_on(pipeline.sampler(options)).expect("a run");
+    let draws: Vec<bool> = sampler.table().steps.iter().map(|step| step.draws_noise).collect();
+    assert_eq!(draws, [true, false]);
 }

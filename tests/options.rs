@@ -75,7 +75,7 @@ fn a_number_out_of_range_is_refused() {
             ),
             (
                 |o| (o.image, o.steps) = (picture(64, 64), 0),
-                "num_inference_steps is 0, PNDMScheduler takes 1 to 1000 here",
+                "`num_inference_steps` is 0: PNDMScheduler takes 1 to 1000 here",
             ),
             (|o| o.width = Some(60), "`width` is 60: expected a multiple of 8 up to 8192"),
             (|o| o.height = Some(0), "`height` is 0: expected a multiple of 8 up to 8192"),
@@ -192,7 +192,7 @@ fn a_scheduler_that_wants_a_learned_variance_of_a_network_without_one_is_refused
     let config = undiffuse::diffusion::SchedulerConfig::from_json(config).expect("a scheduler");
     let options = SampleOptions { scheduler: Scheduler::Config(Box::new(config)), ..SampleOptions::default() };
     let error = open("ddpm_uncond").check(&options).unwrap_err().to_string();
-    let expected = "`variance_type` is learned: the network has learned no variance; use a solver with another, such as \
-        `fixed_small`";
+    let expected = "DDPMScheduler: \"variance_type\" is learned; supported: fixed_small and fixed_large: this network has \
+        learned no variance";
     assert_eq!(error, expected);
 }

@@ -10,6 +10,7 @@ const SOLVERS = {
   ddpm: ["DDPM", "ddpm"],
   deis: ["DEIS", "deis"],
   dpm2: ["DPM2", "dpm_2"],
+  dpm2_ancestral: ["DPM2 a", "dpm_2_ancestral"],
   dpmpp_2m: ["DPM++ 2M", "dpmpp_2m"],
   euler: ["Euler", "euler"],
   euler_ancestral: ["Euler a", "euler_ancestral"],

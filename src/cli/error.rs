@@ -17,7 +17,7 @@ pub enum Error {
         message: String,
     },
     /// Something inside a checkpoint, which names its own file.
-    #[error("{folder}: {source}")]
+    #[error("{folder}: {}", .source.with_option_names(&flag))]
     Checkpoint {
         /// The folder, as it was given.
         folder: String,
@@ -25,7 +25,7 @@ pub enum Error {
         source: Box<pipeline::Error>,
     },
     /// A scheduler's config.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", pipeline::Error::from(.source.clone()).with_option_names(&flag))]
     Scheduler {
         /// The file.
         path: String,
@@ -33,7 +33,7 @@ pub enum Error {
         source: diffusion::Error,
     },
     /// An option, an input, or the device.
-    #[error(transparent)]
+    #[error("{}", .0.with_option_names(&flag))]
     Run(Box<pipeline::Error>),
     /// A device that was asked for and is not there.
     #[error("--device {choice}: {message}")]
@@ -63,6 +63,11 @@ pub enum Error {
     /// Nobody can be told the result.
     #[error("stdout: {0}")]
     Stdout(io::Error),
+}
+
+/// An option as the command line has it.
+fn flag(option: &str) -> String {
+    format!("--{}", option.replace('_', "-"))
 }
 
 impl Error {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use undiffuse::diffusion::Solver;
+use undiffuse::diffusion::{SolverKeys, SolverName};
 use undiffuse::metrics::frechet::Reference;
 use undiffuse::metrics::{Estimate, FeatureExtractor, FeatureSpace, INCEPTION_CONVERSION, Kid, Statistics, kid};
 use undiffuse::pipeline::{ModelInfo, Preview, SampleOptions, Scheduler};
@@ -75,8 +75,11 @@ pub struct Args {
     steps: Option<usize>,
 
     /// The solver; by default the one that the checkpoint was saved with
-    #[arg(long, value_name = "NAME", value_parser = scheduler::solver_parser())]
-    solver: Option<Solver>,
+    #[arg(long, value_name = "NAME", value_parser = scheduler::SolverParser)]
+    solver: Option<SolverName>,
+
+    #[command(flatten)]
+    settings: scheduler::Settings,
 
     /// How strongly the prompt is followed, 7.5 if it is not said; at 1 or below there is no guidance
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
@@ -344,6 +347,7 @@ fn check_options(args: &Args, generated: &Origin) -> Result<(), Error> {
         ("--seed", args.seed.is_some()),
         ("--steps", args.steps.is_some()),
         ("--solver", args.solver.is_some()),
+        ("the solver's settings", args.settings.keys(None) != SolverKeys::default()),
         ("--guidance-scale", args.guidance_scale.is_some()),
         ("--eta", args.eta.is_some()),
         ("--save-pictures", args.save_pictures.is_some()),
@@ -376,7 +380,8 @@ fn options(args: &Args) -> SampleOptions {
     SampleOptions {
         steps: args.steps.unwrap_or(usual.steps),
         guidance_scale: args.guidance_scale.unwrap_or(usual.guidance_scale),
-        scheduler: args.solver.map_or(Scheduler::Checkpoint, Scheduler::Solver),
+        scheduler: args.solver.as_ref().map_or(Scheduler::Checkpoint, |name| Scheduler::Solver(name.solver)),
+        solver_keys: args.settings.keys(args.solver.as_ref()),
         eta: args.eta.unwrap_or(usual.eta),
         preview: Preview::None,
         ..usual
@@ -385,24 +390,29 @@ fn options(args: &Args) -> SampleOptions {
 
 /// The options that decide about the pictures, for the result and to tell runs apart.
 fn settings(args: &Args) -> Value {
-    let SampleOptions { steps, guidance_scale, eta, .. } = options(args);
-    json!({
+    let SampleOptions { steps, guidance_scale, eta, solver_keys, .. } = options(args);
+    let mut settings = json!({
         "steps": steps,
-        "solver": args.solver.map(Solver::name),
+        "solver": args.solver.as_ref().map(|name| name.solver.name()),
         "guidance_scale": guidance_scale,
         "eta": eta,
         "files": args.files.to_json(),
-    })
+    });
+    if solver_keys != SolverKeys::default() {
+        // Runs without any go by the name that they have always had.
+        settings["solver_keys"] = json!(format!("{solver_keys:?}"));
+    }
+    settings
 }
 
 /// What a picture is said to be made with, but for its prompt and seed.
 fn made(args: &Args) -> Made {
-    let SampleOptions { steps, guidance_scale, .. } = options(args);
+    let SampleOptions { steps, guidance_scale, solver_keys, .. } = options(args);
     let path = args.generated.canonicalize().unwrap_or_else(|_| args.generated.clone());
     Made::new(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned())
         .with("steps", steps)
         .with("guidanceScale", guidance_scale)
-        .with("solver", args.solver.map(Solver::name))
+        .with_solver(args.solver.as_ref(), solver_keys)
         .with("eta", args.eta)
 }
 

@@ -1,6 +1,7 @@
 //! What a picture was made with, as texts for its PNG: once as the tools for such pictures read it, once for the page.
 
 use serde_json::{Map, Value};
+use undiffuse::diffusion::{SolverKeys, SolverName};
 
 /// The options that were given and the seed, under the names that the npm package has for them.
 pub struct Made {
@@ -24,6 +25,16 @@ impl Made {
             }
         }
         self
+    }
+
+    /// With the solver that is asked for and its settings, whatever name says them.
+    pub fn with_solver(self, solver: Option<&SolverName>, keys: SolverKeys) -> Self {
+        self.with("solver", solver.map(|name| name.solver.name()))
+            .with("useKarrasSigmas", keys.use_karras_sigmas)
+            .with("useExponentialSigmas", keys.use_exponential_sigmas)
+            .with("useBetaSigmas", keys.use_beta_sigmas)
+            .with("algorithmType", keys.algorithm_type)
+            .with("solverOrder", keys.solver_order)
     }
 
     /// The texts by their keywords, for a picture of this size.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use undiffuse::diffusion::{Forward, NoiseSchedule, SchedulerConfig, Solver};
+use undiffuse::diffusion::{Forward, NoiseSchedule, SchedulerConfig, SolverName};
 use undiffuse::noise::Stream;
 use undiffuse::pipeline::{self, ForwardOptions, ForwardProcess, NoisyPicture, Preview, Rgba, Scheduler, Space, Text};
 
@@ -74,8 +74,8 @@ pub struct Args {
     guidance_scale: f64,
 
     /// The solver that the checkpoint's scheduler is swapped for
-    #[arg(long, value_name = "NAME", value_parser = scheduler::solver_parser(), requires = "model")]
-    solver: Option<Solver>,
+    #[arg(long, value_name = "NAME", value_parser = scheduler::SolverParser, requires = "model")]
+    solver: Option<SolverName>,
 
     #[command(flatten)]
     device: device::Options,
@@ -189,8 +189,8 @@ async fn with_model(args: &Args, path: &Path, image: Rgba) -> Result<(Levels, Ve
         let message = "this model has no encoder for a picture to begin with; give --space pixels";
         return Err(Error::path(path, message));
     }
-    let config = match args.solver {
-        Some(solver) => checkpoint.scheduler().swap_to(solver).map_err(pipeline::Error::from)?,
+    let config = match &args.solver {
+        Some(name) => checkpoint.scheduler().swap_to(name.solver).map_err(pipeline::Error::from)?,
         None => checkpoint.scheduler().clone(),
     };
     // Whatever is wrong with the timesteps, before the weights are read.
@@ -201,7 +201,7 @@ async fn with_model(args: &Args, path: &Path, image: Rgba) -> Result<(Levels, Ve
     let options = ForwardOptions {
         space,
         seed: args.seed,
-        scheduler: args.solver.map_or(Scheduler::Checkpoint, Scheduler::Solver),
+        scheduler: args.solver.as_ref().map_or(Scheduler::Checkpoint, |name| Scheduler::Solver(name.solver)),
         prompt: args.prompt.as_deref().map(Text::from).unwrap_or_default(),
         negative_prompt: args.negative_prompt.as_deref().map(Text::from),
         guidance_scale: args.guidance_scale,

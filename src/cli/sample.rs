@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use serde_json::Value;
 use undiffuse::device::Device;
-use undiffuse::diffusion::Solver;
+use undiffuse::diffusion::SolverName;
 use undiffuse::noise::Stream;
 use undiffuse::pipeline::{LongPrompts, LoraFile, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text};
 use undiffuse::weights::DirectorySource;
@@ -91,9 +91,12 @@ pub struct Args {
     guidance_rescale: f64,
 
     /// The solver that walks from noise to picture, with the checkpoint's noise schedule; by default the one that the
-    /// checkpoint was saved with
-    #[arg(long, value_name = "NAME", value_parser = scheduler::solver_parser(), conflicts_with = "scheduler")]
-    solver: Option<Solver>,
+    /// checkpoint was saved with. "DPM++ 2M SDE Karras" and the like say its settings too
+    #[arg(long, value_name = "NAME", value_parser = scheduler::SolverParser, conflicts_with = "scheduler")]
+    solver: Option<SolverName>,
+
+    #[command(flatten)]
+    settings: scheduler::Settings,
 
     /// A scheduler_config.json, or a folder with one, to use as it is in place of the checkpoint's
     #[arg(long, value_name = "CONFIG")]
@@ -275,7 +278,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
-        note(format_args!("warning: {warning}; with --long-prompts chunks it sees all"));
+        let cure = if warning.contains("too long") { "; with --long-prompts chunks it sees all" } else { "" };
+        note(format_args!("warning: {warning}{cure}"));
     }
     let mut recorded = trace.as_ref().map(|_| Trace::default());
     let pictures = walk(&mut sampler, recorded.as_mut()).await?;
@@ -355,11 +359,12 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
         original_inference_steps: args.original_inference_steps,
         guidance_scale: args.guidance_scale,
         guidance_rescale: args.guidance_rescale,
-        scheduler: match (&args.scheduler, args.solver) {
+        scheduler: match (&args.scheduler, &args.solver) {
             (Some(path), _) => Scheduler::Config(Box::new(scheduler::Scheduler::read(path)?.config)),
-            (None, Some(solver)) => Scheduler::Solver(solver),
+            (None, Some(name)) => Scheduler::Solver(name.solver),
             (None, None) => Scheduler::Checkpoint,
         },
+        solver_keys: args.settings.keys(args.solver.as_ref()),
         eta: args.eta,
         use_clipped_model_output: args.use_clipped_model_output,
         height: args.height,
@@ -412,7 +417,7 @@ fn made(args: &Args, index: usize) -> Made {
         .with("originalInferenceSteps", args.original_inference_steps)
         .with("guidanceScale", args.guidance_scale)
         .with("guidanceRescale", (args.guidance_rescale != 0.0).then_some(args.guidance_rescale))
-        .with("solver", args.solver.map(Solver::name))
+        .with_solver(args.solver.as_ref(), args.settings.keys(args.solver.as_ref()))
         .with("scheduler", file(&args.scheduler))
         .with("eta", (args.eta != 0.0).then_some(args.eta))
         .with("useClippedModelOutput", args.use_clipped_model_output.then_some(true))

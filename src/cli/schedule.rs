@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use undiffuse::diffusion::{Solver, StepOptions};
+use undiffuse::diffusion::{SolverName, StepOptions};
 
 use super::Error;
-use super::output::result;
+use super::output::{note, result};
 use super::scheduler::{self, Scheduler};
 
 /// Prints a solver's table: every step from noise to picture, before any network is run
@@ -25,8 +25,11 @@ pub struct Args {
     steps: usize,
 
     /// Another solver with the same noise schedule, as diffusers' `from_config` makes it
-    #[arg(long, value_name = "NAME", value_parser = scheduler::solver_parser())]
-    solver: Option<Solver>,
+    #[arg(long, value_name = "NAME", value_parser = scheduler::SolverParser)]
+    solver: Option<SolverName>,
+
+    #[command(flatten)]
+    settings: scheduler::Settings,
 
     /// DDIM's η, or TCD's γ, from 0 to 1: how much noise is added again. Other solvers pay no heed to it
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -57,7 +60,7 @@ pub struct Args {
 
 /// Prints the table.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let scheduler = Scheduler::read(&args.config)?.with_solver(args.solver)?;
+    let scheduler = Scheduler::read(&args.config)?.with_solver(args.solver.as_ref(), &args.settings)?;
     let options = StepOptions {
         eta: args.eta,
         timesteps: args.timesteps,
@@ -67,6 +70,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
         ..StepOptions::default()
     };
     let table = scheduler.config.table(args.steps, &options).map_err(|e| scheduler.error(e))?;
+    if let Some(warning) = &table.warning {
+        note(format_args!("warning: {warning}"));
+    }
     if args.json {
         let json = serde_json::to_string(&table).map_err(|e| Error::path(&args.config, e))?;
         return result(format_args!("{json}"));

@@ -1,18 +1,82 @@
 //! Where a scheduler's config is found, and `--solver`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use serde_json::{Map, Value};
-use undiffuse::diffusion::{self, SchedulerConfig, Solver};
+use undiffuse::diffusion::{self, SchedulerConfig, Solver, SolverKeys, SolverName};
 use undiffuse::pipeline::{self, scheduler_of};
 
 use super::Error;
 
-/// Takes the names of the solvers, and lists them in the help.
-pub fn solver_parser() -> impl TypedValueParser<Value = Solver> {
-    PossibleValuesParser::new(Solver::ALL.map(Solver::name)).try_map(|name| name.parse())
+/// Takes the names of the solvers as people have them, and lists them in the help.
+#[derive(Clone, Copy)]
+pub struct SolverParser;
+
+impl TypedValueParser for SolverParser {
+    type Value = SolverName;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        option: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<SolverName, clap::Error> {
+        let parse = |name: String| name.parse().map_err(expected);
+        StringValueParser::new().try_map(parse).parse_ref(command, option, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Solver::ALL.into_iter().map(|solver| PossibleValue::new(solver.name()))))
+    }
+}
+
+/// What would do in an option's place; its name and its value clap has said already.
+fn expected(error: diffusion::Error) -> String {
+    match error {
+        diffusion::Error::Option { expected, .. } => expected,
+        error => error.to_string(),
+    }
+}
+
+/// Settings of the solver, in place of those of the checkpoint's scheduler.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Space σ evenly in σ^(1/7), as Karras et al. do; with `=false`, do not where the checkpoint does
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    use_karras_sigmas: Option<bool>,
+
+    /// Space σ evenly in log σ; likewise
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    use_exponential_sigmas: Option<bool>,
+
+    /// Space σ by quantiles of a Beta distribution; likewise
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    use_beta_sigmas: Option<bool>,
+
+    /// The equation that dpmpp_2m and dpmpp_2s solve: dpmsolver++, sde-dpmsolver++, dpmsolver or sde-dpmsolver
+    #[arg(long, value_name = "NAME")]
+    algorithm_type: Option<String>,
+
+    /// How many predictions a step of dpmpp_2m, dpmpp_2s, unipc or deis takes into account
+    #[arg(long, value_name = "NUMBER")]
+    solver_order: Option<usize>,
+}
+
+impl Settings {
+    /// These, and what the name of the `solver` says besides.
+    pub fn keys(&self, solver: Option<&SolverName>) -> SolverKeys {
+        let given = SolverKeys {
+            use_karras_sigmas: self.use_karras_sigmas,
+            use_exponential_sigmas: self.use_exponential_sigmas,
+            use_beta_sigmas: self.use_beta_sigmas,
+            algorithm_type: self.algorithm_type.clone(),
+            solver_order: self.solver_order,
+        };
+        given.or(solver.map(|name| name.keys.clone()).unwrap_or_default())
+    }
 }
 
 /// A number of steps: at least one. How many at most is for the scheduler to say.
@@ -63,11 +127,12 @@ impl Scheduler {
         }
     }
 
-    /// With another solver, if one is asked for.
-    pub fn with_solver(mut self, solver: Option<Solver>) -> Result<Self, Error> {
-        if let Some(solver) = solver {
-            self.config = self.config.swap_to(solver).map_err(|e| self.error(e))?;
+    /// With another solver, if one is asked for, and other settings.
+    pub fn with_solver(mut self, solver: Option<&SolverName>, settings: &Settings) -> Result<Self, Error> {
+        if let Some(name) = solver {
+            self.config = self.config.swap_to(name.solver).map_err(|e| self.error(e))?;
         }
+        self.config = self.config.with_keys(&settings.keys(solver)).map_err(|e| self.error(e))?;
         Ok(self)
     }
 

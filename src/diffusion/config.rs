@@ -2,9 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use serde_json::Value;
+
 use super::{
-    Error, Forward, ForwardAt, NoiseSchedule, Solver, StepOptions, Table, Variance, VariationalBound, consistency,
-    ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
+    Error, Forward, ForwardAt, NoiseSchedule, Solver, SolverKeys, StepOptions, Table, Variance, VariationalBound,
+    consistency, ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
     keys::Keys,
     lambda_space::Level,
     lcm, lms, pndm,
@@ -99,7 +101,7 @@ impl Common {
         }
         let names = [("epsilon", Epsilon), ("v_prediction", VPrediction), ("sample", Sample)];
         let prediction_types: &[(&str, PredictionType)] = match solver {
-            Solver::Pndm | Solver::EulerAncestral | Solver::Dpm2 => &names[..2],
+            Solver::Pndm | Solver::EulerAncestral | Solver::Dpm2 | Solver::Dpm2Ancestral => &names[..2],
             Solver::Euler => &[names[0], names[1], names[2], ("original_sample", Sample)],
             Solver::Dpmpp2m | Solver::Dpmpp2s | Solver::UniPc | Solver::Deis => {
                 &[names[0], names[1], names[2], ("flow_prediction", FlowPrediction)]
@@ -119,7 +121,13 @@ impl Common {
             ),
         };
         let rescales = match solver {
-            Solver::Pndm | Solver::Lms | Solver::Heun | Solver::Dpm2 | Solver::Dpmpp2s | Solver::Deis => false,
+            Solver::Pndm
+            | Solver::Lms
+            | Solver::Heun
+            | Solver::Dpm2
+            | Solver::Dpm2Ancestral
+            | Solver::Dpmpp2s
+            | Solver::Deis => false,
             _ => keys.bool("rescale_betas_zero_snr", false)?,
         };
         let common = Self {
@@ -211,6 +219,53 @@ impl SchedulerConfig {
         }
     }
 
+    /// The same scheduler with some keys of its config set: diffusers' `X.from_config(config, key=value)`. A spacing of σ that is
+    /// asked for takes the place of any other.
+    ///
+    /// # Errors
+    /// Refuses a class that has no solver here, a key that its class does not have, and as [`from_json`](Self::from_json).
+    pub fn with_keys(&self, given: &SolverKeys) -> Result<Self, Error> {
+        let spacings = [
+            ("use_karras_sigmas", given.use_karras_sigmas),
+            ("use_exponential_sigmas", given.use_exponential_sigmas),
+            ("use_beta_sigmas", given.use_beta_sigmas),
+        ];
+        let others = [
+            ("algorithm_type", given.algorithm_type.clone().map(Value::from)),
+            ("solver_order", given.solver_order.map(Value::from)),
+        ];
+        let values: Vec<(&'static str, Value)> = spacings
+            .into_iter()
+            .map(|(key, value)| (key, value.map(Value::from)))
+            .chain(others)
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        if values.is_empty() {
+            return Ok(self.clone());
+        }
+        let solver = self.scheduler()?.solver;
+        let mut keys = self.keys.clone();
+        if spacings.iter().any(|(_, value)| *value == Some(true)) {
+            spacings.iter().for_each(|(key, _)| keys.remove(key));
+            keys.remove("use_lu_lambdas");
+        }
+        for (key, value) in values {
+            if !solver.has_key(key) {
+                let names = Solver::ALL.into_iter().filter(|solver| solver.has_key(key)).map(Solver::name);
+                return Err(Error::Option {
+                    option: key,
+                    value: "given".to_owned(),
+                    expected: format!(
+                        "{solver} has no such setting; these have: {}",
+                        names.collect::<Vec<_>>().join(", ")
+                    ),
+                });
+            }
+            keys.set(key, value);
+        }
+        Self::read(keys)
+    }
+
     /// Whether the network predicts the velocity of rectified flow.
     fn is_flow(&self) -> bool {
         match &self.scheduler {
@@ -257,7 +312,8 @@ impl SchedulerConfig {
             Solver::Euler => Class::Euler(euler::Config::read(&keys)?),
             Solver::EulerAncestral => Class::EulerAncestral,
             Solver::Heun => Class::Heun(heun::Config::read(&keys)?),
-            Solver::Dpm2 => Class::Dpm2(dpm2::Config::read(&keys)?),
+            Solver::Dpm2 => Class::Dpm2(dpm2::Config::read(&keys, false)?),
+            Solver::Dpm2Ancestral => Class::Dpm2(dpm2::Config::read(&keys, true)?),
             Solver::Dpmpp2m => Class::Dpmpp2m(dpmpp_2m::read(&keys, &common)?),
             Solver::Dpmpp2s => Class::Dpmpp2s(dpmpp_2s::read(&keys, &common)?),
             Solver::UniPc => Class::UniPc(unipc::Config::read(&keys, &common)?),
@@ -371,12 +427,11 @@ impl SchedulerConfig {
     ) -> Result<Vec<f64>, Error> {
         self.check_timestep("start_timestep", start)?;
         let Scheduler { common, class, .. } = self.scheduler()?;
-        let configured = match class {
-            Class::Lcm(config) => config.original_inference_steps,
-            Class::Tcd(config) => config.original_inference_steps,
-            _ => None,
+        let original = match class {
+            Class::Lcm(config) => original_inference_steps.or(config.original_inference_steps),
+            Class::Tcd(config) => config.grid(original_inference_steps),
+            _ => original_inference_steps,
         };
-        let original = original_inference_steps.or(configured);
         consistency::timesteps_from(start, num_inference_steps, common.num_train_timesteps, original)
     }
 
@@ -417,26 +472,29 @@ impl SchedulerConfig {
     /// The solvers that this model can be run with, each with the least and the most steps that it takes where nothing else is
     /// asked of it: from the one to the other without a gap, and no more than T.
     pub fn solver_steps(&self) -> Vec<(Solver, RangeInclusive<usize>)> {
-        Solver::ALL
-            .into_iter()
-            .filter_map(|solver| Some((solver, self.swap_to(solver).ok()?.steps()?)))
-            .collect()
+        let of = |solver: Solver| Some((solver, self.swap_to(solver).ok()?.steps()?));
+        Solver::ALL.into_iter().filter_map(of).collect()
     }
 
     /// The least and the most steps of this scheduler, if it takes any.
     ///
-    /// Asked of the tables themselves: what is too much for a solver stays too much, so that halving finds where that begins.
+    /// Asked of the tables themselves: what is too much for a solver stays too much, so that halving finds where that begins. Most
+    /// solvers end at T or a step or two below it, and are asked there first.
     fn steps(&self) -> Option<RangeInclusive<usize>> {
         let runs = |&n: &usize| self.table(n, &StepOptions::default()).is_ok();
         let cap = self.num_train_timesteps().ok()?.min(MAX_INFERENCE_STEPS);
-        let least = (1..=MOST_LEAST_STEPS).find(runs)?;
-        if runs(&cap) {
-            return Some(least..=cap);
+        let least = (1..=MOST_LEAST_STEPS.min(cap)).find(runs)?;
+        let (mut most, mut too_many, mut stride) = (cap, cap + 1, 1);
+        while !runs(&most) {
+            (most, too_many) = (most.saturating_sub(stride).max(least), most);
+            stride *= 2;
         }
-        let (mut most, mut too_many) = (least, cap);
         while too_many - most > 1 {
             let middle = most.midpoint(too_many);
-            *(if runs(&middle) { &mut most } else { &mut too_many }) = middle;
+            match runs(&middle) {
+                true => most = middle,
+                false => too_many = middle,
+            }
         }
         Some(least..=most)
     }
@@ -484,7 +542,7 @@ impl SchedulerConfig {
         for option in options.given() {
             run.refuse(option, !solver.takes(option))?;
         }
-        let table = match class {
+        let mut table = match class {
             Class::Ddpm(config) => config.table(&run),
             Class::Ddim(config) => config.table(&run),
             Class::Pndm(config) => config.table(&run),
@@ -501,7 +559,24 @@ impl SchedulerConfig {
             Class::Tcd(config) => config.table(&run),
             Class::FlowEuler(config) => config.table(&run),
         }?;
-        table.check_finite(&self.keys.class)?;
+        table.warning = offset_warning(*solver, &run, &table);
         Ok(table)
     }
+}
+
+/// What to say where [`spacing::whole_timesteps`] has left out some of `steps_offset`, which is the last timestep.
+fn offset_warning(solver: Solver, run: &Run, table: &Table) -> Option<String> {
+    let has_offset = matches!(solver, Solver::Ddpm | Solver::Ddim | Solver::Pndm)
+        && run.common.timestep_spacing == TimestepSpacing::Leading
+        && run.options.timesteps.is_none()
+        && run.options.start_timestep.is_none();
+    let (offset, left) = (run.common.steps_offset, table.timesteps.last().filter(|_| has_offset)?);
+    (*left < offset as f64).then(|| {
+        format!(
+            "{} steps leave no room for the scheduler's \"steps_offset\" of {offset}: the timesteps are {} to {left}. diffusers does \
+             not run this",
+            run.num_inference_steps,
+            table.timesteps.first().unwrap_or(left),
+        )
+    })
 }

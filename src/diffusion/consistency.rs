@@ -8,12 +8,11 @@ pub(super) fn read_original_inference_steps(keys: &Keys) -> Result<Option<usize>
     Ok(steps.and_then(|steps| usize::try_from(steps).ok()))
 }
 
-/// The timesteps of a run: evenly chosen out of the grid that the model was distilled on, of which `strength` leaves the
-/// clean end.
-pub(super) fn timesteps(run: &Run, original_inference_steps: Option<usize>) -> Result<Vec<f64>, Error> {
+/// The timesteps of a run: evenly chosen out of the grid of `original` steps that the model was distilled on, of which `strength`
+/// leaves the clean end.
+pub(super) fn timesteps(run: &Run, original: Option<usize>) -> Result<Vec<f64>, Error> {
     let train = run.common.num_train_timesteps;
     let (n, strength) = (run.num_inference_steps, run.options.strength);
-    let original = run.options.original_inference_steps.or(original_inference_steps);
     check_original_inference_steps(original, train)?;
     let refuse = |option, value: String, expected: String| Err(Error::Option { option, value, expected });
     if let Some(custom) = run.custom_timesteps()? {
@@ -61,7 +60,7 @@ fn spread(grid: &[usize], n: usize) -> Vec<f64> {
     (0..n).filter_map(|i| grid.iter().rev().nth((i as f64 * stride) as usize)).map(|&t| t as f64).collect()
 }
 
-fn check_original_inference_steps(original: Option<usize>, train: usize) -> Result<(), Error> {
+pub(super) fn check_original_inference_steps(original: Option<usize>, train: usize) -> Result<(), Error> {
     match original.filter(|original| !(1..=train).contains(original)) {
         None => Ok(()),
         Some(original) => Err(Error::Option {

@@ -23,7 +23,7 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let mut timesteps = spacing::timesteps(run.common, run.num_inference_steps, true);
+        let mut timesteps = spacing::whole_timesteps(run.common, run.num_inference_steps, run.first_looked_at());
         let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();
         // Not the list's next entry: diffusers goes back by this much, whatever the spacing.
@@ -56,9 +56,7 @@ impl Config {
             Ok(Step {
                 x0,
                 clip: self.clip,
-                prev_sample: Terms::X0 * alpha_bar_prev.sqrt()
-                    + epsilon * direction
-                    + Terms::NOISE * sigma,
+                prev_sample: Terms::X0 * alpha_bar_prev.sqrt() + epsilon * direction + Terms::NOISE * sigma,
                 draws_noise: run.options.eta > 0.0,
                 ..Step::at(t, forward)
             })

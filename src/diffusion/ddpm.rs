@@ -61,7 +61,7 @@ impl Config {
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let mut timesteps = match run.custom_timesteps()? {
             Some(custom) => custom,
-            None => spacing::timesteps(run.common, run.num_inference_steps, true),
+            None => spacing::whole_timesteps(run.common, run.num_inference_steps, run.first_looked_at()),
         };
         let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();
@@ -89,12 +89,8 @@ impl Config {
                 }
             };
             let mean = Terms::X0 * posterior.x0 + Terms::SAMPLE * posterior.sample;
-            let step = Step {
-                x0: run.x0(forward, self.clip),
-                clip: self.clip,
-                prev_sample: mean,
-                ..Step::at(t, forward)
-            };
+            let step =
+                Step { x0: run.x0(forward, self.clip), clip: self.clip, prev_sample: mean, ..Step::at(t, forward) };
             Ok(match t > 0.0 {
                 true => Step { prev_sample: mean + Terms::NOISE * sigma, draws_noise: true, learned_variance, ..step },
                 false => step,

@@ -1,4 +1,4 @@
-//! `KDPM2DiscreteScheduler`: DPM-Solver-2.
+//! `KDPM2DiscreteScheduler`: DPM-Solver-2; and `KDPM2AncestralDiscreteScheduler`, the same with fresh noise.
 //!
 //! Karras et al. 2022, arXiv 2206.00364, algorithm 2 with the midpoint of Lu et al. 2022, arXiv 2206.00927: the derivative
 //! is taken half way to σ' in log σ, and serves for the whole step. The network is called twice for a step, but for the
@@ -9,6 +9,8 @@
 //! x_mid = x + (σ_mid − σ)·(x − x̂_0)/σ
 //! x_next = x + (σ' − σ)·(x_mid − x̂_0_mid)/σ_mid
 //! ```
+//!
+//! With fresh noise σ' is σ_down, further than where the step arrives, and σ_up·z leads back up, as in `euler_ancestral`.
 
 use super::{
     Error, Forward, Step, Table, Terms,
@@ -21,11 +23,12 @@ use super::{
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Config {
     sigma_spacing: Option<SigmaSpacing>,
+    is_ancestral: bool,
 }
 
 impl Config {
-    pub(super) fn read(keys: &Keys) -> Result<Self, Error> {
-        Ok(Self { sigma_spacing: SigmaSpacing::read(keys)? })
+    pub(super) fn read(keys: &Keys, is_ancestral: bool) -> Result<Self, Error> {
+        Ok(Self { sigma_spacing: SigmaSpacing::read(keys)?, is_ancestral })
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
@@ -40,7 +43,16 @@ impl Config {
         let mut sigmas = round_to_f32(sigmas);
         let init_noise_sigma = init_noise_sigma(run, &sigmas);
         let begin = run.begin_with_sigmas(&mut timesteps, &mut sigmas, false);
-        let midpoints: Vec<f32> = sigmas.windows(2).map(|pair| midpoint(pair[0] as f32, pair[1] as f32)).collect();
+        // Where each step aims at, and the noise from there to where it arrives.
+        let aims: Vec<(f32, f32)> = sigmas
+            .windows(2)
+            .map(|pair| match self.is_ancestral {
+                true => down_and_up(pair[0] as f32, pair[1] as f32),
+                false => (pair[1] as f32, 0.0),
+            })
+            .collect();
+        let midpoints: Vec<f32> =
+            sigmas.iter().zip(&aims).map(|(&sigma, &(aim, _))| midpoint(sigma as f32, aim)).collect();
         let mut between = spacing::timesteps_of_sigmas_f32(&midpoints, &run.noise_schedule.sigmas());
         if self.sigma_spacing.is_none() {
             between = round_to_f32(between);
@@ -74,10 +86,24 @@ impl Config {
                 step.prev_sample = Terms::SAMPLE + derivative * (midpoint - sigma);
                 step.history[0] = Terms::SAMPLE;
             } else {
-                step.prev_sample = began + derivative * (levels[i] - levels[i - 1]);
+                let (aim, noise) = aims[(i - 1) / 2];
+                step.prev_sample =
+                    began + derivative * (f64::from(aim) - levels[i - 1]) + Terms::NOISE * f64::from(noise);
+                step.draws_noise = self.is_ancestral;
             }
             Ok(step)
         })
+    }
+}
+
+/// σ_down and σ_up of a step, by the same steps in f32 that diffusers takes.
+fn down_and_up(sigma: f32, sigma_next: f32) -> (f32, f32) {
+    let (variance, next) = (sigma * sigma, sigma_next * sigma_next);
+    let up = libm::sqrtf(next * (variance - next) / variance);
+    match next - up * up {
+        down if down > 0.0 => (libm::sqrtf(down), up),
+        // What is left is below the rounding of what was taken from.
+        _ => (next / sigma, up),
     }
 }
 

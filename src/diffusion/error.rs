@@ -42,7 +42,7 @@ pub enum Error {
         supported: String,
     },
     /// A number of steps that this schedule cannot be divided into.
-    #[error("num_inference_steps is {num_inference_steps}, {class} takes {least} to {most} here")]
+    #[error("`num_inference_steps` is {num_inference_steps}: {class} takes {least} to {most} here")]
     NumInferenceSteps {
         /// What was asked.
         num_inference_steps: usize,
@@ -54,7 +54,7 @@ pub enum Error {
         most: usize,
     },
     /// An option of the run that is out of range, or that the class does not take.
-    #[error("option {option} is {value}: {expected}")]
+    #[error("`{option}` is {value}: {expected}")]
     Option {
         /// The field of [`StepOptions`](super::StepOptions).
         option: &'static str,

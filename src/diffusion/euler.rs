@@ -92,7 +92,7 @@ impl Config {
                 // One more than there are steps, so that the final σ appended below is never reached.
                 let logs = spacing::linspace_f32(libm::logf(largest), libm::logf(smallest), n + 1);
                 let sigmas = logs.into_iter().map(|log| f64::from(libm::expf(log))).collect();
-                (spacing::timesteps(run.common, n, false), sigmas)
+                (spacing::timesteps(run.common, n), sigmas)
             }
             (true, Some(sigma_spacing)) => {
                 let sigmas = sigma_spacing.sigmas(f64::from(largest), f64::from(smallest), n);

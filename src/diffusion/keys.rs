@@ -21,6 +21,16 @@ impl Keys {
         }
     }
 
+    /// Sets `key` as if the file did.
+    pub(super) fn set(&mut self, key: &'static str, value: Value) {
+        self.map.insert(key.to_owned(), value);
+    }
+
+    /// Leaves `key` at its class's default.
+    pub(super) fn remove(&mut self, key: &str) {
+        self.map.remove(key);
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let map: Map<String, Value> = match serde_json::from_slice(quote_bare_numbers(text).as_bytes()) {
             Ok(Value::Object(map)) => map,

@@ -32,7 +32,8 @@ impl Config {
     }
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let mut timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let original = run.options.original_inference_steps.or(self.original_inference_steps);
+        let mut timesteps = consistency::timesteps(run, original)?;
         let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();
         run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {

@@ -11,14 +11,14 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `solver` | the solvers by name |
+//! | `solver`, `names` | the solvers by name, and the names that people have for them |
 //! | `config`, `keys` | `scheduler_config.json`, and diffusers' `from_config` between classes |
 //! | `schedule` | β_t and ᾱ_t |
 //! | `forward` | the forward process: q(x_t given x_{t−1}), q(x_t given x_0), q(x_{t−1} given x_t and x_0), SNR, velocity |
 //! | `bound` | the variational bound of the chain, term by term |
 //! | `spacing` | which timesteps and σ a run visits |
 //! | `table` | what a step is, and its plain execution |
-//! | `sigma_space` | what solvers share that hold x_0 + σ·ε: `euler`, `euler_ancestral`, `lms`, `heun`, `dpm2` |
+//! | `sigma_space` | what solvers share that hold x_0 + σ·ε: `euler`, `euler_ancestral`, `lms`, `heun`, `dpm2` (with `dpm2_ancestral`) |
 //! | `lambda_space` | what solvers share that integrate over λ: `dpmpp_2m`, `dpmpp_2s` (both of `dpmpp`), `unipc`, `deis` |
 //! | `consistency` | what `lcm` and `tcd` share |
 //! | the solvers just named, `ddpm`, `ddim`, `pndm`, `flow_euler` | the equation, then the coefficients |
@@ -43,6 +43,7 @@ mod keys;
 mod lambda_space;
 mod lcm;
 mod lms;
+mod names;
 mod pndm;
 mod schedule;
 mod sigma_space;
@@ -56,6 +57,7 @@ pub use bound::{Cdf, Decoder, Variance, VariationalBound};
 pub use config::{PredictionType, SchedulerConfig};
 pub use error::Error;
 pub use forward::{Forward, ForwardAt, Posterior};
+pub use names::{SolverKeys, SolverName};
 pub use schedule::NoiseSchedule;
 pub use solver::Solver;
 pub use table::{Applied, Clip, HISTORY, LearnedVariance, Step, StepOptions, Table, Terms};

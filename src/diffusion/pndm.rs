@@ -48,7 +48,9 @@ impl Config {
 
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
         let stride = run.common.num_train_timesteps / run.num_inference_steps;
-        let visited = spacing::timesteps(run.common, run.num_inference_steps, true);
+        // PRK looks at the first timestep wherever it begins, and the second call of a run at the timestep before.
+        let first = if self.skip_prk_steps { run.first_looked_at().saturating_sub(1) } else { 0 };
+        let visited = spacing::whole_timesteps(run.common, run.num_inference_steps, first);
         let start = run.options.start_timestep.map(|start| start as f64);
         let between = start.filter(|start| !visited.contains(start));
         let (warm_up, timesteps, begin) = match between {

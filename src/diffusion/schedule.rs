@@ -55,7 +55,7 @@ impl Betas {
             _ => &all[..3],
         };
         let (default_start, default_end) = match solver {
-            Solver::Heun | Solver::Dpm2 | Solver::Lcm | Solver::Tcd => (0.00085, 0.012),
+            Solver::Heun | Solver::Dpm2 | Solver::Dpm2Ancestral | Solver::Lcm | Solver::Tcd => (0.00085, 0.012),
             _ => (1e-4, 0.02),
         };
         let default_name = match solver {

@@ -23,7 +23,7 @@ pub(super) fn timesteps_and_sigmas(
             run.refuse("timesteps", sigma_spacing.is_some())?;
             custom
         }
-        None => spacing::timesteps(run.common, run.num_inference_steps, false),
+        None => spacing::timesteps(run.common, run.num_inference_steps),
     };
     let train_sigmas = run.noise_schedule.sigmas();
     let sigmas: Vec<f64> =

@@ -23,6 +23,8 @@ pub enum Solver {
     Heun,
     /// DPM-Solver-2, `KDPM2DiscreteScheduler`; calls the network twice for a step.
     Dpm2,
+    /// DPM-Solver-2 with fresh noise in each step, `KDPM2AncestralDiscreteScheduler`; calls the network twice for a step.
+    Dpm2Ancestral,
     /// DPM-Solver++(2M), `DPMSolverMultistepScheduler`.
     Dpmpp2m,
     /// DPM-Solver++(2S), `DPMSolverSinglestepScheduler`.
@@ -41,7 +43,7 @@ pub enum Solver {
 
 impl Solver {
     /// All of them, in the order that they are listed to users.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ddpm,
         Self::Ddim,
         Self::Pndm,
@@ -50,6 +52,7 @@ impl Solver {
         Self::EulerAncestral,
         Self::Heun,
         Self::Dpm2,
+        Self::Dpm2Ancestral,
         Self::Dpmpp2m,
         Self::Dpmpp2s,
         Self::UniPc,
@@ -69,6 +72,7 @@ impl Solver {
             Self::EulerAncestral => ("euler_ancestral", "EulerAncestralDiscreteScheduler"),
             Self::Heun => ("heun", "HeunDiscreteScheduler"),
             Self::Dpm2 => ("dpm2", "KDPM2DiscreteScheduler"),
+            Self::Dpm2Ancestral => ("dpm2_ancestral", "KDPM2AncestralDiscreteScheduler"),
             Self::Dpmpp2m => ("dpmpp_2m", "DPMSolverMultistepScheduler"),
             Self::Dpmpp2s => ("dpmpp_2s", "DPMSolverSinglestepScheduler"),
             Self::UniPc => ("unipc", "UniPCMultistepScheduler"),
@@ -97,8 +101,17 @@ impl Solver {
     /// How often the network is called for one step (`order` in diffusers). PNDM's warm-up does not count.
     pub fn order(self) -> usize {
         match self {
-            Self::Heun | Self::Dpm2 => 2,
+            Self::Heun | Self::Dpm2 | Self::Dpm2Ancestral => 2,
             _ => 1,
+        }
+    }
+
+    /// Whether its class has this key of [`SolverKeys`](super::SolverKeys).
+    pub(super) fn has_key(self, key: &str) -> bool {
+        match key {
+            "algorithm_type" => matches!(self, Self::Dpmpp2m | Self::Dpmpp2s),
+            "solver_order" => matches!(self, Self::Dpmpp2m | Self::Dpmpp2s | Self::UniPc | Self::Deis),
+            _ => !matches!(self, Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm | Self::Tcd),
         }
     }
 

@@ -40,32 +40,32 @@ fn arange_down(start: f64, step: f64) -> Vec<f64> {
     (0..n).map(|i| start + i as f64 * difference).collect()
 }
 
-/// The timesteps of a run in classes that divide T by the number of steps: DDPM, DDIM, PNDM and those of σ-space. Those
-/// of the former three are rounded (half to even), those of the latter may be fractions.
-pub(super) fn timesteps(common: &Common, n: usize, rounded: bool) -> Vec<f64> {
+/// The timesteps of a run in classes that divide T by the number of steps: in those of σ-space, where they may be fractions, and
+/// one past the end of the schedule has the last σ.
+pub(super) fn timesteps(common: &Common, n: usize) -> Vec<f64> {
+    timesteps_from_offset(common, n, common.steps_offset)
+}
+
+/// The timesteps of a run of DDPM, DDIM or PNDM, which divide T in the same way, round (half to even), and have no ᾱ past the end of
+/// the schedule: of `steps_offset` they leave out what does not fit. With an offset of 1 these are all T steps, which then visit
+/// T−1 … 0. What comes before the `first` of the timesteps need not fit.
+pub(super) fn whole_timesteps(common: &Common, n: usize, first: usize) -> Vec<f64> {
+    let highest = n.saturating_sub(first + 1) * (common.num_train_timesteps / n);
+    let room = (common.num_train_timesteps - 1).saturating_sub(highest);
+    let timesteps = timesteps_from_offset(common, n, common.steps_offset.min(room as i64));
+    timesteps.into_iter().map(f64::round_ties_even).collect()
+}
+
+fn timesteps_from_offset(common: &Common, n: usize, offset: i64) -> Vec<f64> {
     let train = common.num_train_timesteps;
     match common.timestep_spacing {
-        TimestepSpacing::Linspace => linspace(0.0, (train - 1) as f64, n)
-            .into_iter()
-            .rev()
-            .map(|t| if rounded { t.round_ties_even() } else { t })
-            .collect(),
+        TimestepSpacing::Linspace => linspace(0.0, (train - 1) as f64, n).into_iter().rev().collect(),
         TimestepSpacing::Leading => {
             let ratio = train / n;
-            // Solvers in σ-space hold the last σ for timesteps past the end; the others have no ᾱ there.
-            let offset = if rounded { fitted_offset(common, n) } else { common.steps_offset };
             (0..n).rev().map(|i| (i * ratio) as f64 + offset as f64).collect()
         }
         TimestepSpacing::Trailing => trailing(train, train as f64 / n as f64),
     }
-}
-
-/// `steps_offset`, or as much of it as leaves the first of `n` timesteps in "leading" spacing within the schedule. With an offset
-/// of 1 only T steps have no room for it: they then are all the T timesteps of training, T−1 … 0.
-pub(super) fn fitted_offset(common: &Common, n: usize) -> i64 {
-    let train = common.num_train_timesteps;
-    let highest = n.saturating_sub(1) * (train / n.max(1));
-    common.steps_offset.min((train - 1).saturating_sub(highest) as i64)
 }
 
 /// The timesteps of a run in the multistep classes, which divide the first `last` timesteps into one interval more and

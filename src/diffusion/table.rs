@@ -323,37 +323,9 @@ pub struct Table {
     /// diffusers' `sigmas`: one for each timestep, and where the last step arrives (DPM-Solver-2 repeats that). Empty in
     /// classes that have none.
     pub sigmas: Vec<f64>,
-}
-
-impl Table {
-    /// Refuses a table with a step that is not finite. Steps before the run begins are not made, and not looked at.
-    pub(super) fn check_finite(&self, class: &str) -> Result<(), Error> {
-        let begin = self.timesteps.len() - self.steps.len();
-        let sigma = |index: usize| self.sigmas.get(index).copied().unwrap_or_default();
-        let mut steps = (begin..).zip(&self.steps);
-        let Some((index, step)) = steps.find(|&(index, step)| !(step.is_finite() && sigma(index).is_finite())) else {
-            return Ok(());
-        };
-        let cause = match self.repeated(index.saturating_sub(HISTORY).max(begin), index) {
-            Some((one, other)) => format!(
-                "timesteps {one} and {other} of the run are one noise level, and this solver divides by the way from one to the \
-                 next; give fewer steps"
-            ),
-            None => "it divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
-                     rescale_betas_zero_snr, or choose another solver"
-                .to_owned(),
-        };
-        Err(Error::NotFinite { class: class.to_owned(), index, timestep: step.timestep, cause })
-    }
-
-    /// The first two neighbours at the same noise level among the timesteps from `first` to the one after `last`, in solvers that
-    /// call the network once for each.
-    fn repeated(&self, first: usize, last: usize) -> Option<(f64, f64)> {
-        let levels = if self.sigmas.is_empty() { &self.timesteps } else { &self.sigmas };
-        let mut pairs = (first..=last).filter_map(|i| Some((*levels.get(i)?, *levels.get(i + 1)?, i)));
-        let (_, _, i) = pairs.find(|(one, other, _)| one == other).filter(|_| self.order == 1)?;
-        Some((*self.timesteps.get(i)?, *self.timesteps.get(i + 1)?))
-    }
+    /// What sets this table apart from the config's, in a sentence: a `steps_offset` that the schedule has no room for.
+    #[serde(skip)]
+    pub warning: Option<String>,
 }
 
 /// One line for each step: the network's timestep, the levels of signal and noise in x_t, the network's input scale,
@@ -430,7 +402,8 @@ pub struct StepOptions {
     pub sigmas: Option<Vec<f64>>,
     /// With `use_dynamic_shifting`, how far to shift the schedule towards its noisy end.
     pub mu: Option<f64>,
-    /// LCM, TCD: the number of steps that the model was distilled on, in place of the config's.
+    /// LCM: the number of steps that the model was distilled on, in place of the config's. TCD: the most steps of a run that may
+    /// visit any timestep, in place of those that the model was distilled on.
     pub original_inference_steps: Option<usize>,
     /// LCM, TCD: the share of the distilled schedule to use, from its clean end. Image-to-image in other classes sets
     /// [`begin_index`](Self::begin_index).
@@ -501,7 +474,11 @@ impl StepOptions {
         if let Some(start) = self.start_timestep
             && (self.begin_index != 0 || self.strength != 1.0)
         {
-            return refuse("start_timestep", start.to_string(), "give one of begin_index, strength and start_timestep");
+            return refuse(
+                "start_timestep",
+                start.to_string(),
+                "give one of `begin_index`, `strength` and `start_timestep`",
+            );
         }
         if !(1..=HISTORY).contains(&self.lms_order) {
             return refuse("lms_order", self.lms_order.to_string(), "give a number from 1 to 5");
@@ -511,7 +488,7 @@ impl StepOptions {
         }
         if let Some(timesteps) = &self.timesteps {
             if self.sigmas.is_some() {
-                return refuse("sigmas", "given".into(), "give timesteps or sigmas, not both");
+                return refuse("sigmas", "given".into(), "give `timesteps` or `sigmas`, not both");
             }
             if timesteps.windows(2).any(|pair| pair[0] <= pair[1]) {
                 return refuse("timesteps", format!("{timesteps:?}"), "they must descend");
@@ -561,6 +538,14 @@ impl Run<'_> {
         }
     }
 
+    /// The first of the timesteps that this run looks at: one that it begins at lies in the schedule, and so do those below.
+    pub(super) fn first_looked_at(&self) -> usize {
+        match self.options.start_timestep {
+            Some(_) => self.num_inference_steps,
+            None => self.options.begin_index,
+        }
+    }
+
     /// The timesteps that a user gives, in classes of the training schedule's whole timesteps.
     pub(super) fn custom_timesteps(&self) -> Result<Option<Vec<f64>>, Error> {
         let Some(timesteps) = &self.options.timesteps else { return Ok(None) };
@@ -586,13 +571,15 @@ impl Run<'_> {
 
     /// x̂_0 at a level of noise as the coefficients of x_t and of the network's output, before `clip`.
     ///
-    /// Where no signal is left, ε̂ says only on which side of zero x̂_0 is: at an infinite distance, which clipping brings back. A
-    /// power of two stands for infinity, so that the sign of x_t − ε̂ comes out in f32 as well.
+    /// Where no signal is left, ε̂ says only on which side of zero x̂_0 is: at an infinite distance, which clipping to a range brings
+    /// back. A power of two stands for infinity, so that the sign of x_t − ε̂ comes out in f32 as well.
     pub(super) fn x0(&self, at: Forward, clip: Clip) -> (f64, f64) {
         const FAR: f64 = (1u128 << 100) as f64;
         match self.common.prediction_type.x0(at.signal, at.noise) {
-            (sample, output) if clip == Clip::None || (sample.is_finite() && output.is_finite()) => (sample, output),
-            _ => (FAR, -FAR * at.noise),
+            (sample, output) if !(sample.is_finite() && output.is_finite()) && matches!(clip, Clip::Range(_)) => {
+                (FAR, -FAR * at.noise)
+            }
+            coefficients => coefficients,
         }
     }
 
@@ -672,8 +659,39 @@ impl Run<'_> {
                 expected: format!("the schedule has {} steps", timesteps.len()),
             });
         }
-        let steps = timesteps.iter().enumerate().skip(begin).map(|(i, &t)| step(i, t)).collect::<Result<_, _>>()?;
-        Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas })
+        // Steps before the run begins are not made, and not looked at.
+        let mut steps = Vec::with_capacity(timesteps.len() - begin);
+        for (index, &timestep) in timesteps.iter().enumerate().skip(begin) {
+            let step = step(index, timestep)?;
+            if !step.is_finite() || sigmas.get(index).is_some_and(|sigma| !sigma.is_finite()) {
+                let cause =
+                    self.cause_of_infinity(&timesteps[begin..], sigmas.get(begin..).unwrap_or_default(), index - begin);
+                return Err(Error::NotFinite { class: self.class.to_owned(), index, timestep, cause });
+            }
+            steps.push(step);
+        }
+        Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas, warning: None })
+    }
+
+    /// Why the coefficients of step `index` of a run are not finite, and what would do. `sigmas` may be none.
+    fn cause_of_infinity(&self, timesteps: &[f64], sigmas: &[f64], index: usize) -> String {
+        let levels = if sigmas.is_empty() { timesteps } else { sigmas };
+        // A step looks back at as many as it keeps, and at where it arrives. Solvers that call the network twice have each level twice.
+        let near = index.saturating_sub(HISTORY)..=index;
+        let twice = near
+            .into_iter()
+            .find(|&i| self.order == 1 && levels.get(i).is_some() && levels.get(i) == levels.get(i + 1));
+        let twice = twice.and_then(|i| Some((timesteps.get(i)?, timesteps.get(i + 1)?)));
+        let what = match twice {
+            Some((one, other)) if one == other => format!("timestep {one} is visited twice"),
+            Some((one, other)) => format!("timesteps {one} and {other} are one noise level"),
+            None => {
+                return "it divides by a signal or noise level of zero; change prediction_type, timestep_spacing or \
+                    rescale_betas_zero_snr, or choose another solver"
+                    .to_owned();
+            }
+        };
+        format!("{what}, and this solver divides by the way from one step to the next; give fewer steps")
     }
 }
 

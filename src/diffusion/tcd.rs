@@ -20,8 +20,33 @@ impl Config {
         Ok(Self { original_inference_steps: consistency::read_original_inference_steps(keys)? })
     }
 
+    /// How many steps make the grid of a run: those of the config, and all timesteps of training where a run gives a number of its
+    /// own, which then is only the most that it takes.
+    pub(super) fn grid(&self, given: Option<usize>) -> Option<usize> {
+        match given {
+            Some(_) => None,
+            None => self.original_inference_steps,
+        }
+    }
+
     pub(super) fn table(&self, run: &Run) -> Result<Table, Error> {
-        let mut timesteps = consistency::timesteps(run, self.original_inference_steps)?;
+        let original = self.grid(run.options.original_inference_steps);
+        consistency::check_original_inference_steps(
+            run.options.original_inference_steps,
+            run.common.num_train_timesteps,
+        )?;
+        if let Some(most) = run
+            .options
+            .original_inference_steps
+            .filter(|&most| most < run.num_inference_steps && run.options.timesteps.is_none())
+        {
+            return Err(Error::Option {
+                option: "num_inference_steps",
+                value: run.num_inference_steps.to_string(),
+                expected: format!("at most `original_inference_steps`, {most}"),
+            });
+        }
+        let mut timesteps = consistency::timesteps(run, original)?;
         let begin = run.begin(&mut timesteps);
         let following = timesteps.clone();
         let eta = run.options.eta;

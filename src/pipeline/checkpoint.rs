@@ -130,6 +130,11 @@ impl Model {
         guided && !self.texts.is_empty() && guidance_scale > 1.0
     }
 
+    /// Whether the network says the variance of each step too.
+    pub fn learns_variance(&self) -> bool {
+        self.unet.out_channels() == 2 * self.info.latent_channels
+    }
+
     /// Length of the embedding of the guidance scale, for networks that are told of it.
     pub fn time_cond_proj_dim(&self) -> Option<usize> {
         match &self.unet {

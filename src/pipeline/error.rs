@@ -109,6 +109,29 @@ impl Error {
         Error::Model { file: file.to_owned(), source: error.into() }
     }
 
+    /// The sentence of this error with each option under the name that `name` gives to this library's, such as `guidance_scale`: as a
+    /// command or another language spells it. The number of steps is `steps`, whoever found it wrong.
+    pub fn with_option_names(&self, name: &dyn Fn(&str) -> String) -> String {
+        let sentence = self.to_string();
+        match self {
+            Self::Option { .. }
+            | Self::Diffusion(diffusion::Error::Option { .. } | diffusion::Error::NumInferenceSteps { .. }) => {}
+            _ => return sentence,
+        }
+        let renamed = |words: &str| -> String {
+            let renamed = words.split(' ').map(|word| match word {
+                "and" => word.to_owned(),
+                "num_inference_steps" => name("steps"),
+                _ => name(word),
+            });
+            renamed.collect::<Vec<_>>().join(" ")
+        };
+        // Between backquotes there are names of options, and nothing else is between backquotes.
+        let parts = sentence.split('`').enumerate();
+        let parts = parts.map(|(index, part)| if index % 2 == 1 { renamed(part) } else { part.to_owned() });
+        parts.collect::<Vec<_>>().join("`")
+    }
+
     pub(super) fn option(option: &'static str, value: impl ToString, message: impl Into<String>) -> Self {
         Error::Option { option, value: value.to_string(), message: message.into() }
     }

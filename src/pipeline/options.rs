@@ -1,7 +1,7 @@
 //! The options of a run, under diffusers' names.
 
 use super::{Preview, Rgba};
-use crate::diffusion::{SchedulerConfig, Solver};
+use crate::diffusion::{SchedulerConfig, Solver, SolverKeys};
 use crate::noise::Stream;
 
 /// Which solver walks from x_T to x_0.
@@ -76,11 +76,13 @@ pub struct SampleOptions {
     pub num_images_per_prompt: usize,
     /// Seed of the one random stream that all pictures of the run share.
     pub seed: u64,
-    /// Instead, a seed for each picture, which draws from a stream of its own; empty for none.
+    /// Instead, a seed for each picture, which draws from a stream of its own and is the picture that it would be alone; empty for
+    /// none.
     pub seeds: Vec<u64>,
     /// Which of torch's random streams the seeds are for.
     pub generator: Stream,
-    /// `num_inference_steps`.
+    /// `num_inference_steps`. Where the scheduler's `steps_offset` has no room in so many, as with all T steps of DDPM, as much of it
+    /// is left out as does not fit: diffusers cannot run these.
     pub steps: usize,
     /// g in ε_u + g·(ε_c − ε_u); at 1 or below, the unconditional half is not computed.
     pub guidance_scale: f64,
@@ -88,6 +90,8 @@ pub struct SampleOptions {
     pub guidance_rescale: f64,
     /// Which solver.
     pub scheduler: Scheduler,
+    /// Settings of the solver in place of the scheduler's own.
+    pub solver_keys: SolverKeys,
     /// DDIM's η, from 0 (deterministic) to 1 (ancestral).
     pub eta: f64,
     /// DDIM: derive ε̂ again from the clipped x̂_0.
@@ -96,7 +100,7 @@ pub struct SampleOptions {
     pub timesteps: Option<Vec<f64>>,
     /// σ to visit in place of `steps`, descending, for solvers that take them; Euler's with the one where it arrives.
     pub sigmas: Option<Vec<f64>>,
-    /// LCM: steps of the schedule that the model was distilled from.
+    /// LCM: steps of the schedule that the model was distilled from. TCD: the most steps of a run that may visit any timestep.
     pub original_inference_steps: Option<usize>,
     /// Height in pixels; if absent the model's own, and without a mask that of `image`.
     pub height: Option<usize>,
@@ -153,6 +157,7 @@ impl Default for SampleOptions {
             guidance_scale: 7.5,
             guidance_rescale: 0.0,
             scheduler: Scheduler::Checkpoint,
+            solver_keys: SolverKeys::default(),
             eta: 0.0,
             use_clipped_model_output: false,
             timesteps: None,

@@ -13,13 +13,13 @@ impl Streams {
         Self(seeds.iter().map(|&seed| Generator::new(options.generator, seed)).collect())
     }
 
-    /// Whether each picture draws from a stream of its own.
-    pub fn are_several(&self) -> bool {
-        self.0.len() > 1
+    /// The rows of what is drawn once for all pictures: one, or one for each stream, so that a picture is what its seed draws alone.
+    /// There diffusers draws from the first generator of its list only.
+    pub fn rows(&self) -> usize {
+        self.0.len()
     }
 
-    /// `randn_tensor` of `[rows, length]`: one draw of it all, or a row from each stream in turn. A tensor of fewer rows
-    /// than there are streams takes the first of them.
+    /// `randn_tensor` of `[rows, length]`: one draw of it all, or a row from each stream in turn.
     pub fn randn(&mut self, rows: usize, length: usize) -> Vec<f32> {
         match &mut self.0[..] {
             [stream] => stream.randn(rows * length),

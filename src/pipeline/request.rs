@@ -8,7 +8,7 @@ use super::prompts::Prompts;
 use super::random::Streams;
 use super::step_graph::StepGraph;
 use super::{Error, SampleOptions, Scheduler};
-use crate::diffusion::{Clip, LearnedVariance, SchedulerConfig, Solver, StepOptions, Table};
+use crate::diffusion::{self, Clip, LearnedVariance, SchedulerConfig, Solver, StepOptions, Table};
 use crate::graph::Graph;
 
 /// Most pictures of one run.
@@ -64,9 +64,13 @@ impl Request {
         let (task, [height, width]) = task(model, &options)?;
         let table = table(model, &options, &task)?;
         let learned = table.steps.iter().find_map(|step| step.learned_variance);
-        if learned.is_some() && model.unet.out_channels() != 2 * model.info.latent_channels {
-            let message = "the network has learned no variance; use a solver with another, such as `fixed_small`";
-            return Err(Error::option("variance_type", "learned", message));
+        if learned.is_some() && !model.learns_variance() {
+            return Err(Error::Diffusion(diffusion::Error::UnsupportedValue {
+                class: scheduler(model, &options)?.class_name().to_owned(),
+                key: "variance_type",
+                value: "learned".to_owned(),
+                supported: "fixed_small and fixed_large: this network has learned no variance".to_owned(),
+            }));
         }
         let guided = model.guides(options.guidance_scale);
         let prompts = match model.texts.is_empty() {
@@ -347,11 +351,12 @@ fn strength(model: &Model, options: &SampleOptions) -> f64 {
 /// The solver and its settings.
 pub(super) fn scheduler(model: &Model, options: &SampleOptions) -> Result<SchedulerConfig, Error> {
     let of_checkpoint = if options.mask.is_some() { &model.inpaint_scheduler } else { &model.scheduler };
-    Ok(match &options.scheduler {
+    let scheduler = match &options.scheduler {
         Scheduler::Checkpoint => of_checkpoint.clone(),
         Scheduler::Solver(solver) => of_checkpoint.swap_to(*solver)?,
         Scheduler::Config(config) => (**config).clone(),
-    })
+    };
+    Ok(scheduler.with_keys(&options.solver_keys)?)
 }
 
 /// The steps to make.
@@ -378,9 +383,9 @@ pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Resu
     }
     // A latent consistency model spreads its few steps over what is left of the schedule; others, and the pipeline that fills a
     // part of a picture, leave steps out.
-    let is_distilled = matches!(scheduler.solver(), Some(Solver::Lcm | Solver::Tcd));
-    let spreads =
-        model.family == Family::LatentConsistency && is_distilled && matches!(task, Task::ImageToImage(_));
+    let spreads = model.family == Family::LatentConsistency
+        && scheduler.solver() == Some(Solver::Lcm)
+        && matches!(task, Task::ImageToImage(_));
     if let Some(start) = options.start_timestep {
         match spreads && options.timesteps.is_none() {
             true => {

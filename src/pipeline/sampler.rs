@@ -71,6 +71,8 @@ impl Pipeline {
             step.write("kept_noise", &kept.noise)?;
             step.write("mask", &kept.mask)?;
         }
+        let warnings = [request.table.warning.take(), request.prompts.and_then(|prompts| prompts.warning)];
+        let warning = warnings.into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
         Ok(Sampler {
             table: request.table,
             guidance_scale: request.options.guidance_scale,
@@ -82,7 +84,7 @@ impl Pipeline {
             step,
             previewer,
             next: 0,
-            warning: request.prompts.and_then(|prompts| prompts.warning),
+            warning,
             cost,
             pace: parts.pace.clone(),
         })
@@ -100,7 +102,7 @@ impl Sampler {
         &self.table
     }
 
-    /// What the user should know: words of the prompt that the model cannot see.
+    /// What the user should know: words of the prompt that the model cannot see, and steps that are not quite those of the scheduler.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }

@@ -1,9 +1,11 @@
 //! What a run would walk, without the run: the noise schedule and the solver's table.
 
+use std::ops::RangeInclusive;
+
 use super::load::Pipeline;
 use super::request::{Task, scheduler, table};
 use super::{Error, SampleOptions};
-use crate::diffusion::{NoiseSchedule, Table};
+use crate::diffusion::{NoiseSchedule, Solver, Table, Variance};
 
 /// The noise schedule of a model and a solver's way through it.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,17 @@ pub struct Schedule {
 }
 
 impl Pipeline {
+    /// The solvers that this model can be run with, each with the least and the most steps that it takes where nothing else is asked
+    /// of it: from the one to the other without a gap, and no more than there are timesteps of training.
+    pub fn solver_steps(&self) -> Vec<(Solver, RangeInclusive<usize>)> {
+        let model = &self.parts.model;
+        let mut solvers = model.scheduler.solver_steps();
+        let learned = model.scheduler.variance_type().is_ok_and(Variance::is_learned);
+        // Of all solvers only DDPM asks the network for a variance.
+        solvers.retain(|(solver, _)| *solver != Solver::Ddpm || !learned || model.learns_variance());
+        solvers
+    }
+
     /// The schedule that a run with these options walks if it begins with noise. Of the options, only those that choose the
     /// solver and its steps are looked at.
     ///
@@ -42,7 +55,7 @@ mod tests {
 
     use super::*;
     use crate::device::Device;
-    use crate::diffusion::{Solver, StepOptions};
+    use crate::diffusion::StepOptions;
     use crate::pipeline::Scheduler;
     use crate::weights::DirectorySource;
 

@@ -57,12 +57,12 @@ impl Start {
                 let mut encoder = Encoder::compile(parts, request.latents, longest_tile(&request.options)).await?;
                 let fills = parts.model.extra_channels() > 0;
                 let picture = image.to_tensor(3);
-                // One posterior for all pictures, whatever the number of streams.
+                let rows = streams.rows();
                 let known = match fills && *from_noise {
                     true => None,
                     false => {
                         let posterior = encoder.encode(&picture).await?;
-                        Some(posterior.sample(1, &streams.randn(1, length), batch))
+                        Some(posterior.sample(rows, &streams.randn(rows, length), batch))
                     }
                 };
                 let noise = streams.randn(batch, length);
@@ -70,15 +70,16 @@ impl Start {
                     Some(known) if !from_noise => first.add_noise(known, &noise),
                     _ => pure(&noise),
                 };
-                let posterior_noise = streams.randn(1, length);
+                let posterior_noise = streams.randn(rows, length);
                 let small = nearest(mask, [image.height, image.width], [height, width]);
                 let mut extra = None;
                 if fills {
                     // 1 in the mask is unknown, and the grey of 0 in the picture.
                     let masked: Vec<f32> =
                         picture.iter().zip(mask.iter().cycle()).map(|(v, m)| if *m < 0.5 { *v } else { 0.0 }).collect();
-                    let masked = encoder.encode(&masked).await?.sample(1, &posterior_noise, 1);
-                    extra = Some([&small[..], &masked].concat().repeat(batch));
+                    let masked = encoder.encode(&masked).await?.sample(rows, &posterior_noise, batch);
+                    extra =
+                        Some(masked.chunks_exact(length).flat_map(|masked| [&small[..], masked].concat()).collect());
                 }
                 let kept = match known {
                     Some(latents) if !fills => Some(Kept { latents, noise, mask: small }),
@@ -88,13 +89,14 @@ impl Start {
             }
             Task::Upscale { image, noise_level } => {
                 let picture = image.to_tensor(3);
-                let noise = streams.randn(1, picture.len());
+                let rows = streams.rows();
+                let noise = streams.randn(rows, picture.len());
                 let schedule = parts.model.low_res.as_ref().map(|(schedule, _)| schedule);
                 let level = schedule.and_then(|schedule| schedule.alphas_cumprod.get(*noise_level));
                 let level = level.map_or(1.0, |&level| f64::from(level));
-                let picture = Forward::of_alpha_bar(level).add_noise(&picture, &noise);
+                let pictures = Forward::of_alpha_bar(level).add_noise(&picture.repeat(rows), &noise);
                 let latents = pure(&streams.randn(batch, length));
-                Ok(Self { latents, extra: Some(picture.repeat(batch)), kept: None })
+                Ok(Self { latents, extra: Some(pictures.repeat(batch / rows)), kept: None })
             }
         }
     }
@@ -117,6 +119,6 @@ pub(super) async fn x0(
         return Ok(image.to_tensor(channels).repeat(batch));
     }
     let posterior = Encoder::compile(parts, latents, longest).await?.encode(&image.to_tensor(3)).await?;
-    let rows = if streams.are_several() { batch } else { 1 };
+    let rows = streams.rows();
     Ok(posterior.sample(rows, &streams.randn(rows, channels * height * width), batch))
 }

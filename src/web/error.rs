@@ -59,7 +59,12 @@ impl Error {
             Self::Busy => Facts::new("busy"),
             Self::Disposed => Facts::new("disposed"),
         };
-        let error = JsValue::from(js_sys::Error::new(&self.to_string()));
+        let sentence = match self {
+            Self::Pipeline(error) => error.with_option_names(&camel_case),
+            Self::Scheduler(error) => pipeline::Error::from(error).with_option_names(&camel_case),
+            error => error.to_string(),
+        };
+        let error = JsValue::from(js_sys::Error::new(&sentence));
         let details = [("file", facts.file), ("tensor", facts.tensor), ("option", facts.option)];
         let details = details.into_iter().filter_map(|(key, value)| Some((key, value?)));
         let details = details.chain([("code", facts.code.to_owned())]).map(|(key, value)| (key, value.into()));
@@ -85,17 +90,21 @@ impl Facts {
         Self { tensor: Some(tensor.into()), ..self }
     }
 
-    /// `guidance_scale` here is `guidanceScale` there.
     fn option(self, option: &str) -> Self {
-        let mut words = option.split('_');
-        let mut name = words.next().unwrap_or_default().to_owned();
-        for word in words {
-            let mut letters = word.chars();
-            name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-            name.extend(letters);
-        }
-        Self { option: Some(name), ..self }
+        Self { option: Some(camel_case(option)), ..self }
     }
+}
+
+/// `guidance_scale` here is `guidanceScale` there.
+fn camel_case(option: &str) -> String {
+    let mut words = option.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        name.extend(letters);
+    }
+    name
 }
 
 fn of_pipeline(error: &pipeline::Error) -> Facts {
@@ -172,7 +181,9 @@ fn of_diffusion(error: &diffusion::Error) -> Facts {
         UnsupportedClass { .. } | UnsupportedValue { .. } | NotFinite { .. } | Bound(_) => {
             Facts::new("unsupported").file(config)
         }
-        NumInferenceSteps { .. } => Facts::new("invalid-option").option("steps"),
+        NumInferenceSteps { .. } | Option { option: "num_inference_steps", .. } => {
+            Facts::new("invalid-option").option("steps")
+        }
         Option { option, .. } => Facts::new("invalid-option").option(option),
         Length { .. } => Facts::new("internal"),
     }

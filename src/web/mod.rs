@@ -20,7 +20,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::cpu;
 use crate::device::{self, Device};
-use crate::diffusion::{SchedulerConfig, Solver};
+use crate::diffusion::{SchedulerConfig, Solver, SolverKeys, SolverName};
 use crate::gpu::{
     self,
     variants::{Class, Family},
@@ -139,7 +139,7 @@ impl Pipeline {
     /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
     pub fn info(&self) -> String {
         let info = self.0.info();
-        let solvers = self.0.scheduler().solver_steps();
+        let solvers = self.0.solver_steps();
         let steps = |(solver, range): &(Solver, RangeInclusive<usize>)| {
             (solver.name().to_owned(), json!({ "min": range.start(), "max": range.end() }))
         };
@@ -516,15 +516,30 @@ impl Fields {
         })
     }
 
-    /// The solver, by its name or by a config.
-    fn take_scheduler(&mut self) -> Result<Scheduler, Error> {
-        Ok(match (self.take::<String>("scheduler")?, self.take::<String>("solver")?) {
+    /// The solver, by its name or by a config, and the settings that its name says.
+    fn take_scheduler(&mut self) -> Result<(Scheduler, SolverKeys), Error> {
+        let scheduler = match (self.take::<String>("scheduler")?, self.take::<String>("solver")?) {
             // The text of a scheduler_config.json.
             (Some(config), _) => {
                 Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
             }
-            (None, Some(name)) => Scheduler::Solver(name.parse().map_err(pipeline::Error::from)?),
+            (None, Some(name)) => {
+                let SolverName { solver, keys } = name.parse().map_err(pipeline::Error::from)?;
+                return Ok((Scheduler::Solver(solver), keys));
+            }
             (None, None) => Scheduler::Checkpoint,
+        };
+        Ok((scheduler, SolverKeys::default()))
+    }
+
+    /// The solver's settings.
+    fn take_solver_keys(&mut self) -> Result<SolverKeys, serde_json::Error> {
+        Ok(SolverKeys {
+            use_karras_sigmas: self.take("useKarrasSigmas")?,
+            use_exponential_sigmas: self.take("useExponentialSigmas")?,
+            use_beta_sigmas: self.take("useBetaSigmas")?,
+            algorithm_type: self.take("algorithmType")?,
+            solver_order: self.take("solverOrder")?,
         })
     }
 
@@ -553,6 +568,7 @@ impl Fields {
 fn sample_options(json: &str) -> Result<SampleOptions, Error> {
     let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
     let usual = SampleOptions::default();
+    let (scheduler, keys) = fields.take_scheduler()?;
     let options = SampleOptions {
         prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
         prompt_2: fields.take_text("prompt2")?,
@@ -566,7 +582,8 @@ fn sample_options(json: &str) -> Result<SampleOptions, Error> {
         original_inference_steps: fields.take("originalInferenceSteps")?,
         guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
         guidance_rescale: fields.take("guidanceRescale")?.unwrap_or(usual.guidance_rescale),
-        scheduler: fields.take_scheduler()?,
+        scheduler,
+        solver_keys: fields.take_solver_keys()?.or(keys),
         eta: fields.take("eta")?.unwrap_or(usual.eta),
         use_clipped_model_output: fields.take("useClippedModelOutput")?.unwrap_or(usual.use_clipped_model_output),
         height: fields.take("height")?,
@@ -605,7 +622,8 @@ fn forward_options(json: &str) -> Result<ForwardOptions, Error> {
             _ => Space::Latents,
         },
         generator: fields.take_generator()?,
-        scheduler: fields.take_scheduler()?,
+        // Noise is the same for all of a solver's settings.
+        scheduler: fields.take_scheduler()?.0,
         prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
         negative_prompt: fields.take_text("negativePrompt")?,
         guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
