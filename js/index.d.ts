@@ -311,8 +311,8 @@ export interface Step extends BareStep {
  */
 export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, PromiseLike<ImageData> {
   /**
-   * What the caller may want to know once the run has begun: words of the prompt that the model has no room for, and timesteps that
-   * are not quite those of the scheduler.
+   * What the caller may want to know once the run has begun: words of the prompt that the model has no room for, and sees with
+   * `longPrompts: "chunks"`, and timesteps that are not quite those of the scheduler.
    */
   readonly warning: string | undefined;
   /** All final pictures, as `await` gives the first: prompt after prompt. */
@@ -337,7 +337,12 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none">; includeInitial?: false }): Run;
+  sample(
+    options?: SampleOptions & {
+      preview?: Exclude<PreviewMode, "none"> | undefined;
+      includeInitial?: false | undefined;
+    },
+  ): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
    * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.

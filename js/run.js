@@ -63,7 +63,8 @@ export class Run extends Walk {
   /** @param {number} run */
   async describe(run) {
     const { signal, description } = await describeRun(run, this.#options);
-    if (!this.#isWatched) Object.assign(description, { options: { ...description.options, preview: "none" }, first: 0 });
+    if (!this.#isWatched)
+      Object.assign(description, { options: { ...description.options, preview: "none" }, first: 0 });
     return { signal, request: { type: /** @type {const} */ ("sample"), ...description } };
   }
 

@@ -455,7 +455,8 @@ fn every_example_of_the_page_is_drawn_as_what_it_names_whatever_the_seed() {
     let emoji64 = DirectorySource::new(models.join("emoji64"));
     let pipeline = block_on(Pipeline::load(&emoji64, Device::cpu(), &mut |_| {})).unwrap();
     let mut classifier = block_on(FeatureExtractor::emoji(Device::cpu())).unwrap();
-    let prompts: Vec<&str> = about["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap()).collect();
+    let prompts: Vec<&str> =
+        about["prompts"].as_array().unwrap().iter().map(|prompt| prompt.as_str().unwrap()).collect();
     assert_eq!(prompts.len(), 6);
     for prompt in prompts {
         let (thing, style) = prompt.split_once(", ").expect("a thing and a style");

@@ -279,6 +279,7 @@ export function open(page) {
     const info = page.pipeline()?.info;
     if (!info) return;
     pad.resize(info.width, info.height);
+    pad.showExample();
     /** @type {HTMLElement} */ (prompts.closest(".field")).hidden = !info.takesPrompt;
   }
 

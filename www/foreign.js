@@ -10,6 +10,7 @@ const SOLVERS = {
   ddpm: ["DDPM", "ddpm"],
   deis: ["DEIS", "deis"],
   dpm2: ["DPM2", "dpm_2"],
+  dpm2_ancestral: ["DPM2 a", "dpm_2_ancestral"],
   dpmpp_2m: ["DPM++ 2M", "dpmpp_2m"],
   euler: ["Euler", "euler"],
   euler_ancestral: ["Euler a", "euler_ancestral"],
@@ -142,7 +143,7 @@ export function readGraph(graph, workflow) {
     put("height", valueOf(latent.height));
   } else put("strength", valueOf(sampler.denoise));
   put("model", origin(sampler.model, "CheckpointLoaderSimple")?.ckpt_name);
-  place(found, ["sampler_name", String(sampler.sampler_name)], ["scheduler", String(sampler.scheduler ?? "")]);
+  place(found, ["sampler_name", String(sampler.sampler_name ?? "")], ["scheduler", String(sampler.scheduler ?? "")]);
   const others = new Set(all.map(({ class_type }) => class_type).filter((name) => !UNDERSTOOD.test(name)));
   if (samplers.length > 1) others.add(`${samplers.length - 1} more KSampler`);
   return { ...found, ...Object.fromEntries([...others].map((name) => [`the node ${name}`, ""])), [NOISE]: "" };

@@ -2,8 +2,8 @@
 // x_0, the picture that the views beside drawing are about: dropped, chosen, taken from the film, or drawn on the spot.
 
 import { cover, pressed } from "./easel.js";
-import { bitmapOf } from "./pkg/picture.js";
 import { about } from "./vocabulary.js";
+import { bitmapOf } from "./pkg/picture.js";
 
 const COLOURS = {
   Black: "#1d1b17",

@@ -21,6 +21,10 @@ const SOLVERS = {
     "Heun asks the network twice in a step, and takes the slope between the two answers.",
   ],
   dpm2: ["KDPM2DiscreteScheduler", "DPM2 asks the network twice in a step, the second time in its middle."],
+  dpm2_ancestral: [
+    "KDPM2AncestralDiscreteScheduler",
+    "DPM2 with fresh noise in every step. It asks the network twice in a step.",
+  ],
   dpmpp_2m: ["DPMSolverMultistepScheduler", "DPM++ 2M uses the guess before as well. Good pictures in some 15 steps."],
   dpmpp_2s: ["DPMSolverSinglestepScheduler", "DPM++ 2S makes steps in pairs, the second from the middle of the first."],
   unipc: ["UniPCMultistepScheduler", "UniPC corrects each step by the next guess. Good in few steps."],

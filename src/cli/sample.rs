@@ -280,7 +280,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
-        note(format_args!("warning: {warning}; with --long-prompts chunks it sees all"));
+        let cure = if warning.contains("too long") { "; with --long-prompts chunks it sees all" } else { "" };
+        note(format_args!("warning: {warning}{cure}"));
     }
     let mut recorded = trace.as_ref().map(|_| Trace::default());
     let pictures = walk(&mut sampler, recorded.as_mut()).await?;

@@ -247,17 +247,25 @@ for (const load of [{ device: "webgpu" }, { device: "cpu" }, { device: "cpu", wo
             ];
             pictures.push({ solver, startTimestep, there: [...there.data], here: [...here.data] });
           }
-          // Between two steps of the table, and without a prompt.
+          // Between two steps of the table, and without a prompt; the run shows where it begins, if it is asked to.
           const timesteps = [];
-          for await (const step of pipeline.sample({ ...options, prompt: "", solver: "ddim", startTimestep: 437 }))
-            timesteps.push(step.timestep);
+          const from = { ...options, prompt: "", solver: "ddim", preview: /** @type {const} */ ("decode") };
+          const forward = await pipeline.forwardProcess({ image: "picture.png", seed: 3, preview: "decode" });
+          const begins = [[...(await forward.at(437)).image.data]];
+          await forward.dispose();
+          for await (const step of pipeline.sample({ ...from, startTimestep: 437, includeInitial: true })) {
+            if (step.index < 0) begins.push([...(step.image?.data ?? [])]);
+            else timesteps.push(step.timestep);
+          }
           const { timesteps: all } = await pipeline.schedule({ solver: "ddim", steps: 10 });
           await pipeline.dispose();
-          return { pictures, timesteps, all };
+          return { pictures, timesteps, all, begins };
         },
         load,
       );
       for (const { solver, there, here } of report.pictures) assert.deepEqual(here, there, solver);
+      assert.equal(report.begins.length, 2);
+      assert.deepEqual(report.begins[1], report.begins[0]);
       const below = report.all.filter((/** @type {number} */ t) => t < 437);
       assert.deepEqual(report.timesteps, [437, ...below]);
     });
@@ -492,17 +500,35 @@ describe("the page's forward view", () => {
     await turnTo(page, 600);
     await page.locator("#guess").click();
     await page.waitForFunction(() => document.getElementById("forward")?.dataset.error);
-    const { error, noise, denoised } = await withPackage(page, async ({ Pipeline, image }) => {
+    const guesses = await withPackage(page, async ({ Pipeline, image }) => {
       const pipeline = await Pipeline.load("models/emoji64/", { device: "cpu" });
-      const options = { prompt: "a happy cat", guidanceScale: 4.5, seed: 7, solver: "dpmpp_2m" };
-      const forward = await pipeline.forwardProcess({ ...options, image, preview: "decode" });
-      const { error, noise, denoised } = await forward.predict(600);
+      const options = /** @type {const} */ ({ prompt: "a happy cat", seed: 7, solver: "dpmpp_2m", preview: "decode" });
+      const found = [];
+      for (const guidanceScale of [1, 4.5]) {
+        const forward = await pipeline.forwardProcess({ ...options, image, guidanceScale });
+        const { error, noise, denoised } = await forward.predict(600);
+        found.push({ error, noise: [...noise.data], denoised: [...denoised.data] });
+        await forward.dispose();
+      }
       await pipeline.dispose();
-      return { error, noise: [...noise.data], denoised: [...denoised.data] };
+      return found;
     });
-    assert.equal(Number(await page.locator("#forward").getAttribute("data-error")), error);
-    assert.deepEqual(await pixels(page, "#noise"), noise);
-    assert.deepEqual(await pixels(page, "#denoised"), denoised);
+    // As it was trained: guidance is for those who ask for it.
+    for (const [at, words] of [
+      /is what training made small/,
+      /with guidance 4.5 it is not the network’s own guess/,
+    ].entries()) {
+      assert.equal(Number(await page.locator("#forward").getAttribute("data-error")), guesses[at].error);
+      assert.deepEqual(await pixels(page, "#noise"), guesses[at].noise);
+      assert.deepEqual(await pixels(page, "#denoised"), guesses[at].denoised);
+      assert.match(await page.locator("#status").innerText(), words);
+      if (at > 0) break;
+      await page.getByLabel("Guess with guidance").check();
+      await shown(page, "600");
+      await page.locator("#guess").click();
+      const error = String(guesses[0].error);
+      await page.waitForFunction((error) => document.getElementById("forward")?.dataset.error !== error, error);
+    }
     // And it is of that t: elsewhere the plates are empty again.
     await turnTo(page, 601);
     assert.ok((await pixels(page, "#noise")).every((value) => value === 0));
@@ -510,6 +536,32 @@ describe("the page's forward view", () => {
     await shown(page, "601");
     assert.ok(await page.locator("#guess").isDisabled());
     assert.match(await page.locator("#space-hint").innerText(), /latents/);
+  });
+
+  test("it begins with a picture that the model knows by its prompt, whose noise the network sees", async ({
+    page,
+    site,
+  }) => {
+    await page.goto(site.url(`${SITE}?device=cpu#view=forward&seed=7`));
+    await page.getByRole("img", { name: "x 0, the picture: an example" }).waitFor();
+    const { prompts } = JSON.parse(await readFile(join(root, "www/models/emoji64.json"), "utf8"));
+    assert.equal(await page.locator("#prompt").inputValue(), prompts[0]);
+    await turnTo(page, 500);
+    await page.locator("#guess").click();
+    await page.waitForFunction(() => document.getElementById("forward")?.dataset.error);
+    const error = Number(await page.locator("#forward").getAttribute("data-error"));
+    assert.ok(error > 0 && error < 0.05, `${error}`);
+    assert.match(await page.locator("#noised").innerText(), /latent with noise, decoded/);
+    await page.getByText("in pixels").click();
+    await shown(page, "500");
+    assert.equal(await page.locator("#noised").innerText(), "the picture with noise");
+    // What the visitor brings stays.
+    await page.locator("#x0-file").setInputFiles(PICTURE);
+    await page.getByRole("img", { name: "x 0, the picture: public-0-ddim20.png" }).waitFor();
+    await page.getByRole("link", { name: "The bound" }).click();
+    await page.getByRole("link", { name: "Picture to noise" }).click();
+    await shown(page, "500");
+    assert.match(String(await page.locator("#x0").getAttribute("aria-label")), /public-0-ddim20/);
   });
 
   for (const prompted of [true, false]) {

@@ -631,6 +631,67 @@ describe("pictures that are passed in", () => {
   });
 });
 
+describe("the beginning of a run", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("is a step before the first where it is asked for, and changes none of the others", async ({ page, site }) => {
+    const report = await onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const reports = [];
+      for (const load of /** @type {const} */ ([{ device: "cpu" }, { device: "cpu", worker: false }])) {
+        const pipeline = await Pipeline.load(model, load);
+        /** @type {(options: import("../../js/index.js").SampleOptions) => Promise<any[]>} */
+        const steps = async (options) => {
+          const steps = [];
+          for await (const step of pipeline.sample({ prompt: "panda", seed: 7, steps: 2, ...options })) {
+            const { index, total, timestep, images, denoisedImages } = step;
+            const data = [...images, ...denoisedImages].map(({ data }) => String(data));
+            steps.push({ index, total, timestep, counts: [images.length, denoisedImages.length], data });
+          }
+          return steps;
+        };
+        const plain = await steps({ preview: "decode" });
+        const [initial, ...rest] = await steps({ preview: "decode", includeInitial: true });
+        const [other] = await steps({ preview: "decode", solver: "ddim", includeInitial: true });
+        const [linear] = await steps({ includeInitial: true });
+        const [none] = await steps({ preview: "none", includeInitial: true });
+        const two = await steps({ numImagesPerPrompt: 2, includeInitial: true });
+        const awaited = await pipeline.sample({ prompt: "panda", seed: 7, steps: 2, includeInitial: true });
+        const wrong = (await settle(pipeline.sample(/** @type {any} */ ({ includeInitial: 1 })))).error?.code;
+        await pipeline.dispose();
+        reports.push({
+          same: JSON.stringify(rest) === JSON.stringify(plain),
+          initial: [initial.index, initial.total, initial.timestep === plain[0].timestep, initial.counts],
+          isNoise: !plain.some(({ data }) => data[0] === initial.data[0]),
+          ofSeed: other.data[0] === initial.data[0],
+          linear: [linear.counts, linear.data[0] === initial.data[0]],
+          none: none.counts,
+          two: two.map(({ counts }) => counts),
+          awaited: String(awaited.data) === plain[1].data[0],
+          wrong,
+        });
+      }
+      return reports;
+    });
+    const expected = {
+      same: true,
+      initial: [-1, 2, true, [1, 0]],
+      isNoise: true,
+      ofSeed: true,
+      linear: [[1, 0], false],
+      none: [0, 0],
+      two: [
+        [2, 0],
+        [2, 2],
+        [2, 2],
+      ],
+      awaited: true,
+      wrong: "invalid-option",
+    };
+    assert.deepEqual(report, [expected, expected]);
+  });
+});
+
 describe("several pictures", () => {
   const test = browserTests({ graphics: "webgpu", mounts });
 

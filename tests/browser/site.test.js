@@ -125,10 +125,15 @@ describe("the page", () => {
     const last = await shown(page);
     await page.locator("#scrub").focus();
     await page.keyboard.press("Home");
+    // Before the first step there is x_T, and nothing that was predicted.
+    const initial = await shown(page);
+    assert.match(await page.locator("#frame").innerText(), /^before step 1 of 3/);
+    assert.match(String(await page.locator("#denoised").getAttribute("aria-label")), /not asked yet/);
+    await page.keyboard.press("ArrowRight");
     const first = await shown(page);
     await page.keyboard.press("ArrowRight");
     const second = await shown(page);
-    assert.equal(new Set([first, second, last]).size, 3);
+    assert.equal(new Set([initial, first, second, last]).size, 4);
     await page.locator("#filmstrip").focus();
     await page.keyboard.press("End");
     assert.equal(await shown(page), last);

@@ -52,23 +52,14 @@ pub fn build() -> Result<()> {
     for (path, content) in kernels::build(&cargo.target)? {
         package.insert(Path::new("internal").join(path), content);
     }
-<<<<<<< HEAD
     let read_file = |name: &str| fs::read(root.join(name)).with_context(|| root.join(name).display().to_string());
     package.insert("internal/merges.txt".into(), read_file("assets/clip/merges.txt")?);
     package.insert("internal/merges.license.txt".into(), read_file("assets/clip/LICENSE")?);
-    package.insert("package.json".into(), manifest(&cargo.version)?);
+    package.insert("package.json".into(), versioned("pkg.json", &cargo.version)?);
     package.insert("README.md".into(), read_file("README.md")?);
     let mut legal = BTreeMap::from([(PathBuf::from("LICENSES.txt"), licenses::of_package()?.into_bytes())]);
     for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
         legal.insert(name.into(), read_file(name)?);
-=======
-    let merges = root.join("assets/clip/merges.txt");
-    package.insert("internal/merges.txt".into(), fs::read(&merges).with_context(|| merges.display().to_string())?);
-    package.insert("package.json".into(), versioned("pkg.json", &cargo.version)?);
-    for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-        let path = root.join(name);
-        package.insert(name.into(), fs::read(&path).with_context(|| path.display().to_string())?);
->>>>>>> room/pagelife
     }
     package.extend(legal.clone());
 
@@ -78,16 +69,12 @@ pub fn build() -> Result<()> {
             site.insert(Path::new("pkg").join(path), content.clone());
         }
     }
-<<<<<<< HEAD
     site.remove(Path::new("pkg/LICENSES.txt"));
-    site.extend(legal);
-=======
-    // As text, which a host knows by its name and a browser shows.
-    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
-        site.insert(format!("{name}.txt").into(), package[Path::new(name)].clone());
+    for (path, content) in legal {
+        // As text, which a host knows by its name and a browser shows.
+        site.insert(path.with_extension("txt"), content);
     }
     site.insert("index.html".into(), versioned("www/index.html", &cargo.version)?);
->>>>>>> room/pagelife
     minify(&mut site, &cargo.target.join("undiffuse-site"))?;
 
     let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);
