@@ -486,7 +486,7 @@ fn each_picture_of_a_list_of_seeds_is_what_its_seed_draws_alone() {
         ("sd_inpaint9", SampleOptions { image: image.clone(), mask: mask.clone(), ..usual() }),
         ("sd_inpaint9", SampleOptions { image: image.clone(), mask: mask.clone(), strength: Some(0.5), ..usual() }),
         ("sdxl", SampleOptions { image: image.clone(), mask: mask.clone(), ..usual() }),
-        ("upscaler", SampleOptions { image: small(), ..usual() }),
+        ("upscaler", SampleOptions { image: small(), noise_level: Some(7), ..usual() }),
     ] {
         let folder = if model == "upscaler" { enlarging.path().to_owned() } else { models().join(model) };
         let pipeline = load(&folder);

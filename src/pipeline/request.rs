@@ -401,11 +401,15 @@ pub(super) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Resu
         step_options.strength = strength;
         return Ok(scheduler.table(steps, &step_options)?);
     }
-    let walked = (steps as f64 * strength) as usize;
-    if walked == 0 && steps > 0 {
+    let order = scheduler.solver().map_or(1, Solver::order);
+    // Of a list of timesteps diffusers counts every call of the network, but leaves out as many as if they were steps.
+    let calls = steps.saturating_mul(order).saturating_sub(order - 1);
+    let counted = if options.timesteps.is_some() { calls } else { steps };
+    let left_out = counted - ((counted as f64 * strength) as usize).min(counted);
+    step_options.begin_index = left_out.saturating_mul(order);
+    if step_options.begin_index >= calls && steps > 0 {
         let message = format!("that leaves none of {steps} steps; give more of either");
         return Err(Error::option("strength", strength, message));
     }
-    step_options.begin_index = steps.saturating_sub(walked) * scheduler.solver().map_or(1, Solver::order);
     Ok(scheduler.table(steps, &step_options)?)
 }
