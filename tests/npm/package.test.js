@@ -51,16 +51,18 @@ describe("the tarball", () => {
       "internal/kernels_relaxed.wasm",
       "internal/kernels_relaxed_shared.wasm",
       "internal/merges.txt",
+      "internal/merges.license.txt",
       "README.md",
       "LICENSE-MIT",
       "LICENSE-APACHE",
+      "LICENSES.txt",
       "package.json",
     ]) {
       assert.ok(paths.includes(path), `${path} is not packed`);
     }
     const strangers = paths.filter(
       (/** @type {string} */ path) =>
-        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^internal\/merges\.txt$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE-/.test(
+        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^internal\/merges(\.license)?\.txt$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE/.test(
           path,
         ),
     );

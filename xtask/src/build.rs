@@ -1,7 +1,7 @@
 //! From the crate to what people use: `pkg/`, the npm package, and `dist/`, the static site.
 //!
 //! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module and the CPU's kernels under `internal/` + `pkg.json`;
-//! `dist/` = `www/` + what a page loads of `pkg/`, with its scripts minified. A file is written only where it differs, so a second run
+//! `dist/` = `www/` + what a page loads of `pkg/`, with its scripts minified. Both have the licences of what is in them. A file is written only where it differs, so a second run
 //! touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +13,7 @@ use serde_json::Value;
 use wasm_bindgen_cli_support::Bindgen;
 
 use crate::kernels;
+use crate::licenses;
 use crate::tools::{self, WASM};
 
 /// The most that the package may weigh on the wire where a page loads it: the module, all scripts and one build of the kernels, in bytes
@@ -51,13 +52,16 @@ pub fn build() -> Result<()> {
     for (path, content) in kernels::build(&cargo.target)? {
         package.insert(Path::new("internal").join(path), content);
     }
-    let merges = root.join("assets/clip/merges.txt");
-    package.insert("internal/merges.txt".into(), fs::read(&merges).with_context(|| merges.display().to_string())?);
+    let read_file = |name: &str| fs::read(root.join(name)).with_context(|| root.join(name).display().to_string());
+    package.insert("internal/merges.txt".into(), read_file("assets/clip/merges.txt")?);
+    package.insert("internal/merges.license.txt".into(), read_file("assets/clip/LICENSE")?);
     package.insert("package.json".into(), manifest(&cargo.version)?);
-    for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-        let path = root.join(name);
-        package.insert(name.into(), fs::read(&path).with_context(|| path.display().to_string())?);
+    package.insert("README.md".into(), read_file("README.md")?);
+    let mut legal = BTreeMap::from([(PathBuf::from("LICENSES.txt"), licenses::of_package()?.into_bytes())]);
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        legal.insert(name.into(), read_file(name)?);
     }
+    package.extend(legal.clone());
 
     let mut site = read(&root.join("www"))?;
     for (path, content) in &package {
@@ -65,6 +69,8 @@ pub fn build() -> Result<()> {
             site.insert(Path::new("pkg").join(path), content.clone());
         }
     }
+    site.remove(Path::new("pkg/LICENSES.txt"));
+    site.extend(legal);
     minify(&mut site, &cargo.target.join("undiffuse-site"))?;
 
     let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);

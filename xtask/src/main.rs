@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod kernels;
+mod licenses;
 mod serve;
 mod test;
 mod tools;
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Build the npm package into pkg/ and the static site into dist/
     Build,
+    /// Print the licences of all that is built into the command, to go with it where it is handed on as a program
+    Licenses,
     /// Build, then serve the site on this machine until interrupted
     Serve {
         /// The port of 127.0.0.1 to listen on; 0 takes a free one
@@ -52,6 +55,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Build => build::build(),
+        Command::Licenses => licenses::of_command().map(|text| print!("{text}")),
         Command::Serve { port, plain } => {
             build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
         }
