@@ -268,8 +268,15 @@ fn without_a_cache_folder_features_are_kept_for_the_run_alone() {
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.contains("a run that is interrupted will begin anew"), "{said}");
+    // Nor where it cannot be made.
+    fs::write(bench.path("file"), "").unwrap();
+    let unwritable = bench.command(arguments).env("XDG_CACHE_HOME", bench.path("file")).output().unwrap();
+    let said = String::from_utf8(unwritable.stderr).unwrap();
+    assert!(unwritable.status.success() && said.contains("features are kept in a temporary file"), "{said}");
     let (with, _) = bench.json(&arguments[..4]);
-    assert_eq!(distances(&serde_json::from_slice(&output.stdout).unwrap()), distances(&with));
+    for output in [output.stdout, unwritable.stdout] {
+        assert_eq!(distances(&serde_json::from_slice(&output).unwrap()), distances(&with));
+    }
 }
 
 #[test]

@@ -272,6 +272,46 @@ fn a_refusal_says_why_and_leaves_nothing_behind() {
     refuse(2, &["--to"], &[&"quantize", &unet]);
 }
 
+/// A safetensors file of many matrices of zeros, of which the disk has to hold none, and which takes seconds to go through.
+#[cfg(unix)]
+fn large(path: &Path) {
+    const SIDE: usize = 4096;
+    const COUNT: usize = 64;
+    let bytes = 4 * SIDE * SIDE;
+    let entry = |i: usize| {
+        let (start, end) = (i * bytes, (i + 1) * bytes);
+        format!(r#""{i}.weight":{{"dtype":"F32","shape":[{SIDE},{SIDE}],"data_offsets":[{start},{end}]}}"#)
+    };
+    let header = format!("{{{}}}", (0..COUNT).map(entry).collect::<Vec<_>>().join(","));
+    fs::write(path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len((8 + header.len() + COUNT * bytes) as u64).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_it_and_nothing_is_left() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::{Duration, Instant};
+
+    let temporary = TempDir::new().unwrap();
+    let model = temporary.path().join("large.safetensors");
+    large(&model);
+    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let mut child = common::command::command(&[&"quantize", &model, &"--to", &"q4_0"]).spawn().unwrap();
+        let start = Instant::now();
+        while names(temporary.path()).len() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "it never began");
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was to be ended");
+        }
+        let sent = std::process::Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(number), "SIG{name}: {status}");
+        assert_eq!(names(temporary.path()), ["large.safetensors"], "SIG{name}");
+    }
+}
+
 #[test]
 fn it_says_how_much_each_file_shrank() {
     let temporary = TempDir::new().unwrap();

@@ -1,5 +1,6 @@
 //! One of the two sets that `fid` compares: pictures in a folder, pictures that a model draws, or statistics of either.
 
+use std::env;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ impl Origin {
                 false => picture::folder(path, ", and it is no model: it has no model_index.json").map(Self::Folder),
             };
         }
-        if !path.exists() {
+        if !path.is_file() {
             return Err(Error::path(path, "there is no such folder or file"));
         }
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
@@ -229,6 +230,8 @@ impl Extraction {
         for text in [env!("CARGO_PKG_VERSION"), extractor.name(), extractor.fingerprint(), &self.device] {
             hash.add(text.as_bytes());
         }
+        // Another build of the same version may compute other bits.
+        let _ = env::current_exe().map(|command| add_state(&mut hash, &command));
         hash
     }
 
@@ -282,7 +285,7 @@ impl Extraction {
             let mut features = Vec::new();
             for part in within(&sizes, DECODED_AT_ONCE) {
                 let paths = &paths[part];
-                let pictures: Vec<_> = paths.par_iter().map(|path| picture::read(path)).collect();
+                let pictures: Vec<_> = paths.par_iter().map(|path| picture::read_as_stored(path)).collect();
                 let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
                 features.extend(self.extractor.extract(&pictures).await.map_err(|error| match error {
                     metrics::Error::Picture { index, message } => Error::path(&paths[index], message),
@@ -462,8 +465,7 @@ impl Drawing<'_> {
                 None => "this picture would lie among those to be saved; give a folder of their own",
                 Some(index) => {
                     let expected = self.texts(index, model.width, model.height, &model.scheduler);
-                    let found = picture::texts(&entry.path());
-                    if expected.iter().all(|(keyword, text)| found.iter().any(|(k, t)| k == keyword && t == text)) {
+                    if picture::has_texts(&entry.path(), &expected) {
                         continue;
                     }
                     "this picture was made otherwise than the one to be saved there, and would be lost; give another folder"

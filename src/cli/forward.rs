@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use undiffuse::pipeline::{self, Component};
 use undiffuse::weights::{self, ByteStream, DirectorySource, LocalBoxFuture, Source};
 
-use super::output::{Output, note, result};
+use super::output::{Output, note, result_path};
 use super::tensors::{self, Stored};
 use super::{Error, device};
 
@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     })?;
     let stored = computed.iter().map(|(name, tensor)| (name.as_str(), Stored::f32(&tensor.shape, &tensor.data)));
     outputs.write(&tensors::to_bytes(&args.outputs, stored)?)?;
-    result(format_args!("{}", outputs.path()))
+    result_path(outputs.path())
 }
 
 /// A file of weights that was asked for by its path.

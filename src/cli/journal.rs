@@ -1,7 +1,7 @@
 //! Features of many pictures, in the order of the pictures, in a file that outlives an interrupted run.
 //!
 //! The file lies in the user's cache folder under a name that follows from everything its numbers depend on, so that the same
-//! command finds it again. Where another run is at work on it, or there is no such folder, a file without a name takes its place,
+//! command finds it again. Where another run is at work on it, or it cannot be written there, a file without a name takes its place,
 //! which goes with the run. A record is a picture: its features as little-endian f32, then eight bytes of checksum, which tell
 //! a whole record from one that the run was killed in.
 
@@ -39,16 +39,25 @@ impl Journal {
     /// Opens the file of what hashes to `key`, with what an earlier run has left in it, or begins one.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If there is no place to write to at all.
     pub fn open(key: Hash, dimension: usize) -> Result<Self, Error> {
         let Some(cache) = cache::folder() else {
             note(format_args!("there is no folder to keep features in; a run that is interrupted will begin anew"));
             return Self::temporary(dimension);
         };
-        let folder = cache.join("features");
-        fs::create_dir_all(&folder).map_err(|error| Error::path(&folder, error))?;
-        sweep(&folder, SystemTime::now());
-        Self::open_file(folder.join(format!("{:016x}", key.value())), dimension)
+        Self::open_in(&cache.join("features"), &format!("{:016x}", key.value()), dimension)
+    }
+
+    /// Opens the file under `name` in `folder`, which is made if it is not there, or one in its place where that cannot be written.
+    fn open_in(folder: &Path, name: &str, dimension: usize) -> Result<Self, Error> {
+        let made = fs::create_dir_all(folder).map_err(|error| Error::path(folder, error));
+        sweep(folder, SystemTime::now());
+        made.and_then(|()| Self::open_file(folder.join(name), dimension)).or_else(|error| {
+            note(format_args!(
+                "{error}; features are kept in a temporary file, and a run that is interrupted will begin anew"
+            ));
+            Self::temporary(dimension)
+        })
     }
 
     fn open_file(path: PathBuf, dimension: usize) -> Result<Self, Error> {
@@ -72,7 +81,10 @@ impl Journal {
 
     /// In a file that nobody else finds, and that goes with this run however it ends.
     fn temporary(dimension: usize) -> Result<Self, Error> {
-        let file = tempfile::tempfile().map_err(|error| Error::path(&env::temp_dir(), error))?;
+        let file = tempfile::tempfile().map_err(|error| {
+            let message = format!("{error}; features need a folder to be kept in: set XDG_CACHE_HOME or TMPDIR to one");
+            Error::path(&env::temp_dir(), message)
+        })?;
         let mut journal = Self::new(file, None, dimension);
         journal.truncate(0)?;
         Ok(journal)
@@ -341,6 +353,20 @@ mod tests {
             journal.remove();
             assert_eq!(path.exists(), is_left, "{count}");
             assert!(!is_left || fs::read(&path).unwrap() == whole);
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_features_are_kept_until_the_run_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        fs::create_dir_all(folder.path().join("journal")).unwrap();
+        for (folder, name) in [(file.join("features"), "journal"), (folder.path().to_owned(), "journal")] {
+            let mut journal = Journal::open_in(&folder, name, DIMENSION).unwrap();
+            assert!(journal.path.is_none());
+            journal.append(&features(0, 3)).unwrap();
+            assert_eq!(all(&journal).len(), 3 * DIMENSION);
         }
     }
 

@@ -1,13 +1,12 @@
 //! Statistics as the Python package `pytorch-fid` saves them: an `.npz`, which is a zip archive of two arrays of numpy's, `mu` [d]
 //! and `sigma` [d, d].
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::Error;
+use super::{Error, input};
 
 /// Most features that are read: twice Inception's, 128 MiB of `sigma`.
 const MAX_DIMENSION: usize = 1 << 12;
@@ -21,7 +20,7 @@ const MAX_HEADER: usize = 1 << 12;
 /// If it is no such file, or cannot be read.
 pub fn read(path: &Path) -> Result<(Vec<f64>, Vec<f64>), Error> {
     let error = |message: String| Error::path(path, message);
-    let file = File::open(path).map_err(|e| Error::path(path, e))?;
+    let file = input::open(path).map_err(|e| Error::path(path, e))?;
     let mut archive = ZipArchive::new(file).map_err(|e| error(format!("not a valid .npz file: {e}")))?;
     let mut array = |name: &str, check: &dyn Fn(&[usize]) -> Result<(), String>| {
         let entry = archive.by_name(&format!("{name}.npy"));

@@ -12,7 +12,8 @@ use undiffuse::weights::gguf::{Entry, Writer};
 use undiffuse::weights::{self, DirectorySource, Dtype, Gather, TensorFile, TensorInfo};
 
 use super::Error;
-use super::output::{bar, note, result};
+use super::output::{bar, note, plain, result_path};
+use super::partial::PartialFolder;
 
 /// Makes a checkpoint smaller
 ///
@@ -94,8 +95,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let mut summaries = Vec::new();
     for job in jobs {
         let to = if is_file { unfinished.path.clone() } else { unfinished.path.join(job.target()) };
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder).map_err(|e| cannot_write(&out, e))?;
+        // One folder at a time: where the command is interrupted, the outer one must not come back.
+        if let Some(folder) = to.parent().filter(|folder| !folder.is_dir()) {
+            fs::create_dir(folder).map_err(|e| cannot_write(&out, e))?;
         }
         match job {
             Job::Copy { from, .. } => {
@@ -103,7 +105,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
                     .map_err(|e| Error::path(&from, format!("cannot be copied to {}: {e}", out.display())))?;
             }
             Job::Convert(weights) => {
-                bar.set_message(weights.target.display().to_string());
+                bar.set_message(plain(&weights.target.display().to_string()).into_owned());
                 summaries.push(weights.convert(model, &to, &out, args.to, &bar).await?);
             }
         }
@@ -111,7 +113,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     unfinished.finish(&out)?;
     bar.finish_and_clear();
     summaries.iter().for_each(|summary| note(format_args!("{summary}")));
-    result(format_args!("{}", out.display()))
+    result_path(&out)
 }
 
 /// `sd` → `sd-q8_0`, `sd.safetensors` → `sd-q8_0.gguf`.
@@ -393,6 +395,8 @@ fn cannot_write(out: &Path, error: io::Error) -> Error {
 
 /// Where the new checkpoint grows, beside its place; removed unless it is finished.
 struct Unfinished {
+    folder: PartialFolder,
+    /// What is to be moved to its place.
     path: PathBuf,
 }
 
@@ -403,27 +407,26 @@ impl Unfinished {
         let Some(name) = out.file_name() else {
             return Err(Error::path(out, "this is no name for something new"));
         };
-        if fs::symlink_metadata(out).is_ok() {
-            return Err(Error::path(out, "it exists already; name another place with --out, or remove it first"));
+        match fs::symlink_metadata(out) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            // A name that is too long.
+            Err(error) => return Err(cannot_write(out, error)),
+            Ok(_) => {
+                let message = "it exists already; name another place with --out, or remove it first";
+                return Err(Error::path(out, message));
+            }
         }
         if !folder.is_dir() {
             return Err(Error::path(out, format!("the folder {} does not exist; create it first", folder.display())));
         }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.part", std::process::id()));
-        Ok(Self { path: folder.join(hidden) })
+        let folder = PartialFolder::new(folder).map_err(|e| cannot_write(out, e))?;
+        let path = folder.path().join(name);
+        Ok(Self { folder, path })
     }
 
     /// Puts it in its place.
     fn finish(self, out: &Path) -> Result<(), Error> {
-        fs::rename(&self.path, out).map_err(|e| cannot_write(out, e))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After `finish` there is nothing left; else, what has failed is what the user needs to know.
-        let _ = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+        let Self { folder: _folder, path } = self;
+        fs::rename(path, out).map_err(|e| cannot_write(out, e))
     }
 }

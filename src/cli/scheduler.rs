@@ -1,6 +1,5 @@
 //! Where a scheduler's config is found, and `--solver`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -8,7 +7,7 @@ use serde_json::{Map, Value};
 use undiffuse::diffusion::{self, SchedulerConfig, Solver};
 use undiffuse::pipeline::{self, scheduler_of};
 
-use super::Error;
+use super::{Error, input};
 
 /// Takes the names of the solvers, and lists them in the help.
 pub fn solver_parser() -> impl TypedValueParser<Value = Solver> {
@@ -45,7 +44,7 @@ impl Scheduler {
                 .ok_or_else(|| Error::path(path, format!("this folder has neither a {name} nor a scheduler/{name}")))?,
             false => path.to_owned(),
         };
-        let text = fs::read_to_string(&file).map_err(|e| Error::path(&file, e))?;
+        let text = input::text(&file)?;
         let mut config = SchedulerConfig::from_json(&text);
         if let (Ok(of_class), Some(class)) = (&config, pipeline_class(path)) {
             // A pipeline that cannot be run has a scheduler all the same.
@@ -84,6 +83,6 @@ impl Scheduler {
 
 /// The class of the pipeline in `folder`, if one is there.
 fn pipeline_class(folder: &Path) -> Option<String> {
-    let index: Value = serde_json::from_str(&fs::read_to_string(folder.join("model_index.json")).ok()?).ok()?;
+    let index: Value = serde_json::from_str(&input::text(&folder.join("model_index.json")).ok()?).ok()?;
     index["_class_name"].as_str().map(str::to_owned)
 }

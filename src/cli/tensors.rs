@@ -1,18 +1,20 @@
 //! Safetensors files of a user's own: inputs, outputs and traces.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use undiffuse::pipeline::NamedTensor;
 use undiffuse::weights;
 
-use super::Error;
+use super::{Error, input};
+
+/// Most bytes of a file of inputs: far more than a network takes.
+const MAX_FILE: u64 = 1 << 34;
 
 /// Reads all tensors of a file as f32. A scalar becomes a list of one, which is what networks take.
 pub fn read(path: &Path) -> Result<BTreeMap<String, NamedTensor>, Error> {
-    let bytes = fs::read(path).map_err(|e| Error::path(path, e))?;
+    let bytes = input::read(path, MAX_FILE)?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::path(path, format!("not a valid safetensors file: {e}")))?;
     file.iter()

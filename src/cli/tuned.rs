@@ -9,7 +9,8 @@ use undiffuse::gpu::kernels::Storage;
 use undiffuse::gpu::variants::{Family, Measured, Product, Tiling};
 use undiffuse::gpu::{Device, DeviceInfo};
 
-use super::{Error, cache};
+use super::output::Output;
+use super::{Error, cache, input};
 
 /// Lets `device` use what an earlier run found out on this adapter. A file that cannot be read is one that is not there: it saves
 /// time, and nothing depends on it.
@@ -32,8 +33,9 @@ pub fn remember(device: &Device, measured: &Measured) -> Result<PathBuf, Error> 
     all.extend(measured);
     *known = to_json(&all);
     let text = format!("{:#}\n", json!(adapters));
-    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-    folder.and_then(|()| fs::write(&path, text)).map_err(|error| Error::path(&path, error))?;
+    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(|error| Error::path(&path, error))?;
+    // Another run may be reading it.
+    Output::new(&path)?.write(text.as_bytes())?;
     Ok(path)
 }
 
@@ -43,7 +45,7 @@ fn file() -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> BTreeMap<String, Value> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = input::text(path).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
 

@@ -174,12 +174,14 @@ mod directory {
                 }
                 _ => Error::Read { file: path.to_owned(), reason: error.to_string() },
             };
-            let file = File::open(self.root.join(path)).map_err(failed)?;
-            let metadata = file.metadata().map_err(failed)?;
-            if !metadata.is_file() {
+            let place = self.root.join(path);
+            // Before it is opened: a named pipe would wait for somebody to write to it.
+            if !std::fs::metadata(&place).map_err(failed)?.is_file() {
                 return Err(Error::Read { file: path.to_owned(), reason: "it is not a regular file".to_owned() });
             }
-            Ok(FileStream { path: path.to_owned(), length: metadata.len(), file })
+            let file = File::open(place).map_err(failed)?;
+            let length = file.metadata().map_err(failed)?.len();
+            Ok(FileStream { path: path.to_owned(), length, file })
         }
     }
 
