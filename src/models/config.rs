@@ -25,6 +25,11 @@ impl ConfigReader {
         match serde_json::from_slice(json.as_bytes()) {
             Ok(Value::Object(map)) => {
                 let reader = Self { class, map, seen: RefCell::default() };
+                // Networks compute in f32, where a larger number is infinite and draws a flat picture.
+                let is_infinite = |value: &Value| value.as_f64().is_some_and(|number| (number as f32).is_infinite());
+                if let Some((key, _)) = reader.map.iter().find(|(_, value)| is_infinite(value)) {
+                    return Err(reader.unsupported(key, "it is more than an f32 holds"));
+                }
                 match reader.map.get("_class_name").and_then(Value::as_str) {
                     Some(named) if named != class => Err(reader.unsupported("_class_name", &format!("`{class}` is"))),
                     _ => Ok(reader),
