@@ -242,7 +242,7 @@ fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
     for (word, option, value) in [
         ("0 to 999", "--timesteps", "1000"),
         ("1 to 1000", "--terms", "0"),
-        ("`height` is 0", "--height", "0"),
+        ("--height is 0", "--height", "0"),
         ("learned no variance", "--variance", "learned"),
         ("guidance_scale", "--guidance-scale", "nan"),
     ] {
@@ -299,6 +299,11 @@ fn a_picture_says_what_it_was_made_with() {
     let reader = png::Decoder::new(std::io::Cursor::new(&plain)).read_info().unwrap();
     assert_eq!(reader.info().uncompressed_latin1_text.len(), 2);
     assert_eq!(texts(&plain)["parameters"].lines().nth(1), Some("Negative prompt: Straße"));
+    // What was chosen of the model's files, and how pictures were decoded.
+    let tiled = draw(&folder, "7", &["--vae-tiling", "--unet", "unet/diffusion_pytorch_model.safetensors"]);
+    let made: Value = serde_json::from_str(&texts(&tiled)["undiffuse"]).unwrap();
+    assert_eq!(made["vaeTiling"], true);
+    assert_eq!(made["unet"], "unet/diffusion_pytorch_model.safetensors");
     // Given timesteps are as many steps as they are.
     let model = emoji64();
     let call: [&dyn AsRef<std::ffi::OsStr>; 10] =
@@ -414,6 +419,13 @@ fn every_pipeline_is_run_by_its_command_line() {
     }
 }
 
+/// A PNG of one pixel whose palette has a colour and a third.
+const PALETTE_OF_FOUR_BYTES: &[u8] = b"\x89PNG\x0d\x0a\x1a\x0a\
+    \x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x03\x00\x00\x00(\xcb4\xbb\
+    \x00\x00\x00\x04PLTE\x01\x02\x03\x04#\xdb\x8a\xab\
+    \x00\x00\x00\x0aIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\
+    \x00\x00\x00\x00IEND\xaeB`\x82";
+
 #[test]
 fn pictures_that_cannot_be_read_and_options_without_their_picture_are_refused() {
     let folder = TempDir::new().unwrap();
@@ -431,13 +443,24 @@ fn pictures_that_cannot_be_read_and_options_without_their_picture_are_refused() 
     call(1, &["photo.jpg", "not a PNG", "convert"], &[&"--image", &jpeg]);
     call(1, &["half.png", "cannot be read"], &[&"--image", &half]);
     call(1, &["none.png"], &[&"--image", &"none.png"]);
+    // A palette of four bytes, and a picture that says that it has 30000×30000 pixels.
+    let palette = folder.path().join("palette.png");
+    fs::write(&palette, PALETTE_OF_FOUR_BYTES).unwrap();
+    let large = folder.path().join("large.png");
+    png::Encoder::new(fs::File::create(&large).unwrap(), 30_000, 30_000).write_header().map(|_| ()).unwrap();
+    for (file, words) in [(&palette, "its palette ends in the middle of a colour"), (&large, "sides of at most 8192")] {
+        call(1, &[words], &[&"--image", file]);
+        call(1, &[words], &[&"--image", &repository().join("tests/pictures/fox.png"), &"--mask", file]);
+        refuse(1, &[words], &[&"noise", file, &"--out", &out]);
+        refuse(1, &[words], &[&"bound", &model, file]);
+    }
     call(2, &["--image"], &[&"--mask", &half]);
     call(2, &["--image"], &[&"--strength", &"0.5"]);
     call(2, &["--original-size", "two whole numbers"], &[&"--original-size", &"512x512"]);
     call(2, &["--seeds", "--seed"], &[&"--seeds", &"1,2", &"--seed", &"1"]);
-    call(1, &["seeds"], &[&"--seeds", &"1,2,3"]);
-    call(1, &["original_size"], &[&"--original-size", &"512,512"]);
-    call(1, &["noise_level"], &[&"--noise-level", &"20"]);
+    call(1, &["--seeds is a list of 3"], &[&"--seeds", &"1,2,3"]);
+    call(1, &["--original-size is given"], &[&"--original-size", &"512,512"]);
+    call(1, &["--noise-level is given"], &[&"--noise-level", &"20"]);
     call(1, &["none.safetensors"], &[&"--lora", &"none.safetensors:0.5"]);
     assert!(!out.exists());
 }
@@ -664,17 +687,17 @@ fn noise_says_what_is_wrong() {
         let call: [&dyn AsRef<_>; 3] = [&"noise", &"--out", &out];
         refuse(code, words, &[&call[..], more].concat());
     };
-    call(1, &["`timesteps` is 1000", range], &[&image, &"--timesteps", &"0,1000"]);
+    call(1, &["--timesteps is 1000: ", range], &[&image, &"--timesteps", &"0,1000"]);
     call(1, &["is 1000", range], &[&image, &"--timesteps", &"0,1000", &"--model", &model]);
     call(1, &["text.png", "not a PNG"], &[&text]);
     call(1, &["none.png"], &[&"none.png"]);
-    call(1, &["`space` is latents", "--model"], &[&image, &"--space", &"latents"]);
+    call(1, &["--space is latents", "--model"], &[&image, &"--space", &"latents"]);
     call(1, &["none", "no such folder"], &[&image, &"--model", &"none"]);
     call(2, &["--model"], &[&image, &"--predict"]);
     call(2, &["--schedule", "--model"], &[&image, &"--schedule", &"cosine", &"--model", &model]);
     call(2, &["--timesteps"], &[&image, &"--timesteps", &"-3"]);
     let pixels: [&dyn AsRef<_>; 6] = [&image, &"--model", &model, &"--predict", &"--space", &"pixels"];
-    call(1, &["`space` is pixels", "latents"], &pixels);
+    call(1, &["--space is pixels", "latents"], &pixels);
     let both: [&dyn AsRef<_>; 10] =
         [&"sample", &model, &"--image", &image, &"--start-timestep", &"9", &"--strength", &"1", &"--out", &out];
     refuse(2, &["--start-timestep", "--strength"], &both);
@@ -827,19 +850,224 @@ fn an_option_out_of_range_is_refused_by_name() {
     };
     sample(2, &["--solver", "eulr", "euler_ancestral"], "--solver", "eulr");
     sample(2, &["--steps", "at least one step"], "--steps", "0");
-    sample(2, &["--seed", "-1", "from 0 to 18446744073709551615"], "--seed", "-1");
+    sample(2, &["--seed", "-2", "from 0 to 18446744073709551615, or `random`"], "--seed", "-2");
+    // Not one of these is taken for an option.
+    sample(2, &["--noise-level", "-5"], "--noise-level", "-5");
+    sample(2, &["--original-size", "two whole numbers"], "--original-size", "-5,3");
+    sample(2, &["--seeds", "-7", "from 0 to"], "--seeds", "1,-7");
+    sample(2, &["a value is required for '--negative-prompt <TEXT>'"], "--negative-prompt", "--eta=1");
     sample(2, &["--device", "tpu", "auto, gpu, cpu"], "--device", "tpu");
-    sample(1, &["num_inference_steps is 1001", "1 to 1000"], "--steps", "1001");
-    sample(1, &["eta is 2", "from 0 to 1"], "--eta", "2");
-    sample(1, &["`guidance_scale` is NaN"], "--guidance-scale", "NaN");
-    sample(1, &["`height` is 63", "multiple of 4"], "--height", "63");
+    sample(1, &["error: --steps is 1001: ", "1 to 1000"], "--steps", "1001");
+    sample(1, &["--eta is 2: ", "from 0 to 1"], "--eta", "2");
+    sample(1, &["--guidance-scale is NaN"], "--guidance-scale", "NaN");
+    sample(1, &["--height is 63", "multiple of 4"], "--height", "63");
     sample(1, &["scheduler/none.json"], "--scheduler", "scheduler/none.json");
     sample(1, &["unet/none.gguf", "there is no such file"], "--unet", "unet/none.gguf");
-    sample(1, &["`prediction_type` is epsilon", "checkpoints in one file"], "--prediction-type", "epsilon");
+    sample(1, &["--prediction-type is epsilon", "checkpoints in one file"], "--prediction-type", "epsilon");
     refuse(1, &["emoji64", "--prompt"], &[&"sample", &model, &"--out", &out]);
     refuse(2, &["--out"], &[&"sample", &model]);
     refuse(2, &["--steps", "ten"], &[&"schedule", &model, &"--steps", &"ten"]);
     assert!(!out.exists());
+}
+
+#[test]
+fn a_text_may_begin_with_a_hyphen_and_any_seed_is_said_and_recorded() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out.png");
+    let ran = undiffuse(&[
+        &"sample",
+        &emoji64(),
+        &"--prompt",
+        &"-5 degrees",
+        &"--negative-prompt",
+        &"--hot --",
+        &"--steps",
+        &"1",
+        &"--seed",
+        &"random",
+        &"--out",
+        &out,
+    ]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let made: Value = serde_json::from_str(&texts(&fs::read(&out).unwrap())["undiffuse"]).unwrap();
+    assert_eq!((&made["prompt"], &made["negativePrompt"]), (&"-5 degrees".into(), &"--hot --".into()));
+    let seed = ran.stderr.lines().find_map(|line| line.strip_prefix("seed: ")).expect("the seed is said");
+    assert_eq!(made["seed"], seed);
+    let ran =
+        undiffuse(&[&"sample", &emoji64(), &"--prompt", &"a cat", &"--steps", &"1", &"--seed", &"-1", &"--out", &out]);
+    assert!(ran.code == Some(0) && ran.stderr.contains("seed: "), "{}", ran.stderr);
+    assert!(!ran.stderr.contains(&format!("seed: {seed}\n")), "the same seed twice");
+    let ran = undiffuse(&[&"sample", &emoji64(), &"--prompt", &"a cat", &"--steps", &"1", &"--out", &out]);
+    assert!(!ran.stderr.contains("seed: "), "one that was given need not be said\n{}", ran.stderr);
+}
+
+#[test]
+fn the_help_names_every_pipeline_and_every_subcommand() {
+    let help = succeed(&[&"--help"]);
+    let words: Vec<&str> = help.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    for class in undiffuse::pipeline::pipeline_classes() {
+        assert!(words.contains(&class), "no {class}\n{help}");
+    }
+    for subcommand in ["sample", "bound", "noise", "fid", "forward", "schedule", "inspect", "quantize"] {
+        assert!(help.contains(&format!("\n  {subcommand} ")), "no {subcommand}\n{help}");
+    }
+}
+
+/// Puts `value` at `key` of a JSON file.
+fn edit(file: &Path, key: &str, value: Value) {
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    json[key] = value;
+    fs::write(file, json.to_string()).unwrap();
+}
+
+#[test]
+fn nothing_in_a_checkpoint_is_obeyed_by_the_terminal() {
+    const HOSTILE: &str = "\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\nsupported  yes\r\u{202e}\u{2066}";
+    let folder = copy_of_emoji64();
+    let model = folder.path();
+    let scheduler = model.join("scheduler/scheduler_config.json");
+    let mut reached = 0;
+    let mut check = |what: &str| {
+        let out = model.join("out.png");
+        let calls: [&[&dyn AsRef<std::ffi::OsStr>]; 4] = [
+            &[&"inspect", &model],
+            &[&"schedule", &model, &"--steps", &"2"],
+            &[&"sample", &model, &"--prompt", &"fox", &"--steps", &"1", &"--out", &out],
+            &[&"noise", &"tests/pictures/fox.png", &"--model", &model, &"--out", &out],
+        ];
+        for call in calls {
+            let ran = undiffuse(call);
+            let said = ran.stdout + &ran.stderr;
+            let is_obeyed = |c: char| {
+                (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            };
+            assert!(!said.contains(is_obeyed), "{what}\n{said:?}");
+            assert!(!said.contains("\nsupported  yes\\u000d"), "{what}: a line of its own\n{said}");
+            reached += usize::from(said.contains("]0;title"));
+        }
+    };
+    for (file, key, value) in [
+        ("scheduler/scheduler_config.json", "_class_name", HOSTILE.into()),
+        ("scheduler/scheduler_config.json", "prediction_type", HOSTILE.into()),
+        ("scheduler/scheduler_config.json", "beta_schedule", HOSTILE.into()),
+        ("model_index.json", "_class_name", HOSTILE.into()),
+        ("model_index.json", "_diffusers_version", HOSTILE.into()),
+        ("model_index.json", HOSTILE, serde_json::json!([HOSTILE, HOSTILE])),
+        ("unet/config.json", "_class_name", HOSTILE.into()),
+        ("unet/config.json", "cross_attention_dim", HOSTILE.into()),
+        ("unet/config.json", "down_block_types", serde_json::json!([HOSTILE])),
+        ("vae/config.json", "act_fn", HOSTILE.into()),
+        ("text_encoder/config.json", "hidden_act", HOSTILE.into()),
+    ] {
+        let file = model.join(file);
+        let kept = fs::read(&file).unwrap();
+        edit(&file, key, value);
+        check(&format!("{}: {key:?}", file.display()));
+        fs::write(&file, kept).unwrap();
+    }
+    let weights = model.join("unet/diffusion_pytorch_model.safetensors");
+    if cfg!(unix) {
+        let named = model.join("unet").join(HOSTILE.to_owned() + ".safetensors");
+        fs::copy(&weights, &named).unwrap();
+        check("a file's name");
+        fs::remove_file(named).unwrap();
+    }
+    fs::remove_file(&weights).unwrap();
+    let shards = serde_json::json!({ "weight_map": { "conv_in.weight": HOSTILE } });
+    fs::write(model.join("unet/diffusion_pytorch_model.safetensors.index.json"), shards.to_string()).unwrap();
+    check("a shard's name");
+    assert!(scheduler.exists() && reached >= 12, "only {reached} of what was hostile was shown");
+    // What is given on the command line comes from elsewhere often enough.
+    for arguments in [["schedule", HOSTILE], ["inspect", HOSTILE], ["sample", HOSTILE], [HOSTILE, "x"]] {
+        let ran = undiffuse(&[&arguments[0], &arguments[1]]);
+        assert!(!(ran.stdout + &ran.stderr).contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{}", ran.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_refused_and_not_waited_for() {
+    let folder = copy_of_emoji64();
+    let model = folder.path();
+    let (out, fox) = (model.join("out.png"), repository().join("tests/pictures/fox.png"));
+    let pipe = |path: &Path| {
+        let _ = fs::remove_file(path);
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let whole = emoji64();
+    for name in ["pipe", "/dev/zero"] {
+        let path = match name {
+            "pipe" => model.join("pipe.png"),
+            device => PathBuf::from(device),
+        };
+        if name == "pipe" {
+            pipe(&path);
+        }
+        let refused = |arguments: &[&dyn AsRef<std::ffi::OsStr>]| refuse(1, &["pipe or a device"], arguments);
+        refused(&[&"sample", &whole, &"--prompt", &"a cat", &"--image", &path, &"--out", &out]);
+        refused(&[&"sample", &whole, &"--prompt", &"a cat", &"--image", &fox, &"--mask", &path, &"--out", &out]);
+        refused(&[&"sample", &whole, &"--prompt", &"a cat", &"--scheduler", &path, &"--out", &out]);
+        refused(&[&"noise", &path, &"--out", &out]);
+        refused(&[&"bound", &whole, &path]);
+        refused(&[&"schedule", &path]);
+        refused(&[&"forward", &whole.join("unet"), &"--inputs", &path, &"--outputs", &out]);
+        refused(&[
+            &"fid",
+            &"--real",
+            &repository().join("tests/pictures"),
+            &"--generated",
+            &whole,
+            &"--prompts",
+            &path,
+        ]);
+        refuse(1, &["no such folder or file"], &[&"sample", &path, &"--prompt", &"a cat", &"--out", &out]);
+        refuse(1, &["no such folder or file"], &[&"fid", &"--real", &path, &"--generated", &path]);
+    }
+    // A folder of pictures with a pipe among them.
+    refuse(1, &["pipe.png", "pipe or a device"], &[&"bound", &whole, &model]);
+    for file in ["unet/diffusion_pytorch_model.safetensors", "unet/config.json", "tokenizer/vocab.json"] {
+        pipe(&model.join(file));
+        let call: [&dyn AsRef<_>; 6] = [&"sample", &model, &"--prompt", &"a cat", &"--out", &out];
+        refuse(1, &[file, "not a regular file"], &call);
+    }
+    // What the shell has opened is no name of a pipe.
+    let mut reads = command(&[&"noise", &"/dev/stdin", &"--out", &out]);
+    let ran = reads.stdin(fs::File::open(&fox).unwrap()).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[cfg(unix)]
+#[test]
+fn names_may_be_long_and_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = TempDir::new().unwrap();
+    let long = folder.path().join("x".repeat(251) + ".png");
+    succeed(&[&"noise", &repository().join("tests/pictures/fox.png"), &"--out", &long]);
+    assert!(long.exists());
+    let too_long = folder.path().join("x".repeat(252) + ".png");
+    refuse(1, &["cannot be written"], &[&"noise", &repository().join("tests/pictures/fox.png"), &"--out", &too_long]);
+    let model = emoji64();
+    let out = folder.path().join(std::ffi::OsStr::from_bytes(b"p\xff.png"));
+    let several: [&dyn AsRef<_>; 10] =
+        [&"sample", &model, &"--prompt", &"a cat", &"--steps", &"1", &"--num-images-per-prompt", &"2", &"--out", &out];
+    let ran = command(&several).output().unwrap();
+    let paths: Vec<&[u8]> = ran.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
+    assert_eq!(paths.len(), 2, "{}", String::from_utf8_lossy(&ran.stderr));
+    for (index, path) in paths.into_iter().enumerate() {
+        assert!(path.ends_with(&[&b"p\xff-"[..], index.to_string().as_bytes(), b".png"].concat()), "{path:?}");
+        assert!(Path::new(std::ffi::OsStr::from_bytes(path)).exists(), "{path:?}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_has_left_is_in_nobodys_way() {
+    let folder = TempDir::new().unwrap();
+    for left in [".undiffuse-abcdef.part", ".out.png.1.part"] {
+        fs::write(folder.path().join(left), "half a picture").unwrap();
+    }
+    draw(&folder, "1", &[]);
+    assert_eq!(names(folder.path()), [".out.png.1.part", "out.png"]);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use undiffuse::diffusion::{Cdf, Variance};
 use undiffuse::pipeline::{Bound, BoundOptions, BoundSummary, Term, TermKind, Text, Timesteps};
 
 use super::chart::{Axis, Chart, Format, Marks, Panel, Point, Series};
-use super::output::{Output, bar, note, result};
-use super::sample::seed;
+use super::output::{Output, bar, note, plain, result, results};
+use super::values::{self, Seed, seed};
 use super::{Error, device, model, picture};
 
 /// Computes the variational bound of pictures: how many bits per dimension the model needs for them at most
@@ -46,7 +46,7 @@ pub struct Args {
     negative_prompt: Vec<String>,
 
     /// g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, which is how models are trained
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
     guidance_scale: f64,
 
     /// Only the terms of these timesteps, from 0 to the schedule's last: 0,10,500,999. Without 0, the bound is not estimated
@@ -75,9 +75,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Distribution::Exact)]
     cdf: Distribution,
 
-    /// Seed of the noise
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
-    seed: u64,
+    /// Seed of the noise; `random` or -1 for any, which is then said
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = seed)]
+    seed: Seed,
 
     /// Draw latents from the distribution that the autoencoder makes of a picture, rather than take its mean
     #[arg(long)]
@@ -125,6 +125,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Some(path) => Some((path, Format::of(path)?, Output::new(path)?)),
         None => None,
     };
+    values::tell(&[args.seed]);
     let paths = picture::files(&args.images)?;
     let images = paths.iter().map(|path| picture::read(path)).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = args.files.open(&args.model).await?;
@@ -153,7 +154,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
             Distribution::Exact => Cdf::Exact,
             Distribution::Tanh => Cdf::Tanh,
         },
-        seed: args.seed,
+        seed: args.seed.value,
         sample_posterior: args.sample_posterior,
         height: args.height,
         width: args.width,
@@ -170,17 +171,17 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let summary = bound.summary();
     if let Some((path, format, file)) = &chart {
         draw(&summary, &args.model).write(file, path, *format)?;
-        note(format_args!("wrote {}", file.path()));
+        note(format_args!("wrote {}", file.path().display()));
     }
     if args.json {
         let mut json = summary.to_json();
         if let Value::Object(map) = &mut json {
             let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            map.extend([("images".to_owned(), json!(names)), ("seed".to_owned(), json!(args.seed.to_string()))]);
+            map.extend([("images".to_owned(), json!(names)), ("seed".to_owned(), json!(args.seed.value.to_string()))]);
         }
         return result(format_args!("{json}"));
     }
-    result(format_args!("{}", table(&summary, &paths).trim_end()))
+    results(&table(&summary, &paths))
 }
 
 /// Computes all terms.
@@ -239,7 +240,7 @@ fn table(summary: &BoundSummary, paths: &[PathBuf]) -> String {
             text.push('\n');
             if several {
                 for (path, bits) in paths.iter().zip(&total.bits_per_dim) {
-                    _ = writeln!(text, "  {:>9}  {}", figure(*bits), path.display());
+                    _ = writeln!(text, "  {:>9}  {}", figure(*bits), plain(&path.display().to_string()));
                 }
             }
         }

@@ -14,7 +14,8 @@ use undiffuse::weights::{DirectorySource, Source};
 use super::feature_set::{Drawing, Extraction, FeatureSet, Features, Origin, Times, spread};
 use super::metadata::Made;
 use super::output::{Output, note, result};
-use super::{Error, device, model, scheduler};
+use super::values::{self, Seed, seed};
+use super::{Error, device, input, model, scheduler};
 
 /// Most groups: each takes memory for a covariance, 32 MB with Inception's features.
 const MAX_SPLITS: usize = 100;
@@ -54,7 +55,7 @@ pub struct Args {
 
     /// How many pictures to draw, 10000 if it is not said; of a --generated folder, how many to take, spread evenly over the
     /// order of their names
-    #[arg(long, value_name = "NUMBER", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = count)]
     count: Option<usize>,
 
     /// What to draw; given several times, each in its turn
@@ -65,13 +66,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
 
-    /// Seed of the first picture drawn, 0 if it is not said; each further one has the next. With its seed and prompt, `sample`
+    /// Seed of the first picture drawn, 0 if it is not said, and any if it is `random` or -1; each further one has the next. With its seed and prompt, `sample`
     /// draws the same picture
-    #[arg(long, value_name = "NUMBER", value_parser = super::sample::seed, allow_negative_numbers = true)]
-    seed: Option<u64>,
+    #[arg(long, value_name = "NUMBER", value_parser = seed)]
+    seed: Option<Seed>,
 
     /// Number of steps, 25 if it is not said
-    #[arg(long, value_name = "NUMBER", value_parser = scheduler::steps, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = scheduler::steps)]
     steps: Option<usize>,
 
     /// The solver; by default the one that the checkpoint was saved with
@@ -79,11 +80,11 @@ pub struct Args {
     solver: Option<Solver>,
 
     /// How strongly the prompt is followed, 7.5 if it is not said; at 1 or below there is no guidance
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER")]
     guidance_scale: Option<f64>,
 
     /// DDIM's and TCD's η
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER")]
     eta: Option<f64>,
 
     /// A file for the statistics of the real pictures, as safetensors, to be given as --real from then on
@@ -105,7 +106,7 @@ pub struct Args {
 
     /// How many groups of pictures are left out in turn for the standard errors, 2 to 100; 0 for none, which with Inception's
     /// features spares minutes
-    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = splits, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = splits)]
     splits: usize,
 
     /// Print one line of JSON: distances, standard errors, numbers of pictures, what they were made with, and times
@@ -138,6 +139,7 @@ fn splits(text: &str) -> Result<usize, String> {
 pub async fn run(args: Args) -> Result<(), Error> {
     // Whatever can be refused is refused before a network is loaded, let alone hours later.
     let (save_real, save_generated) = outputs(&args)?;
+    args.seed.iter().for_each(|&seed| values::tell(&[seed]));
     let real = Origin::of(&args.real)?;
     let mut generated = Origin::of(&args.generated)?;
     if matches!(real, Origin::Model) {
@@ -183,7 +185,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         model: &args.generated,
         options: options(&args),
         prompts: &prompts,
-        seed: args.seed.unwrap_or(0),
+        seed: args.seed.map_or(0, |seed| seed.value),
         count: args.count.unwrap_or(COUNT),
         save: args.save_pictures.as_deref(),
         settings: settings.to_string(),
@@ -361,7 +363,7 @@ fn check_options(args: &Args, generated: &Origin) -> Result<(), Error> {
 fn prompts(args: &Args) -> Result<Vec<String>, Error> {
     let mut prompts = args.prompt.clone();
     if let Some(path) = &args.prompts {
-        let text = fs::read_to_string(path).map_err(|error| Error::path(path, error))?;
+        let text = input::text(path)?;
         let before = prompts.len();
         prompts.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
         if prompts.len() == before {
@@ -404,6 +406,7 @@ fn made(args: &Args) -> Made {
         .with("guidanceScale", guidance_scale)
         .with("solver", args.solver.map(Solver::name))
         .with("eta", args.eta)
+        .with_files(&args.files)
 }
 
 /// The network that `features` names.

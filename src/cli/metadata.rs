@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::model::Files;
+
 /// The options that were given and the seed, under the names that the npm package has for them.
 pub struct Made {
     options: Map<String, Value>,
@@ -24,6 +26,11 @@ impl Made {
             }
         }
         self
+    }
+
+    /// With the files that were chosen of those of the model.
+    pub fn with_files(self, files: &Files) -> Self {
+        files.options().into_iter().fold(self, |made, (name, value)| made.with(name, value))
     }
 
     /// The texts by their keywords, for a picture of this size.

@@ -11,7 +11,7 @@ use undiffuse::weights::DirectorySource;
 
 use super::Error;
 use super::device;
-use super::output::{bar, note};
+use super::output::{bar, note, plain};
 
 /// Which of a checkpoint's files.
 #[derive(clap::Args, Clone, Debug)]
@@ -36,9 +36,18 @@ impl Files {
         json!({ "variant": self.variant, "unet": self.unet, "prediction_type": self.prediction_type })
     }
 
+    /// What was given, under the names that the npm package has for it.
+    pub fn options(&self) -> [(&'static str, Option<&str>); 3] {
+        [
+            ("variant", self.variant.as_deref()),
+            ("unet", self.unet.as_deref()),
+            ("predictionType", self.prediction_type.as_deref()),
+        ]
+    }
+
     /// Opens the checkpoint `model`: what is wrong with it is known before its weights are read.
     pub async fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
-        if !model.exists() {
+        if !model.is_dir() && !model.is_file() {
             let message =
                 "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
             return Err(Error::path(model, message));
@@ -62,9 +71,9 @@ pub async fn load(checkpoint: Checkpoint, model: &Path, device: Device) -> Resul
     let mut on_progress = |progress: LoadProgress| {
         bar.set_length(progress.total);
         bar.set_position(progress.loaded);
-        let part = progress.file.split('/').next().unwrap_or_default();
+        let part = plain(progress.file.split('/').next().unwrap_or_default());
         if bar.message() != part {
-            bar.set_message(part.to_owned());
+            bar.set_message(part.into_owned());
         }
     };
     let loaded = checkpoint.load(device, &mut on_progress).await;

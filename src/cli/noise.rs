@@ -10,7 +10,8 @@ use undiffuse::pipeline::{self, ForwardOptions, ForwardProcess, NoisyPicture, Pr
 
 use super::canvas::{Anchor, Canvas, Colour, Height, Style};
 use super::output::{Output, bar, note, result};
-use super::{Error, device, model, picture, sample, scheduler};
+use super::values::{self, Seed, seed};
+use super::{Error, device, model, picture, scheduler};
 
 /// Shows how a picture dissolves in noise
 ///
@@ -27,7 +28,7 @@ pub struct Args {
     image: PathBuf,
 
     /// Timesteps from 0, the least noise, to 999 in most schedules; by default five, evenly spread
-    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
     timesteps: Option<Vec<usize>>,
 
     /// A checkpoint, whose noise schedule it is: a folder with a model_index.json, or a single .safetensors file
@@ -45,9 +46,9 @@ pub struct Args {
     #[arg(long, conflicts_with = "model")]
     zero_terminal_snr: bool,
 
-    /// Seed of the noise
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = sample::seed, allow_negative_numbers = true)]
-    seed: u64,
+    /// Seed of the noise; `random` or -1 for any, which is then said
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = seed)]
+    seed: Seed,
 
     /// What noise is added to; by default what the --model works on, and pixels where there is none
     #[arg(long, value_enum)]
@@ -70,7 +71,7 @@ pub struct Args {
     negative_prompt: Option<String>,
 
     /// How strongly the prompt is followed. At 1 or below there is no guidance
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, requires = "predict", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, requires = "predict")]
     guidance_scale: f64,
 
     /// The solver that the checkpoint's scheduler is swapped for
@@ -130,6 +131,7 @@ enum Levels {
 /// Writes the sheet and prints the table.
 pub async fn run(args: Args) -> Result<(), Error> {
     let out = Output::new(&args.out)?;
+    values::tell(&[args.seed]);
     let image = picture::read(&args.image)?;
     let (levels, columns) = match &args.model {
         Some(path) => with_model(&args, path, image).await?,
@@ -163,7 +165,7 @@ fn without_model(args: &Args, image: &Rgba) -> Result<(Levels, Vec<Column>), Err
         Schedule::Cosine => NoiseSchedule::cosine(1000),
     };
     let schedule = if args.zero_terminal_snr { schedule.with_zero_terminal_snr() } else { schedule };
-    let noisy = NoisyPicture::new(image, args.seed, Stream::TorchCpu)?;
+    let noisy = NoisyPicture::new(image, args.seed.value, Stream::TorchCpu)?;
     let asked = timesteps(args, schedule.num_train_timesteps());
     check_size(&asked, 1, image)?;
     let column = |timestep: usize| {
@@ -200,7 +202,7 @@ async fn with_model(args: &Args, path: &Path, image: Rgba) -> Result<(Levels, Ve
     let pipeline = model::load(checkpoint, path, device).await?;
     let options = ForwardOptions {
         space,
-        seed: args.seed,
+        seed: args.seed.value,
         scheduler: args.solver.map_or(Scheduler::Checkpoint, Scheduler::Solver),
         prompt: args.prompt.as_deref().map(Text::from).unwrap_or_default(),
         negative_prompt: args.negative_prompt.as_deref().map(Text::from),

@@ -12,8 +12,9 @@ use undiffuse::pipeline::{LongPrompts, LoraFile, Preview, Rgba, SampleOptions, S
 use undiffuse::weights::DirectorySource;
 
 use super::metadata::Made;
-use super::output::{Output, bar, note, result};
+use super::output::{Output, bar, note, notes, result_path};
 use super::tensors::{self, Stored};
+use super::values::{self, Seed, seed};
 use super::{Error, device, model, picture, profile, scheduler, tuned};
 
 /// Draws a picture
@@ -49,13 +50,13 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     negative_prompt_2: Vec<String>,
 
-    /// Seed of the noise
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
-    seed: u64,
+    /// Seed of the noise. `random` or -1 for any: which one is said, and stands in the picture
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = seed)]
+    seed: Seed,
 
     /// A seed for each picture, in place of one for all: each is then the picture that it would be alone
     #[arg(long, value_name = "NUMBER,…", value_delimiter = ',', value_parser = seed, conflicts_with = "seed")]
-    seeds: Vec<u64>,
+    seeds: Vec<Seed>,
 
     /// Which of torch's random streams the seeds are for
     #[arg(long, value_enum, default_value_t = Generator::Cpu)]
@@ -66,7 +67,7 @@ pub struct Args {
     num_images_per_prompt: usize,
 
     /// Number of steps, diffusers' `num_inference_steps`
-    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps)]
     steps: usize,
 
     /// The timesteps themselves, in place of their number, for solvers that take them
@@ -83,11 +84,11 @@ pub struct Args {
 
     /// How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and a step
     /// takes half the time
-    #[arg(long, value_name = "NUMBER", default_value_t = 7.5, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 7.5)]
     guidance_scale: f64,
 
     /// How far the guided prediction is brought back to the spread of the one that the prompt gives, from 0 to 1
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     guidance_rescale: f64,
 
     /// The solver that walks from noise to picture, with the checkpoint's noise schedule; by default the one that the
@@ -100,7 +101,7 @@ pub struct Args {
     scheduler: Option<PathBuf>,
 
     /// DDIM's and TCD's η: the share of DDPM's noise that each step adds, from 0 to 1. Other solvers pay no heed to it
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     eta: f64,
 
     /// DDIM: compute ε anew from the clipped x̂_0
@@ -108,11 +109,11 @@ pub struct Args {
     use_clipped_model_output: bool,
 
     /// Height in pixels; by default that of --image, or what the model was trained at
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PIXELS")]
     height: Option<usize>,
 
     /// Width in pixels; likewise
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PIXELS")]
     width: Option<usize>,
 
     /// A PNG to start from, to paint into or to enlarge
@@ -125,12 +126,12 @@ pub struct Args {
 
     /// How much of --image is given up to noise, from 0 to 1; by default what diffusers takes: 0.8, with a mask 1, and
     /// for SDXL 0.3 and 0.9999
-    #[arg(long, value_name = "NUMBER", requires = "image", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", requires = "image")]
     strength: Option<f64>,
 
     /// In its place: the timestep of training at which to begin, from 0 to 999 in most models, whether or not a run would visit
     /// it. --image gets the noise of that timestep, and is denoised from there. With or without a --prompt
-    #[arg(long, value_name = "NUMBER", requires = "image", conflicts_with = "strength", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", requires = "image", conflicts_with = "strength")]
     start_timestep: Option<usize>,
 
     /// How much noise is added to the --image that is to be enlarged; by default 20
@@ -224,10 +225,6 @@ enum Long {
     Chunks,
 }
 
-pub fn seed(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
-}
-
 fn pair(text: &str) -> Result<[usize; 2], String> {
     let numbers =
         text.split_once(',').and_then(|(one, other)| Some([one.trim().parse().ok()?, other.trim().parse().ok()?]));
@@ -261,6 +258,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         }
     }
     let options = options(&args)?;
+    values::tell(if args.seeds.is_empty() { std::slice::from_ref(&args.seed) } else { &args.seeds });
     let checkpoint = args.files.open(&args.model).await?;
     if checkpoint.info().takes_prompt && args.prompt.is_empty() && args.start_timestep.is_none() {
         return Err(Error::path(&args.model, "this model draws what a prompt says; give one with --prompt"));
@@ -281,7 +279,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let pictures = walk(&mut sampler, recorded.as_mut()).await?;
     if args.profile.is_some() {
         let measured = sampler.profile().await?;
-        note(format_args!("{}", profile::Report(&measured)));
+        notes(&profile::Report(&measured).to_string());
         if let Some(file) = profile {
             file.write(format!("{:#}\n", measured.to_json()).as_bytes())?;
         }
@@ -303,7 +301,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     for (index, (out, drawn)) in outs.iter().zip(&pictures).enumerate() {
         let texts = made(&args, index).texts(drawn.width, drawn.height, &pipeline.info().scheduler);
         out.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&args.out, e))?)?;
-        result(format_args!("{}", out.path()))?;
+        result_path(out.path())?;
     }
     if args.tune {
         tune(&device, &sampler).await?;
@@ -328,10 +326,18 @@ fn outputs(args: &Args) -> Result<Vec<Output>, Error> {
     if count <= 1 {
         return Ok(vec![Output::new(&args.out)?]);
     }
-    let stem = args.out.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = args.out.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    let numbered = |index: usize| {
+        // Names need not be text.
+        let mut name = args.out.file_stem().unwrap_or_default().to_owned();
+        name.push(format!("-{index}"));
+        if let Some(extension) = args.out.extension() {
+            name.push(".");
+            name.push(extension);
+        }
+        Output::new(&args.out.with_file_name(name))
+    };
     // How many at most is for the checkpoint to say, and soon: so many names are enough.
-    (0..count.min(1024)).map(|i| Output::new(&args.out.with_file_name(format!("{stem}-{i}{extension}")))).collect()
+    (0..count.min(1024)).map(numbered).collect()
 }
 
 fn options(args: &Args) -> Result<SampleOptions, Error> {
@@ -343,8 +349,8 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
         negative_prompt: text(&args.negative_prompt),
         negative_prompt_2: text(&args.negative_prompt_2),
         num_images_per_prompt: args.num_images_per_prompt,
-        seed: args.seed,
-        seeds: args.seeds.clone(),
+        seed: args.seed.value,
+        seeds: args.seeds.iter().map(|seed| seed.value).collect(),
         generator: match args.generator {
             Generator::Cpu => Stream::TorchCpu,
             Generator::Cuda => Stream::TorchCuda,
@@ -400,7 +406,7 @@ fn made(args: &Args, index: usize) -> Made {
         .with("prompt2", text(&args.prompt_2))
         .with("negativePrompt", text(&args.negative_prompt))
         .with("negativePrompt2", text(&args.negative_prompt_2))
-        .with("seed", args.seeds.get(index).unwrap_or(&args.seed).to_string())
+        .with("seed", args.seeds.get(index).unwrap_or(&args.seed).value.to_string())
         .with("generator", (args.generator == Generator::Cuda).then_some("cuda"))
         .with(
             "picture",
@@ -432,6 +438,8 @@ fn made(args: &Args, index: usize) -> Made {
         .with("negativeCropsCoordsTopLeft", args.negative_crops_coords_top_left.map(Vec::from))
         .with("negativeTargetSize", args.negative_target_size.map(Vec::from))
         .with("loras", loras.collect::<Vec<Value>>())
+        .with("vaeTiling", args.vae_tiling.then_some(true))
+        .with_files(&args.files)
 }
 
 /// The headers and the matrices of the LoRAs.

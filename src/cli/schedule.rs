@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use undiffuse::diffusion::{Solver, StepOptions};
 
 use super::Error;
-use super::output::result;
+use super::output::{result, results};
 use super::scheduler::{self, Scheduler};
 
 /// Prints a solver's table: every step from noise to picture, before any network is run
@@ -21,7 +21,7 @@ pub struct Args {
     config: PathBuf,
 
     /// Number of steps, diffusers' `num_inference_steps`
-    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 25, value_parser = scheduler::steps)]
     steps: usize,
 
     /// Another solver with the same noise schedule, as diffusers' `from_config` makes it
@@ -29,7 +29,7 @@ pub struct Args {
     solver: Option<Solver>,
 
     /// DDIM's η, or TCD's γ, from 0 to 1: how much noise is added again. Other solvers pay no heed to it
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     eta: f64,
 
     /// Timesteps in place of a number of steps, descending: 999,749,499,249
@@ -42,7 +42,7 @@ pub struct Args {
     sigmas: Option<Vec<f64>>,
 
     /// How far a scheduler with `use_dynamic_shifting` shifts towards the noisy end
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER")]
     mu: Option<f64>,
 
     /// The number of steps that an LCM or TCD model was distilled on, in place of its scheduler's
@@ -73,5 +73,5 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let (class, calls) = (scheduler.config.class_name(), table.steps.len());
     result(format_args!("{class}, {calls} {} of the network", if calls == 1 { "call" } else { "calls" }))?;
-    result(format_args!("{}", table.to_string().trim_end()))
+    results(&table.to_string())
 }

@@ -561,14 +561,14 @@ impl Run<'_> {
 
     /// ᾱ at a timestep of the run, which an offset may have pushed past the end of the schedule.
     pub(super) fn alpha_bar(&self, timestep: f64) -> Result<f64, Error> {
-        self.noise_schedule.alpha_bar_of_run(timestep as i64).ok_or_else(|| Error::UnsupportedValue {
-            class: self.class.to_owned(),
-            key: "steps_offset",
-            value: self.common.steps_offset.to_string(),
-            supported: format!(
-                "less than that: {} steps would visit timestep {timestep}, the schedule ends at {}",
-                self.num_inference_steps,
-                self.common.num_train_timesteps - 1
+        self.noise_schedule.alpha_bar_of_run(timestep as i64).ok_or_else(|| Error::Option {
+            option: "steps",
+            value: self.num_inference_steps.to_string(),
+            expected: format!(
+                "they begin at timestep {timestep}, behind the schedule's last, {}, since the scheduler's \"steps_offset\" is {}; take \
+                 fewer steps or another scheduler",
+                self.common.num_train_timesteps - 1,
+                self.common.steps_offset
             ),
         })
     }

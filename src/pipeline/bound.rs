@@ -419,7 +419,7 @@ fn timesteps(options: &BoundOptions, all: usize) -> Result<(Vec<(usize, f64)>, b
             }
             Ok(chosen)
         }
-        false => Err(Error::option("timesteps", count, format!("expected a number of terms from 1 to {all}"))),
+        false => Err(Error::option("terms", count, format!("expected a number of terms from 1 to {all}"))),
     };
     match &options.timesteps {
         Timesteps::All => Ok(((0..all).map(|t| (t, 1.0)).collect(), false)),
@@ -615,8 +615,8 @@ mod tests {
         for (timesteps, message) in [
             (Timesteps::List(vec![3, 10]), "`timesteps` is 10: expected whole numbers from 0 to 9"),
             (Timesteps::List(vec![]), "`timesteps` is a list of none: give at least one"),
-            (Timesteps::Spread(0), "`timesteps` is 0: expected a number of terms from 1 to 10"),
-            (Timesteps::Drawn(11), "`timesteps` is 11: expected a number of terms from 1 to 10"),
+            (Timesteps::Spread(0), "`terms` is 0: expected a number of terms from 1 to 10"),
+            (Timesteps::Drawn(11), "`terms` is 11: expected a number of terms from 1 to 10"),
         ] {
             let options = BoundOptions { timesteps, ..BoundOptions::default() };
             assert_eq!(super::timesteps(&options, 10).unwrap_err().to_string(), message);

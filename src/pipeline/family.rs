@@ -32,6 +32,11 @@ const CLASSES: [(&str, Family); 11] = [
     ("DDIMPipeline", Family::Unconditional),
 ];
 
+/// The pipeline classes of diffusers that can be run.
+pub fn pipeline_classes() -> [&'static str; CLASSES.len()] {
+    CLASSES.map(|(name, _)| name)
+}
+
 impl Family {
     /// The family of the pipeline class `class`.
     ///
@@ -39,10 +44,8 @@ impl Family {
     /// If there is no such pipeline here.
     pub fn of(class: &str) -> Result<Self, Error> {
         let found = CLASSES.iter().find(|(name, _)| *name == class);
-        let unsupported = || Error::UnsupportedPipeline {
-            class: class.to_owned(),
-            supported: CLASSES.map(|(name, _)| name).join(", "),
-        };
+        let unsupported =
+            || Error::UnsupportedPipeline { class: class.to_owned(), supported: pipeline_classes().join(", ") };
         found.map(|&(_, family)| family).ok_or_else(unsupported)
     }
 }

@@ -52,7 +52,7 @@ mod weight_file;
 pub use bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
 pub use checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use error::Error;
-pub use family::scheduler_of;
+pub use family::{pipeline_classes, scheduler_of};
 pub use forward::{Component, NamedTensor, OpenComponent};
 pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
 pub use layout::OpenOptions;
