@@ -1011,7 +1011,15 @@ fn pipes_and_devices_are_refused_and_not_waited_for() {
         refused(&[&"bound", &whole, &path]);
         refused(&[&"schedule", &path]);
         refused(&[&"forward", &whole.join("unet"), &"--inputs", &path, &"--outputs", &out]);
-        refused(&[&"fid", &"--real", &whole, &"--generated", &whole, &"--prompts", &path]);
+        refused(&[
+            &"fid",
+            &"--real",
+            &repository().join("tests/pictures"),
+            &"--generated",
+            &whole,
+            &"--prompts",
+            &path,
+        ]);
         refuse(1, &["no such folder or file"], &[&"sample", &path, &"--prompt", &"a cat", &"--out", &out]);
         refuse(1, &["no such folder or file"], &[&"fid", &"--real", &path, &"--generated", &path]);
     }
