@@ -127,6 +127,8 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
     };
     let attention = modules.iter().find(|(_, new)| new.contains(".attentions."));
     let (attention, _) = attention.ok_or("it has no attention to a text")?;
+    let cond_proj = ["time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"];
+    let time_cond_proj_dim = cond_proj.into_iter().find_map(|name| tensors.side(name, 1));
     let mut config = json!({
         "_class_name": "UNet2DConditionModel",
         "in_channels": side("input_blocks.0.0.weight".into(), 1)?,
@@ -137,9 +139,7 @@ pub(super) fn unet(tensors: &Tensors) -> Result<Network, String> {
         "mid_block_type": mid_block_type,
         "up_block_types": types(&up, "CrossAttnUpBlock2D", "UpBlock2D"),
         "cross_attention_dim": side(format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?,
-        "time_cond_proj_dim": ["time_embed", "time_embedding"]
-            .iter()
-            .find_map(|module| tensors.side(&format!("{module}.cond_proj.weight"), 1)),
+        "time_cond_proj_dim": time_cond_proj_dim,
         "use_linear_projection": tensors.side(&format!("{attention}.proj_in.weight"), 2).is_none(),
     });
     config["transformer_layers_per_block"] = depths.iter().cloned().collect();
