@@ -164,7 +164,7 @@ describe("a call", () => {
     const report = await page.evaluate(async () => {
       const { Pipeline, model } = window;
       const pipeline = await Pipeline.load(model, { device: "cpu", worker: false });
-      // Networks are compiled in one piece: that is not what is looked at.
+      // The first step has more to prepare than kernels.
       const run = pipeline.sample({ width: 256, height: 256, steps: 2 })[Symbol.asyncIterator]();
       await run.next();
       const start = performance.now();
@@ -211,7 +211,8 @@ describe("a call", () => {
   });
 
   test("of dispose stops what is under way before it waits for it", async ({ page, site }) => {
-    site.break("stalled.safetensors", () => ({ bytes: Buffer.alloc(5000), bytesPerSecond: 1 }));
+    // Never answered.
+    await page.route("**/stalled.safetensors", () => {});
     await open(page, site);
     const report = await page.evaluate(async () => {
       const { Pipeline, settle, model } = window;
@@ -301,9 +302,10 @@ describe("a call", () => {
     assert.equal(guess.calls, 10);
     assert.ok(large.flop > 256 * known.flop && (large.seconds ?? 0) > 256 * (known.seconds ?? Infinity));
     assert.ok(milliseconds < AT_ONCE, `the answer took ${milliseconds} ms`);
-    // Other programs take the processor meanwhile: only the magnitude is sure.
-    for (const { seconds = 0 } of [guess, known])
-      assert.ok(seconds > took / 10 && seconds < took * 10, `${seconds}, ${took}`);
+    // Other programs take the processor meanwhile, of which a short measurement sees less than a run: only the magnitude is sure.
+    const [guessed, measured] = [guess, known].map(({ seconds = 0 }) => seconds / took);
+    assert.ok(guessed > 0.01 && guessed < 10, `${guessed} times what the run took was guessed`);
+    assert.ok(measured > 0.1 && measured < 10, `${measured} times what the run took was measured`);
     assert.deepEqual([wrong?.code, wrong?.option], ["invalid-option", "width"]);
   });
 });
