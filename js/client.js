@@ -113,14 +113,14 @@ export class Connection {
       this.#isDeaf = true;
       reject(new AbortError("aborted", "Stopped, as was asked."));
     };
-    const isLoad = ("ask" in request ? request.ask : request).type === "load";
-    if (isLoad && this.#ownWorker) {
+    const { type } = "ask" in request ? request.ask : request;
+    if (type === "load" && this.#ownWorker) {
       // There is nothing in it yet that would be worth the wait: whoever loads closes the connection.
       ifUnanswered(0, giveUp);
       return;
     }
-    // Which LoRAs are merged after all, only the host can tell.
-    if (request.type !== "loras") ifUnanswered(ANSWER_MS, giveUp);
+    // Whether it has changed what the host holds, only the host can tell.
+    if (type !== "loras" && type !== "add") ifUnanswered(ANSWER_MS, giveUp);
     ifUnanswered(PATIENCE_MS, () => {
       this.#ownWorker?.terminate();
       if (this.#ownWorker) this.#fail("was too busy to hear of an abort, and was ended");

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe } from "node:test";
-import { browserTests, faults, root } from "./harness/index.js";
+import { browserTests, root } from "./harness/index.js";
 
 /** @import { LoadOptions } from "../../js/index.js" */
 
@@ -60,7 +60,7 @@ const WAYS = [
 
 for (const { isolated, load } of WAYS) {
   describe(`with ${JSON.stringify(load)}`, () => {
-    const test = browserTests({ graphics: "no-webgpu", mounts, isolated });
+    const test = browserTests({ graphics: "webgpu", mounts, isolated });
 
     test("an abort ends whatever the CPU computes at once, and leaves no trace", async ({ page, site, context }) => {
       await open(page, site);
@@ -125,8 +125,8 @@ for (const { isolated, load } of WAYS) {
         /** A LoRA of the first convolution. */
         const lora = (/** @type {number} */ seed) => {
           const header = {
-            "lora_unet_conv_in.lora_down.weight": { dtype: "F32", shape: [1, 36], data_offsets: [0, 144] },
-            "lora_unet_conv_in.lora_up.weight": { dtype: "F32", shape: [64, 1], data_offsets: [144, 400] },
+            "lora_unet_conv_in.lora_down.weight": { dtype: "F32", shape: [1, 4, 3, 3], data_offsets: [0, 144] },
+            "lora_unet_conv_in.lora_up.weight": { dtype: "F32", shape: [64, 1, 1, 1], data_offsets: [144, 400] },
           };
           const json = new TextEncoder().encode(JSON.stringify(header));
           const numbers = new Float32Array(100).map((_, index) => Math.sin(seed + index));
@@ -157,14 +157,14 @@ for (const { isolated, load } of WAYS) {
 }
 
 describe("a call", () => {
-  const test = browserTests({ graphics: "no-webgpu", mounts });
+  const test = browserTests({ graphics: "webgpu", mounts });
 
   test("leaves the page its own thread while it computes there", async ({ page, site, context }) => {
     await open(page, site);
     const report = await page.evaluate(async () => {
       const { Pipeline, model } = window;
       const pipeline = await Pipeline.load(model, { device: "cpu", worker: false });
-      // Networks are compiled in one piece: that is not what is looked at.
+      // The first step has more to prepare than kernels.
       const run = pipeline.sample({ width: 256, height: 256, steps: 2 })[Symbol.asyncIterator]();
       await run.next();
       const start = performance.now();
@@ -211,7 +211,8 @@ describe("a call", () => {
   });
 
   test("of dispose stops what is under way before it waits for it", async ({ page, site }) => {
-    site.break("stalled.safetensors", () => ({ bytes: Buffer.alloc(5000, 1), bytesPerSecond: 20 }));
+    // Never answered.
+    await page.route("**/stalled.safetensors", () => {});
     await open(page, site);
     const report = await page.evaluate(async () => {
       const { Pipeline, settle, model } = window;
@@ -301,9 +302,10 @@ describe("a call", () => {
     assert.equal(guess.calls, 10);
     assert.ok(large.flop > 256 * known.flop && (large.seconds ?? 0) > 256 * (known.seconds ?? Infinity));
     assert.ok(milliseconds < AT_ONCE, `the answer took ${milliseconds} ms`);
-    // Other programs take the processor meanwhile: only the magnitude is sure.
-    for (const { seconds = 0 } of [guess, known])
-      assert.ok(seconds > took / 10 && seconds < took * 10, `${seconds}, ${took}`);
+    // Other programs take the processor meanwhile, of which a short measurement sees less than a run: only the magnitude is sure.
+    const [guessed, measured] = [guess, known].map(({ seconds = 0 }) => seconds / took);
+    assert.ok(guessed > 0.01 && guessed < 10, `${guessed} times what the run took was guessed`);
+    assert.ok(measured > 0.1 && measured < 10, `${measured} times what the run took was measured`);
     assert.deepEqual([wrong?.code, wrong?.option], ["invalid-option", "width"]);
   });
 });
