@@ -42,27 +42,24 @@ export async function opaquePng(file) {
     if (end > bytes.length) throw new Error("the file ends early");
     type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
     if (KEPT.includes(type)) kept.push(bytes.subarray(at, end));
-    if (type === "IDAT") pixels.push(bytes.subarray(at + 8, end - 4));
+    if (type === "IDAT") pixels.push(bytes.subarray(at, end));
     at = end;
   }
-  // The header is the first chunk, and always as long.
+  // The header is the first chunk, and always as long. It is the one that is written anew, so that nobody else checks it.
   const header = bytes.slice(SIGNATURE + 8, SIGNATURE + 8 + 13);
+  const sum = checksum(bytes.subarray(SIGNATURE + 4, SIGNATURE + 8 + 13));
+  if (sum !== view.getUint32(SIGNATURE + 8 + 13)) throw new Error("its header is damaged");
   const [depth, colour] = [header[8], header[9]];
   const hasAlpha = colour === 4 || colour === 6;
   if (hasAlpha || depth === 16) {
     const samples = (colour & 2 ? 3 : 1) + (hasAlpha ? 1 : 0);
-    pixels = [await withoutBytes(new Blob(pixels), header, samples, depth / 8, hasAlpha)];
+    const data = new Blob(pixels.map((whole) => whole.subarray(8, -4)));
+    pixels = [chunk("IDAT", await withoutBytes(data, header, samples, depth / 8, hasAlpha))];
     header[8] = 8;
     header[9] &= 2;
   }
   const signature = bytes.subarray(0, SIGNATURE);
-  return new Blob([
-    signature,
-    chunk("IHDR", header),
-    ...kept,
-    ...pixels.map((data) => chunk("IDAT", data)),
-    chunk("IEND"),
-  ]);
+  return new Blob([signature, chunk("IHDR", header), ...kept, ...pixels, chunk("IEND")]);
 }
 
 /**

@@ -248,9 +248,13 @@ browserTest(
         `cut at ${length}`,
       );
     }
-    const damaged = Buffer.from(file);
-    damaged[60] ^= 0x55;
-    assert.match(await message(damaged), /image could not be read as a picture: /);
+    for (const kind of ["opaque", "red, green, blue and alpha"]) {
+      for (const at of [19, 60]) {
+        const damaged = Buffer.from(PICTURES[/** @type {"opaque"} */ (kind)].file);
+        damaged[at] ^= 0x55;
+        assert.match(await message(damaged), /image could not be read as a picture: /, `${kind}, damaged at ${at}`);
+      }
+    }
   },
 );
 
