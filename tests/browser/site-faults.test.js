@@ -481,7 +481,7 @@ describe("links", () => {
   }) => {
     expectError(/404/);
     await page.goto(site.url(`${SITE}#model=models/none/&run=1`));
-    await refused(page, /none.*does not exist.*emoji64 is open\.$/s);
+    await refused(page, /models\/none.*emoji64 is open\.$/s);
     assert.deepEqual((await waysOn(page)).sort(), ["Load again", "OK", "Start from noise"]);
     assert.ok(await page.locator("#examples").isVisible());
     await draw(page, { steps: 1 });
