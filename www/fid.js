@@ -166,11 +166,15 @@ export function open(page) {
     );
   }
 
-  /** @param {readonly ImageData[]} images */
-  function addToSheet(images) {
+  /**
+   * @param {readonly ImageData[]} images
+   * @param {string[]} names what each was drawn of
+   */
+  function addToSheet(images, names) {
     const sheet = element("sheet");
-    for (const image of images) {
+    for (const [at, image] of images.entries()) {
       const canvas = document.createElement("canvas");
+      canvas.title = names[at];
       canvas.width = image.width;
       canvas.height = image.height;
       canvas.getContext("2d")?.putImageData(image, 0, 0);
@@ -214,10 +218,14 @@ export function open(page) {
     const drawn = await (await extractor(signal)).statistics();
     try {
       while (drawn.count < total) {
-        const run = pipeline.sample(portion(drawn.count));
+        const first = drawn.count;
+        const run = pipeline.sample(portion(first));
         const images = await run.images();
         await drawn.add(images, { signal });
-        addToSheet(images);
+        addToSheet(
+          images,
+          images.map((_, at) => texts[(first + at) % texts.length]),
+        );
         if (drawn.count > 1) showDistance(await drawn.distance(reference));
         page.setProgress(drawn.count / total);
         page.say(`${drawn.count} of ${total} pictures`);

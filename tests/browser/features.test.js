@@ -227,6 +227,7 @@ describe("the page's FID", () => {
     });
     assert.equal(await page.locator("#error").innerText(), "");
     assert.equal(await page.locator("#sheet canvas").count(), 20);
+    assert.equal(await page.locator("#sheet canvas").nth(6).getAttribute("title"), PROMPTS[1]);
     // Kernels of browsers and of processors round apart: a level here and there.
     assertClose(DRAWN.fid, await number(page, "#fid"), 0.01);
     assertClose(DRAWN.kid, await number(page, "#kid"), 0.02);

@@ -126,7 +126,9 @@ describe("of a solver", () => {
       await pipeline.dispose();
       return info;
     });
-    const offered = await page.locator("#solver option").evaluateAll((options) => options.map(({ value }) => value));
+    const offered = await page
+      .locator("#solver option")
+      .evaluateAll((options) => options.map((option) => option.getAttribute("value") ?? ""));
     assert.deepEqual(offered.filter(Boolean).toSorted(), [...info.solvers].toSorted());
     assert.ok(!offered.includes("flow_euler"));
     const steps = page.getByLabel("Steps", { exact: true });
