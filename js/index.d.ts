@@ -849,8 +849,8 @@ export interface ModelInfo {
   /** What can be asked for in its place: the solvers that this model can be run with. */
   readonly solvers: readonly Solver[];
   /**
-   * For each of {@link solvers} the least and the most {@link SampleOptions.steps} that it takes of this model, at most as many as there are
-   * timesteps of training.
+   * For each of {@link solvers} the least and the most {@link SampleOptions.steps} that it takes with this model, at most as many as there
+   * are timesteps of training. An error says so where a solver does not take a single number between them.
    */
   readonly solverSteps: Readonly<Record<string, { readonly min: number; readonly max: number }>>;
   /** Whether a prompt means anything to it. */

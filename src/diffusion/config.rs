@@ -483,7 +483,8 @@ impl SchedulerConfig {
     }
 
     /// The solvers that this model can be run with, each with the least and the most steps that it takes where nothing else is
-    /// asked of it: from the one to the other without a gap, and no more than T.
+    /// asked of it, and no more than T. In "trailing" spacing a solver may refuse single numbers between them, where rounding puts two
+    /// timesteps at one noise level.
     pub fn solver_steps(&self) -> Vec<(Solver, RangeInclusive<usize>)> {
         let of = |solver: Solver| Some((solver, self.swap_to(solver).ok()?.steps()?));
         Solver::ALL.into_iter().filter_map(of).collect()

@@ -21,8 +21,8 @@ pub struct Schedule {
 }
 
 impl Pipeline {
-    /// The solvers that this model can be run with, each with the least and the most steps that it takes where nothing else is asked
-    /// of it: from the one to the other without a gap, and no more than there are timesteps of training.
+    /// The solvers that this model can be run with, each with the least and the most steps that it takes, as
+    /// [`SchedulerConfig::solver_steps`](crate::diffusion::SchedulerConfig::solver_steps) finds them.
     pub fn solver_steps(&self) -> Vec<(Solver, RangeInclusive<usize>)> {
         let model = &self.parts.model;
         let mut solvers = model.scheduler.solver_steps();
