@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, root, SITE } from "./harness/index.js";
+import { agree } from "./harness/site.js";
 import { readTensors } from "./harness/safetensors.js";
 
 /** @import { Noised, Schedule } from "../../js/index.js" */
@@ -617,6 +618,7 @@ describe("the page's forward view", () => {
     await turnTo(page, 900);
     for (const end of ["drag", "cancel"]) {
       await page.locator("#start").click();
+      await agree(page, "#filmstrip [data-step]");
       await page.locator('[data-step="2"]').waitFor();
       if (end === "drag") await turnTo(page, 300);
       else await page.locator("#cancel").click();

@@ -68,7 +68,9 @@ export async function pixels(page, selector) {
 export async function agree(page, sign) {
   const anyway = page.getByRole("button", { name: "Start anyway" });
   await page.waitForFunction(
-    (sign) => document.querySelector("#question:not([hidden])") ?? document.querySelector(sign),
+    (sign) =>
+      document.querySelector("#question:not([hidden])") ??
+      (document.getElementById("status")?.textContent !== "Preparing" && document.querySelector(sign)),
     sign,
     { timeout: 150_000 },
   );
