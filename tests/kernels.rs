@@ -660,7 +660,7 @@ fn padding_lowers_no_mean_and_a_maximum_hides_nothing_that_is_no_number() {
     assert_eq!(pair.twin.read("out").unwrap(), [1.0; 24]);
     pair.write("x", &[f32::NAN; 24]);
     for (_, program) in &mut pair.cpu {
-        let error = program.run().unwrap_err();
+        let error = pollster::block_on(program.run()).unwrap_err();
         assert!(matches!(error, cpu::Error::NonFinite { .. }), "{error}");
     }
 }
