@@ -167,7 +167,7 @@ impl Weights {
     /// If the factors do not fit the weight, if it is no matrix, or if the device refuses.
     pub async fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
         match self {
-            Self::Cpu(weights) => Ok(weights.merge(index, additions)?),
+            Self::Cpu(weights) => Ok(weights.merge(index, additions).await?),
             Self::Gpu(weights) => Ok(weights.merge(index, additions).await?),
         }
     }
@@ -188,7 +188,9 @@ impl Program {
     /// If a weight is missing, or the device cannot run the graph.
     pub async fn compile(device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
         match (device, weights) {
-            (Device::Cpu(_), Weights::Cpu(weights)) => Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights)?))),
+            (Device::Cpu(_), Weights::Cpu(weights)) => {
+                Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights).await?)))
+            }
             (Device::Gpu(device), Weights::Gpu(weights)) => {
                 Ok(Self::Gpu(Box::new(gpu::Program::compile(device, graph, weights.clone()).await?)))
             }
@@ -245,10 +247,11 @@ impl Program {
     /// Computes the outputs; on a GPU, queues the work.
     ///
     /// # Errors
-    /// A value that is not finite (on a GPU found by [`Program::read`]), or a lost device.
-    pub fn run(&mut self) -> Result<(), Error> {
+    /// A value that is not finite (on a GPU found by [`Program::read`]), a lost device, or on the CPU, that the outputs became
+    /// unwanted.
+    pub async fn run(&mut self) -> Result<(), Error> {
         match self {
-            Self::Cpu(program) => Ok(program.run()?),
+            Self::Cpu(program) => Ok(program.run().await?),
             Self::Gpu(program) => Ok(program.run()?),
         }
     }
@@ -271,7 +274,7 @@ impl Program {
     /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.
     pub async fn profile(&mut self) -> Result<Profile, Error> {
         match self {
-            Self::Cpu(program) => Ok(program.profile()?),
+            Self::Cpu(program) => Ok(program.profile().await?),
             Self::Gpu(program) => Ok(program.profile().await?),
         }
     }

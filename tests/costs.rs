@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use pollster::block_on;
 use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::graph::{Graph, Op, fuse};
 use undiffuse::models::{Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
@@ -78,12 +79,12 @@ fn a_profile_on_the_cpu_has_the_time_of_every_node_and_leaves_the_outputs_as_the
         let bytes: Vec<u8> = (0..count).flat_map(|i| ((i as f32 * 0.7).sin() * 0.05).to_le_bytes()).collect();
         weights.put(index, Dtype::F32, &bytes).expect("bytes of a weight");
     }
-    let mut program = cpu::Program::new(&graph, &weights).expect("a complete network");
+    let mut program = block_on(cpu::Program::new(&graph, &weights)).expect("a complete network");
     program.write("sample", &[0.1; 2 * 4 * 16 * 16]).expect("an input");
-    program.run().expect("finite values");
+    block_on(program.run()).expect("finite values");
     let before = program.read("out").expect("an output");
 
-    let profile = program.profile().expect("a profile");
+    let profile = block_on(program.profile()).expect("a profile");
     assert!(program.read("out").expect("an output") == before, "the profile has changed the output");
     assert_eq!(profile.clock, Clock::Processor);
     println!("{:?}", profile.ceilings);

@@ -139,7 +139,9 @@ impl Pair {
         pollster::block_on(on_gpu.finish()).unwrap();
         let twin = twin::Program::new(graph, on_twin).unwrap();
         let gpu = pollster::block_on(gpu::Program::compile(device, graph, Rc::new(on_gpu))).unwrap();
-        let cpu = on_cpu.iter().map(|(name, weights)| (*name, cpu::Program::new(graph, weights).unwrap())).collect();
+        let on_cpu = on_cpu.iter();
+        let prepare = |weights| pollster::block_on(cpu::Program::new(graph, weights)).unwrap();
+        let cpu = on_cpu.map(|(name, weights)| (*name, prepare(weights))).collect();
         let mut pair = Self { twin, gpu, cpu };
         for (name, id) in graph.inputs() {
             pair.write(name, &random.normals(graph.node(*id).elements()));
@@ -158,7 +160,7 @@ impl Pair {
     fn agree(&mut self, tolerance: f32, what: &str) {
         self.twin.run();
         self.gpu.run().unwrap();
-        self.cpu.iter_mut().for_each(|(_, program)| program.run().unwrap());
+        self.cpu.iter_mut().for_each(|(_, program)| pollster::block_on(program.run()).unwrap());
         let graph = self.twin.graph().clone();
         for (name, id) in graph.outputs() {
             let got = pollster::block_on(self.gpu.read(&[name])).unwrap().remove(0);

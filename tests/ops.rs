@@ -123,7 +123,7 @@ fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, Strin
     for (name, _) in graph.inputs() {
         program.write(name, &case[name].data).map_err(|e| e.to_string())?;
     }
-    program.run().map_err(|e| e.to_string())?;
+    block_on(program.run()).map_err(|e| e.to_string())?;
     block_on(program.read_f32("out")).map_err(|e| e.to_string())
 }
 

@@ -73,7 +73,7 @@ fn load(device: &Device, graph: &Graph, dtype: Dtype, chunk: usize) -> Weights {
 fn run(device: &Device, graph: &Graph, weights: &Weights) -> Vec<f32> {
     let mut program = block_on(Program::compile(device, graph, weights)).unwrap();
     program.write("x", &numbers(99, program.input_length("x").unwrap())).unwrap();
-    program.run().unwrap();
+    block_on(program.run()).unwrap();
     block_on(program.read_f32("y")).unwrap()
 }
 
@@ -86,7 +86,7 @@ fn matrix(device: &Device, weights: &Weights, input: usize, output: usize) -> Ve
     let mut program = block_on(Program::compile(device, &builder.finish(), weights)).unwrap();
     let one: Vec<f32> = (0..input * input).map(|i| f32::from(u8::from(i / input == i % input))).collect();
     program.write("x", &one).unwrap();
-    program.run().unwrap();
+    block_on(program.run()).unwrap();
     let columns = block_on(program.read_f32("y")).unwrap();
     (0..output * input).map(|i| columns[i % input * output + i / input]).collect()
 }
@@ -229,7 +229,7 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
             assert!(after.0.iter().zip(&before.0).any(|(a, b)| (a - b).abs() > 0.1), "{what}: nothing was added");
 
             earlier.write("x", &numbers(99, earlier.input_length("x").unwrap())).unwrap();
-            earlier.run().unwrap();
+            block_on(earlier.run()).unwrap();
             assert_eq!(block_on(earlier.read_f32("y")).unwrap(), before.1, "{what}: in a program from before");
 
             for weights in [&on_cpu, &on_gpu] {

@@ -64,7 +64,7 @@ impl Runner {
         for (name, values) in &self.inputs {
             self.program.write(name, values)?;
         }
-        self.program.run()?;
+        pollster::block_on(self.program.run())?;
         Ok(pollster::block_on(self.program.read_f32("out"))?)
     }
 

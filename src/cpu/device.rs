@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use undiffuse_kernels::Job;
+
 use super::{Error, Machine, roofline};
-use crate::profile::Ceilings;
+use crate::profile::{Ceilings, now};
 
 /// Something that runs kernels, shared by what lies in its memory.
 #[derive(Clone, Debug)]
@@ -50,6 +52,50 @@ impl Device {
     /// As [`Device::ceilings`].
     pub fn flop_per_second(&self) -> Result<f64, Error> {
         self.ceilings.get().map_or_else(|| roofline::flop_per_second(self), |known| Ok(known.flop_per_second))
+    }
+
+    /// Does `jobs`, with pauses; returns the seconds that they took without these.
+    ///
+    /// # Safety
+    /// As of [`Machine::run`], until all is done or the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] after a pause in which the work became unwanted, and those of [`Machine::run`]. Some jobs are done then.
+    pub(super) async unsafe fn run(&self, jobs: &[Job]) -> Result<f64, Error> {
+        let parts = jobs.iter().map(Job::parts).sum();
+        let (mut done, mut seconds) = (0, 0.0);
+        while done < parts {
+            let start = now();
+            // SAFETY: as the caller says.
+            done = unsafe { self.machine.run(jobs, done) }?;
+            seconds += now() - start;
+            self.pause().await?;
+        }
+        Ok(seconds)
+    }
+
+    /// Does a short `job` at once.
+    ///
+    /// # Safety
+    /// As of [`Machine::run`].
+    ///
+    /// # Errors
+    /// Those of [`Machine::run`].
+    pub(super) unsafe fn run_now(&self, job: Job) -> Result<(), Error> {
+        let mut done = 0;
+        while done < job.parts() {
+            // SAFETY: as the caller says.
+            done = unsafe { self.machine.run(&[job], done) }?;
+        }
+        Ok(())
+    }
+
+    /// A moment for others who use this thread, if it is due.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] if what is being computed became unwanted.
+    pub(super) async fn pause(&self) -> Result<(), Error> {
+        if self.machine.pause().await { Ok(()) } else { Err(Error::Aborted) }
     }
 
     pub(super) fn machine(&self) -> &Rc<dyn Machine> {

@@ -4,11 +4,10 @@ use std::alloc::{self, Layout};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use undiffuse_kernels::{Arithmetic, Job};
 
-use super::Machine;
+use super::{Error, Machine};
 
 /// What regions are aligned to: a line of the cache.
 const ALIGNMENT: usize = 64;
@@ -77,30 +76,22 @@ unsafe impl Machine for Host {
         unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
     }
 
-    unsafe fn run(&self, jobs: &[Job]) {
+    /// All that is left: whoever calls has a thread to wait with.
+    unsafe fn run(&self, jobs: &[Job], done: usize) -> Result<usize, Error> {
         let shared =
-            Shared { jobs, arithmetic: self.arithmetic, claimed: AtomicUsize::new(0), done: AtomicUsize::new(0) };
+            Shared { jobs, arithmetic: self.arithmetic, claimed: AtomicUsize::new(done), done: AtomicUsize::new(done) };
         // Threads are woken once for all jobs, and find out by themselves which is next.
-        if let Some(pool) = self.pool.as_ref().filter(|_| jobs.iter().any(|job| job.parts() > 1)) {
-            return pool.in_place_scope(|scope| {
+        match self.pool.as_ref().filter(|_| jobs.iter().any(|job| job.parts() > 1)) {
+            Some(pool) => pool.in_place_scope(|scope| {
                 // SAFETY: the caller vouches for the jobs, and every thread has left them when the scope ends.
                 scope.spawn_broadcast(|_, _| unsafe { shared.work() });
                 // SAFETY: likewise.
                 unsafe { shared.work() };
-            });
+            }),
+            // SAFETY: the caller vouches for the jobs.
+            None => unsafe { shared.work() },
         }
-        // SAFETY: the caller vouches for the jobs.
-        unsafe { shared.work() };
-    }
-
-    unsafe fn run_timed(&self, jobs: &[Job]) -> Vec<f64> {
-        let timed = |job| {
-            let start = Instant::now();
-            // SAFETY: as the caller says, with the jobs before it done.
-            unsafe { self.run(std::slice::from_ref(job)) };
-            start.elapsed().as_secs_f64()
-        };
-        jobs.iter().map(timed).collect()
+        Ok(shared.done.into_inner())
     }
 
     fn threads(&self) -> usize {

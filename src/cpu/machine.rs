@@ -4,6 +4,9 @@ use std::rc::Rc;
 
 use undiffuse_kernels::Job;
 
+use super::Error;
+use crate::weights::LocalBoxFuture;
+
 /// Memory that kernels see, with threads that run them. Natively that is the process itself ([`super::Host`]); in a browser it is a
 /// WebAssembly module of its own, whose memory nothing else touches.
 ///
@@ -13,7 +16,7 @@ use undiffuse_kernels::Job;
 /// # Safety
 /// Jobs are made from the addresses that [`Machine::allocate`] returns: its regions are aligned to 64, as long as was asked, apart
 /// from each other and from all that is not this machine's, and stay so until they are given back. [`Machine::run`] does all parts of
-/// a job, each once, before any of the next one.
+/// a job, each once, before any of the next one, and is at work on none when it returns.
 pub unsafe trait Machine: std::fmt::Debug {
     /// A region of at least `bytes` bytes, aligned to 64, with anything in it; `None` where there is no memory for it.
     fn allocate(&self, bytes: usize) -> Option<usize>;
@@ -30,17 +33,21 @@ pub unsafe trait Machine: std::fmt::Debug {
     /// Copies what lies at `address` to `bytes`.
     fn read(&self, address: usize, bytes: &mut [u8]);
 
-    /// Does `jobs` one after the other, the parts of each on all threads.
+    /// Goes on with `jobs` where `done` of their parts are done, counted through all jobs: one job after the other, the parts of each
+    /// on all threads. Returns how many parts are done then, at least one more: all of them, unless others wait for this thread.
     ///
     /// # Safety
     /// What [`undiffuse_kernels::run`] asks of each job holds when its turn comes.
-    unsafe fn run(&self, jobs: &[Job]);
-
-    /// As [`Machine::run`], with the seconds that each job took.
     ///
-    /// # Safety
-    /// As of [`Machine::run`].
-    unsafe fn run_timed(&self, jobs: &[Job]) -> Vec<f64>;
+    /// # Errors
+    /// If a thread has ended in the middle of a part.
+    unsafe fn run(&self, jobs: &[Job], done: usize) -> Result<usize, Error>;
+
+    /// Lets others use this thread if their time has come, and returns whether what is being computed is still wanted. A machine
+    /// whose thread nobody else waits for has no use for it.
+    fn pause(&self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
+    }
 
     /// How many threads work.
     fn threads(&self) -> usize;

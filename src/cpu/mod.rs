@@ -71,6 +71,12 @@ pub enum Error {
         /// How much.
         bytes: u64,
     },
+    /// A run that nobody wants any more.
+    #[error("stopped, as was asked")]
+    Aborted,
+    /// Kernels that came to no end.
+    #[error("the CPU's kernels failed: {0}; load the model again")]
+    Machine(String),
     /// An output read before the first run.
     #[error("output `{0}` was read before the network ran")]
     NotRun(String),

@@ -15,19 +15,19 @@ impl Program {
     ///
     /// # Errors
     /// As of [`Program::run`]; if there is no memory to measure the ceilings in.
-    pub fn profile(&mut self) -> Result<Profile, Error> {
+    pub async fn profile(&mut self) -> Result<Profile, Error> {
         let ceilings = self.device.ceilings()?;
         let mut whole = Vec::new();
         // The first run finds cold caches and sleeping threads.
-        self.run()?;
+        self.run().await?;
         for _ in 0..RUNS {
             let start = now();
-            self.run()?;
+            self.run().await?;
             whole.push(now() - start);
         }
         let mut runs = Vec::new();
         for _ in 0..RUNS {
-            runs.push(self.run_timed()?);
+            runs.push(self.run_timed().await?);
         }
         let jobs: Vec<(NodeId, &[Job])> = (self.node_of_job.chunk_by(|a, b| a == b))
             .scan(0, |start, nodes| {

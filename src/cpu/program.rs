@@ -47,15 +47,19 @@ impl Program {
     /// Prepares `graph`; its weights are looked up by name.
     ///
     /// # Errors
-    /// If a weight of the graph is not among `weights` or has not been loaded, or if there is no memory for the graph's values.
-    pub fn new(graph: &Graph, weights: &Weights) -> Result<Self, Error> {
+    /// If a weight of the graph is not among `weights` or has not been loaded, if there is no memory for the graph's values, or if
+    /// it became unwanted.
+    pub async fn new(graph: &Graph, weights: &Weights) -> Result<Self, Error> {
         weights.check_complete()?;
         let machine = weights.device().machine();
         let network = Network::new(graph);
         let forms = network.forms();
-        let bound: Vec<_> = (graph.weights().iter().zip(&forms))
-            .map(|(spec, form)| weights.find(&spec.name, *form))
-            .collect::<Result<_, _>>()?;
+        let mut bound = Vec::with_capacity(forms.len());
+        for (spec, form) in graph.weights().iter().zip(&forms) {
+            bound.push(weights.find(&spec.name, *form)?);
+            // Forms that no program has had yet take time to make.
+            weights.device().pause().await?;
+        }
         weights.forget_staging();
         let plan = Plan::new(&network, &network.scratch(&forms));
         let region = |bytes: u64| {
@@ -81,10 +85,9 @@ impl Program {
         Ok(program)
     }
 
-    /// Fills inputs and words with zeroes: a region holds anything.
+    /// Fills inputs with zeroes: a region holds anything.
     fn clear(&self) {
         let machine = self.device.machine();
-        machine.write(self.statuses.address(), &vec![0; 4 * self.graph().nodes().len()]);
         for (_, id) in self.graph().inputs() {
             machine.write(self.address(*id), &vec![0; 4 * self.graph().node(*id).elements()]);
         }
@@ -162,8 +165,7 @@ impl Program {
         let job = Job::new(layout::Copy { x, y, shape, x_strides: strides, y_strides: strides });
         // SAFETY: both values are as long as the job says and lie in regions that the programs hold; inputs and outputs live to the
         // end of a run, so they share no memory.
-        unsafe { self.device.machine().run(&[job]) };
-        Ok(())
+        unsafe { self.device.run_now(job) }
     }
 
     /// Fills an input with an output of `source`, in the machine's memory.
@@ -182,31 +184,43 @@ impl Program {
         self.copy(input, self, output)
     }
 
-    /// Computes the outputs.
+    /// Computes the outputs. If this ends before its end, by an error or because it is dropped, the next run computes them as if it
+    /// were the first.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the first node that made a NaN or an infinity, if one has reached an output.
-    pub fn run(&mut self) -> Result<(), Error> {
+    /// [`Error::NonFinite`] with the first node that made a NaN or an infinity, if one has reached an output; [`Error::Aborted`] if
+    /// the outputs became unwanted.
+    pub async fn run(&mut self) -> Result<(), Error> {
+        self.begin();
         // SAFETY: each job reads and writes values and weights of this program, where the plan and the loader have put them; the
         // program holds their regions.
-        unsafe { self.device.machine().run(&self.jobs) };
-        self.finish()
+        unsafe { self.device.run(&self.jobs) }.await?;
+        self.finish().await
     }
 
     /// As [`Program::run`], with the seconds that each node took.
     ///
     /// # Errors
     /// As [`Program::run`].
-    pub fn run_timed(&mut self) -> Result<Vec<f64>, Error> {
-        // SAFETY: as in `run`.
-        let seconds = unsafe { self.device.machine().run_timed(&self.jobs) };
+    pub async fn run_timed(&mut self) -> Result<Vec<f64>, Error> {
+        self.begin();
         let mut of_node = vec![0.0; self.graph().nodes().len()];
-        self.node_of_job.iter().zip(seconds).for_each(|(id, seconds)| of_node[id.index()] += seconds);
-        self.finish()?;
+        for (id, job) in self.node_of_job.iter().zip(&self.jobs) {
+            // SAFETY: as in `run`.
+            of_node[id.index()] += unsafe { self.device.run(std::slice::from_ref(job)) }.await?;
+        }
+        self.finish().await?;
         Ok(of_node)
     }
 
-    fn finish(&mut self) -> Result<(), Error> {
+    /// Takes the outputs back, and the words that a run which came to no end has left.
+    fn begin(&mut self) {
+        if !std::mem::take(&mut self.has_run) {
+            self.device.machine().write(self.statuses.address(), &vec![0; 4 * self.found.len()]);
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), Error> {
         self.has_run = self.first_non_finite().is_none();
         if self.has_run {
             return Ok(());
@@ -215,10 +229,9 @@ impl Program {
         let (jobs, _) =
             self.lower(|program, id| program.graph().node(id).dtype == DType::F32 && !program.network.is_joined(id));
         // SAFETY: as in `run`.
-        unsafe { self.device.machine().run(&jobs) };
-        let first = self.first_non_finite();
-        self.device.machine().write(self.statuses.address(), &vec![0; 4 * self.found.len()]);
-        let node = self.graph().node(first.unwrap_or(NodeId(0)));
+        unsafe { self.device.run(&jobs) }.await?;
+        let first = self.first_non_finite().unwrap_or(NodeId(0));
+        let node = self.graph().node(first);
         Err(Error::NonFinite { path: node.path.clone(), op: node.op.name() })
     }
 

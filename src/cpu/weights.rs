@@ -14,6 +14,9 @@ use super::{Device, Error};
 use crate::graph::WeightSpec;
 use crate::weights::{Cutter, Dtype, LowRank};
 
+/// Numbers of a matrix that low-rank additions are summed for between two pauses.
+const BAND: usize = 1 << 18;
+
 /// The weights of one network.
 #[derive(Debug)]
 pub struct Weights {
@@ -184,8 +187,8 @@ impl Weights {
     /// Programs use the weights as they were when they were prepared.
     ///
     /// # Errors
-    /// If the factors do not fit the weight, if it is no matrix, or if there is no memory for it.
-    pub fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
+    /// If the factors do not fit the weight, if it is no matrix, if there is no memory for it, or if it became unwanted.
+    pub async fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
         let Some(dtype) = self.loaded[index] else { return Err(Error::MissingWeight(spec.name.clone())) };
         let Some([out, input, taps]) = spec.matrix() else {
@@ -195,7 +198,14 @@ impl Weights {
         if additions.is_empty() {
             return Ok(());
         }
-        let mut values = LowRank::sum(additions, out, input * taps).map_err(|message| self.error(index, message))?;
+        let columns = input * taps;
+        let band = (BAND / columns.max(1)).max(1);
+        let mut values = Vec::with_capacity(out * columns);
+        for first in (0..out).step_by(band) {
+            let sum = LowRank::sum(additions, out, columns, first..out.min(first + band));
+            values.extend(sum.map_err(|message| self.error(index, message))?);
+            self.device.pause().await?;
+        }
         let mut original = vec![0.0f32; values.len()];
         self.unpack(index, &self.original(index))?;
         let (machine, staging) = (self.device.machine(), self.staging(index)?);
@@ -303,21 +313,17 @@ impl Weights {
     /// Stores what lies in the staging memory in a form.
     fn pack(&self, index: usize, form: Form, to: &Stored) -> Result<(), Error> {
         let job = form.pack(&self.specs[index], self.staging(index)?.address(), to.address());
-        self.run(job);
-        Ok(())
+        self.run(job)
     }
 
     /// Brings a weight back into the order that its checkpoint has, in the staging memory.
     fn unpack(&self, index: usize, from: &Stored) -> Result<(), Error> {
         let job = Form::unpack(&self.specs[index], from.address(), self.staging(index)?.address());
-        self.run(job);
-        Ok(())
+        self.run(job)
     }
 
-    fn run(&self, job: Option<Job>) {
-        if let Some(job) = job {
-            // SAFETY: the job reads and writes the staging memory and a weight's place, both held here and as long as its form says.
-            unsafe { self.device.machine().run(&[job]) };
-        }
+    fn run(&self, job: Option<Job>) -> Result<(), Error> {
+        // SAFETY: the job reads and writes the staging memory and a weight's place, both held here and as long as its form says.
+        job.map_or(Ok(()), |job| unsafe { self.device.run_now(job) })
     }
 }

@@ -50,6 +50,11 @@ const SOFTMAX: u64 = 6;
 impl Graph {
     /// The cost of node `id`; `weight_bytes` says what a weight takes as it is stored.
     pub fn cost(&self, id: NodeId, weight_bytes: impl Fn(WeightId) -> u64) -> Cost {
+        self.cost_of(id, &weight_bytes)
+    }
+
+    /// The same for all that say what a weight takes.
+    fn cost_of(&self, id: NodeId, weight_bytes: &dyn Fn(WeightId) -> u64) -> Cost {
         let node = self.node(id);
         let elements = |id: NodeId| self.node(id).elements() as u64;
         let result = node.elements() as u64;

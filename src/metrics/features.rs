@@ -181,9 +181,9 @@ impl FeatureExtractor {
             return Ok(vec![Vec::new(); names.len()]);
         };
         input.write("pixels", &planes(images))?;
-        input.run()?;
+        input.run().await?;
         network.copy_from("sample", input, "sample")?;
-        network.run()?;
+        network.run().await?;
         let values = network.read(names).await?;
         Ok(values.into_iter().map(|words| words.into_iter().map(f32::from_bits).collect()).collect())
     }

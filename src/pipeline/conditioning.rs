@@ -79,7 +79,7 @@ impl Conditioning {
         if !once.outputs().is_empty() {
             let mut prepare = Program::compile(&parts.device, &once, &parts.unet).await?;
             self.write(&mut prepare, &once)?;
-            prepare.run()?;
+            prepare.run().await?;
             // Reading is what finds a value that is not finite on a GPU.
             prepare.read(&[]).await?;
             once.outputs().iter().try_for_each(|(name, _)| step.copy_from(name, &prepare, name))?;

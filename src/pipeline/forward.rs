@@ -300,7 +300,7 @@ impl Component {
             let known = graph.inputs().iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::Input { name, message: format!("this network takes: {known}") });
         }
-        program.run()?;
+        program.run().await?;
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
         let values = program.read(&names).await?;
         let tensor = |(name, id): &(String, _), words| {

@@ -60,7 +60,7 @@ impl LinearPreview {
         let graph = mean_colours(vae).map_err(|e| Error::model("vae/config.json", e))?;
         let mut program = Program::compile(device, &fuse(&graph), vae_weights).await?;
         program.write("latents", &latents)?;
-        program.run()?;
+        program.run().await?;
         let targets = program.read_f32("colours").await?;
         let (matrix, bias) = least_squares(&latents, &targets, channels, colours);
 

@@ -100,7 +100,7 @@ impl Painter {
             Means::Whole(program) => {
                 program.copy_from("latents", step, output)?;
                 program.write("scale", &scales)?;
-                program.run()?;
+                program.run().await?;
             }
             Means::Tiled(tiled, images) => {
                 let latents = step.read_f32(output).await?;
@@ -123,7 +123,7 @@ impl Painter {
             Means::Whole(program) => {
                 program.write("latents", latents)?;
                 program.write("scale", &vec![scale; self.frames])?;
-                program.run()?;
+                program.run().await?;
             }
             Means::Tiled(tiled, images) => {
                 images.clear();

@@ -95,7 +95,7 @@ impl Predictor {
     pub async fn predict(&mut self, x_t: &[f32], timestep: f32) -> Result<Vec<f32>, Error> {
         self.program.write("sample", x_t)?;
         self.program.write("timestep", &vec![timestep; self.rows])?;
-        self.program.run()?;
+        self.program.run().await?;
         Ok(self.program.read_f32("model_output").await?)
     }
 }

@@ -143,7 +143,7 @@ impl Sampler {
             let (signal, noise) = self.table.steps.get(self.next + 1).map_or((1.0, 0.0), |next| next.forward);
             self.step.write("forward", &[signal as f32, noise as f32])?;
         }
-        self.step.run()?;
+        self.step.run().await?;
         let (index, total, timestep) = (self.next, self.total(), step.timestep);
         self.next += 1;
         // What the next call's input is scaled by is what gives the new sample unit variance.

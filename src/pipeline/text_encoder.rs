@@ -102,7 +102,7 @@ impl TextEncoder {
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
         let mut program = Program::compile(device, &fuse(&graph), &self.weights).await?;
         program.write("inputs_embeds", &embeds)?;
-        program.run()?;
+        program.run().await?;
         let outputs = program.read(&names).await?;
         let mut states: Vec<Vec<f32>> = outputs.into_iter().map(floats).collect();
         // What a network made of the tokens of each text, at the one that stands for the whole.
@@ -131,7 +131,7 @@ impl TextEncoder {
         let graph = graph.map_err(|e| Error::model("text_encoder/config.json", e))?;
         let mut program = Program::compile(device, &graph, &self.weights).await?;
         program.write("hidden_state", state)?;
-        program.run()?;
+        program.run().await?;
         Ok(program.read_f32("last_hidden_state").await?)
     }
 }

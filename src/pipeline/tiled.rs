@@ -102,7 +102,7 @@ impl Tiled {
         for (row, &top) in self.rows.starts().iter().enumerate() {
             for (column, &left) in self.columns.starts().iter().enumerate() {
                 self.program.write(&self.input, &source.cut(input, [top * from, left * from]))?;
-                self.program.run()?;
+                self.program.run().await?;
                 let tile = floats(self.program.read(&[&self.output]).await?.remove(0));
                 let weights = [self.rows.weights(row, to), self.columns.weights(column, to)];
                 blended.resize(tile.len() / target.tile_pixels() * target.pixels(), 0.0);

@@ -230,6 +230,8 @@ fn of_cpu(error: &cpu::Error) -> Facts {
         Weight { name, .. } => Facts::new("file-corrupt").tensor(name),
         NonFinite { path, .. } => Facts::new("non-finite").tensor(path),
         OutOfMemory { .. } => Facts::new("out-of-memory"),
+        Aborted => Facts::new("aborted"),
+        Machine(_) => Facts::new("device-lost"),
         InputLength { .. } | NotRun(_) => Facts::new("internal"),
     }
 }

@@ -1,9 +1,12 @@
 //! The CPU in a browser: machine.js, which has the kernels' module, their memory and their threads.
 
+use js_sys::Promise;
 use undiffuse_kernels::Job;
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
 use crate::cpu;
+use crate::weights::LocalBoxFuture;
 
 #[wasm_bindgen]
 extern "C" {
@@ -25,12 +28,13 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn read(this: &Machine, address: usize, bytes: &mut [u8]);
 
-    /// Does the jobs of which these are the bytes.
-    #[wasm_bindgen(method)]
-    fn run(this: &Machine, jobs: &[u8]);
+    /// Goes on with the jobs of which these are the bytes.
+    #[wasm_bindgen(method, catch)]
+    fn run(this: &Machine, jobs: &[u8], done: usize) -> Result<usize, JsValue>;
 
-    #[wasm_bindgen(method, js_name = runTimed)]
-    fn run_timed(this: &Machine, jobs: &[u8]) -> Vec<f64>;
+    /// Undefined if it is not time yet; else it resolves to whether to go on.
+    #[wasm_bindgen(method)]
+    fn pause(this: &Machine) -> Option<Promise>;
 
     #[wasm_bindgen(method, getter)]
     fn threads(this: &Machine) -> usize;
@@ -57,12 +61,17 @@ unsafe impl cpu::Machine for Machine {
         self.read(address, bytes);
     }
 
-    unsafe fn run(&self, jobs: &[Job]) {
-        self.run(bytemuck::cast_slice(jobs));
+    unsafe fn run(&self, jobs: &[Job], done: usize) -> Result<usize, cpu::Error> {
+        let failed = |error: JsValue| cpu::Error::Machine(error.unchecked_into::<js_sys::Error>().message().into());
+        self.run(bytemuck::cast_slice(jobs), done).map_err(failed)
     }
 
-    unsafe fn run_timed(&self, jobs: &[Job]) -> Vec<f64> {
-        self.run_timed(bytemuck::cast_slice(jobs))
+    fn pause(&self) -> LocalBoxFuture<'_, bool> {
+        let pause = self.pause();
+        Box::pin(async move {
+            let Some(pause) = pause else { return true };
+            JsFuture::from(pause).await.is_ok_and(|goes_on| goes_on.is_truthy())
+        })
     }
 
     fn threads(&self) -> usize {

@@ -186,25 +186,24 @@ impl Pipeline {
         ]))
     }
 
-    /// What a run with `options` takes: `RunEstimate` of index.d.ts, as JSON. Everything is as of [`Pipeline::sample`].
+    /// What a run takes: `RunEstimate` of index.d.ts. All is as of [`Pipeline::sample`].
     ///
     /// # Errors
     /// As of [`Pipeline::sample`].
     pub fn estimate(
         &self,
+        seed: u64,
         seeds: Vec<u64>,
-        options: &str,
+        options: String,
         image: Option<Pixels>,
         mask: Option<Pixels>,
-    ) -> Result<String, JsValue> {
-        let (image, mask) = (image.map(picture_of), mask.map(picture_of));
-        let estimate = sample_options(options).and_then(|options| {
-            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-            let estimate = self.0.estimate(SampleOptions { seeds, image, mask, ..options });
-            estimate.map_err(|error| of_run(error, has_scheduler))
+    ) -> Result<JsValue, JsValue> {
+        let asked = Asked { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
+        let estimate = asked.options().and_then(|(options, has_scheduler)| {
+            self.0.estimate(options).map_err(|error| of_run(error, has_scheduler))
         });
         let pipeline::RunEstimate { calls, flop, seconds } = estimate.map_err(Error::into_js)?;
-        Ok(json!({ "calls": calls, "flop": flop, "seconds": seconds }).to_string())
+        Ok(object(&[("calls", (calls as f64).into()), ("flop", (flop as f64).into()), ("seconds", seconds.into())]))
     }
 
     /// Prepares the forward process of a picture; resolves to a [`ForwardProcess`]. `options` are those of `ForwardOptions` in
@@ -255,15 +254,34 @@ impl Pipeline {
         mask: Option<Pixels>,
     ) -> Promise {
         let pipeline = self.0.clone();
-        let (image, mask) = (image.map(picture_of), mask.map(picture_of));
+        let asked = Asked { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
         promise(async move {
-            let options = sample_options(&options)?;
-            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-            let sampler = pipeline.sampler(SampleOptions { seed, seeds, image, mask, ..options }).await;
+            let (options, has_scheduler) = asked.options()?;
+            let sampler = pipeline.sampler(options).await;
             let sampler = sampler.map_err(|error| of_run(error, has_scheduler))?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
+    }
+}
+
+/// What is asked of a run.
+struct Asked {
+    seed: u64,
+    seeds: Vec<u64>,
+    image: Option<Rgba>,
+    mask: Option<Rgba>,
+    /// All else, as JSON.
+    options: String,
+}
+
+impl Asked {
+    /// As the crate has it, and whether it brings a scheduler of its own.
+    fn options(self) -> Result<(SampleOptions, bool), Error> {
+        let Self { seed, seeds, image, mask, options } = self;
+        let options = SampleOptions { seed, seeds, image, mask, ..sample_options(&options)? };
+        let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
+        Ok((options, has_scheduler))
     }
 }
 

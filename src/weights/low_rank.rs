@@ -1,5 +1,7 @@
 //! Low-rank additions to a matrix: what a LoRA adds to one weight.
 
+use std::ops::Range;
+
 /// scale · up · down, to be added to a weight of `[out, in]` or `[out, in, height, width]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LowRank {
@@ -29,15 +31,16 @@ impl LowRank {
         Ok(rank)
     }
 
-    /// Σ scale·up·down of all `additions`, `[out, columns]`; summed in f32 in their order.
+    /// Rows `rows` of Σ scale·up·down of all `additions`, `[out, columns]`; summed in f32 in their order.
     ///
     /// # Errors
     /// As [`LowRank::rank`].
-    pub(crate) fn sum(additions: &[Self], out: usize, columns: usize) -> Result<Vec<f32>, String> {
-        let mut sum = vec![0.0; out * columns];
+    pub(crate) fn sum(additions: &[Self], out: usize, columns: usize, rows: Range<usize>) -> Result<Vec<f32>, String> {
+        let mut sum = vec![0.0; rows.len() * columns];
         for addition in additions {
             let rank = addition.rank(out, columns)?;
-            for (row, up) in sum.chunks_exact_mut(columns.max(1)).zip(addition.up.chunks_exact(rank)) {
+            let ups = addition.up.chunks_exact(rank).skip(rows.start);
+            for (row, up) in sum.chunks_exact_mut(columns.max(1)).zip(ups) {
                 for (up, down) in up.iter().zip(addition.down.chunks_exact(columns.max(1))) {
                     let factor = addition.scale * up;
                     row.iter_mut().zip(down).for_each(|(sum, down)| *sum += factor * down);
@@ -56,8 +59,10 @@ mod tests {
     fn additions_are_scaled_and_summed() {
         let one = LowRank { up: vec![1.0, 2.0], down: vec![10.0, 20.0, 30.0], scale: 0.5 };
         let two = LowRank { up: vec![1.0, 0.0, 0.0, 1.0], down: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], scale: 1.0 };
-        let sum = LowRank::sum(&[one, two], 2, 3).unwrap();
-        assert_eq!(sum, [6.0, 12.0, 18.0, 14.0, 25.0, 36.0]);
+        let additions = [one, two];
+        let sum = |rows| LowRank::sum(&additions, 2, 3, rows).unwrap();
+        assert_eq!(sum(0..2), [6.0, 12.0, 18.0, 14.0, 25.0, 36.0]);
+        assert_eq!(sum(1..2), [14.0, 25.0, 36.0]);
     }
 
     #[test]
