@@ -6,6 +6,15 @@ import { AbortError, StateError, fromPlain, throwIfAborted } from "./errors.js";
 /** @import { LoadProgress } from "./index.d.ts" */
 /** @import { Request, ToClient, ToHost } from "./protocol.js" */
 
+/** How long a host has to answer an abort, which it looks for some twenty times a second, before its caller no longer waits for that. */
+const ANSWER_MS = 250;
+
+/**
+ * How long a worker of our own has before it counts as stuck in something that cannot be stopped, and is ended. A loaded pipeline is
+ * dear, and a machine may be busy with other things.
+ */
+const PATIENCE_MS = 5000;
+
 /**
  * @typedef {{ resolve(result: any): void, reject(error: Error): void, onProgress?(progress: LoadProgress): void }} Waiting
  */
@@ -21,6 +30,8 @@ export class Connection {
   #lastId = 0;
   /** Why this connection can no longer be used. @type {Error | undefined} */
   #failure;
+  /** Whether the host has not answered an abort in time, nor anything since. */
+  #isDeaf = false;
   /** @type {Promise<void> | undefined} */
   #closed;
 
@@ -47,18 +58,15 @@ export class Connection {
     const target = worker === true ? startWorker() : worker;
     if (worker === true) this.#ownWorker = target;
     const onError = (/** @type {ErrorEvent} */ event) => {
-      const reason = event.message || "its script could not be loaded";
-      this.fail(
-        new StateError("worker-failed", `The worker of this pipeline failed: ${reason}. Load the pipeline again.`),
-      );
+      this.#fail(`failed: ${event.message || "its script could not be loaded"}`);
     };
     target.addEventListener("error", onError, { signal: this.#listening.signal });
     target.postMessage({ undiffuse: port2 }, [port2]);
   }
 
   /**
-   * Settles when the host has answered. An aborted `signal` is passed on, and the answer is awaited all the same: by
-   * then the host has freed what the request held.
+   * Settles when the host has answered. An aborted `signal` is passed on, and answered at once by a host that is not stuck; what the
+   * request held is freed before the next one is begun.
    * @param {Request} request
    * @param {{ signal?: AbortSignal, onProgress?: (progress: LoadProgress) => void }} [options]
    * @returns {Promise<any>}
@@ -67,7 +75,7 @@ export class Connection {
     throwIfAborted(signal);
     if (this.#failure) throw this.#failure;
     const id = ++this.#lastId;
-    const abort = () => this.#send({ id, type: "abort" });
+    const abort = () => this.#abort(id, request);
     signal?.addEventListener("abort", abort);
     try {
       return await this.#ask(id, request, onProgress);
@@ -78,6 +86,41 @@ export class Connection {
     } finally {
       signal?.removeEventListener("abort", abort);
     }
+  }
+
+  /**
+   * Tells the host to stop a request, and the caller that it is stopped, in case the host is too busy to.
+   * @param {number} id
+   * @param {Request} request
+   */
+  #abort(id, request) {
+    this.#send({ id, type: "abort" });
+    const ifUnanswered = (/** @type {number} */ milliseconds, /** @type {(waiting: Waiting) => void} */ act) =>
+      setTimeout(() => {
+        const waiting = this.#waiting.get(id);
+        if (waiting) act(waiting);
+      }, milliseconds);
+    const giveUp = (/** @type {Waiting} */ { reject }) => {
+      this.#isDeaf = true;
+      reject(new AbortError("aborted", "Stopped, as was asked."));
+    };
+    const { type } = "ask" in request ? request.ask : request;
+    if (type === "load" && this.#ownWorker) {
+      // There is nothing in it yet that would be worth the wait: whoever loads closes the connection.
+      ifUnanswered(0, giveUp);
+      return;
+    }
+    // Whether it has changed what the host holds, only the host can tell.
+    if (type !== "loras" && type !== "add") ifUnanswered(ANSWER_MS, giveUp);
+    ifUnanswered(PATIENCE_MS, () => {
+      this.#ownWorker?.terminate();
+      if (this.#ownWorker) this.#fail("was too busy to hear of an abort, and was ended");
+    });
+  }
+
+  /** @param {string} how the worker has failed */
+  #fail(how) {
+    this.fail(new StateError("worker-failed", `The worker of this pipeline ${how}. Load the pipeline again.`));
   }
 
   /**
@@ -102,10 +145,16 @@ export class Connection {
   /** @param {Error} reason */
   async #close(reason) {
     const hostWorks = !this.#failure;
+    const underWay = [...this.#waiting.keys()];
     this.fail(reason);
-    // A worker of our own takes everything it held with it, whatever it is busy with. Any other host is asked to free it.
+    // A worker of our own takes everything it held with it, whatever it is busy with. Any other host is asked to free it, when what
+    // is under way has been stopped; one that does not listen does so when it can.
     if (this.#ownWorker) this.#ownWorker.terminate();
-    else if (hostWorks) await this.#ask(++this.#lastId, { type: "dispose" }).catch(() => {});
+    else if (hostWorks) {
+      for (const id of underWay) this.#send({ id, type: "abort" });
+      const freed = this.#ask(++this.#lastId, { type: "dispose" }).catch(() => {});
+      if (!this.#isDeaf) await freed;
+    }
     this.#listening.abort();
     this.#port.close();
   }
@@ -133,6 +182,13 @@ export class Connection {
       this.fail(fromPlain(message.failure));
       return;
     }
+    if ("lock" in message) {
+      // It is free when the host's thread is gone.
+      const { signal } = this.#listening;
+      navigator.locks.request(message.lock, { signal }, () => this.#fail("has ended")).catch(() => {});
+      return;
+    }
+    this.#isDeaf = false;
     const waiting = this.#waiting.get(message.id);
     if ("progress" in message) waiting?.onProgress?.(message.progress);
     else {

@@ -24,6 +24,7 @@ export class FeatureHost {
    * @returns {Promise<[result: unknown, transfer?: Transferable[]]>}
    */
   async perform(request, signal) {
+    if (this.#machine) this.#machine.signal = signal;
     switch (request.type) {
       case "load":
         return [await this.#load(request, signal)];
@@ -80,8 +81,6 @@ export class FeatureHost {
     const features = [];
     for (let first = 0; first < images.length; first += batch) {
       features.push(await extractor.extract(images.slice(first, first + batch)));
-      // Between two calls there is time to hear of an abort.
-      await new Promise((resolve) => setTimeout(resolve));
       throwIfAborted(signal);
     }
     const into = this.#set(set);

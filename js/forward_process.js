@@ -29,11 +29,15 @@ export class ForwardProcess {
       options: rest,
       image: await pixelsOf(image, "image", signal),
     };
-    const process = new ForwardProcess(connection, run, await connection.request(request, { signal }));
-    // The host may have been too busy to hear of it.
-    if (signal?.aborted) await process.dispose();
-    throwIfAborted(signal);
-    return process;
+    try {
+      const opened = await connection.request(request, { signal });
+      throwIfAborted(signal);
+      return new ForwardProcess(connection, run, opened);
+    } catch (error) {
+      // The host may have been too busy to hear of an abort.
+      connection.request({ type: "stop", run }).catch(() => {});
+      throw error;
+    }
   }
 
   /**

@@ -1,7 +1,7 @@
 // @ts-check
 // The working end of the protocol: owns the WebAssembly pipeline and at most one run of it, answers requests in turn.
 
-import { StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
+import { AbortError, StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
 import { FeatureHost } from "./features_host.js";
 import { loadOnDevice } from "./load.js";
 import { openSource, openVocabulary } from "./source.js";
@@ -10,7 +10,7 @@ import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 /** @import * as core from "./internal/undiffuse.js" */
 /** @import { Profile } from "./index.d.ts" */
 /** @import { Machine } from "./machine.js" */
-/** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost } from "./protocol.js" */
+/** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost, WeightedLora } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
@@ -22,6 +22,7 @@ const PROGRESS_INTERVAL_MS = 50;
  */
 export function serve(port) {
   const host = new Host((message, transfer = []) => port.postMessage(message, transfer));
+  host.holdLock();
   port.onmessage = ({ data }) => host.receive(data);
 }
 
@@ -42,6 +43,10 @@ class Host {
   #features;
   /** The LoRAs in use. @type {Map<number, core.Lora>} */
   #loras = new Map();
+  /** What is merged of them. @type {WeightedLora[]} */
+  #merged = [];
+  /** Lets go of the lock that says that this thread lives. */
+  #unlock = () => {};
 
   /** @param {(message: ToClient, transfer?: Transferable[]) => void} post */
   constructor(post) {
@@ -56,20 +61,47 @@ class Host {
       return;
     }
     const controller = new AbortController();
-    this.#controllers.set(message.id, controller);
+    const { signal } = controller;
+    const { id } = message;
+    this.#controllers.set(id, controller);
+    let isAnswered = false;
+    const answer = (/** @type {ToClient} */ message, /** @type {Transferable[]} */ transfer = []) => {
+      if (!isAnswered) this.#post(message, transfer);
+      isAnswered = true;
+    };
+    const fail = (/** @type {unknown} */ error) => answer({ id, error: toPlain(error) });
+    // At once, whoever's turn it is. What is under way ends as soon as it can, and what is asked next waits for that.
+    signal.addEventListener("abort", () => fail(new AbortError("aborted", "Stopped, as was asked.")));
     this.#tail = this.#tail.then(async () => {
       const unwatch = watchTraps();
+      if (this.#machine) this.#machine.signal = signal;
       try {
-        const [result, transfer] = await this.#perform(message, message.id, controller.signal);
-        this.#post({ id: message.id, result }, transfer);
+        throwIfAborted(signal);
+        const [result, transfer] = await this.#perform(message, id, signal);
+        answer({ id, result }, transfer);
       } catch (error) {
         reportTrap(error);
-        this.#post({ id: message.id, error: toPlain(error) });
+        fail(error);
       } finally {
         unwatch();
-        this.#controllers.delete(message.id);
+        this.#controllers.delete(id);
       }
     });
+  }
+
+  /**
+   * In a worker, holds a lock for as long as that lives, and tells the client its name: a worker may be terminated, or close itself,
+   * without an event that says so.
+   */
+  holdLock() {
+    if (typeof document !== "undefined" || !navigator.locks) return;
+    const lock = `undiffuse ${crypto.randomUUID()}`;
+    const hold = () => {
+      this.#post({ lock });
+      return new Promise((resolve) => (this.#unlock = () => resolve(undefined)));
+    };
+    // Documents without an origin have none.
+    navigator.locks.request(lock, hold).catch(() => {});
   }
 
   /**
@@ -94,11 +126,8 @@ class Host {
         return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
       }
       case "estimate": {
-        const { seeds, options, image, mask } = request;
-        const { seconds, ...estimate } = JSON.parse(
-          this.#loaded().estimate(seeds, JSON.stringify(options), image, mask),
-        );
-        return [{ ...estimate, seconds: seconds ?? undefined }];
+        const { seed, seeds, options, image, mask } = request;
+        return [this.#loaded().estimate(seed, seeds, JSON.stringify(options), image, mask)];
       }
       case "profile":
         return [await this.#profile(request, signal)];
@@ -128,7 +157,7 @@ class Host {
         return [undefined];
       case "features":
         this.#features ??= new FeatureHost();
-        return this.#features.perform(request.ask, signal);
+        return await this.#features.perform(request.ask, signal);
       case "dispose":
         this.#forgetBreakdown();
         this.#stop();
@@ -139,6 +168,7 @@ class Host {
         this.#machine?.close();
         this.#machine = undefined;
         this.#features?.dispose();
+        this.#unlock();
         return [undefined];
     }
   }
@@ -184,14 +214,14 @@ class Host {
   }
 
   /**
-   * Reads the LoRAs that are new, merges all that are asked for, and forgets the others. If a file is refused, all is as
-   * before; if the device refuses, none is merged.
+   * Reads the LoRAs that are new, merges all that are asked for, and forgets the others. If a file is refused or the request is
+   * aborted, all is as before; if the device refuses, none is merged.
    * @param {Request & { type: "loras" }} request
    * @param {AbortSignal} signal
    */
   async #setLoras({ loras }, signal) {
     const pipeline = this.#idle();
-    const { Lora, LoraSet } = await startCore(undefined, signal);
+    const { Lora } = await startCore(undefined, signal);
     /** @type {Map<number, core.Lora>} */
     const inUse = new Map();
     const free = (/** @type {Map<number, core.Lora>} */ loras, /** @type {Map<number, core.Lora>} */ except) => {
@@ -202,15 +232,25 @@ class Host {
         const known = inUse.get(id) ?? this.#loras.get(id);
         inUse.set(id, known ?? (await Lora.open(openSource(/** @type {SourceDescription} */ (source), signal))));
       }
-      const set = new LoraSet();
-      for (const { id, weight } of loras) set.add(/** @type {core.Lora} */ (inUse.get(id)), weight);
-      await pipeline.set_loras(set);
+      throwIfAborted(signal);
+      try {
+        await merge(pipeline, loras, inUse);
+        throwIfAborted(signal);
+      } catch (error) {
+        if (signal.aborted) {
+          // What was merged before comes back, whoever wants it or not.
+          if (this.#machine) this.#machine.signal = undefined;
+          await merge(pipeline, this.#merged, this.#loras);
+        }
+        throw error;
+      }
     } catch (error) {
       free(inUse, this.#loras);
       throw error;
     }
     free(this.#loras, inUse);
     this.#loras = inUse;
+    this.#merged = loras;
   }
 
   /** @param {RunDescription} description */
@@ -303,4 +343,17 @@ class Host {
     this.#run.task.dispose();
     this.#run = undefined;
   }
+}
+
+/**
+ * Merges LoRAs in place of those that were.
+ * @param {core.Pipeline} pipeline
+ * @param {WeightedLora[]} loras
+ * @param {Map<number, core.Lora>} files
+ */
+async function merge(pipeline, loras, files) {
+  const { LoraSet } = await startCore(undefined, new AbortController().signal);
+  const set = new LoraSet();
+  for (const { id, weight } of loras) set.add(/** @type {core.Lora} */ (files.get(id)), weight);
+  await pipeline.set_loras(set);
 }

@@ -210,7 +210,7 @@ export interface SampleOptions {
    * and gives a slightly different picture. Default false.
    */
   vaeTiling?: boolean;
-  /** Stops the run after at most one more step and frees its memory. */
+  /** Stops the run, on the CPU also in the middle of a step, and frees its memory. */
   signal?: AbortSignal;
 }
 
@@ -316,10 +316,11 @@ export class Pipeline {
   estimate(options?: SampleOptions): Promise<RunEstimate>;
   /**
    * Merges LoRAs into the weights, in place of those that were. `[]` takes all out again, to the last bit. A file that
-   * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then nothing has changed.
+   * is in use already is not read again. Fails with code `"busy"` in the middle of a run; then, and if it is aborted, nothing has
+   * changed.
    */
   setLoras(loras: readonly Lora[], options?: { signal?: AbortSignal }): Promise<void>;
-  /** Frees everything. What is under way then fails with code `"disposed"`. Can be called again without harm. */
+  /** Frees everything. What is under way is stopped and fails with code `"disposed"`. Can be called again without harm. */
   dispose(): Promise<void>;
 }
 
@@ -447,7 +448,7 @@ export interface BoundOptions {
   width?: number;
   /** Pixels, likewise. */
   height?: number;
-  /** Ends it after at most one more term and frees its memory. */
+  /** Ends it, on the CPU also in the middle of a term, and frees its memory. */
   signal?: AbortSignal;
 }
 
@@ -816,7 +817,7 @@ export type ErrorCode =
   | "invalid-option"
   /** There is no WebGPU adapter, or it would not open a device. */
   | "no-gpu"
-  /** The GPU went away. Load the pipeline again. */
+  /** The GPU went away, or the kernels of the CPU failed. Load the pipeline again. */
   | "device-lost"
   /** The GPU's memory, or a limit of its, is too small. */
   | "out-of-memory"
@@ -828,7 +829,7 @@ export type ErrorCode =
   | "busy"
   /** The pipeline was disposed. */
   | "disposed"
-  /** The worker could not be started, or crashed. */
+  /** The worker could not be started, crashed, has ended, or did not hear of an abort for seconds. Load the pipeline again. */
   | "worker-failed"
   /** The signal was aborted, or the run was left. */
   | "aborted"

@@ -24,8 +24,15 @@ const USUAL_THREADS = 8;
 /** Workers that have not begun by then are not waited for. */
 const START_MS = 10_000;
 
+/**
+ * How long the thread is kept from whoever else waits for it: on a page's own it would not scroll, in a worker it would not hear of
+ * an abort.
+ */
+const SLICE_MS = typeof document === "undefined" ? 50 : 12;
+
 /** The position of `parts` in a job, in words. */
 const PARTS = 1;
+const JOB_WORDS = JOB_BYTES / 4;
 
 export class Machine {
   #heap;
@@ -38,6 +45,10 @@ export class Machine {
   #state;
   #batch = 0;
   #isClosed = false;
+  /** When others are to have their turn on this thread. */
+  #pauseAt = 0;
+  /** Of the request that is being worked on: what it computes is wanted until then. @type {AbortSignal | undefined} */
+  signal;
   /** How many threads there are. Workers are counted as they begin. */
   threads = 1;
   /** Settles once every worker has begun or is known not to, or has had the time for it. @type {Promise<unknown>} */
@@ -52,12 +63,13 @@ export class Machine {
     const memory = canShare() && threads > 1 ? sharedMemory() : undefined;
     const module = await compile(kernelsUrl(simd, memory !== undefined));
     throwIfAborted(signal);
-    if (memory) {
-      const threaded = new Machine(module, memory);
-      threaded.ready = Promise.race([threaded.#hire(threads - 1, module), pause(START_MS)]);
-      return threaded;
-    }
-    return new Machine(module, new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES }));
+    const machine = new Machine(
+      module,
+      memory ?? new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES }),
+    );
+    machine.signal = signal;
+    if (memory) machine.ready = Promise.race([machine.#hire(threads - 1, module), sleep(START_MS)]);
+    return machine;
   }
 
   /**
@@ -115,50 +127,75 @@ export class Machine {
   }
 
   /**
-   * Does jobs, one after the other.
+   * Goes on with jobs, one after the other, for as long as a slice of time takes.
    * @param {Uint8Array} jobs any number of `Job`s
+   * @param {number} done how many of their parts are done, counted through all
+   * @returns {number} how many are done then
    */
-  run(jobs) {
-    const most = BATCH_LIMIT * JOB_BYTES;
-    for (let start = 0; start < jobs.length; start += most) this.#runBatch(jobs.subarray(start, start + most));
+  run(jobs, done) {
+    const until = performance.now() + SLICE_MS;
+    const words = new Uint32Array(jobs.buffer, jobs.byteOffset, jobs.length / 4);
+    let [word, part] = [PARTS, done];
+    for (; word < words.length && part >= words[word]; word += JOB_WORDS) part -= words[word];
+    const first = (word - PARTS) / JOB_WORDS;
+    const batch = jobs.subarray(first * JOB_BYTES, (first + BATCH_LIMIT) * JOB_BYTES);
+    const parts = new Uint32Array(batch.length / JOB_BYTES);
+    for (let job = 0; job < parts.length; job++) parts[job] = words[(first + job) * JOB_WORDS + PARTS];
+    this.write(this.#jobs, batch);
+    return done - part + this.#work(parts, part, until);
   }
 
   /**
-   * Does jobs, and says how many seconds each took.
-   * @param {Uint8Array} jobs
-   * @returns {Float64Array}
+   * Gives whoever else waits for this thread a turn, if it is due.
+   * @returns {Promise<boolean> | undefined} whether what is being computed is still wanted; undefined if it is not due
    */
-  runTimed(jobs) {
-    return Float64Array.from({ length: jobs.length / JOB_BYTES }, (_, index) => {
-      const start = performance.now();
-      this.#runBatch(jobs.subarray(index * JOB_BYTES, (index + 1) * JOB_BYTES));
-      return (performance.now() - start) / 1000;
+  pause() {
+    if (performance.now() < this.#pauseAt) return undefined;
+    return turn().then(() => {
+      this.#pauseAt = performance.now() + SLICE_MS;
+      return !this.signal?.aborted;
     });
   }
 
   /** Ends the threads. The memory goes with the last reference to this. */
   close() {
     this.#isClosed = true;
+    this.#dismiss();
+  }
+
+  /**
+   * Does the batch of jobs that was written, until it is done or a moment has come.
+   * @param {Uint32Array} parts of each job
+   * @param {number} done how many parts of the first are done
+   * @param {number} until the moment
+   * @returns {number} how many parts are done, counted through the batch
+   */
+  #work(parts, done, until) {
+    const address = this.#jobs;
+    if (this.#state && this.threads > 1) {
+      this.#batch = (this.#batch % 0x7fffffff) + 1;
+      try {
+        return lead(this.#state, { batch: this.#batch, address, parts, done, until }, this.#run);
+      } catch (error) {
+        // Whatever a thread is still writing, nothing is computed with. A single thread is enough for what is asked next.
+        this.#dismiss();
+        throw error;
+      }
+    }
+    for (let job = 0, start = 0; job < parts.length; start += parts[job++]) {
+      while (done < start + parts[job]) {
+        this.#run(address + job * JOB_BYTES, done++ - start);
+        if (performance.now() >= until) return done;
+      }
+    }
+    return done;
+  }
+
+  #dismiss() {
     for (const worker of this.#workers) worker.terminate();
     this.#workers = [];
     this.#state = undefined;
-  }
-
-  /** @param {Uint8Array} jobs */
-  #runBatch(jobs) {
-    const count = jobs.length / JOB_BYTES;
-    const address = this.#jobs;
-    this.write(address, jobs);
-    const words = new Uint32Array(this.memory.buffer, address, jobs.length / 4);
-    const parts = Uint32Array.from({ length: count }, (_, index) => words[(index * JOB_BYTES) / 4 + PARTS]);
-    if (this.#state && this.threads > 1) {
-      this.#batch = (this.#batch % 0x7fffffff) + 1;
-      lead(this.#state, this.#batch, address, parts, this.#run);
-      return;
-    }
-    for (let index = 0; index < count; index++) {
-      for (let part = 0; part < parts[index]; part++) this.#run(address + index * JOB_BYTES, part);
-    }
+    this.threads = 1;
   }
 
   /**
@@ -237,7 +274,19 @@ function beginning(worker) {
   });
 }
 
+/** Settles when the events that wait for this thread have had their turn. A timer would take longer each time. */
+function turn() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve(undefined);
+    };
+    port2.postMessage(undefined);
+  });
+}
+
 /** @param {number} milliseconds */
-function pause(milliseconds) {
+function sleep(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -1,6 +1,6 @@
 // @ts-check
 // What passes between the client (the page) and the host (usually a worker), over one MessagePort per pipeline.
-// The host answers requests one after the other, in order; `abort` alone does not wait for its turn.
+// The host answers requests one after the other, in order; `abort` alone does not wait for its turn, nor does its answer.
 
 /** @import { CpuOptions, DeviceInfo, FeatureInfo, LoadOptions, LoadProgress, ModelInfo, Profile } from "./index.d.ts" */
 /** @import { PlainError } from "./errors.js" */
@@ -51,7 +51,9 @@
  * @typedef {{ id: number, result: unknown }
  *   | { id: number, error: PlainError }
  *   | { id: number, progress: LoadProgress }
- *   | { failure: PlainError }} ToClient `failure`: the host is beyond use, and everything that waits has failed
+ *   | { lock: string }
+ *   | { failure: PlainError }} ToClient `lock`: the name of a lock that is held while the host's thread lives; `failure`: the host is
+ *       beyond use, and everything that waits has failed
  */
 
 /**

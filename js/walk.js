@@ -55,7 +55,7 @@ export class Walk {
   }
 
   /**
-   * The steps, one at a time and only when asked for. However the walk ends, the host has freed what it held by then.
+   * The steps, one at a time and only when asked for. However the walk ends but by an abort, the host has freed what it held by then.
    * @param {Connection} connection
    * @param {number} run
    * @returns {AsyncGenerator<Step, void, void>}
@@ -69,17 +69,19 @@ export class Walk {
       signal?.addEventListener("abort", stop);
       try {
         /** @type {Begun} */
-        const begun = await connection.request(request);
+        const begun = await connection.request(request, { signal });
         this.begun(begun);
         for (let index = 0; index < begun.total; index++) {
           throwIfAborted(signal);
-          const step = await connection.request({ type: "step", run });
+          const step = await connection.request({ type: "step", run }, { signal });
           throwIfAborted(signal);
           yield this.receive(step);
         }
       } finally {
         signal?.removeEventListener("abort", stop);
-        await stop();
+        // What an abort has ended is freed before anything else that is asked for; the caller need not wait for that.
+        const stopped = stop();
+        if (!signal?.aborted) await stopped;
       }
     } catch (error) {
       this.#failure = error;

@@ -72,7 +72,9 @@ export function reportTrap(thrown) {
 /** @param {string} reason */
 function breakDown(reason) {
   if (breakdown) return;
-  breakdown = new UndiffuseError("internal", `undiffuse broke down (${reason}). Reload the page to use it again.`);
+  // In a worker, whoever loads again gets another one.
+  const cure = typeof document === "undefined" ? "Load again, in a new worker" : "Reload the page";
+  breakdown = new UndiffuseError("internal", `undiffuse broke down (${reason}). ${cure} to use it again.`);
   for (const listener of listeners) listener(breakdown);
   listeners.clear();
 }
