@@ -23,17 +23,32 @@ describe("a crew", () => {
   /** @type {Worker[]} */
   const workers = [];
   let batch = 0;
+  /** A batch that is not interrupted. @param {number} address @param {Uint32Array} parts */
+  const whole = (address, parts) => ({ batch: ++batch, address, parts, done: 0, until: Infinity });
   after(() => Promise.all(workers.map((worker) => worker.terminate())));
 
-  /** Does jobs of so many parts, and checks that each was done once, and after all of the job before it; how many workers did. @param {number[]} parts */
-  function run(parts) {
+  /**
+   * Does jobs of so many parts, and checks that each was done once, and after all of the job before it; how many workers did.
+   * @param {number[]} parts
+   * @param {boolean} [isSliced]
+   */
+  function run(parts, isSliced = false) {
     record.fill(0);
     let own = 0;
     const run = recorder(record);
-    lead(state, ++batch, 0, Uint32Array.from(parts), (job, part) => {
+    const jobs = { address: 0, parts: Uint32Array.from(parts) };
+    const total = parts.reduce((sum, count) => sum + count, 0);
+    const count = (/** @type {number} */ job, /** @type {number} */ part) => {
       own++;
       run(job, part);
-    });
+    };
+    // In slices that are over before they begin, so that each has a part of this thread's at most, or at once.
+    for (let done = 0, until = isSliced ? 0 : Infinity; done < total;) {
+      const before = done;
+      done = lead(state, { batch: ++batch, ...jobs, done, until }, count);
+      assert.ok(done > before, `nothing was done after ${before} parts`);
+      assert.equal(record[0], done, "somebody is still at work");
+    }
     let position = 0;
     parts.forEach((count, job) => {
       const row = 1 + job * PARTS;
@@ -61,19 +76,20 @@ describe("a crew", () => {
       }
       let helped = 0;
       for (let round = 0; round < 30; round++) {
-        helped += run(batchOf(1 + next(JOBS)));
+        helped += run(batchOf(1 + next(JOBS)), round % 3 === 0);
         // Now and then long enough for the workers to fall asleep.
         if (round % 5 === 0) await sleep(20);
       }
       run([]);
       run([0, 0, 3, 0]);
+      run([0, 0, 3, 0], true);
       assert.equal(helped > 0, count > 0, `workers did ${helped} parts`);
     });
   }
 
   test("says that a kernel trapped, and does the next batch", () => {
     assert.throws(
-      () => lead(state, ++batch, TRAP * 128, Uint32Array.of(4), recorder(record)),
+      () => lead(state, whole(TRAP * 128, Uint32Array.of(4)), recorder(record)),
       (error) => error instanceof WebAssembly.RuntimeError,
     );
     run([4, 1]);
@@ -81,8 +97,35 @@ describe("a crew", () => {
 
   test("takes as many jobs at once as it says", () => {
     let done = 0;
-    lead(emptyState(), 1, 0, new Uint32Array(BATCH_LIMIT).fill(1), () => void done++);
+    lead(emptyState(), whole(0, new Uint32Array(BATCH_LIMIT).fill(1)), () => void done++);
     assert.equal(done, BATCH_LIMIT);
+  });
+
+  test("gives up a thread that has ended in the middle of a part, and does not wait for one that is slow", async () => {
+    const record = new Int32Array(new SharedArrayBuffer(4 * (1 + JOBS * PARTS)));
+    const state = emptyState();
+    const follower = new URL("./harness/follower.js", import.meta.url);
+    const worker = new Worker(follower, { workerData: { state, record, sleeps: 1500 } });
+    await once(worker, "online");
+    let own = 0;
+    const part = () => {
+      // Until the worker has taken one.
+      for (const end = Date.now() + 5000; own === 0 && Atomics.load(record, 0) === 0 && Date.now() < end;);
+      own++;
+    };
+    assert.equal(lead(state, whole(0, Uint32Array.of(2)), part, 10), 2);
+    assert.equal(own, 1);
+    worker.terminate();
+    await once(worker, "exit");
+
+    const dead = emptyState();
+    own = record[0] = 0;
+    const other = new Worker(follower, { workerData: { state: dead, record, sleeps: 1e9 } });
+    await once(other, "online");
+    const start = Date.now();
+    assert.throws(() => lead(dead, whole(0, Uint32Array.of(2)), part, 1), /ended in the middle of its work/);
+    assert.ok(Date.now() - start < 15_000);
+    await other.terminate();
   });
 });
 

@@ -36,6 +36,13 @@ declare global {
     memory: { live: number; peak: number };
     /** `pipeline/index.html`: the URL of a checkpoint. */
     model: string;
+    /** `abort.test.js`: what a call comes to that is aborted, when it was, and how long after that. */
+    abortAfter(
+      milliseconds: number,
+      call: (signal: AbortSignal) => unknown,
+    ): Promise<{ code: string; milliseconds: number; aborted: number }>;
+    /** `abort.test.js`: the bits of a picture. */
+    draw(pipeline: undiffuse.Pipeline): Promise<string>;
     /** `pipelines.test.js`: the pipeline that is open, and what for. */
     opened?: { wanted: string; pipeline: undiffuse.Pipeline };
     /** `size.test.js`: the module's own memory. */
