@@ -507,9 +507,9 @@ fn each_picture_of_a_list_of_seeds_is_what_its_seed_draws_alone() {
 
 /// The checkpoint `model` of the reference with another scheduler.
 fn with_scheduler(model: &str, config: &str) -> tempfile::TempDir {
-    let file = "scheduler/scheduler_config.json";
-    let folder = changed(model, file, &[]);
-    std::fs::write(folder.path().join(file), config).expect("a config");
+    let class = serde_json::from_str::<serde_json::Value>(config).expect("JSON")["_class_name"].take();
+    let folder = changed(model, "model_index.json", &[("scheduler", serde_json::json!(["diffusers", class]))]);
+    std::fs::write(folder.path().join("scheduler/scheduler_config.json"), config).expect("a config");
     folder
 }
 
