@@ -464,7 +464,9 @@ describe("the page's forward view", () => {
     const steps = (await page.locator("#coefficients tbody th").allInnerTexts()).map(Number);
     assert.equal(current, Math.max(...steps.filter((t) => t <= 500)));
     // Pressed in its middle, a chart turns to the middle of the schedule.
-    const box = await page.locator("[data-views=forward] .chart svg").first().boundingBox();
+    const chart = page.locator("[data-views=forward] .chart svg").first();
+    await chart.scrollIntoViewIfNeeded();
+    const box = await chart.boundingBox();
     assert.ok(box);
     await page.mouse.click(box.x + box.width * 0.25, box.y + 60);
     const t = Number(await page.locator("#t").inputValue());
