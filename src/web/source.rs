@@ -48,9 +48,9 @@ pub struct Failure(Rc<RefCell<Option<(String, JsValue)>>>);
 
 impl Failure {
     /// JavaScript's error behind `error`, if there is one.
-    fn behind(&self, error: &super::Error) -> Option<JsValue> {
-        let (super::Error::Pipeline(pipeline::Error::Weights(error))
-        | super::Error::Metrics(metrics::Error::Weights(error))) = error
+    fn behind(&self, error: &super::error::Error) -> Option<JsValue> {
+        let (super::error::Error::Pipeline(pipeline::Error::Weights(error))
+        | super::error::Error::Metrics(metrics::Error::Weights(error))) = error
         else {
             return None;
         };
@@ -59,9 +59,9 @@ impl Failure {
     }
 
     /// `error` for JavaScript: as it came from there, or in its own words.
-    pub fn unwrap(&self, error: impl Into<super::Error>) -> super::Error {
+    pub fn unwrap(&self, error: impl Into<super::error::Error>) -> super::error::Error {
         let error = error.into();
-        self.behind(&error).map_or(error, super::Error::Js)
+        self.behind(&error).map_or(error, super::error::Error::Js)
     }
 
     fn record(&self, file: &str, origin: &str, error: JsValue) -> Error {
