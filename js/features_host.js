@@ -6,7 +6,7 @@ import { loadOnDevice } from "./load.js";
 import { openSource } from "./source.js";
 import { startCore } from "./wasm.js";
 
-/** @import * as core from "./internal/undiffuse.js" */
+/** @import * as core from "./internal/undiffuse_features.js" */
 /** @import { Machine } from "./machine.js" */
 /** @import { FeatureRequest } from "./protocol.js" */
 
@@ -29,7 +29,7 @@ export class FeatureHost {
       case "load":
         return [await this.#load(request, signal)];
       case "set": {
-        const { PictureSet } = await startCore(undefined, signal);
+        const { PictureSet } = await startCore("features", undefined, signal);
         const { set, source } = request;
         const made = source ? await PictureSet.open(openSource(source, signal)) : new PictureSet(this.#loaded());
         this.#sets.set(set, made);
@@ -53,7 +53,7 @@ export class FeatureHost {
    * @param {AbortSignal} signal
    */
   async #load(request, signal) {
-    const starting = startCore(request.wasm, signal);
+    const starting = startCore("features", request.wasm, signal);
     // Awaited below. If the device fails first, nobody asks for the module any more.
     starting.catch(() => {});
     const source = openSource(request.source, signal);

@@ -179,7 +179,7 @@ class Host {
    * @returns {Promise<Loaded>}
    */
   async #load(request, id, signal) {
-    const starting = startCore(request.wasm, signal);
+    const starting = startCore("pipeline", request.wasm, signal);
     // Awaited below. If the device fails first, nobody asks for the module any more.
     starting.catch(() => {});
     /** What was last told. @type {LoadProgress | undefined} */
@@ -227,7 +227,7 @@ class Host {
    */
   async #setLoras({ loras }, signal) {
     const pipeline = this.#idle();
-    const { Lora } = await startCore(undefined, signal);
+    const { Lora } = await startCore("pipeline", undefined, signal);
     /** @type {Map<number, core.Lora>} */
     const inUse = new Map();
     const free = (/** @type {Map<number, core.Lora>} */ loras, /** @type {Map<number, core.Lora>} */ except) => {
@@ -361,7 +361,7 @@ class Host {
  * @param {Map<number, core.Lora>} files
  */
 async function merge(pipeline, loras, files) {
-  const { LoraSet } = await startCore(undefined, new AbortController().signal);
+  const { LoraSet } = await startCore("pipeline", undefined, new AbortController().signal);
   const set = new LoraSet();
   for (const { id, weight } of loras) set.add(/** @type {core.Lora} */ (files.get(id)), weight);
   await pipeline.set_loras(set);

@@ -52,7 +52,8 @@ export interface LoadOptions {
    */
   worker?: boolean | Worker | undefined;
   /**
-   * Where the WebAssembly module comes from, if not from `internal/undiffuse_bg.wasm` beside this package: its URL,
+   * Where the WebAssembly module comes from, if not from `internal/undiffuse_bg.wasm` (for a {@link FeatureExtractor},
+   * `internal/undiffuse_features_bg.wasm`) beside this package: its URL,
    * its bytes, or the compiled module. The first load on a thread decides for all later ones.
    */
   wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;

@@ -1,37 +1,57 @@
 // @ts-check
-// The WebAssembly module: fetched, compiled and started once per thread.
+// The WebAssembly modules, one for pipelines and one for features: each fetched, compiled and started once per thread, when it is needed.
 
 import { SourceError, UndiffuseError, throwIfAborted } from "./errors.js";
 import { fetchFile, readFile, unlessStalled } from "./http.js";
-import init, * as core from "./internal/undiffuse.js";
+import initPipeline, * as pipeline from "./internal/undiffuse.js";
+import initFeatures, * as features from "./internal/undiffuse_features.js";
 
 /** @import { LoadOptions } from "./index.d.ts" */
 
-/** @type {Promise<typeof core> | undefined} */
-let started;
+/** Bundlers look for exactly these expressions. */
+const MODULES = {
+  pipeline: {
+    core: pipeline,
+    init: initPipeline,
+    url: () => new URL("./internal/undiffuse_bg.wasm", import.meta.url),
+  },
+  features: {
+    core: features,
+    init: initFeatures,
+    url: () => new URL("./internal/undiffuse_features_bg.wasm", import.meta.url),
+  },
+};
 
-/** Why the module can no longer be called: a thread has only the one, and its memory may be in any state. @type {UndiffuseError | undefined} */
+/** @typedef {typeof MODULES} Modules */
+
+/** @type {{ [Name in keyof Modules]?: Promise<Modules[Name]["core"]> }} */
+const started = {};
+
+/** Why this thread's modules can no longer be called: memory may be in any state. @type {UndiffuseError | undefined} */
 let breakdown;
 
 /** @type {Set<(error: UndiffuseError) => void>} */
 const listeners = new Set();
 
 /**
- * The started module. The first call of a thread decides where it comes from, and all calls share its start: an aborted
+ * A started module. The first call of a thread decides where it comes from, and all calls share its start: an aborted
  * `signal` ends only the wait of its own caller.
+ * @template {keyof Modules} Name
+ * @param {Name} name
  * @param {LoadOptions["wasm"]} wasm
  * @param {AbortSignal} signal
+ * @returns {Promise<Modules[Name]["core"]>}
  */
-export async function startCore(wasm, signal) {
+export async function startCore(name, wasm, signal) {
   throwIfAborted(signal);
   if (breakdown) throw breakdown;
-  started ??= start(wasm).catch((error) => {
-    started = undefined;
+  const starting = (started[name] ??= start(name, wasm).catch((error) => {
+    delete started[name];
     throw error;
-  });
-  await Promise.race([started, new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }))]);
+  }));
+  await Promise.race([starting, new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }))]);
   throwIfAborted(signal);
-  return started;
+  return starting;
 }
 
 /**
@@ -79,9 +99,15 @@ function breakDown(reason) {
   listeners.clear();
 }
 
-/** @param {LoadOptions["wasm"]} wasm */
-async function start(wasm) {
-  await init({ module_or_path: await compile(wasm ?? new URL("./internal/undiffuse_bg.wasm", import.meta.url)) });
+/**
+ * @template {keyof Modules} Name
+ * @param {Name} name
+ * @param {LoadOptions["wasm"]} wasm
+ * @returns {Promise<Modules[Name]["core"]>}
+ */
+async function start(name, wasm) {
+  const { core, init, url } = MODULES[name];
+  await init({ module_or_path: await compile(wasm ?? url()) });
   core.start(breakDown);
   return core;
 }

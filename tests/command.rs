@@ -211,7 +211,7 @@ fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
         (&["gone.png"], vec![&"bound", &model, &gone]),
         (&["chart.pdf", ".svg or .png"], vec![&"bound", &model, &pictures, &"--chart", &chart]),
         (&["timesteps", "0 to 999"], vec![&"bound", &model, &pictures, &"--timesteps", &"1000"]),
-        (&["timesteps", "1 to 1000"], vec![&"bound", &model, &pictures, &"--terms", &"0"]),
+        (&["--terms is 0", "1 to 1000"], vec![&"bound", &model, &pictures, &"--terms", &"0"]),
         (&["learned no variance"], vec![&"bound", &model, &pictures, &"--variance", &"learned"]),
         (&["one for each of the 2 pictures"], {
             vec![&"bound", &model, &pictures, &"--prompt", &"a", &"--prompt", &"b", &"--prompt", &"c"]
@@ -800,8 +800,10 @@ fn a_damaged_checkpoint_is_refused_with_the_name_of_its_file() {
     let weights = folder.path().join("unet/diffusion_pytorch_model.safetensors");
     truncate(&weights);
     refuse(1, &["unet/diffusion_pytorch_model.safetensors", "the file ends after", "download it again"], &call);
-    fs::write(&weights, "<!DOCTYPE html>").unwrap();
+    fs::write(&weights, "a note about the weights").unwrap();
     refuse(1, &["unet/diffusion_pytorch_model.safetensors", "not a valid safetensors file"], &call);
+    fs::write(&weights, "<!DOCTYPE html>").unwrap();
+    refuse(1, &["unet/diffusion_pytorch_model.safetensors", "this is a web page in place of the file"], &call);
     fs::remove_file(&weights).unwrap();
     refuse(1, &["unet/diffusion_pytorch_model.safetensors", "no such file"], &call);
     fs::write(folder.path().join("unet/config.json"), "{").unwrap();

@@ -436,11 +436,52 @@ fn a_list_of_timesteps_or_of_sigmas_takes_the_place_of_the_number_of_steps() {
 
 #[test]
 fn a_second_text_encoder_without_a_projection_is_refused_when_it_is_opened() {
-    let folder = changed("sdxl", "text_encoder_2/config.json", &[("architectures", vec!["CLIPTextModel"].into())]);
-    let source = DirectorySource::new(folder.path());
-    let error = block_on(Checkpoint::open(&source, &OpenOptions::default())).expect_err("no pooled text").to_string();
-    let expected = "expected a CLIPTextModelWithProjection, whose pooled text the network sees";
-    assert_eq!(error, format!("text_encoder_2/config.json: {expected}"));
+    let refusal = |folder: &Path| {
+        let source = DirectorySource::new(folder);
+        block_on(Checkpoint::open(&source, &OpenOptions::default())).map(drop).expect_err("no pooled text").to_string()
+    };
+    let index = |class: &str| {
+        let class = serde_json::json!(["transformers", class]);
+        changed("sdxl", "model_index.json", &[("text_encoder_2", class)])
+    };
+    assert_eq!(
+        refusal(index("CLIPTextModel").path()),
+        "model_index.json: `text_encoder_2` is a CLIPTextModel, expected a CLIPTextModelWithProjection, whose pooled text the \
+         network sees"
+    );
+    assert_eq!(
+        refusal(index("T5EncoderModel").path()),
+        "text_encoder_2/config.json: CLIPTextModel: the pipeline asks for a T5EncoderModel, which is not supported"
+    );
+    // The weights of a CLIPTextModel, whatever the pipeline says.
+    let folder = changed("sdxl", "text_encoder_2/config.json", &[("projection_dim", 20.into())]);
+    let (weights, name) = (folder.path().join("text_encoder_2/model.safetensors"), b"\"text_projection.weight\"");
+    let mut bytes = std::fs::read(&weights).expect("weights");
+    let at = bytes.windows(name.len()).position(|window| window == name).expect("a projection");
+    bytes[at + 1..][..4].copy_from_slice(b"logs");
+    std::fs::write(&weights, bytes).expect("weights");
+    let error = refusal(folder.path());
+    assert!(
+        error.starts_with("text_encoder_2/model.safetensors: ") && error.contains("text_projection.weight"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_class_of_a_text_encoder_is_the_one_that_the_pipeline_names() {
+    let named = |model: &str, encoder: &str, class: &str| {
+        let config = format!("{encoder}/config.json");
+        let folder = changed(model, &config, &[("architectures", vec![class].into())]);
+        let options = SampleOptions { steps: 1, ..SampleOptions::default() };
+        let mut sampler = block_on(load(folder.path()).sampler(options)).expect("a run");
+        block_on(sampler.step()).expect("a step");
+        block_on(sampler.latents()).expect("latents")
+    };
+    let second = |class| named("sdxl", "text_encoder_2", class);
+    assert_eq!(second("CLIPTextModel"), second("CLIPTextModelWithProjection"));
+    assert_eq!(second("CLIPModel"), second("CLIPTextModelWithProjection"));
+    let first = |class| named("sd", "text_encoder", class);
+    assert_eq!(first("CLIPTextModelWithProjection"), first("CLIPTextModel"));
 }
 
 #[test]

@@ -380,7 +380,7 @@ fn what_cannot_be_is_refused_by_name() {
     );
     assert_eq!(
         refusal("sd", SampleOptions { image: image.clone(), start_timestep: Some(1000), ..options() }),
-        "option start_timestep is 1000: the timesteps of this schedule are 0 to 999"
+        "`start_timestep` is 1000: the timesteps of this schedule are 0 to 999"
     );
     assert!(open("sd").info().takes_start_timestep && open("ddpm_uncond").info().takes_start_timestep);
     open("ddpm_uncond").check(&SampleOptions { image: image.clone(), ..options() }).unwrap();

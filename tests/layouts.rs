@@ -365,7 +365,7 @@ fn number(text: &str) -> usize {
     text.parse().unwrap()
 }
 
-fn ldm_unet(name: &str) -> String {
+fn ldm_unet(name: &str, layers: usize) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     let residual = |rest: &[&str]| match rest {
         ["norm1", w] => format!("in_layers.0.{w}"),
@@ -385,10 +385,10 @@ fn ldm_unet(name: &str) -> String {
         ["conv_norm_out", w] => format!("out.0.{w}"),
         ["conv_out", w] => format!("out.2.{w}"),
         ["down_blocks", level, "downsamplers", "0", "conv", w] => {
-            format!("input_blocks.{}.0.op.{w}", (number(level) + 1) * (LAYERS + 1))
+            format!("input_blocks.{}.0.op.{w}", (number(level) + 1) * (layers + 1))
         }
         ["down_blocks", level, kind, layer, rest @ ..] => {
-            let block = 1 + number(level) * (LAYERS + 1) + number(layer);
+            let block = 1 + number(level) * (layers + 1) + number(layer);
             match *kind {
                 "resnets" => format!("input_blocks.{block}.0.{}", residual(rest)),
                 _ => format!("input_blocks.{block}.1.{}", rest.join(".")),
@@ -398,10 +398,10 @@ fn ldm_unet(name: &str) -> String {
         ["mid_block", "attentions", "0", rest @ ..] => format!("middle_block.1.{}", rest.join(".")),
         // Behind the transformer where the level has one; `ldm` puts it there.
         ["up_blocks", level, "upsamplers", "0", "conv", w] => {
-            format!("output_blocks.{}.UP.conv.{w}", number(level) * (LAYERS + 1) + LAYERS)
+            format!("output_blocks.{}.UP.conv.{w}", number(level) * (layers + 1) + layers)
         }
         ["up_blocks", level, kind, layer, rest @ ..] => {
-            let block = number(level) * (LAYERS + 1) + number(layer);
+            let block = number(level) * (layers + 1) + number(layer);
             match *kind {
                 "resnets" => format!("output_blocks.{block}.0.{}", residual(rest)),
                 _ => format!("output_blocks.{block}.1.{}", rest.join(".")),
@@ -494,7 +494,9 @@ fn open_clip(file: &File) -> File {
 
 /// The UNet's tensors under LDM's names.
 fn ldm_unet_file(folder: &Folder) -> File {
-    let linear = folder.configs["unet/config.json"]["use_linear_projection"] == true;
+    let config = &folder.configs["unet/config.json"];
+    let linear = config["use_linear_projection"] == true;
+    let layers = config["layers_per_block"].as_u64().unwrap() as usize;
     let mut file = File::new();
     for (name, stored) in &folder.networks["unet"] {
         let mut stored = stored.clone();
@@ -502,7 +504,7 @@ fn ldm_unet_file(folder: &Folder) -> File {
         if stored.shape.len() == 2 && (name.contains("conv_shortcut") || (projects && !linear)) {
             stored.shape.extend([1, 1]);
         }
-        file.insert(ldm_unet(name), stored);
+        file.insert(ldm_unet(name, layers), stored);
     }
     let crossed: Vec<String> = file.keys().filter(|name| name.starts_with("output_blocks")).cloned().collect();
     for name in crossed.iter().filter(|name| name.contains(".UP.")) {
@@ -953,7 +955,8 @@ fn what_an_average_of_weights_leaves_in_a_config_is_ignored() {
         "update_after_step": 100, "use_ema_warmup": true,
     });
     assert_eq!(info(&Folder::with_unet(Kind::Sd1, keys).source(Precision::F16), &OpenOptions::default()).width, 128);
-    let unknown = Folder::with_unet(Kind::Sd1, json!({ "momentum": 0.9 }));
+    let mut unknown = Folder::new(Kind::Sd1, Size::Small);
+    unknown.configs.get_mut("unet/config.json").unwrap()["momentum"] = json!(0.9);
     assert!(refusal(&unknown.source(Precision::F16)).contains("`momentum`"));
 }
 

@@ -45,6 +45,9 @@ impl ClipTextConfig {
         let projects = match class.or(architectures.first().map(String::as_str)) {
             None | Some("CLIPTextModel") => false,
             Some("CLIPTextModelWithProjection") => true,
+            Some(other) if class.is_some() => {
+                return Err(c.error(format!("the pipeline asks for a {other}, which is not supported")));
+            }
             Some(_) => {
                 return Err(c.unsupported("architectures", "`CLIPTextModel` or `CLIPTextModelWithProjection` is"));
             }

@@ -29,11 +29,6 @@ impl ConfigReader {
         match serde_json::from_slice(json.as_bytes()) {
             Ok(Value::Object(map)) => {
                 let reader = Self { class, map, seen: RefCell::default() };
-                // Networks compute in f32, where a larger number is infinite and draws a flat picture.
-                let is_infinite = |value: &Value| value.as_f64().is_some_and(|number| (number as f32).is_infinite());
-                if let Some((key, _)) = reader.map.iter().find(|(_, value)| is_infinite(value)) {
-                    return Err(reader.unsupported(key, "it is more than an f32 holds"));
-                }
                 match reader.map.get("_class_name").and_then(Value::as_str) {
                     Some(named) if named != class => Err(reader.unsupported("_class_name", &format!("`{class}` is"))),
                     _ => Ok(reader),
@@ -69,7 +64,7 @@ impl ConfigReader {
         self.seen.borrow_mut().push(key.to_owned());
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
-            // It would be read as an infinity where an f32 is wanted, and no number here is meant to be as large.
+            // Networks compute in f32, where it is infinite and draws a flat picture; no number here is meant to be as large.
             Some(Value::Number(number)) if number.as_f64().is_some_and(|number| (number as f32).is_infinite()) => {
                 Err(self.error(format!("`{key}` is {number}, which is more than an f32 can be")))
             }

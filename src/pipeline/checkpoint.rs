@@ -208,8 +208,9 @@ impl Checkpoint {
             _ => None,
         };
         if family == Family::StableDiffusionXl && texts.last().is_none_or(|(_, text)| text.projection_dim.is_none()) {
-            let message = "expected a CLIPTextModelWithProjection, whose pooled text the network sees".into();
-            return Err(Error::Json { file: layout.path("text_encoder_2", "config.json"), message });
+            let expected = "a CLIPTextModelWithProjection, whose pooled text the network sees";
+            let message = format!("`text_encoder_2` is a CLIPTextModel, expected {expected}");
+            return Err(Error::Json { file: "model_index.json".into(), message });
         }
         if let (Unet::Conditional(unet), Some(length)) =
             (&mut unet, texts.last().and_then(|(_, text)| text.projection_dim))

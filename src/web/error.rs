@@ -3,7 +3,9 @@
 use js_sys::Reflect;
 use wasm_bindgen::JsValue;
 
-use crate::{cpu, device, diffusion, gpu, graph, metrics, models, pipeline, text, weights};
+#[cfg(feature = "features")]
+use crate::metrics;
+use crate::{cpu, device, diffusion, gpu, graph, models, pipeline, text, weights};
 
 /// What a call from JavaScript can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +14,7 @@ pub enum Error {
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
     /// From the features of pictures or what is made of them.
+    #[cfg(feature = "features")]
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
     /// A device that does not open.
@@ -49,6 +52,7 @@ impl Error {
         let facts = match &self {
             Self::Js(error) => return error.clone(),
             Self::Pipeline(error) => of_pipeline(error),
+            #[cfg(feature = "features")]
             Self::Metrics(error) => of_metrics(error),
             Self::Device(error) => of_device(error),
             Self::Options(_) => Facts::new("invalid-option"),
@@ -128,6 +132,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
     }
 }
 
+#[cfg(feature = "features")]
 fn of_metrics(error: &metrics::Error) -> Facts {
     use metrics::Error::*;
     match error {

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
+#[cfg(feature = "features")]
+use crate::metrics;
+use crate::pipeline;
 use crate::weights::Error::{self, NotFound, Read};
 use crate::weights::{ByteStream, LocalBoxFuture, Source, check_path};
-use crate::{metrics, pipeline};
 
 #[wasm_bindgen]
 extern "C" {
@@ -49,10 +51,11 @@ pub struct Failure(Rc<RefCell<Option<(String, JsValue)>>>);
 impl Failure {
     /// JavaScript's error behind `error`, if there is one.
     fn behind(&self, error: &super::error::Error) -> Option<JsValue> {
-        let (super::error::Error::Pipeline(pipeline::Error::Weights(error))
-        | super::error::Error::Metrics(metrics::Error::Weights(error))) = error
-        else {
-            return None;
+        let error = match error {
+            super::error::Error::Pipeline(pipeline::Error::Weights(error)) => error,
+            #[cfg(feature = "features")]
+            super::error::Error::Metrics(metrics::Error::Weights(error)) => error,
+            _ => return None,
         };
         let (NotFound { file, .. } | Read { file, .. }) = error else { return None };
         self.0.borrow().as_ref().filter(|(failed, _)| failed == file).map(|(_, error)| error.clone())

@@ -49,6 +49,8 @@ describe("the tarball", () => {
       "worker.js",
       "internal/undiffuse.js",
       "internal/undiffuse_bg.wasm",
+      "internal/undiffuse_features.js",
+      "internal/undiffuse_features_bg.wasm",
       "internal/kernels_simd.wasm",
       "internal/kernels_simd_shared.wasm",
       "internal/kernels_relaxed.wasm",

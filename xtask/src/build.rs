@@ -1,6 +1,6 @@
 //! From the crate to what people use: `pkg/`, the npm package, and `dist/`, the static site.
 //!
-//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated module and the CPU's kernels under `internal/` + `pkg.json`, and
+//! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated modules and the CPU's kernels under `internal/` + `pkg.json`, and
 //! its tarball beside it, as npm packs it; `dist/` = `www/` + what a page loads of `pkg/`, with its scripts minified. Both have the
 //! licences of what is in them. A file is written only where it differs, so a second run touches nothing.
 
@@ -16,12 +16,24 @@ use crate::kernels;
 use crate::licenses;
 use crate::tools::{self, WASM};
 
-/// The most that the package may weigh on the wire where a page loads it: the module, all scripts and one build of the kernels, in bytes
-/// of brotli.
+/// A module that is built from the crate with one of its features.
+struct Module {
+    /// The feature of Cargo's.
+    feature: &'static str,
+    /// What the module is called.
+    name: &'static str,
+}
+
+/// What a page fetches for its first picture; and what it fetches besides when features of pictures are asked for.
+const MODULES: [Module; 2] =
+    [Module { feature: "pipeline", name: "undiffuse" }, Module { feature: "features", name: "undiffuse_features" }];
+
+/// The most that a page may have to fetch for its first picture, in bytes of brotli: the first module, all scripts and one build of the
+/// kernels, if the CPU is its device.
 const LIMIT: usize = 440_000;
 
-/// What a page fetches of the modules, if the CPU is its device: of the kernels' builds, which are about as large, one.
-const MODULES: [&str; 2] = ["internal/undiffuse_bg.wasm", "internal/kernels_relaxed.wasm"];
+/// The most that the second module may weigh, likewise.
+const FEATURES_LIMIT: usize = 200_000;
 
 /// The least code on the wire, which is not the shortest: brotli finds what functions have in common, unless one is inlined where it is
 /// called once or the code is rearranged until nothing repeats, and finds it the better the nearer they lie, as those of similar names do.
@@ -40,14 +52,16 @@ pub fn build() -> Result<()> {
     let root = tools::root();
     let cargo = Workspace::read()?;
 
-    println!("building the crate for {WASM}");
-    tools::run(tools::cargo().args(["build", "--profile", "web", "--lib", "--target", WASM]))?;
-    let internal = cargo.target.join("undiffuse-web");
-    bind(&cargo.target.join(WASM).join("web/undiffuse.wasm"), &internal)?;
-
     let mut package = read(&root.join("js"))?;
-    for (path, content) in read(&internal)? {
-        package.insert(Path::new("internal").join(path), content);
+    for module in &MODULES {
+        println!("building the crate for {WASM}: {}", module.feature);
+        let features = ["--no-default-features", "--features", module.feature];
+        tools::run(tools::cargo().args(["build", "--profile", "web", "--lib", "--target", WASM]).args(features))?;
+        let internal = cargo.target.join("undiffuse-web").join(module.name);
+        bind(&cargo.target.join(WASM).join("web/undiffuse.wasm"), module.name, &internal)?;
+        for (path, content) in read(&internal)? {
+            package.insert(Path::new("internal").join(path), content);
+        }
     }
     for (path, content) in kernels::build(&cargo.target)? {
         package.insert(Path::new("internal").join(path), content);
@@ -82,19 +96,32 @@ pub fn build() -> Result<()> {
     if changed.0 > 0 || !tarball.exists() {
         tools::output(tools::command("npm").args(["pack", "--silent", "./pkg"]))?;
     }
-    let fetched = site.keys().filter_map(|path| path.strip_prefix("pkg").ok());
-    let fetched = fetched.filter(|path| is_script(path) || MODULES.iter().any(|module| *path == Path::new(module)));
-    let compressed = brotli(fetched.map(|path| root.join("dist/pkg").join(path)))?;
-    let size = format!("a page loads {compressed} bytes of code in brotli, of {LIMIT} allowed");
+    let weigh = |files: &[&Path]| brotli(files.iter().map(|path| root.join("dist/pkg").join(path)));
+    let script = |path: &Path| path.strip_prefix("pkg").ok().filter(|path| is_script(path)).map(Path::to_owned);
+    let scripts: Vec<PathBuf> = site.keys().filter_map(|path| script(path)).collect();
+    let first = ["internal/undiffuse_bg.wasm", "internal/kernels_relaxed.wasm"].map(Path::new);
+    let first: Vec<&Path> = scripts.iter().map(PathBuf::as_path).chain(first).collect();
     println!(
-        "pkg/: {} files, {} changed, packed as {}; dist/: {} files, {} changed; {size}",
+        "pkg/: {} files, {} changed, packed as {}; dist/: {} files, {} changed",
         package.len(),
         changed.0,
         tarball.file_name().unwrap_or_default().display(),
         site.len(),
         changed.1
     );
-    if compressed > LIMIT {
+    check_size("a page loads", weigh(&first)?, LIMIT)?;
+    check_size(
+        "for features it loads another",
+        weigh(&[Path::new("internal/undiffuse_features_bg.wasm")])?,
+        FEATURES_LIMIT,
+    )
+}
+
+/// Prints what something weighs, and fails if that is more than it may.
+fn check_size(what: &str, bytes: usize, limit: usize) -> Result<()> {
+    let size = format!("{what} {bytes} bytes of code in brotli, of {limit} allowed");
+    println!("{size}");
+    if bytes > limit {
         bail!("{size}: look for a new dependency, a `format!` in a hot path or a generic that multiplies");
     }
     Ok(())
@@ -128,7 +155,7 @@ impl Workspace {
 
 /// Makes JavaScript's side of the module with wasm-bindgen, then shrinks the module with wasm-opt; does nothing if `output` was made
 /// from this very module by this very recipe.
-fn bind(module: &Path, output: &Path) -> Result<()> {
+fn bind(module: &Path, name: &str, output: &Path) -> Result<()> {
     let bytes = fs::read(module).with_context(|| module.display().to_string())?;
     tools::made_from(output, &[&bytes, include_bytes!("build.rs"), include_bytes!("../../Cargo.lock")], || {
         if output.exists() {
@@ -136,15 +163,15 @@ fn bind(module: &Path, output: &Path) -> Result<()> {
         }
         println!("binding it to JavaScript, {} bytes", bytes.len());
         Bindgen::new()
-            .input_bytes("undiffuse", bytes.clone())
+            .input_bytes(name, bytes.clone())
             .web(true)?
             .typescript(true)
             .omit_default_module_path(true)
             .remove_producers_section(true)
             .generate(output)
             .context("wasm-bindgen")?;
-        number_hashes(output)?;
-        let wasm = output.join("undiffuse_bg.wasm");
+        number_hashes(output, name)?;
+        let wasm = output.join(format!("{name}_bg.wasm"));
         println!("optimising it, {} bytes", fs::metadata(&wasm)?.len());
         tools::wasm_opt(&wasm, &wasm, &WASM_OPT)
     })
@@ -152,9 +179,10 @@ fn bind(module: &Path, output: &Path) -> Result<()> {
 
 /// Puts a number in place of each hash that wasm-bindgen ends a name with, in the module and in what goes with it: hashes are noise, of
 /// which brotli can spare nothing. A number is written as long as the hash, for lengths stand before names in a module.
-fn number_hashes(folder: &Path) -> Result<()> {
+fn number_hashes(folder: &Path, name: &str) -> Result<()> {
     let mut files = read(folder)?;
-    let script = files.get(Path::new("undiffuse.js")).context("wasm-bindgen wrote no undiffuse.js")?.clone();
+    let script = format!("{name}.js");
+    let script = files.get(Path::new(&script)).with_context(|| format!("wasm-bindgen wrote no {script}"))?.clone();
     let is_hash = |word: &&[u8]| word.len() == 16 && word.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     let words = script.split(|c| !c.is_ascii_alphanumeric()).map(|word| word.strip_prefix(b"h").unwrap_or(word));
     let numbers: HashMap<&[u8], String> =
