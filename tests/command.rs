@@ -244,7 +244,7 @@ fn a_bound_that_cannot_be_computed_is_refused_in_one_line() {
         ("1 to 1000", "--terms", "0"),
         ("--height is 0", "--height", "0"),
         ("learned no variance", "--variance", "learned"),
-        ("guidance_scale", "--guidance-scale", "nan"),
+        ("--guidance-scale is NaN", "--guidance-scale", "nan"),
     ] {
         let Ran { code, stderr, .. } = undiffuse(&[&"bound", &bare, &pictures, &option, &value]);
         assert!(code == Some(1) && stderr.contains(word), "{stderr}");
@@ -800,7 +800,8 @@ fn a_damaged_checkpoint_is_refused_with_the_name_of_its_file() {
     let weights = folder.path().join("unet/diffusion_pytorch_model.safetensors");
     truncate(&weights);
     refuse(1, &["unet/diffusion_pytorch_model.safetensors", "the file ends after", "download it again"], &call);
-    fs::write(&weights, "a note about the weights").unwrap();
+    // A header of two bytes, which is no object.
+    fs::write(&weights, b"\x02\0\0\0\0\0\0\0[]").unwrap();
     refuse(1, &["unet/diffusion_pytorch_model.safetensors", "not a valid safetensors file"], &call);
     fs::write(&weights, "<!DOCTYPE html>").unwrap();
     refuse(1, &["unet/diffusion_pytorch_model.safetensors", "this is a web page in place of the file"], &call);

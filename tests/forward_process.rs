@@ -390,7 +390,7 @@ fn what_cannot_be_is_refused_by_name() {
     let error = block_on(pixels.predict(500)).unwrap_err().to_string();
     assert_eq!(error, "`space` is pixels: this model's network sees latents; a prediction needs that space");
     let error = block_on(pixels.at(Some(1000))).unwrap_err().to_string();
-    assert_eq!(error, "option timestep is 1000: the timesteps of this schedule are 0 to 999");
+    assert_eq!(error, "`timestep` is 1000: the timesteps of this schedule are 0 to 999");
     let error = block_on(pipeline.forward_process(ForwardOptions::new(picture(7, 64)))).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "`image` is 7×64: expected sides from 8 to 8192");
     let unconditional = model("ddpm_uncond");
