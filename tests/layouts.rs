@@ -357,8 +357,9 @@ fn numbers(network: &str, shapes: Vec<(String, Vec<usize>)>, size: Size) -> File
 }
 
 // What LDM calls the weights, from how it builds its networks: `openaimodel.UNetModel` appends to one list of input blocks,
-// two residual blocks a level and a downsampler between levels, and mirrors them; `autoencoder` counts levels from the
-// finest. Small and real networks have two residual blocks a level.
+// the residual blocks of a level and a downsampler between levels, and mirrors them with one more a level; `autoencoder`
+// counts levels from the finest.
+
 fn number(text: &str) -> usize {
     text.parse().unwrap()
 }
