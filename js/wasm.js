@@ -24,8 +24,8 @@ const MODULES = {
 
 /** @typedef {typeof MODULES} Modules */
 
-/** @type {{ [Name in keyof Modules]?: Promise<Modules[Name]["core"]> }} */
-const started = {};
+/** The modules that have been asked for. @type {Map<keyof Modules, Promise<any>>} */
+const started = new Map();
 
 /** Why this thread's modules can no longer be called: memory may be in any state. @type {UndiffuseError | undefined} */
 let breakdown;
@@ -45,10 +45,13 @@ const listeners = new Set();
 export async function startCore(name, wasm, signal) {
   throwIfAborted(signal);
   if (breakdown) throw breakdown;
-  const starting = (started[name] ??= start(name, wasm).catch((error) => {
-    delete started[name];
-    throw error;
-  }));
+  const starting =
+    started.get(name) ??
+    start(name, wasm).catch((error) => {
+      started.delete(name);
+      throw error;
+    });
+  started.set(name, starting);
   await Promise.race([starting, new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }))]);
   throwIfAborted(signal);
   return starting;

@@ -55,7 +55,9 @@ impl Attention {
     /// Pieces of a head's queries, and parts.
     #[inline(always)]
     fn plan(&self) -> [usize; 2] {
-        let work = 2 * self.batch * self.heads * self.query_tokens * self.key_tokens;
+        // Some 2³² where addresses have 32 bits, too.
+        let sides = [self.batch, self.heads, self.query_tokens, self.key_tokens];
+        let work = sides.iter().fold(2usize, |work, &side| work.saturating_mul(side));
         let wanted = (work / (WORTH_A_PART / self.head_size.clamp(1, WORTH_A_PART))).clamp(1, MAX_PARTS);
         let heads = (self.batch * self.heads).max(1);
         let pieces = wanted.div_ceil(heads).min(self.query_tokens.div_ceil(COLUMNS).max(1));

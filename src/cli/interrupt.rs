@@ -52,14 +52,13 @@ pub fn listen() {
     // Without it an interruption leaves what the next run removes.
     let Ok(mut signals) = signal_hook::iterator::Signals::new(heard) else { return };
     std::thread::spawn(move || {
-        for signal in signals.forever() {
-            remove_all();
-            // To end by the signal itself tells a shell to end its loop, too. The first process of a container cannot.
-            if std::process::id() != 1 {
-                let _ = emulate_default_handler(signal);
-            }
-            std::process::exit(128 + signal);
+        let Some(signal) = signals.forever().next() else { return };
+        remove_all();
+        // To end by the signal itself tells a shell to end its loop, too. The first process of a container cannot.
+        if std::process::id() != 1 {
+            let _ = emulate_default_handler(signal);
         }
+        std::process::exit(128 + signal);
     });
 }
 

@@ -620,7 +620,6 @@ describe("pictures that are passed in", () => {
         size: pictures[0].split(" ")[0],
         same: pictures.map((picture) => pictures.indexOf(picture)),
         errors,
-        warnings,
       };
     });
     assert.deepEqual(report, {

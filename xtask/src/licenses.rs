@@ -151,7 +151,8 @@ mod tests {
             for package in linked(target).unwrap() {
                 let name = text(&package, "name").unwrap();
                 assert!(!["undiffuse", "undiffuse-kernels", "proptest", "serde_derive"].contains(&name), "{name}");
-                assert!(licences(&package).unwrap().iter().all(|text| text.len() > 500), "{name}");
+                // Beside its text there may be a short notice.
+                assert!(licences(&package).unwrap().iter().any(|text| text.len() > 500), "{name}");
                 let known = ["MIT", "Apache-2.0", "Zlib", "ISC", "Unlicense", "BSD-3-Clause"];
                 let expression = text(&package, "license").unwrap();
                 assert!(known.iter().any(|kind| expression.contains(kind)), "{name}: {expression}");
