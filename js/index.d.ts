@@ -338,12 +338,8 @@ export class Pipeline {
    * Prepares a run. A pipeline does one run at a time: starting a second one before the first has ended fails with
    * code `"busy"`. Every error, also that of a wrong option, comes when the run is iterated or awaited.
    */
-  sample(
-    options?: SampleOptions & {
-      preview?: Exclude<PreviewMode, "none"> | undefined;
-      includeInitial?: false | undefined;
-    },
-  ): Run;
+  sample(options: SampleOptions & { includeInitial: true }): Run<BareStep>;
+  sample(options?: SampleOptions & { preview?: Exclude<PreviewMode, "none"> | undefined }): Run;
   sample(options: SampleOptions): Run<BareStep>;
   /**
    * Prepares the forward process of a picture. Fails with code `"busy"` in the middle of a run.
