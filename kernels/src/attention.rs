@@ -48,6 +48,10 @@ pub struct Attention {
 /// Keys of a block.
 const KEYS: usize = 128;
 
+/// Multiply-adds that nobody who waits for a part should have to wait for, and the most parts that are made for that.
+const LONG_PART: usize = 1 << 30;
+const LONG_PARTS: usize = 256;
+
 /// Queries that a block of keys serves while it stays in the caches.
 const QUERIES: usize = 128;
 
@@ -58,7 +62,8 @@ impl Attention {
         // Some 2³² where addresses have 32 bits, too.
         let sides = [self.batch, self.heads, self.query_tokens, self.key_tokens];
         let work = sides.iter().fold(2usize, |work, &side| work.saturating_mul(side));
-        let wanted = (work / (WORTH_A_PART / self.head_size.clamp(1, WORTH_A_PART))).clamp(1, MAX_PARTS);
+        let worth = |multiply_adds: usize| work / (multiply_adds / self.head_size.clamp(1, multiply_adds));
+        let wanted = worth(WORTH_A_PART).clamp(1, MAX_PARTS).max(worth(LONG_PART).min(LONG_PARTS));
         let heads = (self.batch * self.heads).max(1);
         let pieces = wanted.div_ceil(heads).min(self.query_tokens.div_ceil(COLUMNS).max(1));
         [pieces, wanted.min(pieces * heads)]
