@@ -793,7 +793,7 @@ describe("LoRAs", () => {
       await run.next();
       errors.push((await settle(pipeline.setLoras([]))).error?.code);
       await pipeline.dispose();
-      return { same: pictures.map((picture) => pictures.indexOf(picture)), errors };
+      return { same: pictures.map((picture) => pictures.indexOf(picture)), notes, errors };
     });
     // The adapter at an alpha of twice its rank is itself at a weight of 2, and only without its config has to be guessed at.
     assert.deepEqual(report.same, [0, 1, 0, 0, 4, 4, 0]);
