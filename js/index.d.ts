@@ -74,7 +74,7 @@ export interface LoadOptions {
   unet?: string | undefined;
   /**
    * An autoencoder in place of the checkpoint's own, or where it has none: a file of weights, under diffusers' names or those of the
-   * original code, or a folder with one.
+   * original code; a folder with one; or another checkpoint, whose autoencoder is taken.
    */
   vae?: Source | undefined;
   /** What the network of a checkpoint in one file predicts, where the file does not say so. */

@@ -798,7 +798,7 @@ fn weights_without_a_place_are_refused_by_name() {
     ];
     let v = OpenOptions { prediction_type: Some("v_prediction".into()), ..OpenOptions::default() };
     assert_eq!(notes(&with(&dead), &v), Vec::<String>::new());
-    assert_eq!(notes(&with(&["lora_unet_out.alpha"]), &v), ["not read are tensor `lora_unet_out.alpha`"]);
+    assert_eq!(notes(&with(&["lora_unet_out.alpha"]), &v), ["not read: tensor `lora_unet_out.alpha`"]);
 
     // In a folder, where the config says what there is.
     let mut folder = Folder::new(Kind::Sd1, Size::Small);
@@ -812,7 +812,25 @@ fn weights_without_a_place_are_refused_by_name() {
     for name in ["embeddings.position_ids", "encoder.layers.2.mlp.fc1.bias", "text_projection.weight", "logit_scale"] {
         text.insert(name.into(), place.clone());
     }
+    text.insert("adapter".into(), Stored { shape: vec![0], data: vec![] });
     assert_eq!(notes(&folder.source(Precision::F16), &OpenOptions::default()), Vec::<String>::new());
+}
+
+#[test]
+fn what_training_wraps_around_a_network_is_seen_through_or_named() {
+    let mut folder = Folder::new(Kind::Sd1, Size::Small);
+    let expected = draw(&folder.source(Precision::F16), &OpenOptions::default());
+    let unet = folder.networks["unet"].clone();
+    let renamed = |rename: &dyn Fn(&str) -> String| -> File {
+        unet.iter().map(|(name, stored)| (rename(name), stored.clone())).collect()
+    };
+    for wrapper in ["_orig_mod.", "module."] {
+        folder.networks.insert("unet", renamed(&|name| format!("{wrapper}{name}")));
+        assert_same(draw(&folder.source(Precision::F16), &OpenOptions::default()), &expected);
+    }
+    folder.networks.insert("unet", renamed(&|name| name.replace(".to_q.", ".to_q.base_layer.")));
+    let message = refusal(&folder.source(Precision::F16));
+    assert!(message.contains("attn1.to_q.weight`, which the network needs; it was saved with a LoRA"), "{message}");
 }
 
 #[test]
@@ -865,8 +883,9 @@ fn an_autoencoder_of_its_own_takes_the_place_of_the_checkpoints() {
     let ldm = ldm_vae_file("", &vae);
     let mut bare = MemorySource::new();
     bare.insert("diffusion_pytorch_model.safetensors", safetensors(&ldm, &Value::Null, Precision::F16));
+    let checkpoint = other.source(Precision::F16);
     let files = [single(&ldm), single(&ldm_vae_file("first_stage_model.", &vae)), single(&vae)];
-    let sources = files.iter().map(|file| file as &dyn Source).chain([&folders as &dyn Source, &bare]);
+    let sources = files.iter().map(|file| file as &dyn Source).chain([&folders as &dyn Source, &bare, &checkpoint]);
     for vae in sources {
         let options = OpenOptions { vae: Some(vae), ..OpenOptions::default() };
         assert_same(draw(&source, &options), &expected);
@@ -884,7 +903,11 @@ fn an_autoencoder_of_its_own_takes_the_place_of_the_checkpoints() {
 
     let unet = single(&ldm_unet_file(&folder));
     let message = open(&source, &OpenOptions { vae: Some(&unet), ..OpenOptions::default() }).unwrap_err().to_string();
-    assert!(message.contains("this is no AutoencoderKL: there is no tensor `decoder.conv_out.weight`"), "{message}");
+    assert!(
+        message
+            .contains("this is no AutoencoderKL, which `vae` has to be: there is no tensor `decoder.conv_out.weight`"),
+        "{message}"
+    );
     let ddpm = Reference::new("ddpm_uncond");
     let options = OpenOptions { vae: Some(&unet), ..OpenOptions::default() };
     let message = open(&ddpm.source, &options).unwrap_err().to_string();
@@ -1107,7 +1130,7 @@ fn other_single_files_are_refused_with_what_they_are() {
     let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));
     assert_eq!(
         message,
-        "model.safetensors: there is no tensor `up_blocks.3.resnets.2.conv2.weight`, which config.json calls for"
+        "model.safetensors: there is no tensor `up_blocks.3.resnets.2.conv2.weight`, which the network needs"
     );
     file.retain(|name, _| !name.starts_with("model.diffusion_model.output_blocks.11."));
     let message = refusal(&SingleFile(safetensors(&file, &Value::Null, Precision::None)));

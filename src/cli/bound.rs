@@ -29,7 +29,7 @@ use super::{Error, device, model, picture};
 /// `torch.randn(shape, generator=manual_seed(seed + t))` for all pictures together.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The checkpoint: a folder with a model_index.json, or a single .safetensors file
+    /// The checkpoint: a folder with a model_index.json, or a single .safetensors or .gguf file
     model: PathBuf,
 
     /// PNG files, and folders of them, which are searched with the folders inside. All are brought to one size

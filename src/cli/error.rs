@@ -80,14 +80,18 @@ impl Error {
 
     /// The error in one line, in the words of the subcommand that was given: the library's options have other names there.
     pub fn in_words_of(&self, subcommand: &Command) -> String {
+        let written = |error: &pipeline::Error| error.with_option_names(&|option| written(option, subcommand));
         let words = match self {
-            Self::Run(error) => of_pipeline(error, subcommand),
-            Self::Checkpoint { source, .. } => of_pipeline(source, subcommand),
-            Self::Scheduler { source, .. } => of_diffusion(source, subcommand),
-            _ => None,
+            Self::Run(error) => written(error),
+            Self::Checkpoint { source, .. } if source.is_of_option() => written(source),
+            Self::Checkpoint { folder, source } => inside(folder, &written(source)),
+            Self::Scheduler { source, .. } if pipeline::Error::from(source.clone()).is_of_option() => {
+                written(&source.clone().into())
+            }
+            _ => self.to_string(),
         };
         // A driver's message may run over several lines.
-        words.unwrap_or_else(|| self.to_string()).lines().map(str::trim).collect::<Vec<_>>().join(" ")
+        words.lines().map(str::trim).collect::<Vec<_>>().join(" ")
     }
 
     /// An error inside the checkpoint or component in `folder`.
@@ -106,43 +110,29 @@ impl From<pipeline::Error> for Error {
     }
 }
 
-/// What is said of an option; none of an error about something else.
-fn of_pipeline(error: &pipeline::Error, subcommand: &Command) -> Option<String> {
-    match error {
-        pipeline::Error::Option { option, value, message } => Some(of_option(option, value, message, subcommand)),
-        pipeline::Error::Diffusion(error) => of_diffusion(error, subcommand),
-        _ => None,
-    }
+/// The sentence `words` about something inside of `folder`, which may be the one file that the sentence begins with.
+fn inside(folder: &str, words: &str) -> String {
+    let name = Path::new(folder).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let words = words.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(words);
+    format!("{folder}: {words}")
 }
 
-fn of_diffusion(error: &diffusion::Error, subcommand: &Command) -> Option<String> {
-    match error {
-        diffusion::Error::Option { option, value, expected } => Some(of_option(option, value, expected, subcommand)),
-        diffusion::Error::NumInferenceSteps { num_inference_steps, class, least, most } => {
-            let expected = format!("{class} takes {least} to {most} here");
-            Some(of_option("steps", &num_inference_steps.to_string(), &expected, subcommand))
-        }
-        _ => None,
-    }
-}
-
-fn of_option(option: &str, value: &str, message: &str, subcommand: &Command) -> String {
-    let names: Vec<String> = option.split(" and ").map(|name| quoted(name, subcommand)).collect();
-    // A message names other options in backticks.
-    let parts = message.split('`').enumerate();
-    let message: Vec<String> =
-        parts.map(|(index, part)| if index % 2 == 1 { quoted(part, subcommand) } else { part.to_owned() }).collect();
-    format!("{} is {value}: {}", names.join(" and "), message.concat())
-}
-
-/// The option as it is written on the command line, or else the word in backticks.
-fn quoted(name: &str, subcommand: &Command) -> String {
+/// The option as it is written on the command line, or else the word in backquotes.
+fn written(name: &str, subcommand: &Command) -> String {
     flag(name, subcommand).unwrap_or_else(|| format!("`{name}`"))
 }
 
+/// The sentence of `error` as `inspect` writes options.
+pub fn in_words_of_inspect(error: &pipeline::Error) -> String {
+    let command = super::command();
+    match command.find_subcommand("inspect") {
+        Some(subcommand) => error.with_option_names(&|option| written(option, subcommand)),
+        None => error.to_string(),
+    }
+}
+
 /// Options of the library that are not called the same with hyphens.
-const OTHERWISE: [(&str, &str); 4] =
-    [("images", "images"), ("num_inference_steps", "steps"), ("timestep", "timesteps"), ("weight", "lora")];
+const OTHERWISE: [(&str, &str); 3] = [("images", "images"), ("timestep", "timesteps"), ("weight", "lora")];
 
 /// What `subcommand` calls the library's option `name`, if it has it.
 fn flag(name: &str, subcommand: &Command) -> Option<String> {
@@ -182,7 +172,9 @@ mod tests {
                 for beginning in ["Error::option(", "option: ", "refuse(", "number(", "side(info, "] {
                     for rest in source.split(beginning).skip(1) {
                         let name = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
-                        options.extend(name.into_iter().flat_map(|name| name.split(" and ")).map(str::to_owned));
+                        let names = name.into_iter().flat_map(|name| name.split(" and "));
+                        // As `with_option_names` has it.
+                        options.extend(names.map(|name| name.replace("num_inference_steps", "steps")));
                     }
                 }
             }
@@ -248,6 +240,15 @@ mod tests {
                 "`mask` is given: `fixed_small` is not `mask`",
             ),
             ("noise", option("timestep", "3", "a\n   b"), "--timesteps is 3: a b"),
+            (
+                "sample",
+                Error::checkpoint(
+                    Path::new("models/x.safetensors"),
+                    pipeline::Error::SingleFile { file: "x.safetensors".into(), found: "what `vae` takes, `q`".into() },
+                ),
+                "models/x.safetensors: this is what --vae takes, `q`; one file can be opened where it is a whole \
+                 checkpoint of Stable Diffusion 1.x, 2.x or XL",
+            ),
         ] {
             assert_eq!(said(subcommand, error), expected);
         }

@@ -11,6 +11,7 @@ use undiffuse::pipeline::{self, ModelInfo, OpenComponent, brief};
 use undiffuse::weights::{DirectorySource, Source, TensorFile, check_path, read_small};
 
 use super::Error;
+use super::error::in_words_of_inspect;
 use super::model::{self, words};
 use super::output::result;
 use super::scheduler::Scheduler;
@@ -121,7 +122,7 @@ impl Report {
                 Some(checkpoint.files())
             }
             Err(error) => {
-                self.problem(error.to_string());
+                self.problem(in_words_of_inspect(error));
                 None
             }
         };

@@ -26,7 +26,7 @@ pub struct Files {
     unet: Option<String>,
 
     /// An autoencoder in place of the checkpoint's own, or where it has none: a file of weights, under diffusers' names or those of
-    /// the original code, or a folder with one
+    /// the original code; a folder with one; or another checkpoint, whose autoencoder is taken
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
 
@@ -58,6 +58,10 @@ impl Files {
             let message =
                 "there is no such folder or file; give the folder of a checkpoint, or a checkpoint in one file";
             return Err(Error::path(model, message));
+        }
+        if let Some(vae) = self.vae.as_deref().filter(|vae| !vae.is_dir() && !vae.is_file()) {
+            let message = "there is no such folder or file; give an autoencoder's file of weights, its folder, or a checkpoint with one";
+            return Err(Error::path(vae, message));
         }
         let checkpoint = self.try_open(model).await.map_err(|error| Error::checkpoint(model, error))?;
         for known in &checkpoint.info().notes {

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
     timesteps: Option<Vec<usize>>,
 
-    /// A checkpoint, whose noise schedule it is: a folder with a model_index.json, or a single .safetensors file
+    /// A checkpoint, whose noise schedule it is: a folder with a model_index.json, or a single .safetensors or .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
 

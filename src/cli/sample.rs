@@ -31,7 +31,7 @@ use super::{Error, device, model, picture, profile, scheduler, tuned};
 /// says inside of its file what it was made with.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The checkpoint: a folder with a model_index.json, or a single .safetensors file
+    /// The checkpoint: a folder with a model_index.json, or a single .safetensors or .gguf file
     model: PathBuf,
 
     /// What to draw; required by models that take a prompt, refused by others. Given several times, each is drawn

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::layout::OpenOptions;
 use crate::{device, diffusion, graph, models, text, weights};
 
 /// A pipeline that cannot be loaded or run.
@@ -59,7 +60,7 @@ pub enum Error {
         found: String,
     },
     /// A tensor whose shape is not what the config calls for.
-    #[error("{file}: tensor `{tensor}` is {found:?}, but config.json calls for {expected:?}{hint}")]
+    #[error("{file}: tensor `{tensor}` is {found:?}, but the network needs {expected:?}{hint}")]
     Shape {
         /// The file.
         file: String,
@@ -73,12 +74,14 @@ pub enum Error {
         hint: &'static str,
     },
     /// A tensor that the network needs and the file does not have.
-    #[error("{file}: there is no tensor `{tensor}`, which config.json calls for")]
+    #[error("{file}: there is no tensor `{tensor}`, which the network needs{hint}")]
     MissingTensor {
         /// The file.
         file: String,
         /// Name of the tensor.
         tensor: String,
+        /// What that may mean.
+        hint: &'static str,
     },
     /// Weights that the network has no place for.
     #[error(
@@ -121,27 +124,27 @@ impl Error {
         Error::Model { file: file.to_owned(), source: error.into() }
     }
 
-    /// The sentence of this error with each option under the name that `name` gives to this library's, such as `guidance_scale`: as a
-    /// command or another language spells it. The number of steps is `steps`, whoever found it wrong.
-    pub fn with_option_names(&self, name: &dyn Fn(&str) -> String) -> String {
+    /// Whether this is about an option of a run, rather than about what was opened.
+    pub fn is_of_option(&self) -> bool {
+        use diffusion::Error::{NumInferenceSteps, Option};
+        matches!(self, Self::Option { .. } | Self::Diffusion(Option { .. } | NumInferenceSteps { .. }))
+    }
+
+    /// The sentence of this error with each option, which this library calls by names such as `guidance_scale`, as `written` has it:
+    /// as a command or another language spells and quotes it. The number of steps is `steps`, whoever found it wrong.
+    pub fn with_option_names(&self, written: &dyn Fn(&str) -> String) -> String {
         let sentence = self.to_string();
-        match self {
-            Self::Option { .. }
-            | Self::Diffusion(diffusion::Error::Option { .. } | diffusion::Error::NumInferenceSteps { .. }) => {}
-            _ => return sentence,
-        }
-        let renamed = |words: &str| -> String {
-            let renamed = words.split(' ').map(|word| match word {
-                "and" => word.to_owned(),
-                "num_inference_steps" => name("steps"),
-                _ => name(word),
-            });
-            renamed.collect::<Vec<_>>().join(" ")
+        let renamed = |name: &str| match name {
+            "num_inference_steps" => written("steps"),
+            // Elsewhere there are tensors and classes between backquotes too.
+            _ if self.is_of_option() || OpenOptions::NAMES.contains(&name) => written(name),
+            _ => format!("`{name}`"),
         };
-        // Between backquotes there are names of options, and nothing else is between backquotes.
-        let parts = sentence.split('`').enumerate();
-        let parts = parts.map(|(index, part)| if index % 2 == 1 { renamed(part) } else { part.to_owned() });
-        parts.collect::<Vec<_>>().join("`")
+        let parts = sentence.split('`').enumerate().map(|(index, part)| match index % 2 {
+            0 => part.to_owned(),
+            _ => part.split(" and ").map(renamed).collect::<Vec<_>>().join(" and "),
+        });
+        parts.collect()
     }
 
     /// There is no place for `tensors`, of which there is one at least.

@@ -119,7 +119,7 @@ impl WeightFile {
                     }
                     places_of_file.entry(tensor.name.clone()).or_default().push(Place { part, weight });
                 }
-                if !placed && naming.is_missed(&tensor.name, |name| weights.contains_key(name)) {
+                if !placed && !tensor.is_empty() && naming.is_missed(&tensor.name, |name| weights.contains_key(name)) {
                     missed.push(&tensor.name[..]);
                 }
             }
@@ -127,7 +127,14 @@ impl WeightFile {
         }
         let file = files.first().map_or("", |file| file.file());
         if let Some(((name, _), _)) = shapes.iter().zip(found).find(|(_, found)| found.is_none()) {
-            return Err(Error::MissingTensor { file: file.to_owned(), tensor: (*name).clone() });
+            let with_lora = missed.iter().any(|name| name.contains(".base_layer.") || name.contains(".lora_A."));
+            let hint = match with_lora {
+                true => {
+                    "; it was saved with a LoRA beside it: merge that first, as peft's `merge_and_unload` does, and save again"
+                }
+                false => "",
+            };
+            return Err(Error::MissingTensor { file: file.to_owned(), tensor: (*name).clone(), hint });
         }
         if !missed.is_empty() {
             return Err(Error::no_place(file, &missed));

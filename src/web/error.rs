@@ -64,7 +64,7 @@ impl Error {
             Self::Disposed => Facts::new("disposed"),
         };
         let sentence = match self {
-            Self::Pipeline(error) => error.with_option_names(&camel_case),
+            Self::Pipeline(error) => error.with_option_names(&quoted),
             Self::Scheduler(error) => pipeline::Error::from(error).with_option_names(&camel_case),
             error => error.to_string(),
         };
@@ -79,6 +79,11 @@ impl Error {
         }
         error
     }
+}
+
+/// An option as sentences have it.
+fn quoted(option: &str) -> String {
+    format!("`{}`", camel_case(option))
 }
 
 impl Facts {
@@ -122,7 +127,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Json { file, .. } => Facts::new("file-corrupt").file(file),
         SingleFile { file, .. } | NoPlace { file, .. } => Facts::new("unsupported").file(file),
         UnsupportedPipeline { .. } => Facts::new("unsupported").file("model_index.json"),
-        Shape { file, tensor, .. } | MissingTensor { file, tensor } => {
+        Shape { file, tensor, .. } | MissingTensor { file, tensor, .. } => {
             Facts::new("shape-mismatch").file(file).tensor(tensor)
         }
         Graph(error) => of_graph(error),

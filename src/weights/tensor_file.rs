@@ -44,6 +44,11 @@ impl TensorInfo {
         self.range.end - self.range.start
     }
 
+    /// Whether it has no element, as what is left of a parameter that was taken out.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
     /// This tensor's `bytes` as f32; see [`Dtype::to_f32`].
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use super::weight_file::{HostTable, WeightFile};
 use crate::diffusion::SchedulerConfig;
 use crate::graph::WeightSpec;
 use crate::text::{TokenFiles, Tokenizer};
-use crate::weights::{self, Source, TensorFile, read_small};
+use crate::weights::{self, Source, TensorFile, TensorInfo, read_small};
 
 /// Configs are a few kilobytes; a vocabulary with its merges can be megabytes.
 const MAX_CONFIG: usize = 1 << 20;
@@ -49,14 +49,20 @@ pub struct OpenOptions<'a> {
     /// The file of the UNet's weights, a path inside the checkpoint, in place of the UNet's own; such as a GGUF file, under
     /// diffusers' names or under those of the original code. For folders.
     pub unet: Option<String>,
-    /// An autoencoder in place of the checkpoint's own: a file of weights, under diffusers' names or those of the original code, or a folder
-    /// with one and perhaps its `config.json`.
+    /// An autoencoder in place of the checkpoint's own: a file of weights, under diffusers' names or those of the original code; a folder
+    /// with one and perhaps its `config.json`; or another checkpoint, whose autoencoder is taken.
     pub vae: Option<&'a dyn Source>,
     /// What a single file's network predicts, `epsilon` or `v_prediction`. Most files say so; where one of Stable
     /// Diffusion 2.x does not, v is assumed.
     pub prediction_type: Option<String>,
     /// Where CLIP's `merges.txt` lies, for checkpoints in one file, which bring no tokenizer. Native builds have their own.
     pub vocabulary: Option<&'a dyn Source>,
+}
+
+impl OpenOptions<'_> {
+    /// The names of these options, as errors have them.
+    pub(in crate::pipeline) const NAMES: [&'static str; 5] =
+        ["variant", "unet", "vae", "prediction_type", "vocabulary"];
 }
 
 /// Something about a checkpoint that its files do not say, or say otherwise, and what was made of it.
@@ -141,8 +147,14 @@ impl<'a> Layout<'a> {
         let (files, config) = match source.single_file() {
             Some(name) => (vec![Rc::new(TensorFile::open(source, name).await?)], None),
             None => {
-                let files = Finder::new(source, self.options.variant.as_deref()).open("", stem("vae"), false).await?;
-                (files, optional(read_text(source, "config.json").await)?)
+                let mut folder = "";
+                let mut config = optional(read_text(source, "config.json").await)?;
+                if config.is_none() {
+                    config = optional(read_text(source, "vae/config.json").await)?;
+                    folder = if config.is_some() { "vae/" } else { "" };
+                }
+                let weights = Finder::new(source, self.options.variant.as_deref());
+                (weights.open(folder, stem("vae"), false).await?, config)
             }
         };
         let config = match config {
@@ -155,7 +167,7 @@ impl<'a> Layout<'a> {
                 let network = ldm::vae(&tensors_of(&files, vae_prefix(&files)));
                 let network = network.map_err(|reason| Error::Json {
                     file: name_of(&files),
-                    message: format!("this is no AutoencoderKL: {reason}"),
+                    message: format!("this is no AutoencoderKL, which `vae` has to be: {reason}"),
                 })?;
                 config.extend(network.config.as_object().cloned().into_iter().flatten());
                 Value::Object(config).to_string()
@@ -431,7 +443,9 @@ fn naming_of(files: &[Rc<TensorFile>]) -> Result<Naming, Error> {
         let vae = ldm::vae(&tensors).map_err(|reason| Error::Json { file: name_of(files), message: reason })?;
         return Ok(Naming::modules(prefix, vae.modules));
     }
-    Ok(Naming::diffusers(prefix))
+    // What torch.compile and parallel training put in front of all names of a network.
+    let wrapped = |wrapper: &&str| tensors_of_all(files).all(|tensor| tensor.name.starts_with(wrapper));
+    Ok(Naming::diffusers(["_orig_mod.", "module."].into_iter().find(wrapped).unwrap_or(prefix)))
 }
 
 /// What stands before the names of an autoencoder in `files`; nothing where there is none.
@@ -442,7 +456,11 @@ fn vae_prefix(files: &[Rc<TensorFile>]) -> &'static str {
 
 /// The tensors of all `files` behind `prefix`.
 fn tensors_of<'a>(files: &'a [Rc<TensorFile>], prefix: &str) -> Tensors<'a> {
-    Tensors::new(files.iter().flat_map(|file| file.tensors()), prefix)
+    Tensors::new(tensors_of_all(files), prefix)
+}
+
+fn tensors_of_all(files: &[Rc<TensorFile>]) -> impl Iterator<Item = &TensorInfo> {
+    files.iter().flat_map(|file| file.tensors())
 }
 
 /// The first of `files`, for messages.

@@ -132,7 +132,8 @@ impl SingleFile {
         let of_none = |tensor: &&TensorInfo| {
             !self.naming.iter().any(|(_, naming)| naming.is_of(&tensor.name)) && !is_dead(&tensor.name)
         };
-        let others: Vec<&TensorInfo> = file.tensors().iter().filter(of_none).collect();
+        let others: Vec<&TensorInfo> =
+            file.tensors().iter().filter(of_none).filter(|tensor| !tensor.is_empty()).collect();
         let of_a_part = |tensor: &&&TensorInfo| PARTS.iter().any(|part| tensor.name.starts_with(part));
         let missed: Vec<&str> = others.iter().filter(of_a_part).map(|tensor| &tensor.name[..]).collect();
         if !missed.is_empty() {
@@ -142,7 +143,7 @@ impl SingleFile {
         let unread = others.iter().filter(|tensor| tensor.shape.len() > 1 && !left_behind(&tensor.name));
         let unread: Vec<&str> = unread.map(|tensor| &tensor.name[..]).collect();
         if !unread.is_empty() {
-            notes.push(Note { text: format!("not read are {}", list(&unread)), option: None });
+            notes.push(Note { text: format!("not read: {}", list(&unread)), option: None });
         }
         Ok(())
     }
