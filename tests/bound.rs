@@ -1,13 +1,10 @@
 //! The variational bound against the reference: in f64 from recorded outputs of the network, and with our own network in f32.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{read_json, reference};
+use crate::common::{read_json, reference};
 use pollster::block_on;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -204,7 +201,7 @@ fn every_term_agrees_with_the_reference_with_our_own_network_on_the_cpu() {
 
 #[test]
 fn every_term_agrees_with_the_reference_with_our_own_network_on_the_gpu() {
-    walk(&common::gpu());
+    walk(&crate::common::gpu());
 }
 
 /// The linear schedule of the tests' own copy.

@@ -1,15 +1,12 @@
 //! The command as its users run it: what it writes, what it prints, how it refuses.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::command::{Ran, command, emoji64, names, network, refuse, repository, succeed, undiffuse};
-use common::{Tensor, read_tensors, worst_beyond};
+use crate::common::command::{Ran, command, emoji64, names, network, refuse, repository, succeed, undiffuse};
+use crate::common::{Tensor, read_tensors, worst_beyond};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -337,8 +334,8 @@ fn several_pictures_are_numbered_and_seeds_make_each_as_it_would_be_alone() {
 
 /// The recorded runs of `pipeline_class`, with the folder of each.
 fn recorded(pipeline_class: &str) -> Vec<(PathBuf, Value)> {
-    let folders = common::folders(&common::reference("pipelines").join("runs")).into_iter();
-    let runs = folders.map(|folder| (folder.clone(), common::read_json(&folder.join("run.json"))));
+    let folders = crate::common::folders(&crate::common::reference("pipelines").join("runs")).into_iter();
+    let runs = folders.map(|folder| (folder.clone(), crate::common::read_json(&folder.join("run.json"))));
     let runs: Vec<_> = runs.filter(|(_, run)| run["pipeline_class"] == pipeline_class).collect();
     assert!(!runs.is_empty(), "no run of {pipeline_class}");
     runs
@@ -359,12 +356,12 @@ fn every_pipeline_is_run_by_its_command_line() {
     ] {
         let mut ran = 0;
         for (run_folder, run) in recorded(class) {
-            let name = common::name_of(&run_folder);
+            let name = crate::common::name_of(&run_folder);
             let described = run["model"].as_str().expect("a model");
             let model = described.split(' ').next().expect("its name");
             let mut line: Vec<String> = vec!["sample".into()];
             let path = |path: PathBuf| path.to_str().expect("a path of text").to_owned();
-            line.push(path(common::reference("pipelines").join("models").join(model)));
+            line.push(path(crate::common::reference("pipelines").join("models").join(model)));
             line.extend(["--scheduler".into(), path(run_folder.join("scheduler_config.json"))]);
             line.extend(["--out".into(), path(out.clone())]);
             if described.contains("variant fp16") {
@@ -372,7 +369,10 @@ fn every_pipeline_is_run_by_its_command_line() {
             }
             if let Some((_, lora)) = described.split_once(" + ") {
                 let weight = name.rsplit_once("scale").expect("its weight").1;
-                line.extend(["--lora".into(), format!("{}:{weight}", path(common::reference("pipelines").join(lora)))]);
+                line.extend([
+                    "--lora".into(),
+                    format!("{}:{weight}", path(crate::common::reference("pipelines").join(lora))),
+                ]);
             }
             match run["generator"].as_array() {
                 Some(generators) => {

@@ -1,12 +1,9 @@
 //! Pipelines put together by hand from their networks, for what no recorded run covers: the same latents and pictures.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{Tensor, max_abs, reference, worst_beyond};
+use crate::common::{Tensor, max_abs, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
 use undiffuse::diffusion::{Clip, HISTORY, SchedulerConfig, Solver, StepOptions, Table};

@@ -1,11 +1,8 @@
 //! `config.json` files are bytes from outside: whatever they hold, they end in a network or in a sentence.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::path::Path;
 
-use common::{name_of, read_json, read_text, reference};
+use crate::common::{name_of, read_json, read_text, reference};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use undiffuse::graph::Graph;

@@ -1,5 +1,4 @@
 //! The work of known networks, counted and timed.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::fs;
 

@@ -1,7 +1,4 @@
 //! The CPU executor: its memory, its threads, and what it refuses. What its kernels compute is tested in `kernels.rs`.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -1,12 +1,9 @@
 //! Features of pictures: those of InceptionV3 against the Python package `pytorch-fid`, and what a feature network may be.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{Tensor, max_abs, read_tensors, worst_beyond};
+use crate::common::{Tensor, max_abs, read_tensors, worst_beyond};
 use pollster::block_on;
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::Value;
@@ -127,7 +124,8 @@ fn inception_agrees(device: Device) {
 /// Compares features and guesses of the classifier that the crate brings with what torch makes of its f16 weights.
 fn emoji_agrees(device: Device) {
     let fixture = fixture("emoji.safetensors");
-    let json = common::read_text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji-features/config.json"));
+    let json =
+        crate::common::read_text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji-features/config.json"));
     let config = EmojiClassifierConfig::from_json(&json).unwrap();
     let mut extractor = block_on(FeatureExtractor::emoji(device)).unwrap();
     assert_eq!((extractor.name(), extractor.features(), extractor.side()), ("emoji", 64, 64));
@@ -164,7 +162,7 @@ fn emoji_features_and_guesses_agree_with_torch_on_the_cpu() {
 #[test]
 fn emoji_features_and_guesses_agree_with_torch_on_the_gpu() {
     for kernels in [Family::Registers, Family::Tiled(None)] {
-        emoji_agrees(common::gpu_with(Some(kernels)));
+        emoji_agrees(crate::common::gpu_with(Some(kernels)));
     }
 }
 
@@ -175,7 +173,7 @@ fn inception_features_agree_with_pytorch_fid_on_the_cpu() {
 
 #[test]
 fn inception_features_agree_with_pytorch_fid_on_the_gpu() {
-    inception_agrees(common::gpu());
+    inception_agrees(crate::common::gpu());
 }
 
 /// A small classifier: two blocks, three glyphs, two styles.
@@ -232,7 +230,7 @@ fn features_of_pictures_of_any_size_come_in_their_order_and_agree_with_the_twin(
     for (seed, (height, width)) in [(16, 16), (1, 1), (40, 7), (16, 16), (1500, 1500), (1, 1)].into_iter().enumerate() {
         pictures.insert(5 * seed, noise(100 + seed as u64, height, width));
     }
-    for device in [Device::cpu(), common::gpu()] {
+    for device in [Device::cpu(), crate::common::gpu()] {
         let mut extractor = load(&emoji_folder(&weights, Dtype::F32), device.clone()).unwrap();
         assert_eq!((extractor.name(), extractor.features(), extractor.side()), ("emoji", 12, 16));
         // Twice, to use the programs again.
@@ -424,7 +422,7 @@ fn a_picture_that_is_none_is_refused_by_its_number_before_anything_runs() {
 fn features_that_are_not_finite_are_an_error_that_names_the_layer() {
     let mut weights = emoji();
     weights.get_mut("blocks.1.conv2.weight").unwrap().1.fill(f32::MAX);
-    for device in [Device::cpu(), common::gpu()] {
+    for device in [Device::cpu(), crate::common::gpu()] {
         let mut extractor = load(&emoji_folder(&weights, Dtype::F32), device).unwrap();
         let message = block_on(extractor.extract(&[noise(3, 16, 16)])).unwrap_err().to_string();
         assert!(message.contains("blocks.1.conv2") && message.contains("not finite"), "{message}");
@@ -451,7 +449,7 @@ fn drawn(pipeline: &Pipeline, about: &Value, prompt: &str, seeds: Vec<u64>) -> V
 fn every_example_of_the_page_is_drawn_as_what_it_names_whatever_the_seed() {
     const SEEDS: u64 = 32;
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models");
-    let about = common::read_json(&models.join("emoji64.json"));
+    let about = crate::common::read_json(&models.join("emoji64.json"));
     let emoji64 = DirectorySource::new(models.join("emoji64"));
     let pipeline = block_on(Pipeline::load(&emoji64, Device::cpu(), &mut |_| {})).unwrap();
     let mut classifier = block_on(FeatureExtractor::emoji(Device::cpu())).unwrap();

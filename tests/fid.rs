@@ -1,7 +1,4 @@
 //! `undiffuse fid` as its users run it: pictures of any origin, interrupted runs, refusals.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::command::{Ran, command, emoji64, names, network};
+use crate::common::command::{Ran, command, emoji64, names, network};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -307,7 +304,7 @@ fn the_mean_and_the_covariance_of_a_file_count_whatever_its_features_are() {
 fn a_model_without_a_prompt_draws_too() {
     let bench = Bench::new();
     let real = bench.pictures("real", 70, 10);
-    let ddpm = common::reference("pipelines").join("models/ddpm_uncond");
+    let ddpm = crate::common::reference("pipelines").join("models/ddpm_uncond");
     let model: &[Argument] = &[&"--real", &real, &"--generated", &ddpm, &"--steps", &"2"];
     let (json, _) = bench.json(&[model, &[&"--count", &"18"]].concat());
     assert_eq!(json["generated"]["pictures"], 18);

@@ -1,11 +1,8 @@
 //! The forward process of a picture, and runs that begin with it.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::path::Path;
 
-use common::reference;
+use crate::common::reference;
 use pollster::block_on;
 use undiffuse::device::Device;
 use undiffuse::diffusion::{Forward, NoiseSchedule, Solver};
@@ -292,7 +289,7 @@ fn one_call_of_the_network_says_what_the_first_step_of_a_run_shows() {
 fn the_gpu_shows_and_predicts_what_the_cpu_does() {
     let options =
         || ForwardOptions { seed: 6, prompt: "fox, noto style".into(), ..ForwardOptions::new(picture(64, 64)) };
-    let (cpu, gpu) = (emoji64(), emoji64_on(common::gpu()));
+    let (cpu, gpu) = (emoji64(), emoji64_on(crate::common::gpu()));
     let (mut on_cpu, mut on_gpu) = (process(&cpu, options()), process(&gpu, options()));
     let near = |a: &Rgba, b: &Rgba| {
         let far = a.pixels.iter().zip(&b.pixels).map(|(a, b)| a.abs_diff(*b)).max();

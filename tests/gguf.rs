@@ -1,18 +1,12 @@
 //! The GGUF reader and writer against files made byte by byte, and against files that nobody would write.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::io::Cursor;
 
-use common::hostile::{Counting, FILE, Tensors, Trickle, peak_of, read, read_bytes, refused_when_truncated};
+use crate::common::hostile::{FILE, Tensors, Trickle, peak_of, read, read_bytes, refused_when_truncated};
 use pollster::block_on;
 use proptest::prelude::*;
 use undiffuse::weights::gguf::{Entry, Writer};
 use undiffuse::weights::{Dtype, Error, TensorFile};
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Error messages, a future or two.
 const CONSTANT: isize = 16 << 10;

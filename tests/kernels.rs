@@ -1,5 +1,4 @@
 //! Every op on the GPU and on the CPU against its twin.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::rc::Rc;
 

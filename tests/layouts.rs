@@ -1,14 +1,11 @@
 //! Checkpoints in every form that they come in: variants, shards, flat folders, single files under LDM's names, GGUF. Each
 //! draws the picture that the same numbers draw from a plain folder, bit for bit.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{folders, name_of, reference};
+use crate::common::{folders, name_of, reference};
 use pollster::block_on;
 use serde_json::{Value, json};
 use undiffuse::device::Device;
@@ -224,7 +221,7 @@ type Configs = (Value, Value, Value, Option<Value>);
 fn published(kind: Kind) -> Configs {
     let read = |name: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/published");
-        common::read_json(&folder.join(format!("{name}.json")))
+        crate::common::read_json(&folder.join(format!("{name}.json")))
     };
     let first = || read("stable-diffusion-v1-5.text_encoder");
     let vae = || read("stable-diffusion-v1-5-resaved.vae");
@@ -1065,7 +1062,7 @@ fn clips_vocabulary_follows_from_its_merges() {
     let files = TokenFiles { config: Some(&config), special_tokens_map: Some(&special), ..TokenFiles::default() };
     let stored = Tokenizer::from_files(&read("vocab.json"), &asset, files).unwrap();
     assert_eq!(made.vocab_size(), stored.vocab_size());
-    let cases = common::read_json(&reference("tokenizers").join("cases_clip_real.json"));
+    let cases = crate::common::read_json(&reference("tokenizers").join("cases_clip_real.json"));
     let cases = cases["cases"].as_array().expect("a list of cases");
     assert!(!cases.is_empty());
     for text in cases.iter().map(|case| case["text"].as_str().expect("a text")) {
@@ -1396,6 +1393,6 @@ fn inspect_stays_in_the_folder_and_reads_no_more_than_a_config() {
     let report = inspect(&[model.as_ref()]);
     assert!(report.contains("../outside  UNet2DModel") && !report.contains("4321"), "{report}");
     fs::write(model.join("model_index.json"), " ".repeat((1 << 20) + 1)).unwrap();
-    let ran = common::command::undiffuse(&[&"inspect", &model]);
+    let ran = crate::common::command::undiffuse(&[&"inspect", &model]);
     assert!(ran.code != Some(0) && ran.stderr.contains("model_index.json"), "{}", ran.stderr);
 }

@@ -1,12 +1,9 @@
 //! LoRA files against diffusers and peft, and files that are no LoRA for the model.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use common::{Tally, Tensor, max_abs, read_json, read_tensors, read_text, reference, worst_beyond};
+use crate::common::{Tally, Tensor, max_abs, read_json, read_tensors, read_text, reference, worst_beyond};
 use pollster::block_on;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use undiffuse::device::Device;
@@ -162,7 +159,7 @@ fn every_network_with_a_lora_gives_what_the_reference_gives_and_is_restored_on_t
 
 #[test]
 fn every_network_with_a_lora_gives_what_the_reference_gives_and_is_restored_on_the_gpu() {
-    walk(&common::gpu(), "networks with LoRAs on the GPU");
+    walk(&crate::common::gpu(), "networks with LoRAs on the GPU");
 }
 
 #[test]

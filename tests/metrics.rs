@@ -1,12 +1,9 @@
 //! Distances between sets of features: against scipy's and numpy's numbers, and in cases whose answer is known.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use common::{Tally, read_json, reference};
+use crate::common::{Tally, read_json, reference};
 use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
@@ -518,7 +515,7 @@ proptest! {
     }
 }
 
-/// `cargo test --release --test metrics -- --ignored --nocapture` prints the time.
+/// `cargo test --release --test suite metrics:: -- --ignored --nocapture` prints the time.
 #[test]
 #[ignore = "takes minutes; for a measurement"]
 fn sets_of_inceptions_dimension_have_a_distance_and_the_time_is_printed() {

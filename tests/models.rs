@@ -1,12 +1,9 @@
 //! Whole networks against diffusers and transformers.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{Tally, Tensor, folders, name_of, read_tensors, reference, worst_beyond};
+use crate::common::{Tally, Tensor, folders, name_of, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
 use undiffuse::gpu::variants::Family;
@@ -174,12 +171,12 @@ fn every_network_of_the_reference_agrees_on_the_cpu() {
 
 #[test]
 fn every_network_of_the_reference_agrees_on_the_gpu() {
-    walk(&common::gpu(), "networks on the GPU");
+    walk(&crate::common::gpu(), "networks on the GPU");
 }
 
 #[test]
 fn every_network_of_the_reference_agrees_on_the_gpu_tiled_in_workgroup_memory() {
-    walk(&common::gpu_with(Some(Family::Tiled(None))), "networks on the GPU with tiled kernels");
+    walk(&crate::common::gpu_with(Some(Family::Tiled(None))), "networks on the GPU with tiled kernels");
 }
 
 /// A component of the reference on the CPU, with the inputs of its first call.

@@ -1,6 +1,5 @@
 //! The random streams against PyTorch's own draws: every tensor of `rng/torch_cpu.safetensors`, whatever it holds, and of
 //! `rng/torch_cuda_philox_algorithm.safetensors`.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 

@@ -1,11 +1,8 @@
 //! Single operations against float64-accurate results.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Tally, Tensor, max_abs, read_tensors, reference, worst_beyond};
+use crate::common::{Tally, Tensor, max_abs, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::{Device, Program, WeightLoader};
 use undiffuse::graph::{
@@ -162,5 +159,5 @@ fn every_op_of_the_reference_agrees_on_the_cpu() {
 
 #[test]
 fn every_op_of_the_reference_agrees_on_the_gpu() {
-    walk(&common::gpu(), "ops on the GPU");
+    walk(&crate::common::gpu(), "ops on the GPU");
 }

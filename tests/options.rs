@@ -1,9 +1,6 @@
 //! Options that a model does not take, refused before its weights are read, each with a sentence that says why.
-#![cfg(not(target_arch = "wasm32"))]
 
-mod common;
-
-use common::reference;
+use crate::common::reference;
 use pollster::block_on;
 use undiffuse::pipeline::{Checkpoint, LongPrompts, OpenOptions, Rgba, SampleOptions, Scheduler, Text};
 use undiffuse::weights::DirectorySource;

@@ -1,14 +1,13 @@
 //! Whole pipelines against diffusers, on tiny models: every setting that is implemented.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use common::{Tally, Tensor, folders, max_abs, name_of, read_json, read_tensors, read_text, reference, worst_beyond};
+use crate::common::{
+    Tally, Tensor, folders, max_abs, name_of, read_json, read_tensors, read_text, reference, worst_beyond,
+};
 use pollster::block_on;
 use serde_json::Value;
 use undiffuse::device::Device;
@@ -273,5 +272,5 @@ fn every_pipeline_run_of_the_reference_is_reproduced_on_the_cpu() {
 
 #[test]
 fn every_pipeline_run_of_the_reference_is_reproduced_on_the_gpu() {
-    walk(&common::gpu(), "pipelines on the GPU");
+    walk(&crate::common::gpu(), "pipelines on the GPU");
 }

@@ -1,11 +1,8 @@
 //! Portable arithmetic: a seed gives the same bits on every machine and, by `tests/browser/trajectories.test.js`, in every browser.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::path::Path;
 
-use common::read_json;
+use crate::common::read_json;
 use pollster::block_on;
 use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::device::Device;

@@ -1,13 +1,10 @@
 //! Pictures on the way: what they cost, what they look like, and that the last is always decoded.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::reference;
+use crate::common::reference;
 use pollster::block_on;
 use undiffuse::device::Device;
 use undiffuse::diffusion::Solver;
@@ -99,7 +96,7 @@ fn initial(pipeline: &Pipeline, options: SampleOptions) -> Vec<Rgba> {
 fn the_initial_picture_is_what_the_autoencoder_makes_of_the_initial_latents() {
     let pipeline = emoji64(Device::cpu());
     let vae = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/emoji64/vae");
-    let config = common::read_json(&vae.join("config.json"));
+    let config = crate::common::read_json(&vae.join("config.json"));
     let scaling_factor = config["scaling_factor"].as_f64().unwrap() as f32;
     let network = block_on(Component::load(&DirectorySource::new(vae), Device::cpu(), None)).unwrap();
     // Whatever the solver's scale, and both of two pictures.
@@ -146,8 +143,8 @@ fn the_initial_picture_is_made_as_those_of_steps_and_leaves_them_as_they_are() {
 
 #[test]
 fn the_gpu_shows_the_linear_previews_of_the_cpu() {
-    let [cpu, gpu] =
-        [Device::cpu(), common::gpu()].map(|device| run(&emoji64(device), options(Preview::Linear, Solver::Ddim)));
+    let [cpu, gpu] = [Device::cpu(), crate::common::gpu()]
+        .map(|device| run(&emoji64(device), options(Preview::Linear, Solver::Ddim)));
     for (cpu, gpu) in cpu.iter().zip(&gpu) {
         for (cpu, gpu) in [(&cpu.images, &gpu.images), (&cpu.denoised, &gpu.denoised)] {
             let near = cpu[0].pixels.iter().zip(&gpu[0].pixels).all(|(&a, &b)| a.abs_diff(b) <= 2);
@@ -225,7 +222,7 @@ fn a_tiny_autoencoder_for_other_latents_is_refused() {
 
 #[test]
 fn a_linear_preview_costs_less_than_a_tenth_of_a_step() {
-    for (device, what) in [(Device::cpu(), "CPU"), (common::gpu(), "GPU")] {
+    for (device, what) in [(Device::cpu(), "CPU"), (crate::common::gpu(), "GPU")] {
         let pipeline = emoji64(device);
         // The fastest of many steps, in turns, and of more while the machine is busy with something else.
         let mut fastest = [Duration::MAX; 2];

@@ -1,12 +1,9 @@
 //! Quantised weights: blocks against ggml's Python package, bit for bit, and networks that run from them and from 8-bit floats.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{Tally, name_of, read_json, read_tensors, reference, worst_beyond};
+use crate::common::{Tally, name_of, read_json, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize};
@@ -144,12 +141,12 @@ fn a_network_runs_from_blocks_on_the_cpu() {
 
 #[test]
 fn a_network_runs_from_blocks_on_the_gpu() {
-    walk(&common::gpu(), "GGUF networks on the GPU");
+    walk(&crate::common::gpu(), "GGUF networks on the GPU");
 }
 
 #[test]
 fn a_network_runs_from_blocks_on_the_gpu_tiled_in_workgroup_memory() {
-    walk(&common::gpu_with(Some(Family::Tiled(None))), "GGUF networks on the GPU with tiled kernels");
+    walk(&crate::common::gpu_with(Some(Family::Tiled(None))), "GGUF networks on the GPU with tiled kernels");
 }
 
 /// Numbers from -1 to 1.

@@ -1,13 +1,10 @@
 //! `undiffuse quantize`: what it writes, what it leaves out, how it refuses.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::command::{emoji64, names, network, refuse, succeed, undiffuse};
+use crate::common::command::{emoji64, names, network, refuse, succeed, undiffuse};
 use pollster::block_on;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
@@ -22,7 +19,7 @@ type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<f32>)>;
 /// The tensors of a file, safetensors or GGUF.
 fn tensors(file: &Path) -> Tensors {
     let source = DirectorySource::new(file.parent().unwrap());
-    let file = block_on(TensorFile::open(&source, &common::name_of(file))).unwrap();
+    let file = block_on(TensorFile::open(&source, &crate::common::name_of(file))).unwrap();
     let mut tensors = Tensors::new();
     let mut gather = Gather::new(|tensor: &TensorInfo, bytes: &[u8]| -> Result<(), weights::Error> {
         tensors.insert(tensor.name.clone(), (tensor.dtype, tensor.shape.clone(), tensor.to_f32(bytes)?));
@@ -132,7 +129,7 @@ fn the_copy_draws_the_picture_of_the_original() {
             vec![&"sample", &model, &"--out", &out, &"--trace", &trace];
         arguments.extend(options.iter().map(|option| option as &dyn AsRef<_>));
         succeed(&arguments);
-        common::read_tensors(&trace).remove("image").unwrap().data
+        crate::common::read_tensors(&trace).remove("image").unwrap().data
     };
     let expected = draw(&emoji64());
     // emoji64 is stored as f16, so as f16 it is what it was.
@@ -298,7 +295,7 @@ fn a_signal_ends_it_and_nothing_is_left() {
     let model = temporary.path().join("large.safetensors");
     large(&model);
     for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
-        let mut child = common::command::command(&[&"quantize", &model, &"--to", &"q4_0"]).spawn().unwrap();
+        let mut child = crate::common::command::command(&[&"quantize", &model, &"--to", &"q4_0"]).spawn().unwrap();
         let start = Instant::now();
         while names(temporary.path()).len() < 2 {
             assert!(start.elapsed() < Duration::from_secs(60), "it never began");

@@ -1,9 +1,6 @@
 //! The safetensors reader against the `safetensors` crate, and against files that nobody would write.
-#![cfg(not(target_arch = "wasm32"))]
 
-mod common;
-
-use common::hostile::{Counting, FILE, Trickle, peak_of, read, read_bytes, refused_when_truncated, visit};
+use crate::common::hostile::{FILE, Trickle, peak_of, read, read_bytes, refused_when_truncated, visit};
 use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -18,7 +15,7 @@ const TWO: &str = r#"{"__metadata__": {"format": "pt"}, "b": {"dtype": "F32", "s
     "none": {"dtype": "I64", "shape": [3, 0], "data_offsets": [2, 2]}, "a": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}} "#;
 const DATA: [u8; 10] = [0, 0x3C, 1, 2, 3, 4, 5, 6, 7, 8];
 
-fn two() -> common::hostile::Tensors {
+fn two() -> crate::common::hostile::Tensors {
     vec![
         ("a".to_owned(), Dtype::F16, vec![], DATA[..2].to_vec()),
         ("none".to_owned(), Dtype::I64, vec![3, 0], vec![]),
@@ -229,9 +226,6 @@ fn what_lies_in_a_files_place_is_named_with_what_to_do() {
         assert_eq!(block_on(read_small(&source, "config.json", 1 << 10)), Ok(honest.as_bytes().to_vec()));
     }
 }
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Error messages, the JSON parser's buffers, a future or two.
 const CONSTANT: isize = 16 << 10;

@@ -1,6 +1,5 @@
 //! The schedulers against diffusers' own numbers: everything that `schedulers/` holds for the classes that are
 //! implemented. Step by step from stored network outputs and noise, and as whole trajectories.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,7 +1,6 @@
 //! A checkpoint of real size: the published config of Stable Diffusion 1.5's UNet with random f16 weights, and small other parts.
 //! It takes 1.7 GB of disk and minutes of time, and is run by `cargo xtask test --only size` alone; the browser's half is
 //! `tests/size/size.test.js`, on the files that this leaves.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};

@@ -1,5 +1,4 @@
 //! How large pictures are cut into tiles.
-#![cfg(not(target_arch = "wasm32"))]
 
 use proptest::prelude::*;
 use undiffuse::models::Tiling;

@@ -1,5 +1,4 @@
 //! The tokenizer against transformers' ids, and against texts and files that nobody would write.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,8 @@
 //! The shipped model, whole runs: the same tokens, x_t after every step, and picture as diffusers.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Tally, Tensor, max_abs, read_tensors, read_text, worst_beyond};
+use crate::common::{Tally, Tensor, max_abs, read_tensors, read_text, worst_beyond};
 use pollster::block_on;
 use serde_json::Value;
 use undiffuse::device::Device;
@@ -99,5 +96,5 @@ fn every_recorded_run_is_reproduced_on_the_cpu() {
 
 #[test]
 fn every_recorded_run_is_reproduced_on_the_gpu() {
-    walk(common::gpu(), "trajectories on the GPU");
+    walk(crate::common::gpu(), "trajectories on the GPU");
 }

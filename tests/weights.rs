@@ -1,5 +1,4 @@
 //! Weights on the GPU against their twins on the CPU: every storage, however the bytes arrive, and with LoRAs merged in.
-#![cfg(not(target_arch = "wasm32"))]
 
 use half::f16;
 use pollster::block_on;

@@ -1,5 +1,4 @@
 //! What the integration tests share: where reference data lies, how it is read, how results are compared.
-#![allow(dead_code)] // each test binary uses its own part
 
 pub mod command;
 pub mod hostile;

@@ -113,7 +113,7 @@ impl Stage {
                 tools::vulkan()?;
                 // The native half first: it leaves the files that the browser then loads. One test at a time, each for its peak.
                 let ignored = ["--", "--ignored", "--nocapture", "--test-threads", "1"];
-                let native = count(tools::cargo().args(["test", "--test", "size"]).args(ignored), libtest)?;
+                let native = count(tools::cargo().args(["test", "--test", "suite", "size::"]).args(ignored), libtest)?;
                 return Ok(native.plus(count(&mut node_tests("tests/size")?, node)?));
             }
         }
