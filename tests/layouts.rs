@@ -900,11 +900,8 @@ fn an_autoencoder_of_its_own_takes_the_place_of_the_checkpoints() {
 
     let unet = single(&ldm_unet_file(&folder));
     let message = open(&source, &OpenOptions { vae: Some(&unet), ..OpenOptions::default() }).unwrap_err().to_string();
-    assert!(
-        message
-            .contains("this is no AutoencoderKL, which `vae` has to be: there is no tensor `decoder.conv_out.weight`"),
-        "{message}"
-    );
+    assert!(message.contains("this is no AutoencoderKL: there is no tensor `decoder.conv_out.weight`"), "{message}");
+    assert!(message.starts_with("`vae` memory: "), "{message}");
     let ddpm = Reference::new("ddpm_uncond");
     let options = OpenOptions { vae: Some(&unet), ..OpenOptions::default() };
     let message = open(&ddpm.source, &options).unwrap_err().to_string();
@@ -999,6 +996,37 @@ fn a_token_that_was_added_has_a_row_of_its_own() {
     assert_eq!(with[..6], [49406, 320, 1125, 539, 49408, 49407]);
     assert_eq!(without[..4], with[..4]);
     assert!(!without.contains(&49408));
+}
+
+/// A server that refuses what it does not have.
+struct Refusing(MemorySource);
+
+impl Source for Refusing {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, undiffuse::weights::Error>> {
+        use undiffuse::weights::Error::{NotFound, Read};
+        Box::pin(async move {
+            self.0.open(path).await.map_err(|error| match error {
+                NotFound { file, .. } => Read { file, reason: "status 403".into() },
+                error => error,
+            })
+        })
+    }
+}
+
+#[test]
+fn a_server_that_refuses_files_which_few_checkpoints_have_is_noted() {
+    let mut source = Folder::new(Kind::Sd1, Size::Small).source(Precision::F16);
+    for file in ["special_tokens_map.json", "tokenizer_config.json"] {
+        source.insert(format!("tokenizer/{file}"), json!({ "pad_token": "<|endoftext|>" }).to_string());
+    }
+    let said = notes(&Refusing(source), &OpenOptions::default());
+    let expected = ["added_tokens.json", "tokenizer.json"]
+        .map(|file| format!("tokenizer/{file}: reading failed: status 403; tokens that it may add are not known"));
+    assert_eq!(said, expected);
 }
 
 #[test]

@@ -963,7 +963,7 @@ fn solvers_are_known_by_the_names_that_people_have_for_them() {
         assert_eq!(solver.name().parse(), Ok(SolverName { solver, keys: SolverKeys::default() }));
     }
     for (name, parts) in [
-        ("DPM++ SDE Karras", ["Brownian", "dpmpp_2m_sde"]),
+        ("DPM++ SDE Karras", ["Brownian", "DPM++ 2M SDE"]),
         ("DPM++ 2S a", ["fresh noise", "dpmpp_2s"]),
         ("DPM adaptive", ["number of steps", "dpmpp_2m"]),
         ("dpmpp_4m", ["euler_ancestral", "DPM++ 2M SDE Karras"]),
@@ -991,8 +991,15 @@ fn settings_of_a_solver_take_the_place_of_the_config_s_own() {
     let sde = SolverKeys { algorithm_type: Some("sde-dpmsolver++".into()), ..default.clone() };
     let noisy = with(sde.clone()).unwrap().table(4, &StepOptions::default()).unwrap();
     assert!(noisy.steps.iter().all(|step| step.draws_noise));
-    let error = with(SolverKeys { algorithm_type: Some("sde".into()), ..default }).unwrap_err().to_string();
-    assert!(error.contains("algorithm_type") && error.contains("sde-dpmsolver++"), "{error}");
+    // What was asked for is at fault, and not the file.
+    let error = with(SolverKeys { algorithm_type: Some("sde".into()), ..default.clone() }).unwrap_err();
+    assert!(matches!(&error, Error::Option { option: "algorithm_type", .. }), "{error}");
+    assert!(error.to_string().contains("sde-dpmsolver++"), "{error}");
+    // A spacing that is asked for takes the place of the one that a name brings.
+    let named = "DPM++ 2M Karras".parse::<SolverName>().unwrap().keys;
+    let beta = SolverKeys { use_beta_sigmas: Some(true), ..default };
+    assert_eq!(beta.clone().or(named.clone()), beta);
+    assert_eq!(named.clone().or(SolverKeys { solver_order: Some(3), ..beta }).use_beta_sigmas, None);
     let error = stored.swap_to(Solver::Euler).unwrap().with_keys(&sde).unwrap_err().to_string();
     assert!(error.contains("algorithm_type") && error.contains("dpmpp_2m, dpmpp_2s"), "{error}");
 }

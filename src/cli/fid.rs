@@ -402,7 +402,15 @@ fn settings(args: &Args) -> Value {
     });
     if solver_keys != SolverKeys::default() {
         // Runs without any go by the name that they have always had.
-        settings["solver_keys"] = json!(format!("{solver_keys:?}"));
+        let SolverKeys { use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, algorithm_type, solver_order } =
+            solver_keys;
+        settings["solver_keys"] = json!({
+            "use_karras_sigmas": use_karras_sigmas,
+            "use_exponential_sigmas": use_exponential_sigmas,
+            "use_beta_sigmas": use_beta_sigmas,
+            "algorithm_type": algorithm_type,
+            "solver_order": solver_order,
+        });
     }
     settings
 }

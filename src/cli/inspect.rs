@@ -105,7 +105,7 @@ impl Report {
         }
         match &opened {
             Ok(checkpoint) => self.sizes(checkpoint.info()),
-            Err(error) => self.problem(error.to_string()),
+            Err(error) => self.problem(in_words_of_inspect(error)),
         }
     }
 
@@ -182,7 +182,7 @@ impl Report {
     /// Whether the network of `folder` can be run.
     async fn check_network(&mut self, name: &str, folder: &Path) {
         if let Err(error) = OpenComponent::open(&DirectorySource::new(folder), None).await {
-            self.problem(format!("{name}: {error}"));
+            self.problem(format!("{name}: {}", in_words_of_inspect(&error)));
         }
     }
 

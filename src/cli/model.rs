@@ -47,7 +47,7 @@ impl Files {
         [
             ("variant", self.variant.as_deref()),
             ("unet", self.unet.as_deref()),
-            ("vae", self.vae.as_deref().and_then(Path::to_str)),
+            ("vae", self.vae.as_deref().and_then(Path::file_name).and_then(|name| name.to_str())),
             ("predictionType", self.prediction_type.as_deref()),
         ]
     }

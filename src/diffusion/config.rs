@@ -262,6 +262,7 @@ impl SchedulerConfig {
             spacings.iter().for_each(|(key, _)| keys.remove(key));
             keys.remove("use_lu_lambdas");
         }
+        let mut asked = Vec::new();
         for (key, value) in values {
             if !solver.has_key(key) {
                 let names = Solver::ALL.into_iter().filter(|solver| solver.has_key(key)).map(Solver::name);
@@ -275,8 +276,14 @@ impl SchedulerConfig {
                 });
             }
             keys.set(key, value);
+            asked.push(key);
         }
-        Self::read(keys)
+        Self::read(keys).map_err(|error| match error {
+            Error::UnsupportedValue { key, value, supported, .. } if asked.contains(&key) => {
+                Error::Option { option: key, value, expected: format!("supported: {supported}") }
+            }
+            error => error,
+        })
     }
 
     /// Whether the network predicts the velocity of rectified flow.

@@ -20,13 +20,15 @@ pub struct SolverKeys {
 }
 
 impl SolverKeys {
-    /// These keys, and for those that are absent the ones of `other`.
+    /// These keys, and for those that are absent the ones of `other`. A spacing that these ask for takes the place of any other.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
+        let spaced = [self.use_karras_sigmas, self.use_exponential_sigmas, self.use_beta_sigmas].contains(&Some(true));
+        let or = |own: Option<bool>, other: Option<bool>| own.or(other.filter(|_| !spaced));
         Self {
-            use_karras_sigmas: self.use_karras_sigmas.or(other.use_karras_sigmas),
-            use_exponential_sigmas: self.use_exponential_sigmas.or(other.use_exponential_sigmas),
-            use_beta_sigmas: self.use_beta_sigmas.or(other.use_beta_sigmas),
+            use_karras_sigmas: or(self.use_karras_sigmas, other.use_karras_sigmas),
+            use_exponential_sigmas: or(self.use_exponential_sigmas, other.use_exponential_sigmas),
+            use_beta_sigmas: or(self.use_beta_sigmas, other.use_beta_sigmas),
             algorithm_type: self.algorithm_type.or(other.algorithm_type),
             solver_order: self.solver_order.or(other.solver_order),
         }
@@ -60,13 +62,22 @@ const OTHER_NAMES: [(&str, Solver, Option<&str>, Option<usize>); 10] = [
 
 /// Names of samplers that are none of the solvers, and what comes closest.
 const UNSUPPORTED: [(&str, &str); 7] = [
-    ("dpmppsde", "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose dpmpp_2m_sde"),
+    (
+        "dpmppsde",
+        "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose DPM++ 2M SDE, with Karras or without",
+    ),
     (
         "dpmsolversdescheduler",
-        "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose dpmpp_2m_sde",
+        "it draws noise from a Brownian tree, which no seed of torch's reproduces; choose DPM++ 2M SDE, with Karras or without",
     ),
-    ("dpmpp2sa", "there is none with fresh noise in each step; choose dpmpp_2s or dpmpp_2m_sde"),
-    ("dpmpp2sancestral", "there is none with fresh noise in each step; choose dpmpp_2s or dpmpp_2m_sde"),
+    (
+        "dpmpp2sa",
+        "there is none with fresh noise in each step; choose dpmpp_2s, or DPM++ 2M SDE, with Karras or without",
+    ),
+    (
+        "dpmpp2sancestral",
+        "there is none with fresh noise in each step; choose dpmpp_2s, or DPM++ 2M SDE, with Karras or without",
+    ),
     ("dpmfast", "it is not supported; choose dpmpp_2s"),
     ("dpmadaptive", "its number of steps is not known before; choose dpmpp_2m"),
     ("restart", "it goes back to noise between its steps; choose heun"),

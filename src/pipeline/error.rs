@@ -109,6 +109,16 @@ pub enum Error {
         /// What is allowed.
         message: String,
     },
+    /// What was given in the place of a part of the checkpoint.
+    #[error("`{option}` {name}: {source}")]
+    Given {
+        /// Name of the option.
+        option: &'static str,
+        /// What was given, as it calls itself.
+        name: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// A tensor given to a network by a caller.
     #[error("input `{name}`: {message}")]
     Input {
@@ -127,7 +137,10 @@ impl Error {
     /// Whether this is about an option of a run, rather than about what was opened.
     pub fn is_of_option(&self) -> bool {
         use diffusion::Error::{NumInferenceSteps, Option};
-        matches!(self, Self::Option { .. } | Self::Diffusion(Option { .. } | NumInferenceSteps { .. }))
+        matches!(
+            self,
+            Self::Option { .. } | Self::Given { .. } | Self::Diffusion(Option { .. } | NumInferenceSteps { .. })
+        )
     }
 
     /// The sentence of this error with each option, which this library calls by names such as `guidance_scale`, as `written` has it:

@@ -133,6 +133,7 @@ fn of_pipeline(error: &pipeline::Error) -> Facts {
         Graph(error) => of_graph(error),
         Device(error) => of_device(error),
         Option { option, .. } => Facts::new("invalid-option").option(option),
+        Given { source, .. } => of_pipeline(source),
         Input { .. } => Facts::new("internal"),
     }
 }

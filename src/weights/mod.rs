@@ -27,7 +27,7 @@ pub use tensor_file::{Gather, Sink, TensorFile, TensorInfo};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The source holds no such file.
-    #[error("{file}: there is no such file in {origin}; a diffusers checkpoint must be complete")]
+    #[error("{file}: there is no such file in {origin}; check the name, and that the folder is complete")]
     NotFound {
         /// Path inside the checkpoint.
         file: String,

@@ -144,6 +144,20 @@ impl<'a> Layout<'a> {
         if Family::of(self.class())? == Family::Unconditional {
             return Err(Error::option("vae", source.name(), format!("a {} has no autoencoder", self.class())));
         }
+        self.vae = Some(self.open_vae(source).await.map_err(|error| self.of_given("vae", error))?);
+        Ok(self)
+    }
+
+    /// An error in what takes the place of `component`, which is to say so.
+    fn of_given(&self, component: &str, error: Error) -> Error {
+        match self.options.vae.filter(|_| component == "vae") {
+            Some(source) => Error::Given { option: "vae", name: source.name().to_owned(), source: Box::new(error) },
+            None => error,
+        }
+    }
+
+    /// The config and the weights of the autoencoder in `source`.
+    async fn open_vae(&self, source: &dyn Source) -> Result<(String, Vec<Rc<TensorFile>>), Error> {
         let (files, config) = match source.single_file() {
             Some(name) => (vec![Rc::new(TensorFile::open(source, name).await?)], None),
             None => {
@@ -167,14 +181,13 @@ impl<'a> Layout<'a> {
                 let network = ldm::vae(&tensors_of(&files, vae_prefix(&files)));
                 let network = network.map_err(|reason| Error::Json {
                     file: name_of(&files),
-                    message: format!("this is no AutoencoderKL, which `vae` has to be: {reason}"),
+                    message: format!("this is no AutoencoderKL: {reason}"),
                 })?;
                 config.extend(network.config.as_object().cloned().into_iter().flatten());
                 Value::Object(config).to_string()
             }
         };
-        self.vae = Some((config, files));
-        Ok(self)
+        Ok((config, files))
     }
 
     /// Notes that something was assumed.
@@ -219,7 +232,7 @@ impl<'a> Layout<'a> {
     /// The path of `file` of a component, for messages too.
     pub fn path(&self, component: &str, file: &str) -> String {
         match &self.files {
-            _ if self.given(component).is_some() => format!("`vae`, {file}"),
+            _ if self.given(component).is_some() => file.to_owned(),
             Files::Folder { flat, .. } if flat.get() => file.to_owned(),
             Files::Folder { .. } => format!("{component}/{file}"),
             Files::Single { file: single, .. } => format!("{} ({component})", single.file()),
@@ -274,7 +287,9 @@ impl<'a> Layout<'a> {
         tables: Vec<HostTable>,
     ) -> Result<WeightFile, Error> {
         let (files, naming) = match (&self.files, self.given(component)) {
-            (_, Some((_, files))) => (files.clone(), naming_of(files)?),
+            (_, Some((_, files))) => {
+                (files.clone(), naming_of(files).map_err(|error| self.of_given(component, error))?)
+            }
             (Files::Single { file, found }, _) => {
                 let naming = found.naming(component).ok_or_else(|| self.missing(component, "weights"))?;
                 (vec![file.clone()], naming.clone())
@@ -289,7 +304,7 @@ impl<'a> Layout<'a> {
                 (files, naming)
             }
         };
-        WeightFile::new(files, &naming, specs, tables)
+        WeightFile::new(files, &naming, specs, tables).map_err(|error| self.of_given(component, error))
     }
 
     /// The tokenizer `component` (`tokenizer`, `tokenizer_2`): from `vocab.json` and `merges.txt`, or where there is no
@@ -328,6 +343,14 @@ impl<'a> Layout<'a> {
         let (mut special, mut added, mut json) = (None, None, None);
         if !files.are_complete() {
             special = optional("special_tokens_map.json").await?;
+            // Some servers refuse what is not there, and most checkpoints have no tokens to add.
+            let optional = async |file: &str| match optional(file).await {
+                Err(Error::Weights(error @ weights::Error::Read { .. })) => {
+                    self.note(format!("{error}; tokens that it may add are not known"));
+                    Ok(None)
+                }
+                read => read,
+            };
             added = optional("added_tokens.json").await?;
             json = optional("tokenizer.json").await?;
         }

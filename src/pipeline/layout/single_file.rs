@@ -127,8 +127,8 @@ impl SingleFile {
 
     /// Looks at the tensors of no network: among the parts of a model there must not be any, and of others there is a note.
     fn check_others(&self, file: &TensorFile, notes: &mut Vec<Note>) -> Result<(), Error> {
-        // What training leaves behind: averaged weights, state, and the schedule's tables, which have one side.
-        const LEFT_BEHIND: [&str; 3] = ["model_ema.", "optimizer", "embedding_manager."];
+        // What training leaves behind: state, and the schedule's tables, which have one side.
+        const LEFT_BEHIND: [&str; 2] = ["optimizer", "embedding_manager."];
         let of_none = |tensor: &&TensorInfo| {
             !self.naming.iter().any(|(_, naming)| naming.is_of(&tensor.name)) && !is_dead(&tensor.name)
         };
