@@ -39,6 +39,11 @@ pub enum Error {
     Mixed,
 }
 
+/// Words read back from a device as the f32 values that they are.
+pub fn floats(words: Vec<u32>) -> Vec<f32> {
+    bytemuck::allocation::cast_vec(words)
+}
+
 /// The weights of one network on a device, shared by its programs.
 #[derive(Debug)]
 pub enum Weights {

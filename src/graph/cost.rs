@@ -130,6 +130,11 @@ impl Graph {
         self.costs(weight_bytes).map(|(_, cost)| cost).sum()
     }
 
+    /// The arithmetic of all nodes together, in floating point operations.
+    pub fn flop(&self) -> u64 {
+        self.total_cost(|_| 0).flop
+    }
+
     /// Bytes of weight `id` in the precision of activations, f32.
     pub fn full_bytes(&self, id: WeightId) -> u64 {
         ELEMENT * self.weight(id).shape.iter().map(|&n| n as u64).product::<u64>()

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::layout::OpenOptions;
 use crate::{device, diffusion, graph, models, text, weights};
 
 /// A pipeline that cannot be loaded or run.
@@ -129,6 +128,9 @@ pub enum Error {
     },
 }
 
+/// The names of [`OpenOptions`](super::OpenOptions), as errors have them.
+const OPENING: [&str; 5] = ["variant", "unet", "vae", "prediction_type", "vocabulary"];
+
 impl Error {
     pub(super) fn model(file: &str, error: impl Into<models::Error>) -> Self {
         Error::Model { file: file.to_owned(), source: error.into() }
@@ -150,7 +152,7 @@ impl Error {
         let renamed = |name: &str| match name {
             "num_inference_steps" => written("steps"),
             // Elsewhere there are tensors and classes between backquotes too.
-            _ if self.is_of_option() || OpenOptions::NAMES.contains(&name) => written(name),
+            _ if self.is_of_option() || OPENING.contains(&name) => written(name),
             _ => format!("`{name}`"),
         };
         let parts = sentence.split('`').enumerate().map(|(index, part)| match index % 2 {

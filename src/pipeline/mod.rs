@@ -3,68 +3,40 @@
 //! [`Pipeline::load`] opens a checkpoint on a device; [`Pipeline::sampler`] starts one reverse process, x_T → x_0, whose
 //! [`Sampler::step`] each makes the next x_t and a picture of it.
 //!
-//! | module | its part of a run |
-//! |---|---|
-//! | `layout`, `weight_file` | where a checkpoint's files are, and how their tensors reach the device |
-//! | `family`, `checkpoint`, `load` | which pipelines there are; a checkpoint's configs and headers; its weights on a device |
-//! | `options`, `request` | what is asked for, and what that is for one checkpoint: refused before a weight is read |
-//! | `prompts`, `text_encoder`, `conditioning` | texts as token ids, as embeddings, and all else that the network is told |
-//! | `image`, `random`, `start` | input pictures as Pillow resizes them, torch's draws in diffusers' order, x_T |
-//! | `step_graph`, `sampler` | one step as one graph, and the loop over it |
-//! | `schedule`, `estimate` | the steps that it would walk, by themselves; what they would take |
-//! | `predictor`, `encoder` | the noise predictor by itself, with what it is told; pictures to latents |
-//! | `preview`, `painter`, `linear_preview`, `tiny_vae`, `tiled` | pictures of x_t and x̂_0, tile by tile where they are large |
-//! | `bound` | the variational bound of pictures, term by term |
-//! | `lora`, `lora_names`, `lora_settings`, `lora_modules` | LoRA files, how their tensors are called, where alpha is said, and which weights they change |
-//! | `textual_inversion` | how files of embeddings are told, which are not used |
-//! | `forward_process` | x_t of a picture at any timestep, and what the network makes of it in one call |
-//! | `forward` | one network by itself |
+//! | room | what it is for | |
+//! |---|---|---|
+//! | `options`, `rgba`, `error` | what is asked for, and what can be wrong with it | |
+//! | `model` | where a checkpoint's files are, what they hold, and how their tensors reach the device | opening |
+//! | `condition` | texts as token ids, as embeddings, and all else that the network is told | words → tensors |
+//! | `pictures` | input pictures as Pillow resizes them; encoding, decoding, previews, tile by tile where they are large | latents ↔ pixels |
+//! | `run` | one run: its options checked, torch's draws in diffusers' order, x_T, one step as one graph, the loop over it | tensors → latents |
+//! | `study` | the forward process of a picture, its variational bound, one network by itself | measuring |
+//! | `adapter` | LoRAs: their files, how their tensors are called, and which weights they change | changing |
+//!
+//! A room knows those above it in this table and none below.
 
-mod bound;
-mod checkpoint;
-mod conditioning;
-mod encoder;
+mod adapter;
+mod condition;
 mod error;
-mod estimate;
-mod family;
-mod forward;
-mod forward_process;
-mod image;
-mod layout;
-mod linear_preview;
-mod load;
-mod lora;
-mod lora_modules;
-mod lora_names;
-mod lora_settings;
+mod model;
 mod options;
-mod painter;
-mod predictor;
-mod preview;
-mod prompts;
-mod random;
-mod request;
-mod sampler;
-mod schedule;
-mod start;
-mod step_graph;
-mod text_encoder;
-mod textual_inversion;
-mod tiled;
-mod tiny_vae;
-mod weight_file;
+mod pictures;
+mod rgba;
+mod run;
+mod study;
 
-pub use bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
-pub use checkpoint::{Checkpoint, ModelInfo, Takes};
+pub use adapter::lora::{LoraFile, LoraModule};
 pub use error::{Error, brief};
-pub use estimate::RunEstimate;
-pub use family::{pipeline_classes, scheduler_of};
-pub use forward::{Component, NamedTensor, OpenComponent};
-pub use forward_process::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
-pub use layout::{Note, OpenOptions};
-pub use load::{LoadProgress, Pipeline};
-pub use lora::{LoraFile, LoraModule};
-pub use options::{LongPrompts, SampleOptions, Scheduler, Text};
-pub use preview::{Preview, Rgba};
-pub use sampler::{Sampler, StepOutput};
-pub use schedule::Schedule;
+pub use model::checkpoint::{Checkpoint, ModelInfo, Takes};
+pub use model::family::{pipeline_classes, scheduler_of};
+pub use model::layout::{Note, OpenOptions};
+pub use model::weight_file::LoadProgress;
+pub use options::{LongPrompts, Preview, SampleOptions, Scheduler, Text};
+pub use rgba::Rgba;
+pub use run::estimate::RunEstimate;
+pub use run::pipeline::Pipeline;
+pub use run::sampler::{Sampler, StepOutput};
+pub use run::schedule::Schedule;
+pub use study::bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
+pub use study::evaluate::{Component, NamedTensor, OpenComponent};
+pub use study::noising::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};

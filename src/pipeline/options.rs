@@ -1,6 +1,6 @@
 //! The options of a run, under diffusers' names.
 
-use super::{Preview, Rgba};
+use super::rgba::Rgba;
 use crate::diffusion::{SchedulerConfig, Solver, SolverKeys};
 use crate::noise::Stream;
 
@@ -60,6 +60,26 @@ pub enum LongPrompts {
     /// It is encoded in chunks, each between a BOS and an EOS of its own, which the network then sees one after the other.
     Chunks,
 }
+
+/// Which pictures a run shows on its way; the last x_t is always decoded. The samples of a model without an autoencoder are
+/// pictures themselves, and are shown as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Preview {
+    /// `Tiny` where the pipeline was given a tiny autoencoder, else `Linear`: a small part of a step's cost.
+    #[default]
+    Auto,
+    /// Each x_t and each x̂_0, by the model's own autoencoder, which costs about as much as a step.
+    Decode,
+    /// By an `AutoencoderTiny` that the pipeline was given.
+    Tiny,
+    /// A linear map from latents to colours, fitted to the model's autoencoder: soft, and next to free.
+    Linear,
+    /// None.
+    None,
+}
+
+/// Longest side of a picture, in pixels.
+pub(super) const MAX_SIDE: usize = 1 << 13;
 
 /// What to draw and how. Sizes are `[height, width]`, corners `[top, left]`, in pixels.
 #[derive(Clone, Debug, PartialEq)]

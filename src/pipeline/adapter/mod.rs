@@ -1,0 +1,3 @@
+//! What changes a checkpoint that is open.
+
+pub(super) mod lora;

@@ -1,0 +1,4 @@
+//! From words to what the network is told.
+
+pub(super) mod conditioning;
+pub(super) mod prompts;
