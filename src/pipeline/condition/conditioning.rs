@@ -59,7 +59,7 @@ impl Conditioning {
                 inputs.push(("added_cond_kwargs.time_ids", time_ids(parts, told)));
             }
         }
-        if let Some(dim) = parts.model.time_cond_proj_dim() {
+        if let Some(dim) = parts.model.unet.time_cond_proj_dim() {
             let embedding = guidance_scale_embedding(told.options.guidance_scale as f32, dim);
             inputs.push(("timestep_cond", embedding.repeat(told.rows())));
         }

@@ -2,16 +2,14 @@
 
 use serde_json::Value;
 
-use super::family::{Family, sample_size_of, scheduler_of};
+use super::denoiser::Denoiser;
+use super::family::{Encoder, Family, Pictures, scheduler_of};
 use super::layout::{Layout, Note, OpenOptions};
 use super::text_encoder::TextEncoder;
 use super::weight_file::{HostTable, WeightFile, bytes_of};
 use crate::diffusion::{NoiseSchedule, SchedulerConfig};
-use crate::graph::{Graph, NodeId, Scope, WeightSpec};
-use crate::models::{
-    self, AutoencoderKlConfig, CLASS_EMBEDDING, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs,
-    Unet2dConfig,
-};
+use crate::graph::{Graph, WeightSpec};
+use crate::models::{self, AutoencoderKlConfig, ClipTextConfig};
 use crate::pipeline::Error;
 use crate::pipeline::options::MAX_SIDE;
 use crate::text::Tokenizer;
@@ -19,9 +17,6 @@ use crate::weights::Source;
 
 /// Numbers of SDXL's `time_ids`: original size, crop, target size.
 const TIME_IDS: usize = 6;
-
-/// `scaling_factor` of the upscaler's autoencoder, whatever its config says.
-const UPSCALER_SCALING_FACTOR: f64 = 0.08333;
 
 /// Whether a checkpoint takes an input picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,18 +75,11 @@ impl ModelInfo {
     }
 }
 
-/// The noise predictor.
-#[derive(Clone, Debug)]
-pub(in crate::pipeline) enum Unet {
-    Unconditional(Unet2dConfig),
-    Conditional(Unet2dConditionConfig),
-}
-
 /// All of a checkpoint but its weights.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Model {
-    pub family: Family,
-    pub unet: Unet,
+    pub family: &'static Family,
+    pub unet: Denoiser,
     pub vae: Option<AutoencoderKlConfig>,
     /// The text encoders in diffusers' order, each with its tokenizer.
     pub texts: Vec<(Tokenizer, ClipTextConfig)>,
@@ -114,7 +102,7 @@ impl Model {
 
     /// Whether the network is told the sizes of the picture and the pooled text.
     pub fn takes_sizes(&self) -> bool {
-        self.family == Family::StableDiffusionXl
+        self.family.takes_sizes()
     }
 
     /// Whether an absent negative prompt is an embedding of zeros.
@@ -125,21 +113,13 @@ impl Model {
     /// Whether the network is asked twice at this scale, with the prompt and without. A latent consistency model is told the
     /// scale, or was trained at one: diffusers never guides it.
     pub fn guides(&self, guidance_scale: f64) -> bool {
-        let guided = self.family != Family::LatentConsistency && self.time_cond_proj_dim().is_none();
+        let guided = self.family.is_guided && self.unet.time_cond_proj_dim().is_none();
         guided && !self.texts.is_empty() && guidance_scale > 1.0
     }
 
     /// Whether the network says the variance of each step too.
     pub fn learns_variance(&self) -> bool {
         self.unet.out_channels() == 2 * self.info.latent_channels
-    }
-
-    /// Length of the embedding of the guidance scale, for networks that are told of it.
-    pub fn time_cond_proj_dim(&self) -> Option<usize> {
-        match &self.unet {
-            Unet::Conditional(config) => config.time_cond_proj_dim,
-            Unet::Unconditional(_) => None,
-        }
     }
 }
 
@@ -161,32 +141,25 @@ impl Checkpoint {
         let layout = Layout::open(source, options).await?;
         let class = layout.class().to_owned();
         let family = Family::of(&class)?;
-        let components: &[(&str, &str)] = match family {
-            Family::Unconditional => &[],
-            Family::StableDiffusionXl => &[("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")],
-            _ => &[("tokenizer", "text_encoder")],
-        };
         let mut networks: Vec<_> =
-            components.iter().map(|&(tokenizer, encoder)| (encoder, Some(tokenizer))).chain([("unet", None)]).collect();
-        networks.extend((family != Family::Unconditional).then_some(("vae", None)));
+            family.encoders.iter().map(|text| (text.encoder, Some(text.tokenizer))).chain([("unet", None)]).collect();
+        networks.extend(family.autoencoder.as_ref().map(|_| ("vae", None)));
         layout.expect(&networks);
         let stored_scheduler = layout.scheduler("scheduler").await?;
         let inpaint_scheduler = scheduler_of(&class, true, stored_scheduler.clone())?;
         let unet_json = layout.config("unet").await?;
         let unet_file = layout.path("unet", "config.json");
         let unet_error = |e| Error::model(&unet_file, e);
-        let (mut unet, vae) = if family == Family::Unconditional {
-            (Unet::Unconditional(Unet2dConfig::from_json(&unet_json).map_err(unet_error)?), None)
-        } else {
-            let vae = AutoencoderKlConfig::from_json(&layout.config("vae").await?);
-            let mut vae = vae.map_err(|e| Error::model(&layout.path("vae", "config.json"), e))?;
-            if family == Family::Upscale {
-                vae.scaling_factor = UPSCALER_SCALING_FACTOR;
-            }
-            (Unet::Conditional(Unet2dConditionConfig::from_json(&unet_json).map_err(unet_error)?), Some(vae))
-        };
+        let mut vae = None;
+        if let Some(autoencoder) = &family.autoencoder {
+            let config = AutoencoderKlConfig::from_json(&layout.config("vae").await?);
+            let mut config = config.map_err(|e| Error::model(&layout.path("vae", "config.json"), e))?;
+            config.scaling_factor = autoencoder.scaling_factor.unwrap_or(config.scaling_factor);
+            vae = Some(config);
+        }
+        let mut unet = (family.denoiser)(&unet_json).map_err(unet_error)?;
         let mut texts = Vec::new();
-        for (tokenizer, encoder) in components {
+        for Encoder { tokenizer, encoder } in family.encoders {
             if !layout.has(encoder) {
                 let message = format!("there is no `{encoder}`, without which a {class} is not supported");
                 return Err(Error::Json { file: "model_index.json".into(), message });
@@ -195,8 +168,8 @@ impl Checkpoint {
             let config = config.map_err(|e| Error::model(&layout.path(encoder, "config.json"), e))?;
             texts.push((layout.tokenizer(tokenizer).await?, config));
         }
-        let low_res = match family {
-            Family::Upscale => {
+        let low_res = match family.pictures {
+            Pictures::ToEnlarge => {
                 let schedule = layout.scheduler("low_res_scheduler").await?.noise_schedule()?;
                 let levels = unet.tables().iter().map(HostTable::rows).fold(schedule.alphas_cumprod.len(), usize::min);
                 let furthest = layout.index("max_noise_level").and_then(Value::as_u64).unwrap_or(350) as usize;
@@ -204,12 +177,12 @@ impl Checkpoint {
             }
             _ => None,
         };
-        if family == Family::StableDiffusionXl && texts.last().is_none_or(|(_, text)| text.projection_dim.is_none()) {
+        if family.takes_sizes() && texts.last().is_none_or(|(_, text)| text.projection_dim.is_none()) {
             let expected = "a CLIPTextModelWithProjection, whose pooled text the network sees";
             let message = format!("`text_encoder_2` is a CLIPTextModel, expected {expected}");
             return Err(Error::Json { file: "model_index.json".into(), message });
         }
-        if let (Unet::Conditional(unet), Some(length)) =
+        if let (Denoiser::Conditional(unet), Some(length)) =
             (&mut unet, texts.last().and_then(|(_, text)| text.projection_dim))
         {
             unet.set_text_embeds(length).map_err(unet_error)?;
@@ -221,7 +194,7 @@ impl Checkpoint {
         check_fit(&layout, family, &unet, vae.as_ref(), &texts)?;
 
         let mut text_weights = Vec::new();
-        for ((_, encoder), (_, config)) in components.iter().zip(&texts) {
+        for (Encoder { encoder, .. }, (_, config)) in family.encoders.iter().zip(&texts) {
             let weights = TextEncoder::weights(config);
             let (specs, tables) = weights.map_err(|e| Error::model(&layout.path(encoder, "config.json"), e))?;
             text_weights.push(layout.weights(encoder, specs, tables).await?);
@@ -238,18 +211,14 @@ impl Checkpoint {
             None => None,
         };
 
-        let sample_size = match &unet {
-            Unet::Unconditional(config) => config.sample_size,
-            Unet::Conditional(config) => config.sample_size,
-        };
         let scale_factor = vae.as_ref().map_or(1, AutoencoderKlConfig::scale_factor);
-        let replaced = sample_size_of(family, &unet_json);
+        let replaced = family.sample_size_of(&unet_json);
         if let Some(side) = replaced {
             layout.note(format!(
                 "{unet_file}: its `sample_size`, from before diffusers 0.9.0, is read as {side}, as diffusers reads it"
             ));
         }
-        let sample_size = replaced.map(|side| [side; 2]).or(sample_size);
+        let sample_size = replaced.map(|side| [side; 2]).or(unet.sample_size());
         let [height, width] = sample_size.unwrap_or(if vae.is_some() { [64, 64] } else { [32, 32] });
         let pixels = |side: usize| {
             let message = || format!("`sample_size` {side} is too large for a vae that enlarges {scale_factor} times");
@@ -258,9 +227,9 @@ impl Checkpoint {
         };
         let latent_channels = vae.as_ref().map_or(unet.in_channels(), |vae| vae.latent_channels);
         let fills = unet.in_channels() == 2 * latent_channels + 1;
-        let (takes_image, takes_mask) = match family {
-            Family::Unconditional => (Takes::Never, Takes::Never),
-            Family::Upscale => (Takes::Required, Takes::Never),
+        let (takes_image, takes_mask) = match family.pictures {
+            Pictures::AtATimestep => (Takes::Never, Takes::Never),
+            Pictures::ToEnlarge => (Takes::Required, Takes::Never),
             _ if fills => (Takes::Required, Takes::Required),
             _ if vae.as_ref().is_none_or(|vae| vae.in_channels != 3) => (Takes::Never, Takes::Never),
             _ => (Takes::Optional, Takes::Optional),
@@ -276,12 +245,12 @@ impl Checkpoint {
             takes_second_prompt: texts.len() > 1,
             takes_image,
             takes_mask,
-            takes_start_timestep: match family {
-                Family::Upscale => false,
-                Family::Unconditional => true,
-                _ => takes_image != Takes::Never,
+            takes_start_timestep: match family.pictures {
+                Pictures::ToEnlarge => false,
+                Pictures::AtATimestep => true,
+                Pictures::ToBeginWith => takes_image != Takes::Never,
             },
-            enlarges: family == Family::Upscale,
+            enlarges: family.pictures == Pictures::ToEnlarge,
             max_tokens: texts.first().map_or(0, |(_, config)| config.max_position_embeddings),
             height: pixels(height)?,
             width: pixels(width)?,
@@ -325,63 +294,6 @@ impl Checkpoint {
     }
 }
 
-impl Unet {
-    /// Channels of its input.
-    pub fn in_channels(&self) -> usize {
-        match self {
-            Unet::Unconditional(config) => config.in_channels,
-            Unet::Conditional(config) => config.in_channels,
-        }
-    }
-
-    /// Channels of its output.
-    pub fn out_channels(&self) -> usize {
-        match self {
-            Unet::Unconditional(config) => config.out_channels,
-            Unet::Conditional(config) => config.out_channels,
-        }
-    }
-
-    /// The network at a size that is large enough for every down block; its weights do not depend on it.
-    ///
-    /// # Errors
-    /// If the config's numbers do not fit each other.
-    pub fn graph(&self) -> Result<Graph, models::Error> {
-        const SIDE: usize = 64;
-        match self {
-            Unet::Unconditional(config) => config.graph(1, SIDE, SIDE),
-            Unet::Conditional(config) => {
-                let timestep_cond = config.time_cond_proj_dim.is_some();
-                config.graph(Unet2dConditionInputs { batch: 1, height: SIDE, width: SIDE, tokens: 1, timestep_cond })
-            }
-        }
-    }
-
-    /// Adds the network to a graph whose `sample` is made there, with as many text tokens as the prompts have; the other inputs
-    /// are added under their names.
-    ///
-    /// # Errors
-    /// If the network cannot be built at this size.
-    pub fn add_to(&self, root: &Scope, sample: NodeId, tokens: usize) -> Result<NodeId, models::Error> {
-        match self {
-            Unet::Unconditional(config) => config.add_to(root, sample),
-            Unet::Conditional(config) => {
-                let rows = root.shape(sample)[0];
-                config.add_to(root, sample, rows, tokens, config.time_cond_proj_dim.is_some())
-            }
-        }
-    }
-
-    /// What it looks up on the host: the embeddings of classes.
-    pub fn tables(&self) -> Vec<HostTable> {
-        let table = match self {
-            Unet::Unconditional(config) => config.class_embedding(),
-            Unet::Conditional(config) => config.class_embedding(),
-        };
-        table.map(|[rows, columns]| HostTable::new(CLASS_EMBEDDING, rows, columns)).into_iter().collect()
-    }
-}
-
 /// The weights of both halves of an autoencoder.
 fn autoencoder_weights(config: &AutoencoderKlConfig) -> Result<Vec<WeightSpec>, models::Error> {
     let side = config.scale_factor();
@@ -391,12 +303,10 @@ fn autoencoder_weights(config: &AutoencoderKlConfig) -> Result<Vec<WeightSpec>, 
 }
 
 /// Whether the network wants to be told what a pipeline of `family` tells it; an error says what it wants.
-fn check_inputs(family: Family, unet: &Graph) -> Result<(), String> {
+fn check_inputs(family: &Family, unet: &Graph) -> Result<(), String> {
     let given = |name: &str| match name {
         "sample" | "timestep" | "encoder_hidden_states" | "timestep_cond" => true,
-        "added_cond_kwargs.text_embeds" | "added_cond_kwargs.time_ids" => family == Family::StableDiffusionXl,
-        "class_labels" => family == Family::Upscale,
-        _ => false,
+        name => family.told.contains(&name),
     };
     if let Some((name, _)) = unet.inputs().iter().find(|(name, _)| !given(name)) {
         return Err(format!("this network wants `{name}`, which its pipeline does not give"));
@@ -412,8 +322,8 @@ fn check_inputs(family: Family, unet: &Graph) -> Result<(), String> {
 /// Whether the parts speak of the same latents and the same text.
 fn check_fit(
     layout: &Layout,
-    family: Family,
-    unet: &Unet,
+    family: &Family,
+    unet: &Denoiser,
     vae: Option<&AutoencoderKlConfig>,
     texts: &[(Tokenizer, ClipTextConfig)],
 ) -> Result<(), Error> {
@@ -429,10 +339,7 @@ fn check_fit(
             if output != latents {
                 return misfit(format!("`out_channels` is {output}, the vae's `latent_channels` {latents}"));
             }
-            let expected = match family {
-                Family::Upscale => vec![latents + 3],
-                _ => vec![latents, 2 * latents + 1],
-            };
+            let expected = family.autoencoder.as_ref().map_or(Vec::new(), |vae| (vae.in_channels)(latents));
             if !expected.contains(&input) {
                 let expected = expected.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
                 return misfit(format!("`in_channels` is {input}, a pipeline of this class gives it {expected}"));
@@ -447,7 +354,7 @@ fn check_fit(
         }
         None => {}
     }
-    let Unet::Conditional(unet) = unet else { return Ok(()) };
+    let Denoiser::Conditional(unet) = unet else { return Ok(()) };
     let (wants, gets) = (unet.cross_attention_dim(), texts.iter().map(|(_, text)| text.hidden_size).sum::<usize>());
     if wants != gets {
         let encoders = if texts.len() > 1 { "the text encoders' widths sum to" } else { "the text encoder's is" };

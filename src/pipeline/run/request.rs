@@ -8,7 +8,7 @@ use crate::pipeline::Error;
 use crate::pipeline::condition::conditioning::Told;
 use crate::pipeline::condition::prompts::Prompts;
 use crate::pipeline::model::checkpoint::{Checkpoint, Model, ModelInfo, Takes};
-use crate::pipeline::model::family::Family;
+use crate::pipeline::model::family::Strength;
 use crate::pipeline::options::{MAX_SIDE, SampleOptions, Scheduler};
 use crate::pipeline::pictures::image::{Filter, Rgb};
 
@@ -167,8 +167,8 @@ pub(in crate::pipeline) fn check_conditions(model: &Model, options: &SampleOptio
         refuse("negative_crops_coords_top_left", options.negative_crops_coords_top_left != [0, 0], "crop")?;
     }
     if let Some(skip) = options.clip_skip {
-        // SDXL never uses the last layer, so that one less is left to skip.
-        let spared = usize::from(model.family == Family::StableDiffusionXl);
+        // What is never used is not left to skip.
+        let spared = model.family.unused_layers;
         let layers = model.texts.iter().map(|(_, config)| config.num_hidden_layers).min().unwrap_or(0);
         let most = layers.saturating_sub(spared);
         if skip > most {
@@ -350,12 +350,8 @@ fn no_picture() -> Error {
 
 /// How much of the schedule a run from a picture walks.
 fn strength(model: &Model, options: &SampleOptions) -> f64 {
-    let usual = match (model.family, &options.mask) {
-        (Family::StableDiffusionXl, None) => 0.3,
-        (Family::StableDiffusionXl, Some(_)) => 0.9999,
-        (_, None) => 0.8,
-        (_, Some(_)) => 1.0,
-    };
+    let Strength { image, inpaint } = model.family.strength;
+    let usual = if options.mask.is_some() { inpaint } else { image };
     options.strength.unwrap_or(usual)
 }
 
@@ -392,11 +388,9 @@ pub(in crate::pipeline) fn table(model: &Model, options: &SampleOptions, task: &
     if !matches!(task, Task::ImageToImage(_) | Task::Inpaint { .. }) {
         return Ok(scheduler.table(steps, &step_options)?);
     }
-    // A latent consistency model spreads its few steps over what is left of the schedule; others, and the pipeline that fills a
-    // part of a picture, leave steps out.
-    let spreads = model.family == Family::LatentConsistency
-        && scheduler.solver() == Some(Solver::Lcm)
-        && matches!(task, Task::ImageToImage(_));
+    // The pipeline that fills a part of a picture leaves steps out, like other families.
+    let spreads =
+        model.family.spreads_steps && scheduler.solver() == Some(Solver::Lcm) && matches!(task, Task::ImageToImage(_));
     if let Some(start) = options.start_timestep {
         match spreads && options.timesteps.is_none() {
             true => {

@@ -3,7 +3,7 @@
 use crate::diffusion::{Clip, LearnedVariance, Step, Terms};
 use crate::graph::{Activation, Builder, Graph, NodeId, Scope, update};
 use crate::models::Error;
-use crate::pipeline::model::checkpoint::Unet;
+use crate::pipeline::model::denoiser::Denoiser;
 
 /// What a step is made of.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl StepGraph {
     ///
     /// # Errors
     /// If the network cannot be built at this size.
-    pub fn build(&self, unet: &Unet) -> Result<Graph, Error> {
+    pub fn build(&self, unet: &Denoiser) -> Result<Graph, Error> {
         let builder = Builder::new();
         let root = builder.root();
         let [batch, channels, height, width] = self.latents;

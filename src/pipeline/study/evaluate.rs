@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::device::{Device, Program, Weights, floats};
 use crate::graph::{Graph, fuse};
-use crate::models::{
-    self, AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs,
-    Unet2dConfig,
-};
+use crate::models::{self, AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Unet2dConditionInputs};
 use crate::pipeline::Error;
-use crate::pipeline::model::checkpoint::Unet;
+use crate::pipeline::model::denoiser::Denoiser;
 use crate::pipeline::model::layout::{network_weights, read_json, read_text};
 use crate::pipeline::model::text_encoder::{TextEmbeddings, TextEncoder};
 use crate::pipeline::model::weight_file::{HostTable, WeightFile};
@@ -33,7 +30,7 @@ pub struct Component {
 
 #[derive(Debug)]
 enum Network {
-    Unet(Box<Unet>, Weights, Option<HostTable>),
+    Unet(Box<Denoiser>, Weights, Option<HostTable>),
     Autoencoder(Autoencoder, Weights),
     Text(Box<TextEncoder>),
 }
@@ -49,7 +46,7 @@ pub struct OpenComponent {
 
 #[derive(Debug)]
 enum Config {
-    Unet(Box<Unet>),
+    Unet(Box<Denoiser>),
     Autoencoder(Autoencoder),
     Text(Box<ClipTextConfig>),
 }
@@ -77,8 +74,8 @@ impl OpenComponent {
         let (config, specs, tables) = match class {
             "UNet2DModel" | "UNet2DConditionModel" => {
                 let unet = match class {
-                    "UNet2DModel" => Unet::Unconditional(Unet2dConfig::from_json(&json).map_err(error)?),
-                    _ => Unet::Conditional(Unet2dConditionConfig::from_json(&json).map_err(error)?),
+                    "UNet2DModel" => Denoiser::unconditional(&json).map_err(error)?,
+                    _ => Denoiser::conditional(&json).map_err(error)?,
                 };
                 let (specs, tables) = (unet.graph().map_err(error)?.weights().to_vec(), unet.tables());
                 (Config::Unet(Box::new(unet)), specs, tables)
@@ -191,7 +188,7 @@ impl Component {
 
     async fn predict(
         &self,
-        config: &Unet,
+        config: &Denoiser,
         weights: &Weights,
         class_embedding: Option<&HostTable>,
         mut inputs: Tensors,
@@ -202,8 +199,8 @@ impl Component {
             *labels = rows_of(table, labels, batch)?;
         }
         let graph = match config {
-            Unet::Unconditional(config) => config.graph(batch, height, width),
-            Unet::Conditional(config) => {
+            Denoiser::Unconditional(config) => config.graph(batch, height, width),
+            Denoiser::Conditional(config) => {
                 let [_, tokens, _] = shape(&inputs, "encoder_hidden_states")?;
                 let timestep_cond = inputs.contains_key("timestep_cond");
                 let mut config = config.clone();

@@ -135,7 +135,7 @@ impl<'a> Layout<'a> {
     /// Opens the autoencoder that takes the place of the checkpoint's own, if one was given.
     async fn with_vae(mut self) -> Result<Self, Error> {
         let Some(source) = self.options.vae else { return Ok(self) };
-        if Family::of(self.class())? == Family::Unconditional {
+        if Family::of(self.class())?.autoencoder.is_none() {
             return Err(Error::option("vae", source.name(), format!("a {} has no autoencoder", self.class())));
         }
         self.vae = Some(self.open_vae(source).await.map_err(|error| self.of_given("vae", error))?);

@@ -46,7 +46,7 @@ impl SingleFile {
             |network: &str, reason: String| refused(format!("a checkpoint with an unknown {network}: {reason}"));
         let of = |prefix: &str| Tensors::new(file.tensors(), prefix);
         let (all, unet, vae) = (of(""), of(UNET), of(VAE));
-        let found = FAMILIES.iter().find_map(|family| Some((family, family.forms(&all)?)));
+        let found = KINDS.iter().find_map(|family| Some((family, family.forms(&all)?)));
         let Some((family, forms)) = found.filter(|_| unet.has("input_blocks")) else {
             return Err(refused(what_it_is(file, &all)));
         };
@@ -163,7 +163,7 @@ const MARKED: [(&str, &str); 3] = [
 const SGM: &str = "conditioner.embedders.0.model.";
 
 /// What the checkpoints of a kind have in common and no shape tells.
-struct Family {
+struct Kind {
     name: &'static str,
     encoders: &'static [Encoder],
     /// Pipelines for a UNet of 4 and of 9 channels.
@@ -179,8 +179,8 @@ struct Family {
 }
 
 /// The first whose text encoders are all there is it.
-const FAMILIES: [Family; 3] = [
-    Family {
+const KINDS: [Kind; 3] = [
+    Kind {
         name: "Stable Diffusion XL",
         encoders: &[
             Encoder {
@@ -215,7 +215,7 @@ const FAMILIES: [Family; 3] = [
         scaling_factor: 0.13025,
         mostly_v: false,
     },
-    Family {
+    Kind {
         name: "Stable Diffusion 2.x",
         encoders: &[Encoder {
             name: "text_encoder",
@@ -238,7 +238,7 @@ const FAMILIES: [Family; 3] = [
         scaling_factor: 0.18215,
         mostly_v: true,
     },
-    Family {
+    Kind {
         name: "Stable Diffusion 1.x",
         encoders: &[Encoder {
             name: "text_encoder",
@@ -261,7 +261,7 @@ const FAMILIES: [Family; 3] = [
     },
 ];
 
-impl Family {
+impl Kind {
     /// The form that each text encoder has among `tensors`, those of a whole file; `None` unless all are there.
     fn forms(&self, tensors: &Tensors) -> Option<Vec<&'static Form>> {
         self.encoders.iter().map(|encoder| encoder.forms.iter().find(|form| form.is_in(tensors))).collect()
@@ -448,7 +448,7 @@ fn what_it_is(file: &TensorFile, all: &Tensors) -> String {
     }
     if all.has("model.diffusion_model.input_blocks") && !all.has("control_model") {
         let vae = if all.has("first_stage_model.decoder") { "" } else { " and without a VAE" };
-        let families = FAMILIES.map(|family| family.name).join(", ");
+        let families = KINDS.map(|family| family.name).join(", ");
         return format!("a UNet without the text encoders of one of {families}{vae}");
     }
     if let Some((_, what)) = TELLING.iter().find(|(part, _)| telling(part)) {
