@@ -1,0 +1,9 @@
+//! The variational bound of pictures under a checkpoint, term by term: how many bits per dimension it needs for them at most.
+
+mod estimate;
+mod job;
+mod options;
+
+pub use estimate::{BoundEstimate, BoundSummary, Term, TermKind};
+pub use job::Bound;
+pub use options::{BoundOptions, Timesteps};

@@ -1,0 +1,163 @@
+//! Whose bound is asked for, and which of its terms.
+
+use crate::diffusion::{Cdf, Variance};
+use crate::noise::TorchCpu;
+use crate::pipeline::Error;
+use crate::pipeline::options::Text;
+use crate::pipeline::rgba::Rgba;
+
+/// Which terms are computed. Terms are named by the timestep t at which they call the network, t = 0 … T−1; L_T calls none, and
+/// is always there.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Timesteps {
+    /// All of them: the bound itself.
+    #[default]
+    All,
+    /// These, in any order.
+    List(Vec<usize>),
+    /// As many as this, spread so that the bound is estimated well: t = 0, and the middle of each part of t = 1 … T−1. The parts
+    /// grow with t, as evenly on a logarithmic scale as whole numbers allow, since L_t falls about as 1/t.
+    Spread(usize),
+    /// Likewise, one of each part being drawn by the seed. The estimate of the bound is right on average over seeds.
+    Drawn(usize),
+}
+
+/// Whose bound to compute and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundOptions {
+    /// The pictures. Alpha is dropped, and colours too where the model is grey.
+    pub images: Vec<Rgba>,
+    /// What the network is told, one text for all pictures or one for each; models without a text encoder take the empty one only.
+    pub prompt: Text,
+    /// What stands on the other side of guidance. Absent is not empty to SDXL, as in a run.
+    pub negative_prompt: Option<Text>,
+    /// g in ε_u + g·(ε_c − ε_u). At 1 or below, the default, there is no guidance, and the bound is that of the model as it was
+    /// trained.
+    pub guidance_scale: f64,
+    /// Which terms.
+    pub timesteps: Timesteps,
+    /// σ_t², if absent the one that the checkpoint's scheduler names, or else [`Variance::FixedSmall`].
+    pub variance: Option<Variance>,
+    /// Whether x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never clamped.
+    pub clip_denoised: bool,
+    /// Φ in L_0, where the data are pixels.
+    pub cdf: Cdf,
+    /// The noise of the term at t is `torch.randn((pictures, channels, height, width), generator=manual_seed(seed + t))`.
+    pub seed: u64,
+    /// Whether latents are drawn from what the autoencoder makes of a picture, by the noise of `manual_seed(seed + T)`, rather than
+    /// its mean.
+    pub sample_posterior: bool,
+    /// Height in pixels that every picture is brought to; that of the model if absent.
+    pub height: Option<usize>,
+    /// Width in pixels; likewise.
+    pub width: Option<usize>,
+}
+
+impl Default for BoundOptions {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            prompt: Text::default(),
+            negative_prompt: None,
+            guidance_scale: 1.0,
+            timesteps: Timesteps::All,
+            variance: None,
+            clip_denoised: true,
+            cdf: Cdf::Exact,
+            seed: 0,
+            sample_posterior: false,
+            height: None,
+            width: None,
+        }
+    }
+}
+
+/// The timesteps that are asked for, ascending, each with how many of the bound's it stands for; and whether these are a part of
+/// its own.
+pub(super) fn timesteps(options: &BoundOptions, all: usize) -> Result<(Vec<(usize, f64)>, bool), Error> {
+    let last = all - 1;
+    // One of each part of t = 1 … T−1 that `of` chooses by the part's length, after t = 0.
+    let parts = |count: usize, of: &mut dyn FnMut(usize) -> usize| match (1..=all).contains(&count) {
+        true => {
+            let mut chosen = vec![(0, 1.0)];
+            let mut from = 1;
+            for left in (1..count).rev() {
+                let growth = libm::pow(all as f64 / from as f64, 1.0 / left as f64);
+                let to = ((from as f64 * growth).round() as usize).clamp(from + 1, all + 1 - left);
+                chosen.push((from + of(to - from), (to - from) as f64));
+                from = to;
+            }
+            Ok(chosen)
+        }
+        false => Err(Error::option("terms", count, format!("expected a number of terms from 1 to {all}"))),
+    };
+    match &options.timesteps {
+        Timesteps::All => Ok(((0..all).map(|t| (t, 1.0)).collect(), false)),
+        Timesteps::List(list) => {
+            if let Some(past) = list.iter().find(|&&t| t > last) {
+                return Err(Error::option("timesteps", past, format!("expected whole numbers from 0 to {last}")));
+            }
+            if list.is_empty() {
+                return Err(Error::option("timesteps", "a list of none", "give at least one"));
+            }
+            let listed: Vec<usize> = (0..all).filter(|t| list.contains(t)).collect();
+            let between = listed.iter().filter(|&&t| t > 0).count();
+            let stands_for = |t| if t == 0 { 1.0 } else { last as f64 / between as f64 };
+            Ok((listed.into_iter().map(|t| (t, stands_for(t))).collect(), false))
+        }
+        Timesteps::Spread(count) => Ok((parts(*count, &mut |length| (length - 1) / 2)?, true)),
+        Timesteps::Drawn(count) => {
+            let mut stream = TorchCpu::new(options.seed);
+            let mut draw = |length: usize| {
+                let share = stream.rand(1).first().copied().unwrap_or_default();
+                ((f64::from(share) * length as f64) as usize).min(length - 1)
+            };
+            Ok((parts(*count, &mut draw)?, true))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(timesteps: Timesteps, all: usize) -> Vec<(usize, f64)> {
+        super::timesteps(&BoundOptions { timesteps, seed: 5, ..BoundOptions::default() }, all).unwrap().0
+    }
+
+    #[test]
+    fn spread_terms_stand_for_all_others_however_many_there_are() {
+        for all in [1, 2, 3, 10, 57, 1000] {
+            for count in (1..=all).step_by(1 + all / 30).chain([all]) {
+                for timesteps in [Timesteps::Spread(count), Timesteps::Drawn(count)] {
+                    let asked = asked(timesteps, all);
+                    assert_eq!((asked.len(), asked[0]), (count, (0, 1.0)));
+                    assert!(asked.windows(2).all(|pair| pair[0].0 < pair[1].0), "ascending and without repetition");
+                    assert!(asked.iter().all(|&(t, _)| t < all));
+                    let others: f64 = asked[1..].iter().map(|(_, stands_for)| stands_for).sum();
+                    assert_eq!(others, if count == 1 { 0.0 } else { (all - 1) as f64 }, "{count} of {all}");
+                }
+            }
+            assert_eq!(asked(Timesteps::Spread(all), all), asked(Timesteps::All, all));
+        }
+    }
+
+    #[test]
+    fn a_list_is_sorted_and_each_of_it_stands_for_as_many() {
+        assert_eq!(asked(Timesteps::List(vec![8, 0, 3, 8]), 11), [(0, 1.0), (3, 5.0), (8, 5.0)]);
+        assert_eq!(asked(Timesteps::List(vec![7]), 11), [(7, 10.0)]);
+    }
+
+    #[test]
+    fn what_is_no_choice_of_timesteps_is_refused() {
+        for (timesteps, message) in [
+            (Timesteps::List(vec![3, 10]), "`timesteps` is 10: expected whole numbers from 0 to 9"),
+            (Timesteps::List(vec![]), "`timesteps` is a list of none: give at least one"),
+            (Timesteps::Spread(0), "`terms` is 0: expected a number of terms from 1 to 10"),
+            (Timesteps::Drawn(11), "`terms` is 11: expected a number of terms from 1 to 10"),
+        ] {
+            let options = BoundOptions { timesteps, ..BoundOptions::default() };
+            assert_eq!(super::timesteps(&options, 10).unwrap_err().to_string(), message);
+        }
+    }
+}
