@@ -189,7 +189,7 @@ class Host {
     };
     const source = openSource(request.source, signal, onWait);
     // What is read first, whatever comes after it: it need not wait for the module.
-    source.expect(source.files?.length === 1 ? source.files : ["model_index.json"]);
+    source.prefetch(source.files?.length === 1 ? source.files : ["model_index.json"]);
     const files = {
       variant: request.variant,
       unet: request.unet,

@@ -20,12 +20,12 @@ import { HttpFile } from "./http.js";
  */
 
 /**
- * What the WebAssembly side reads from. `files`: all paths, where they can be known without asking for each. `expect` is told
+ * What the WebAssembly side reads from. `files`: all paths, where they can be known without asking for each. `prefetch` is told
  * of files that will most likely be opened; `forget` ends what was begun for them in vain.
  * @typedef {{
  *   name: string,
  *   files?: string[],
- *   expect(paths: string[]): void,
+ *   prefetch(paths: string[]): void,
  *   open(path: string): Promise<OpenFile>,
  *   forget(): void,
  * }} OpenSource
@@ -194,7 +194,7 @@ export function openVocabulary(address, signal) {
 }
 
 /** Files at hand: there is nothing to be begun before one is opened. */
-const LOCAL = { expect() {}, forget() {} };
+const LOCAL = { prefetch() {}, forget() {} };
 
 /**
  * @param {string} name
@@ -211,7 +211,7 @@ function remote(name, file, addressOf, signal, onWait) {
   return {
     name,
     files: file === undefined ? undefined : [file],
-    expect(paths) {
+    prefetch(paths) {
       for (const path of paths.filter((path) => !expected.has(path))) {
         const coming = fetch(path);
         // Whoever opens it is told.

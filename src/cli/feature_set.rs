@@ -15,7 +15,7 @@ use undiffuse::pipeline::{ModelInfo, Pipeline, SampleOptions};
 use undiffuse::weights::{DirectorySource, Source};
 
 use super::journal::{FileRows, Journal};
-use super::metadata::Made;
+use super::metadata::Provenance;
 use super::output::{Output, bar, note};
 use super::{Error, npz, picture};
 
@@ -367,7 +367,7 @@ pub struct Drawing<'a> {
     /// What else decides about the pictures: the command's own options, as text.
     pub settings: String,
     /// What a picture is said to be made with, but for its prompt and seed.
-    pub made: &'a dyn Fn() -> Made,
+    pub made: &'a dyn Fn() -> Provenance,
 }
 
 impl Drawing<'_> {

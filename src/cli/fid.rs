@@ -12,7 +12,7 @@ use undiffuse::pipeline::{ModelInfo, Preview, SampleOptions, Scheduler};
 use undiffuse::weights::{DirectorySource, Source};
 
 use super::feature_set::{Drawing, Extraction, FeatureSet, Features, Origin, Times, spread};
-use super::metadata::Made;
+use super::metadata::Provenance;
 use super::output::{Output, note, result};
 use super::values::{self, Seed, seed};
 use super::{Error, device, input, model, scheduler};
@@ -416,10 +416,10 @@ fn settings(args: &Args) -> Value {
 }
 
 /// What a picture is said to be made with, but for its prompt and seed.
-fn made(args: &Args) -> Made {
+fn made(args: &Args) -> Provenance {
     let SampleOptions { steps, guidance_scale, solver_keys, .. } = options(args);
     let path = args.generated.canonicalize().unwrap_or_else(|_| args.generated.clone());
-    Made::new(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned())
+    Provenance::new(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned())
         .with("steps", steps)
         .with("guidanceScale", guidance_scale)
         .with_solver(args.solver.as_ref(), solver_keys)

@@ -6,11 +6,11 @@ use undiffuse::diffusion::{SolverKeys, SolverName};
 use super::model::Files;
 
 /// The options that were given and the seed, under the names that the npm package has for them.
-pub struct Made {
+pub struct Provenance {
     options: Map<String, Value>,
 }
 
-impl Made {
+impl Provenance {
     /// Nothing but the model's name.
     pub fn new(model: String) -> Self {
         Self { options: Map::from_iter([("model".to_owned(), model.into())]) }
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn both_texts_say_what_was_given_and_nothing_else() {
-        let made = Made::new("my: model".into())
+        let made = Provenance::new("my: model".into())
             .with("prompt", "a fox,\nrunning")
             .with("negativePrompt", "")
             .with("seed", "18446744073709551615")

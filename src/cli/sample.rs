@@ -11,7 +11,7 @@ use undiffuse::noise::Stream;
 use undiffuse::pipeline::{LongPrompts, LoraFile, Preview, Rgba, SampleOptions, Sampler, Scheduler, Text};
 use undiffuse::weights::DirectorySource;
 
-use super::metadata::Made;
+use super::metadata::Provenance;
 use super::output::{Output, bar, note, notes, result_path};
 use super::tensors::{self, Stored};
 use super::values::{self, Seed, seed};
@@ -401,7 +401,7 @@ fn options(args: &Args) -> Result<SampleOptions, Error> {
 }
 
 /// What picture `index` was made with. One with a seed of its own is drawn again by that alone.
-fn made(args: &Args, index: usize) -> Made {
+fn made(args: &Args, index: usize) -> Provenance {
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let file = |path: &Option<PathBuf>| path.as_deref().map(name);
     // `.` has no name of its own.
@@ -410,7 +410,7 @@ fn made(args: &Args, index: usize) -> Made {
     let alone = !args.seeds.is_empty();
     let together = !alone && args.prompt.len().max(1) * args.num_images_per_prompt > 1;
     let loras = args.lora.iter().map(|(path, weight)| serde_json::json!({ "name": name(path), "weight": weight }));
-    Made::new(name(&model))
+    Provenance::new(name(&model))
         .with("prompt", text(&args.prompt))
         .with("prompt2", text(&args.prompt_2))
         .with("negativePrompt", text(&args.negative_prompt))

@@ -168,7 +168,7 @@ impl Pipeline {
         image: Option<Pixels>,
         mask: Option<Pixels>,
     ) -> Result<JsValue, JsValue> {
-        let asked = Asked { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
+        let asked = RunRequest { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
         let estimate = asked.options().and_then(|(options, has_scheduler)| {
             self.0.estimate(options).map_err(|error| of_run(error, has_scheduler))
         });
@@ -224,7 +224,7 @@ impl Pipeline {
         mask: Option<Pixels>,
     ) -> Promise {
         let pipeline = self.0.clone();
-        let asked = Asked { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
+        let asked = RunRequest { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
         promise(async move {
             let (options, has_scheduler) = asked.options()?;
             let sampler = pipeline.sampler(options).await;
@@ -236,7 +236,7 @@ impl Pipeline {
 }
 
 /// What is asked of a run.
-struct Asked {
+struct RunRequest {
     seed: u64,
     seeds: Vec<u64>,
     image: Option<Rgba>,
@@ -245,7 +245,7 @@ struct Asked {
     options: String,
 }
 
-impl Asked {
+impl RunRequest {
     /// As the crate has it, and whether it brings a scheduler of its own.
     fn options(self) -> Result<(SampleOptions, bool), Error> {
         let Self { seed, seeds, image, mask, options } = self;

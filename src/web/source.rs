@@ -25,7 +25,7 @@ extern "C" {
     fn files(this: &OpenSource) -> Option<Vec<String>>;
 
     #[wasm_bindgen(method)]
-    fn expect(this: &OpenSource, paths: Vec<String>);
+    fn prefetch(this: &OpenSource, paths: Vec<String>);
 
     #[wasm_bindgen(method, catch)]
     async fn open(this: &OpenSource, path: &str) -> Result<JsValue, JsValue>;
@@ -114,8 +114,8 @@ impl Source for JsSource {
         }
     }
 
-    fn expect(&self, paths: &[String]) {
-        self.source.expect(paths.iter().filter(|path| check_path(path).is_ok()).cloned().collect());
+    fn prefetch(&self, paths: &[String]) {
+        self.source.prefetch(paths.iter().filter(|path| check_path(path).is_ok()).cloned().collect());
     }
 
     fn open<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn ByteStream>, Error>> {

@@ -21,7 +21,7 @@ pub trait Source {
 
     /// The files at `paths` will be opened soon, most likely: a source that is slow to answer may begin with all of them. Which of them there
     /// are, and whether a path is allowed, [`Source::open`] tells.
-    fn expect(&self, _paths: &[String]) {}
+    fn prefetch(&self, _paths: &[String]) {}
 
     /// Opens the file at `path` (`"unet/config.json"`) from its first byte.
     ///

@@ -92,8 +92,8 @@ test("files that are expected are fetched side by side, each once, and ended whe
   };
   try {
     const source = openSource(describeSource("https://host.test/"), new AbortController().signal);
-    source.expect(["opened", "absent", "unopened"]);
-    source.expect(["opened"]);
+    source.prefetch(["opened", "absent", "unopened"]);
+    source.prefetch(["opened"]);
     assert.deepEqual(requests, ["opened", "absent", "unopened"]);
     const file = await source.open("opened");
     assert.equal(new TextDecoder().decode(await file.next()), "opened");

@@ -11,7 +11,7 @@ use crate::pipeline::options::SampleOptions;
 
 /// What the network is to be told.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::pipeline) struct Told<'a> {
+pub(in crate::pipeline) struct Conditions<'a> {
     /// Guidance scale, layers of the text encoders, sizes.
     pub options: &'a SampleOptions,
     /// The texts, where the model has a text encoder: as many as there are pictures, or as many in a row of each as
@@ -27,7 +27,7 @@ pub(in crate::pipeline) struct Told<'a> {
     pub noise_level: Option<usize>,
 }
 
-impl Told<'_> {
+impl Conditions<'_> {
     /// Rows of the network's batch.
     fn rows(&self) -> usize {
         if self.guided { 2 * self.latents[0] } else { self.latents[0] }
@@ -43,7 +43,7 @@ impl Conditioning {
     ///
     /// # Errors
     /// The device's refusal.
-    pub async fn new(parts: &Parts, told: Told<'_>) -> Result<Self, Error> {
+    pub async fn new(parts: &Parts, told: Conditions<'_>) -> Result<Self, Error> {
         let mut inputs = Vec::new();
         if let Some(prompts) = told.prompts {
             let (mut states, mut pooled) = (Vec::new(), Vec::new());
@@ -100,7 +100,7 @@ impl Conditioning {
 /// pooled `[rows, projection_dim]` where the encoder projects.
 async fn encode(
     parts: &Parts,
-    told: Told<'_>,
+    told: Conditions<'_>,
     encoder: &TextEncoder,
     texts: &Texts,
 ) -> Result<(Vec<f32>, Vec<f32>), Error> {
@@ -161,7 +161,7 @@ fn side_by_side(states: &[(Vec<f32>, usize)]) -> Vec<f32> {
 }
 
 /// SDXL's `add_time_ids` for each row: original size, crop and target size, those of the negative prompt first.
-fn time_ids(parts: &Parts, told: Told<'_>) -> Vec<f32> {
+fn time_ids(parts: &Parts, told: Conditions<'_>) -> Vec<f32> {
     let [batch, _, height, width] = told.latents;
     let size = [height, width].map(|side| side * parts.model.info.scale_factor);
     let [negative, positive] = sizes(told.options, size, told.from_noise);

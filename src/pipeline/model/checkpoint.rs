@@ -144,7 +144,7 @@ impl Checkpoint {
         let mut networks: Vec<_> =
             family.encoders.iter().map(|text| (text.encoder, Some(text.tokenizer))).chain([("unet", None)]).collect();
         networks.extend(family.autoencoder.as_ref().map(|_| ("vae", None)));
-        layout.expect(&networks);
+        layout.prefetch(&networks);
         let stored_scheduler = layout.scheduler("scheduler").await?;
         let inpaint_scheduler = scheduler_of(&class, true, stored_scheduler.clone())?;
         let unet_json = layout.config("unet").await?;

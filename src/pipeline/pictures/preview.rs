@@ -50,7 +50,7 @@ impl Previews {
 
 /// What is shown of a step: one picture for each of the batch.
 #[derive(Debug, Default)]
-pub(in crate::pipeline) struct Drawn {
+pub(in crate::pipeline) struct StepPictures {
     /// x_t.
     pub images: Vec<Rgba>,
     /// x̂_0.
@@ -102,9 +102,9 @@ impl Previewer {
     ///
     /// # Errors
     /// A value that is not finite, with the layer that made it, or a lost device.
-    pub async fn draw(&mut self, step: &mut Program, scale: f32, is_last: bool) -> Result<Drawn, Error> {
+    pub async fn draw(&mut self, step: &mut Program, scale: f32, is_last: bool) -> Result<StepPictures, Error> {
         let painter = if is_last { Some(&mut self.decoder) } else { self.on_the_way() };
-        let Some(painter) = painter else { return Ok(Drawn::default()) };
+        let Some(painter) = painter else { return Ok(StepPictures::default()) };
         let pictures = match painter.paint(step, scale).await {
             Ok(()) => painter.pictures().await,
             Err(error) => Err(error),
@@ -119,7 +119,7 @@ impl Previewer {
         };
         images.iter_mut().for_each(|image| enlarge(image, self.size));
         let denoised = if images.len() > self.batch { images.split_off(self.batch) } else { images.clone() };
-        Ok(Drawn { images, denoised })
+        Ok(StepPictures { images, denoised })
     }
 
     /// The pictures of x_T, `latents`, which has about unit variance times `scale`.

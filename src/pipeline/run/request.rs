@@ -5,7 +5,7 @@ use super::step_graph::StepGraph;
 use crate::diffusion::{self, Clip, LearnedVariance, SchedulerConfig, Solver, StepOptions, Table};
 use crate::graph::Graph;
 use crate::pipeline::Error;
-use crate::pipeline::condition::conditioning::Told;
+use crate::pipeline::condition::conditioning::Conditions;
 use crate::pipeline::condition::prompts::Prompts;
 use crate::pipeline::model::checkpoint::{Checkpoint, Model, ModelInfo, Takes};
 use crate::pipeline::model::family::Strength;
@@ -93,8 +93,8 @@ impl Request {
     }
 
     /// What the network is to be told.
-    pub fn told(&self) -> Told<'_> {
-        Told {
+    pub fn told(&self) -> Conditions<'_> {
+        Conditions {
             options: &self.options,
             prompts: self.prompts.as_ref(),
             latents: self.latents,

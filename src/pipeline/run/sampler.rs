@@ -12,7 +12,7 @@ use crate::gpu::variants::Measured;
 use crate::pipeline::Error;
 use crate::pipeline::condition::conditioning::Conditioning;
 use crate::pipeline::options::SampleOptions;
-use crate::pipeline::pictures::preview::{Drawn, Previewer};
+use crate::pipeline::pictures::preview::{StepPictures, Previewer};
 use crate::pipeline::rgba::Rgba;
 use crate::profile::{Profile, now};
 
@@ -163,7 +163,7 @@ impl Sampler {
         // What the next call's input is scaled by is what gives the new sample unit variance.
         let scale = self.table.steps.get(self.next).map_or(1.0, |next| next.input_scale as f32);
         let is_last = self.next == total;
-        let Drawn { images, denoised } = self.previewer.draw(&mut self.step, scale, is_last).await?;
+        let StepPictures { images, denoised } = self.previewer.draw(&mut self.step, scale, is_last).await?;
         // Where no picture is read back, a GPU may have only begun.
         if !images.is_empty() {
             self.pace.note(self.cost.step(is_last), start);

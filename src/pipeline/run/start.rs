@@ -17,12 +17,12 @@ pub(in crate::pipeline) struct Start {
     /// What the network sees beside x_t.
     pub extra: Option<Vec<f32>>,
     /// What is kept of a picture.
-    pub kept: Option<Kept>,
+    pub kept: Option<KeptPart>,
 }
 
 /// A picture of which a part is kept.
 #[derive(Debug)]
-pub(in crate::pipeline) struct Kept {
+pub(in crate::pipeline) struct KeptPart {
     /// The picture.
     pub latents: Vec<f32>,
     /// The noise that it gets at each step.
@@ -82,7 +82,7 @@ impl Start {
                         Some(masked.chunks_exact(length).flat_map(|masked| [&small[..], masked].concat()).collect());
                 }
                 let kept = match known {
-                    Some(latents) if !fills => Some(Kept { latents, noise, mask: small }),
+                    Some(latents) if !fills => Some(KeptPart { latents, noise, mask: small }),
                     _ => None,
                 };
                 Ok(Self { latents, extra, kept })

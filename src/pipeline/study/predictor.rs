@@ -4,7 +4,7 @@ use crate::device::Program;
 use crate::graph::{Builder, Graph, update};
 use crate::models;
 use crate::pipeline::Error;
-use crate::pipeline::condition::conditioning::{Conditioning, Told};
+use crate::pipeline::condition::conditioning::{Conditioning, Conditions};
 use crate::pipeline::condition::prompts::Prompts;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::SampleOptions;
@@ -71,7 +71,7 @@ impl Predictor {
         };
         let graph = graph().map_err(|e| model.info.too_large(height, width, e))?;
         let told =
-            Told { options, prompts: prompts.as_ref(), latents: shape, guided, from_noise: true, noise_level: None };
+            Conditions { options, prompts: prompts.as_ref(), latents: shape, guided, from_noise: true, noise_level: None };
         let mut program = Conditioning::new(parts, told).await?.compile(parts, &graph).await?;
         if guided {
             let mut coefficients = [0.0; update::COEFFICIENTS];

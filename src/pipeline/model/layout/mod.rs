@@ -235,7 +235,7 @@ impl<'a> Layout<'a> {
 
     /// Tells the source which files of the `networks`, each with its tokenizer if it has one, will be read, so that their ways need not be
     /// one after the other. Small files come first: what is asked for last waits where connections are few.
-    pub fn expect(&self, networks: &[(&str, Option<&str>)]) {
+    pub fn prefetch(&self, networks: &[(&str, Option<&str>)]) {
         const TOKENIZER: [&str; 4] = ["tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"];
         let (Files::Folder { .. }, None) = (&self.files, &self.options.variant) else { return };
         let mut paths = vec![self.path("scheduler", "scheduler_config.json")];
@@ -251,7 +251,7 @@ impl<'a> Layout<'a> {
         for &(network, _) in networks.iter().filter(|(network, _)| own(network)) {
             paths.push(self.path(network, &format!("{}.safetensors", stem(network))));
         }
-        self.source.expect(&paths);
+        self.source.prefetch(&paths);
     }
 
     /// The text of a component's `config.json`.

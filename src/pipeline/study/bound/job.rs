@@ -54,7 +54,7 @@ impl Pipeline {
     pub async fn bound(&self, options: BoundOptions) -> Result<Bound, Error> {
         let parts = &*self.parts;
         let info = &parts.model.info;
-        let Asked { bound, size, of_latents, clip_denoised, pending, in_parts } = Asked::new(&parts.model, &options)?;
+        let RequestedTerms { bound, size, of_latents, clip_denoised, pending, in_parts } = RequestedTerms::new(&parts.model, &options)?;
         let mut pictures = Vec::new();
         for image in &options.images {
             pictures.push(Rgb::new("images", image)?.resized(size[1], size[0], Filter::Lanczos));
@@ -91,14 +91,14 @@ impl Checkpoint {
     /// # Errors
     /// An option that the model does not take, or a model without such a bound.
     pub fn check_bound(&self, options: &BoundOptions) -> Result<(), Error> {
-        Asked::new(&self.model, options)?;
+        RequestedTerms::new(&self.model, options)?;
         check_conditions(&self.model, &conditions(options, options.prompt.all()))?;
         options.images.iter().try_for_each(|image| Rgb::new("images", image).map(drop))
     }
 }
 
 /// The options of a bound that is possible.
-struct Asked {
+struct RequestedTerms {
     bound: VariationalBound,
     /// Height and width in pixels.
     size: [usize; 2],
@@ -109,7 +109,7 @@ struct Asked {
     in_parts: bool,
 }
 
-impl Asked {
+impl RequestedTerms {
     /// What `options` ask of `model`.
     fn new(model: &Model, options: &BoundOptions) -> Result<Self, Error> {
         let info = &model.info;
