@@ -79,12 +79,22 @@ impl ClipTextConfig {
     /// # Errors
     /// If the config's numbers do not fit each other.
     pub fn graph(&self, batch: usize, tokens: usize) -> Result<Graph, Error> {
+        self.graph_with_states(batch, tokens, &(1..=self.num_hidden_layers).collect::<Vec<_>>())
+    }
+
+    /// As [`Self::graph`], with the outputs `hidden_states/i` of the layers i in `states` and of no others.
+    ///
+    /// # Errors
+    /// As [`Self::graph`].
+    pub fn graph_with_states(&self, batch: usize, tokens: usize, states: &[usize]) -> Result<Graph, Error> {
         let builder = Builder::new();
         let root = builder.root();
         let mut x = root.input("inputs_embeds", &[batch, tokens, self.hidden_size])?;
         for index in 0..self.num_hidden_layers {
             x = self.layer(&root.at(format_args!("encoder.layers.{index}")), x)?;
-            root.output(&format!("hidden_states/{}", index + 1), x);
+            if states.contains(&(index + 1)) {
+                root.output(&format!("hidden_states/{}", index + 1), x);
+            }
         }
         let last = root.at("final_layer_norm").layer_norm(x, self.layer_norm_eps)?;
         root.output("last_hidden_state", last);

@@ -106,12 +106,18 @@ async fn encode(
 ) -> Result<(Vec<f32>, Vec<f32>), Error> {
     let rows: Vec<&[u32]> = texts.negatives.iter().chain(&texts.prompts).flatten().map(Vec::as_slice).collect();
     let negatives = texts.negatives.iter().flatten().count();
-    let encoded = encoder.encode(&parts.device, &rows).await?;
     // The negative prompt is not shortened by `clip_skip`.
+    let backs = [0, told.options.clip_skip.unwrap_or(0)].map(|skip| skip + usize::from(parts.model.takes_sizes()));
+    let layers = encoder.config().num_hidden_layers;
+    let mut wanted: Vec<usize> =
+        backs.iter().filter(|&&back| back > 0).map(|back| layers.saturating_sub(*back)).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let encoded = encoder.encode(&parts.device, &rows, &wanted).await?;
     let mut halves = Vec::new();
-    for (clip_skip, part) in [(None, 0..negatives), (told.options.clip_skip, negatives..rows.len())] {
-        let back = clip_skip.unwrap_or(0) + usize::from(parts.model.takes_sizes());
-        let state = encoded.hidden_states.iter().rev().nth(back);
+    for (back, part) in backs.into_iter().zip([0..negatives, negatives..rows.len()]) {
+        let state = wanted.iter().position(|&after| after + back == layers);
+        let state = state.and_then(|index| encoded.hidden_states.get(index));
         let state = state.map_or(&[][..], |state| rows_of(state, rows.len(), &part));
         let state = match (parts.model.takes_sizes(), back) {
             // SDXL was trained on what comes out of the last layer but one, as it is.

@@ -18,7 +18,7 @@ pub struct TextEncoder {
 /// What the text encoder makes of token ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextEmbeddings {
-    /// After i layers (0: the embeddings themselves), `[rows, tokens, hidden_size]` each.
+    /// After each of the numbers of layers that were asked for (0: the embeddings themselves), `[rows, tokens, hidden_size]`.
     pub hidden_states: Vec<Vec<f32>>,
     /// After the final norm.
     pub last_hidden_state: Vec<f32>,
@@ -79,11 +79,11 @@ impl TextEncoder {
         &self.weights
     }
 
-    /// Encodes `texts` of equally many token ids.
+    /// Encodes `texts` of equally many token ids. `states`, ascending, are the numbers of layers after which a state is wanted.
     ///
     /// # Errors
     /// If an id or the length is beyond the model, or the device fails.
-    pub async fn encode(&self, device: &Device, texts: &[&[u32]]) -> Result<TextEmbeddings, Error> {
+    pub async fn encode(&self, device: &Device, texts: &[&[u32]], states: &[usize]) -> Result<TextEmbeddings, Error> {
         let tokens = texts.first().map_or(0, |ids| ids.len());
         let width = self.config.hidden_size;
         let mut embeds = vec![0.0; texts.len() * tokens * width];
@@ -98,13 +98,14 @@ impl TextEncoder {
                 return Err(Error::Input { name: "input_ids".into(), message });
             }
         }
-        let graph = self.config.graph(texts.len(), tokens).map_err(|e| Error::model("text_encoder/config.json", e))?;
+        let graph = self.config.graph_with_states(texts.len(), tokens, states);
+        let graph = graph.map_err(|e| Error::model("text_encoder/config.json", e))?;
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
         let mut program = Program::compile(device, &fuse(&graph), &self.weights).await?;
         program.write("inputs_embeds", &embeds)?;
         program.run().await?;
         let outputs = program.read(&names).await?;
-        let mut states: Vec<Vec<f32>> = outputs.into_iter().map(floats).collect();
+        let mut outputs: Vec<Vec<f32>> = outputs.into_iter().map(floats).collect();
         // What a network made of the tokens of each text, at the one that stands for the whole.
         let pooled = |state: &[f32], width: usize| -> Vec<f32> {
             let of_texts = texts.iter().zip(state.chunks_exact((tokens * width).max(1)));
@@ -112,12 +113,13 @@ impl TextEncoder {
             rows.flatten().copied().collect()
         };
         let text_embeds = match self.config.projection_dim {
-            Some(width) => pooled(&states.pop().unwrap_or_default(), width),
+            Some(width) => pooled(&outputs.pop().unwrap_or_default(), width),
             None => Vec::new(),
         };
-        let last_hidden_state = states.pop().unwrap_or_default();
+        let last_hidden_state = outputs.pop().unwrap_or_default();
         let pooler_output = pooled(&last_hidden_state, width);
-        let hidden_states = std::iter::once(embeds).chain(states).collect();
+        let embeds = states.first().filter(|&&layers| layers == 0).map(|_| embeds);
+        let hidden_states = embeds.into_iter().chain(outputs).collect();
         Ok(TextEmbeddings { hidden_states, last_hidden_state, pooler_output, text_embeds })
     }
 

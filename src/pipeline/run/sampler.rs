@@ -12,7 +12,7 @@ use crate::gpu::variants::Measured;
 use crate::pipeline::Error;
 use crate::pipeline::condition::conditioning::Conditioning;
 use crate::pipeline::options::SampleOptions;
-use crate::pipeline::pictures::preview::{StepPictures, Previewer};
+use crate::pipeline::pictures::preview::{Previewer, StepPictures};
 use crate::pipeline::rgba::Rgba;
 use crate::profile::{Profile, now};
 

@@ -255,12 +255,12 @@ impl Component {
         });
         let ids: Vec<u32> = ids.collect::<Result<_, _>>()?;
         let texts: Vec<&[u32]> = ids.chunks_exact(tokens.max(1)).collect();
+        let layers = encoder.config().num_hidden_layers;
         let TextEmbeddings { hidden_states, last_hidden_state, pooler_output, text_embeds } =
-            encoder.encode(&self.device, &texts).await?;
+            encoder.encode(&self.device, &texts, &(0..=layers).collect::<Vec<_>>()).await?;
         let width = encoder.config().hidden_size;
         let full = |data| NamedTensor { shape: vec![rows, tokens, width], data };
         let mut outputs = Tensors::new();
-        let layers = hidden_states.len() - 1;
         for (index, state) in hidden_states.into_iter().enumerate() {
             if index < layers {
                 let normed = encoder.final_layer_norm(&self.device, rows, &state).await?;

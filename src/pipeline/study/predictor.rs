@@ -70,8 +70,14 @@ impl Predictor {
             Ok(builder.finish())
         };
         let graph = graph().map_err(|e| model.info.too_large(height, width, e))?;
-        let told =
-            Conditions { options, prompts: prompts.as_ref(), latents: shape, guided, from_noise: true, noise_level: None };
+        let told = Conditions {
+            options,
+            prompts: prompts.as_ref(),
+            latents: shape,
+            guided,
+            from_noise: true,
+            noise_level: None,
+        };
         let mut program = Conditioning::new(parts, told).await?.compile(parts, &graph).await?;
         if guided {
             let mut coefficients = [0.0; update::COEFFICIENTS];

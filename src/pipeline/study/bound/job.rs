@@ -54,7 +54,8 @@ impl Pipeline {
     pub async fn bound(&self, options: BoundOptions) -> Result<Bound, Error> {
         let parts = &*self.parts;
         let info = &parts.model.info;
-        let RequestedTerms { bound, size, of_latents, clip_denoised, pending, in_parts } = RequestedTerms::new(&parts.model, &options)?;
+        let RequestedTerms { bound, size, of_latents, clip_denoised, pending, in_parts } =
+            RequestedTerms::new(&parts.model, &options)?;
         let mut pictures = Vec::new();
         for image in &options.images {
             pictures.push(Rgb::new("images", image)?.resized(size[1], size[0], Filter::Lanczos));
