@@ -13,7 +13,7 @@ use super::request::{self, check_conditions};
 use super::start;
 use super::tiled::longest_tile;
 use super::{Error, Preview, Rgba, SampleOptions, Scheduler, Text};
-use crate::diffusion::{Forward, ForwardAt, SchedulerConfig};
+use crate::diffusion::{Forward, ForwardAt, Reading, SchedulerConfig};
 use crate::noise::{Generator, Stream};
 
 /// What noise is added to.
@@ -262,7 +262,7 @@ impl ForwardProcess {
             return Err(Error::option("space", "pixels", message));
         }
         let at = self.scheduler.forward_at(timestep)?;
-        if !(at.x0.0.is_finite() && at.epsilon.0.is_finite()) {
+        if !(at.x0.sample.is_finite() && at.epsilon.sample.is_finite()) {
             let message = "only the picture or only the noise is left there, of which the network says nothing";
             return Err(Error::option("timestep", timestep, message));
         }
@@ -276,9 +276,9 @@ impl ForwardProcess {
         self.predictor = Some(predictor);
         let output = output?;
         // A learned variance follows the output.
-        let read = |(of_seen, of_output): (f64, f64)| -> Vec<f32> {
+        let read = |reading: Reading| -> Vec<f32> {
             let pairs = seen.iter().zip(&output);
-            pairs.map(|(&x, &out)| (of_seen * f64::from(x) + of_output * f64::from(out)) as f32).collect()
+            pairs.map(|(&x, &out)| (reading.sample * f64::from(x) + reading.output * f64::from(out)) as f32).collect()
         };
         let (epsilon, x0) = (read(at.epsilon), read(at.x0));
         let noise = &self.data.noise;
