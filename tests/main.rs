@@ -31,6 +31,7 @@ mod size;
 mod tiling;
 mod tokenizers;
 mod trajectories;
+mod walls;
 mod weights;
 
 /// Tells `hostile` what memory a test takes.

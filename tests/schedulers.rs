@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use undiffuse::{
-    diffusion::{Error, Forward, HISTORY, SchedulerConfig, Solver, SolverKeys, SolverName, Step, StepOptions, Table},
+    diffusion::{
+        Error, Forward, HISTORY, Reading, SchedulerConfig, Solver, SolverKeys, SolverName, Step, StepOptions, Table,
+    },
     noise::TorchCpu,
 };
 
@@ -296,7 +298,7 @@ impl Case {
         let name = &self.name;
         let expected = self.tensor("sample_init");
         let start = match self.tensors.get("img2img_x0") {
-            Some(x0) => add_noise(self.table.steps[0].forward.into(), x0, self.tensor("img2img_noise")),
+            Some(x0) => add_noise(self.table.steps[0].forward, x0, self.tensor("img2img_noise")),
             None => scaled(&to_f32(self.tensor("base_noise")), self.table.init_noise_sigma),
         };
         let tolerance = if self.is_f16() { 4e-3 * max_abs(expected) } else { 1e-5 * max_abs(expected).max(1.0) };
@@ -305,7 +307,7 @@ impl Case {
         let (x0, noise) = (self.tensor("add_noise_x0"), self.tensor("add_noise_noise"));
         let add_noise_step = self.json["add_noise_step"].as_u64().unwrap() as usize;
         let step = &self.whole_table.steps[self.index_for_timestep(add_noise_step)];
-        let forward = Forward::from(step.forward);
+        let forward = step.forward;
         let expected = self.tensor("add_noise_out");
         let tolerance = 1e-5 * max_abs(expected).max(1.0);
         assert_close(&format!("{name}: add_noise"), &add_noise(forward, x0, noise), expected, |_| tolerance);
@@ -354,7 +356,7 @@ impl Case {
             return 4e-3 * max_abs(expected).max(max_abs(sample));
         }
         // With zero terminal SNR, x̂_0 is a difference of numbers near σ = 4096.
-        let at_the_end = step.forward.1 / step.forward.0 > 4095.0;
+        let at_the_end = step.forward.noise / step.forward.signal > 4095.0;
         (if at_the_end { 1e-4 } else { 1e-5 }) * max_abs(sample).max(max_abs(expected)).max(1.0)
     }
 
@@ -487,7 +489,7 @@ fn the_full_loops_of_diffusers_own_tests_give_its_sums() {
             let scales = row["loop"] == "sigma";
             let mut x = scaled(&deterministic_sample(false), if scales { table.init_noise_sigma } else { 1.0 });
             if !row["t_start"].is_null() && row["no_add_noise"] != true {
-                let (signal, noise) = table.steps[0].forward;
+                let Forward { signal, noise } = table.steps[0].forward;
                 x = std::iter::zip(&x, deterministic_sample(true))
                     .map(|(&x, z)| (signal * f64::from(x) + noise * f64::from(z)) as f32)
                     .collect();
@@ -973,6 +975,33 @@ fn solvers_are_known_by_the_names_that_people_have_for_them() {
     }
 }
 
+/// Types, page and README name the solvers themselves. Each list lies between two texts, and each name in it between two others.
+#[test]
+fn every_list_of_solvers_has_all_of_them() {
+    for (file, list, name) in [
+        ("js/index.d.ts", ["export type Solver =", ";"], ["\"", "\""]),
+        ("www/index.html", ["<select id=\"solver\">", "</select>"], ["<option value=\"", "\""]),
+        ("www/solvers.js", ["const SOLVERS = {", "\n};"], ["\n  ", ":"]),
+        ("README.md", ["| solvers | all ", ", with the keys"], ["`", "`"]),
+    ] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let whole = text.split_once(list[0]).and_then(|(_, rest)| rest.split_once(list[1]));
+        let (whole, _) = whole.unwrap_or_else(|| panic!("{file} has no list of solvers"));
+        let names = whole.split(name[0]).map(|rest| rest.split_once(name[1]).map_or(rest, |(name, _)| name));
+        let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let mut names: Vec<&str> = names.filter(is_name).collect();
+        names.sort();
+        let mut all = Solver::ALL.map(Solver::name);
+        all.sort();
+        assert_eq!(names, all, "{file}");
+        if file == "www/solvers.js" {
+            let unnamed =
+                Solver::ALL.into_iter().find(|solver| !text.contains(&format!("\"{}\"", solver.class_name())));
+            assert_eq!(unnamed, None, "{file} does not name its class");
+        }
+    }
+}
+
 #[test]
 fn settings_of_a_solver_take_the_place_of_the_config_s_own() {
     let stored = scheduler("DPMSolverMultistep", json!({"use_exponential_sigmas": true, "solver_order": 1})).unwrap();
@@ -1045,11 +1074,6 @@ fn walks_are_those_of_diffusers_step_by_step() {
             assert_close(&format!("{name}: after step {i}"), &x, &expected, |_| tolerance);
         }
     }
-}
-
-#[test]
-fn the_step_graph_has_a_slot_for_everything_that_a_solver_keeps() {
-    assert_eq!(HISTORY, undiffuse::graph::update::HISTORY);
 }
 
 #[test]
@@ -1161,11 +1185,14 @@ fn every_solver_begins_at_any_timestep_and_goes_on_with_those_that_it_visits_bel
                 let table = config.table(n, &from(t)).unwrap();
                 let at = config.forward_at(t).unwrap();
                 let (first, last) = (&table.steps[0], &table.steps[table.steps.len() - 1]);
-                assert_eq!((first.timestep, Forward::from(first.forward)), (t as f64, at.forward));
+                assert_eq!((first.timestep, first.forward), (t as f64, at.forward));
                 assert_eq!(first.input_scale, at.input_scale);
-                assert_close("x0", &[first.x0.0 / first.input_scale, first.x0.1], &[at.x0.0, at.x0.1], |x0| {
-                    1e-6 * x0.abs().max(1.0)
-                });
+                assert_close(
+                    "x0",
+                    &[first.x0.sample / first.input_scale, first.x0.output],
+                    &[at.x0.sample, at.x0.output],
+                    |x0| 1e-6 * x0.abs().max(1.0),
+                );
                 let below: Vec<f64> = usual.into_iter().filter(|&usual| usual < t as f64).collect();
                 let calls: Vec<f64> = table.steps.iter().map(|step| step.timestep).collect();
                 let mut begun = calls.clone();
@@ -1187,9 +1214,9 @@ fn every_solver_begins_at_any_timestep_and_goes_on_with_those_that_it_visits_bel
                 let mut x = at.forward.add_noise(&[x0], &[epsilon]);
                 let mut history = zero_history(1);
                 for step in &table.steps {
-                    let output = match step.x0.1 {
+                    let output = match step.x0.output {
                         0.0 => 0.0,
-                        of_output => ((f64::from(x0) - step.x0.0 * f64::from(x[0])) / of_output) as f32,
+                        of_output => ((f64::from(x0) - step.x0.sample * f64::from(x[0])) / of_output) as f32,
                     };
                     x = step.apply(&x, &[output], Some(&[-0.7]), &mut history, 1).unwrap().prev_sample;
                 }
@@ -1215,7 +1242,7 @@ fn a_timestep_where_no_run_can_begin_is_refused_by_name() {
         "`start_timestep` is 1000: the timesteps of this schedule are 0 to 999"
     );
     let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap();
-    assert_eq!(flow.table(10, &from(1000)).unwrap().steps[0].forward, (0.0, 1.0));
+    assert_eq!(flow.table(10, &from(1000)).unwrap().steps[0].forward, Forward { signal: 0.0, noise: 1.0 });
     assert!(flow.table(10, &from(1001)).unwrap_err().to_string().contains("are 0 to 1000"));
     let error = refusal("FlowMatchEulerDiscrete", json!({"invert_sigmas": true}), from(500));
     assert!(error.contains("start_timestep") && error.contains("invert_sigmas"), "{error}");
@@ -1267,7 +1294,7 @@ fn noise_and_picture_are_read_off_the_output_whatever_it_predicts() {
                 _ => epsilon - x0,
             };
             let seen = signal * x0 + noise * epsilon;
-            let read = |(of_seen, of_output): (f64, f64)| of_seen * seen + of_output * output;
+            let read = |reading: Reading| reading.sample * seen + reading.output * output;
             assert!((read(at.x0) - x0).abs() < 1e-6, "{class} {keys}, t = {timestep}: x̂_0 is {}", read(at.x0));
             assert!(
                 (read(at.epsilon) - epsilon).abs() < 1e-6,

@@ -24,60 +24,12 @@
 //! and the model's step is N(μ̃_t(x_t, x̂_0), σ_t²): the same mean with the network's x̂_0 in place of x_0 (equation 11), and one of
 //! the variances of [`Variance`]. At t = 0, β̃ would be 0; as in the code of the papers, β̃_1 stands in its place.
 
-use super::{Error, Forward, Posterior, PredictionType};
 use std::f64::consts::{LN_2, PI, SQRT_2};
-use std::{fmt, str::FromStr};
 
-/// σ_t², the variance of the model's step (`variance_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variance {
-    /// β̃_t: right where the data is one point (Ho et al. 2020, section 3.2).
-    FixedSmall,
-    /// β_t, but β̃_1 at t = 0: right where the data is N(0, I).
-    FixedLarge,
-    /// The network's second half of channels v is the variance itself.
-    Learned,
-    /// exp(f·log β_t + (1−f)·log β̃_t) with f = (v+1)/2: Nichol and Dhariwal 2021, arXiv 2102.09672, equation 15.
-    LearnedRange,
-}
-
-impl Variance {
-    /// All of them, in the order that they are listed to users.
-    pub const ALL: [Self; 4] = [Self::FixedSmall, Self::FixedLarge, Self::Learned, Self::LearnedRange];
-
-    /// diffusers' name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FixedSmall => "fixed_small",
-            Self::FixedLarge => "fixed_large",
-            Self::Learned => "learned",
-            Self::LearnedRange => "learned_range",
-        }
-    }
-
-    /// Whether it comes out of the network.
-    pub fn is_learned(self) -> bool {
-        matches!(self, Self::Learned | Self::LearnedRange)
-    }
-}
-
-impl fmt::Display for Variance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Variance {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|variance| variance.name() == name).ok_or_else(|| Error::Option {
-            option: "variance",
-            value: format!("{name:?}"),
-            expected: format!("choose one of {}", Self::ALL.map(Self::name).join(", ")),
-        })
-    }
-}
+use super::error::Error;
+use super::schedule::noising::{Forward, Posterior};
+use super::schedule::prediction::PredictionType;
+use super::schedule::variance::Variance;
 
 /// Φ, the cumulative distribution function of N(0, 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -104,7 +56,7 @@ impl Cdf {
     }
 }
 
-/// What the last step says about the data.
+/// The distribution of the data in the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoder {
     /// The data are pixels of 8 bits, scaled to −1..1: p_θ(x_0|x_1) is the probability of the bin of half-width 1/255 around the
@@ -228,14 +180,14 @@ impl VariationalBound {
         let posterior = self.posterior(timestep)?;
         length("model_output", output.len(), if self.variance.is_learned() { 2 * x_t.len() } else { x_t.len() })?;
         let Forward { signal, noise } = Forward::of_alpha_bar(self.alpha_bar(timestep)?);
-        let (of_x_t, of_output) = self.prediction.x0(signal, noise);
-        if !of_x_t.is_finite() {
+        let predicted = self.prediction.x0(signal, noise);
+        if !predicted.sample.is_finite() {
             let message = "nothing of x_0 is left there, so that ε says nothing about it, and the term has no value";
             return Err(Error::Bound(format!("timestep {timestep}: {message}")));
         }
         let clip = self.clip.unwrap_or(f64::INFINITY);
         let mean = |(&x_t, &output): (&f64, &f64)| {
-            let x0 = (of_x_t * x_t + of_output * output).clamp(-clip, clip);
+            let x0 = (predicted.sample * x_t + predicted.output * output).clamp(-clip, clip);
             posterior.x0 * x0 + posterior.sample * x_t
         };
         Ok(x_t.iter().zip(output).map(mean).collect())

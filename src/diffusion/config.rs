@@ -1,187 +1,62 @@
 //! `scheduler_config.json`: what a checkpoint says about its noise schedule and the solver it was meant for.
 
-use std::ops::RangeInclusive;
+use std::{fmt, ops::RangeInclusive, sync::Arc};
 
 use serde_json::Value;
 
 use super::{
-    Error, Forward, ForwardAt, NoiseSchedule, Solver, SolverKeys, StepOptions, Table, Variance, VariationalBound,
-    consistency, ddim, ddpm, deis, dpm2, dpmpp, dpmpp_2m, dpmpp_2s, euler, euler_ancestral, flow_euler, heun,
+    bound::VariationalBound,
+    error::Error,
     keys::Keys,
-    lambda_space::Level,
-    lcm, lms, pndm,
-    schedule::Betas,
-    sigma_space,
-    solver::solver_names,
-    table::{self, Run},
-    tcd, unipc,
+    method::{
+        common::{Common, TimestepSpacing},
+        consistency,
+        options::StepOptions,
+        run::Run,
+        spec::{MAX_INFERENCE_STEPS, Method, Setting, Spec},
+        variance_type::VarianceType,
+    },
+    names::SolverKeys,
+    schedule::{
+        noise_schedule::NoiseSchedule,
+        noising::ForwardAt,
+        prediction::{PredictionType, Reading},
+        variance::Variance,
+    },
+    solvers::{self, Solver},
+    table::whole::Table,
 };
-
-/// A guard against sizes that only a damaged or hostile file asks for; models in use have 1000 or a few thousand.
-pub(super) const MAX_TRAIN_TIMESTEPS: i64 = 100_000;
-
-/// Likewise for the number of steps, in the classes where diffusers itself sets no limit.
-const MAX_INFERENCE_STEPS: usize = 10_000;
 
 /// No solver needs more steps than this to run at all: PNDM visits this many timesteps before it has enough predictions.
 const MOST_LEAST_STEPS: usize = 4;
 
-/// What the network was trained to predict (`prediction_type`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PredictionType {
-    /// ε, the noise.
-    Epsilon,
-    /// x_0, the image itself.
-    Sample,
-    /// v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans and Ho 2022).
-    VPrediction,
-    /// ε − x_0, the velocity of rectified flow.
-    FlowPrediction,
-}
-
-impl PredictionType {
-    /// x̂_0 as the coefficients of x_t and of the network's output, where x_t = `signal`·x_0 + `noise`·ε.
-    pub(super) fn x0(self, signal: f64, noise: f64) -> (f64, f64) {
-        match self {
-            Self::Epsilon => (1.0 / signal, -noise / signal),
-            Self::Sample => (0.0, 1.0),
-            Self::VPrediction => (signal, -noise),
-            // Only with rectified flow, where signal = 1 − noise.
-            Self::FlowPrediction => (1.0, -noise),
-        }
-    }
-
-    /// ε̂ likewise.
-    pub(super) fn epsilon(self, signal: f64, noise: f64) -> (f64, f64) {
-        match self {
-            Self::Epsilon => (0.0, 1.0),
-            Self::Sample => (1.0 / noise, -signal / noise),
-            Self::VPrediction => (noise, signal),
-            Self::FlowPrediction => (1.0, signal),
-        }
-    }
-}
-
-/// Which of the training timesteps a run visits (`timestep_spacing`); table 2 of Lin et al. 2023, arXiv 2305.08891.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TimestepSpacing {
-    Linspace,
-    Leading,
-    Trailing,
-}
-
-/// The keys that most classes have. A class that lacks one does not read it: files may hold keys of other classes.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Common {
-    pub(super) betas: Betas,
-    /// T.
-    pub(super) num_train_timesteps: usize,
-    pub(super) rescale_betas_zero_snr: bool,
-    pub(super) prediction_type: PredictionType,
-    pub(super) timestep_spacing: TimestepSpacing,
-    pub(super) steps_offset: i64,
-}
-
-impl Common {
-    fn read(keys: &Keys, solver: Solver) -> Result<Self, Error> {
-        use PredictionType::{Epsilon, FlowPrediction, Sample, VPrediction};
-        use TimestepSpacing::{Leading, Linspace, Trailing};
-
-        let num_train_timesteps = keys.integer("num_train_timesteps", 1000, 1..=MAX_TRAIN_TIMESTEPS)?;
-        let train = usize::try_from(num_train_timesteps).unwrap_or_default();
-        if solver == Solver::FlowEuler {
-            return Ok(Self {
-                betas: Betas::Trained(Vec::new()),
-                num_train_timesteps: train,
-                rescale_betas_zero_snr: false,
-                prediction_type: FlowPrediction,
-                timestep_spacing: Linspace,
-                steps_offset: 0,
-            });
-        }
-        let names = [("epsilon", Epsilon), ("v_prediction", VPrediction), ("sample", Sample)];
-        let prediction_types: &[(&str, PredictionType)] = match solver {
-            Solver::Pndm | Solver::EulerAncestral | Solver::Dpm2 | Solver::Dpm2Ancestral => &names[..2],
-            Solver::Euler => &[names[0], names[1], names[2], ("original_sample", Sample)],
-            Solver::Dpmpp2m | Solver::Dpmpp2s | Solver::UniPc | Solver::Deis => {
-                &[names[0], names[1], names[2], ("flow_prediction", FlowPrediction)]
-            }
-            _ => &names,
-        };
-        let default_spacing = match solver {
-            Solver::Ddpm | Solver::Ddim | Solver::Pndm | Solver::Lcm | Solver::Tcd => Leading,
-            _ => Linspace,
-        };
-        let spacings = [("linspace", Linspace), ("leading", Leading), ("trailing", Trailing)];
-        let (timestep_spacing, steps_offset) = match solver {
-            Solver::Dpmpp2s => (Linspace, 0),
-            _ => (
-                keys.choice("timestep_spacing", default_spacing, &spacings)?,
-                keys.integer("steps_offset", 0, 0..=MAX_TRAIN_TIMESTEPS)?,
-            ),
-        };
-        let rescales = match solver {
-            Solver::Pndm
-            | Solver::Lms
-            | Solver::Heun
-            | Solver::Dpm2
-            | Solver::Dpm2Ancestral
-            | Solver::Dpmpp2s
-            | Solver::Deis => false,
-            _ => keys.bool("rescale_betas_zero_snr", false)?,
-        };
-        let common = Self {
-            betas: Betas::read(keys, solver)?,
-            num_train_timesteps: train,
-            rescale_betas_zero_snr: rescales,
-            prediction_type: keys.choice("prediction_type", Epsilon, prediction_types)?,
-            timestep_spacing,
-            steps_offset,
-        };
-        match &common.betas {
-            Betas::Trained(betas) if betas.len() != train => Err(keys.unsupported(
-                "trained_betas",
-                format!("a list of {}", betas.len()),
-                format!("a list of num_train_timesteps = {num_train_timesteps}"),
-            )),
-            _ => Ok(common),
-        }
-    }
-}
-
 /// A scheduler as a checkpoint configures it, diffusers' `SchedulerMixin` with its `config`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub struct SchedulerConfig {
     keys: Keys,
-    /// `None` for a class that has no solver here: it can still be swapped for one that has.
+    /// The solver and its settings. `None` for a class that has no solver here: it can still be swapped for one that has.
     scheduler: Option<Scheduler>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 struct Scheduler {
     solver: Solver,
     common: Common,
-    class: Class,
+    method: Arc<dyn Method>,
 }
 
-/// The keys of one class.
-#[derive(Debug, Clone, PartialEq)]
-enum Class {
-    Ddpm(ddpm::Config),
-    Ddim(ddim::Config),
-    Pndm(pndm::Config),
-    Lms(lms::Config),
-    Euler(euler::Config),
-    EulerAncestral,
-    Heun(heun::Config),
-    Dpm2(dpm2::Config),
-    Dpmpp2m(dpmpp::Config),
-    Dpmpp2s(dpmpp::Config),
-    UniPc(unipc::Config),
-    Deis(deis::Config),
-    Lcm(lcm::Config),
-    Tcd(tcd::Config),
-    FlowEuler(flow_euler::Config),
+/// By the keys, from which all else follows.
+impl PartialEq for SchedulerConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.keys == other.keys
+    }
+}
+
+/// The keys, from which all else follows.
+impl fmt::Debug for SchedulerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.keys.fmt(f)
+    }
 }
 
 impl SchedulerConfig {
@@ -210,8 +85,8 @@ impl SchedulerConfig {
         self.keys.own_class()
     }
 
-    /// The same model with another solver: diffusers' `X.from_config(Y.config)`. What the file sets carries over as far
-    /// as the other class knows it; what it leaves out takes the other class's defaults.
+    /// The config of this model for another solver: diffusers' `X.from_config(Y.config)`. A key that the file sets carries over if
+    /// the other class knows it; a key that it leaves out takes the other class's default.
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json): a value may be fine in one class and not supported in another. Refuses
@@ -232,7 +107,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// The same scheduler with some keys of its config set: diffusers' `X.from_config(config, key=value)`. A spacing of σ that is
+    /// The config of this scheduler with some keys set: diffusers' `X.from_config(config, key=value)`. A spacing of σ that is
     /// asked for takes the place of any other.
     ///
     /// # Errors
@@ -244,14 +119,14 @@ impl SchedulerConfig {
             ("use_beta_sigmas", given.use_beta_sigmas),
         ];
         let others = [
-            ("algorithm_type", given.algorithm_type.clone().map(Value::from)),
-            ("solver_order", given.solver_order.map(Value::from)),
+            (Setting::AlgorithmType, "algorithm_type", given.algorithm_type.clone().map(Value::from)),
+            (Setting::SolverOrder, "solver_order", given.solver_order.map(Value::from)),
         ];
-        let values: Vec<(&'static str, Value)> = spacings
+        let values: Vec<(Setting, &'static str, Value)> = spacings
             .into_iter()
-            .map(|(key, value)| (key, value.map(Value::from)))
+            .map(|(key, value)| (Setting::SigmaSpacing, key, value.map(Value::from)))
             .chain(others)
-            .filter_map(|(key, value)| Some((key, value?)))
+            .filter_map(|(setting, key, value)| Some((setting, key, value?)))
             .collect();
         if values.is_empty() {
             return Ok(self.clone());
@@ -263,9 +138,10 @@ impl SchedulerConfig {
             keys.remove("use_lu_lambdas");
         }
         let mut asked = Vec::new();
-        for (key, value) in values {
-            if !solver.has_key(key) {
-                let names = Solver::ALL.into_iter().filter(|solver| solver.has_key(key)).map(Solver::name);
+        for (setting, key, value) in values {
+            let has = |solver: &Solver| solver.spec().settings.contains(&setting);
+            if !has(&solver) {
+                let names = Solver::ALL.into_iter().filter(has).map(Solver::name);
                 return Err(Error::Option {
                     option: key,
                     value: "given".to_owned(),
@@ -286,7 +162,7 @@ impl SchedulerConfig {
         })
     }
 
-    /// Whether the network predicts the velocity of rectified flow.
+    /// True if the network predicts the velocity of rectified flow.
     fn is_flow(&self) -> bool {
         match &self.scheduler {
             Some(scheduler) => scheduler.common.prediction_type == PredictionType::FlowPrediction,
@@ -323,26 +199,10 @@ impl SchedulerConfig {
         let Some(solver) = Solver::of_class(&keys.class) else {
             return Ok(Self { keys, scheduler: None });
         };
-        let common = Common::read(&keys, solver)?;
-        let class = match solver {
-            Solver::Ddpm => Class::Ddpm(ddpm::Config::read(&keys)?),
-            Solver::Ddim => Class::Ddim(ddim::Config::read(&keys)?),
-            Solver::Pndm => Class::Pndm(pndm::Config::read(&keys)?),
-            Solver::Lms => Class::Lms(lms::Config::read(&keys)?),
-            Solver::Euler => Class::Euler(euler::Config::read(&keys)?),
-            Solver::EulerAncestral => Class::EulerAncestral,
-            Solver::Heun => Class::Heun(heun::Config::read(&keys)?),
-            Solver::Dpm2 => Class::Dpm2(dpm2::Config::read(&keys, false)?),
-            Solver::Dpm2Ancestral => Class::Dpm2(dpm2::Config::read(&keys, true)?),
-            Solver::Dpmpp2m => Class::Dpmpp2m(dpmpp_2m::read(&keys, &common)?),
-            Solver::Dpmpp2s => Class::Dpmpp2s(dpmpp_2s::read(&keys, &common)?),
-            Solver::UniPc => Class::UniPc(unipc::Config::read(&keys, &common)?),
-            Solver::Deis => Class::Deis(deis::Config::read(&keys)?),
-            Solver::Lcm => Class::Lcm(lcm::Config::read(&keys)?),
-            Solver::Tcd => Class::Tcd(tcd::Config::read(&keys)?),
-            Solver::FlowEuler => Class::FlowEuler(flow_euler::Config::read(&keys)?),
-        };
-        Ok(Self { keys, scheduler: Some(Scheduler { solver, common, class }) })
+        let spec = solver.spec();
+        let common = Common::read(&keys, spec.chain.as_ref())?;
+        let method = (spec.read)(&keys, &common)?;
+        Ok(Self { keys, scheduler: Some(Scheduler { solver, common, method }) })
     }
 
     /// The class of diffusers that this configures, `_class_name`.
@@ -358,7 +218,7 @@ impl SchedulerConfig {
     fn scheduler(&self) -> Result<&Scheduler, Error> {
         self.scheduler
             .as_ref()
-            .ok_or_else(|| Error::UnsupportedClass { class: self.keys.class.clone(), supported: solver_names() })
+            .ok_or_else(|| Error::UnsupportedClass { class: self.keys.class.clone(), supported: solvers::names() })
     }
 
     /// β_t and ᾱ_t for all training timesteps; both empty for [`Solver::FlowEuler`], which has no β.
@@ -366,14 +226,7 @@ impl SchedulerConfig {
     /// # Errors
     /// Refuses a class that has no solver here.
     pub fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {
-        let Scheduler { solver, common, .. } = self.scheduler()?;
-        let mut schedule = NoiseSchedule::new(common);
-        // Solvers in σ-space cannot hold a signal of zero: the library gives them σ = 4096 instead of infinity.
-        let holds_zero_signal = matches!(solver, Solver::Ddpm | Solver::Ddim | Solver::Lcm | Solver::Tcd);
-        if common.rescale_betas_zero_snr && !holds_zero_signal {
-            schedule.keep_a_last_trace_of_signal();
-        }
-        Ok(schedule)
+        Ok(self.scheduler()?.common.noise_schedule())
     }
 
     /// T, the number of training timesteps.
@@ -391,29 +244,17 @@ impl SchedulerConfig {
     /// Refuses a class that has no solver here, and a timestep that is not one of training: 0 to T − 1, and in rectified flow, where
     /// σ is t/T, T as well.
     pub fn forward_at(&self, timestep: usize) -> Result<ForwardAt, Error> {
-        let Scheduler { common, class, .. } = self.scheduler()?;
+        let Scheduler { common, method, .. } = self.scheduler()?;
         self.check_timestep("timestep", timestep)?;
-        let schedule = self.noise_schedule()?;
-        let of_lambda = |is_flow| {
-            let sigma = if is_flow { table::flow_sigma(timestep, common) } else { table::sigma(timestep, &schedule) };
-            Level::new(sigma, is_flow).forward()
+        let scale = method.scale();
+        let forward = scale.forward(timestep, common, &common.noise_schedule());
+        let mut at = ForwardAt {
+            timestep: timestep as f64,
+            forward,
+            input_scale: scale.input_scale(forward),
+            x0: Reading::default(),
+            epsilon: Reading::default(),
         };
-        let mut input_scale = 1.0;
-        let forward = match class {
-            Class::Ddpm(_) | Class::Ddim(_) | Class::Pndm(_) | Class::Lcm(_) | Class::Tcd(_) => {
-                Forward::of_alpha_bar(schedule.alpha_bar(timestep).unwrap_or_default())
-            }
-            Class::Lms(_) | Class::Euler(_) | Class::EulerAncestral | Class::Heun(_) | Class::Dpm2(_) => {
-                let sigma = table::sigma(timestep, &schedule);
-                input_scale = sigma_space::input_scale(sigma);
-                Forward::of_sigma(sigma)
-            }
-            Class::Dpmpp2m(config) | Class::Dpmpp2s(config) => of_lambda(config.grid.is_flow),
-            Class::UniPc(config) => of_lambda(config.grid.is_flow),
-            Class::Deis(config) => of_lambda(config.grid.is_flow),
-            Class::FlowEuler(_) => Forward::of_flow_sigma(table::flow_sigma(timestep, common)),
-        };
-        let mut at = ForwardAt { timestep: timestep as f64, forward, input_scale, x0: (0.0, 0.0), epsilon: (0.0, 0.0) };
         let (seen, prediction) = (at.seen(), common.prediction_type);
         at.x0 = prediction.x0(seen.signal, seen.noise);
         at.epsilon = prediction.epsilon(seen.signal, seen.noise);
@@ -446,16 +287,12 @@ impl SchedulerConfig {
         original_inference_steps: Option<usize>,
     ) -> Result<Vec<f64>, Error> {
         self.check_timestep("start_timestep", start)?;
-        let Scheduler { common, class, .. } = self.scheduler()?;
-        let original = match class {
-            Class::Lcm(config) => original_inference_steps.or(config.original_inference_steps),
-            Class::Tcd(config) => config.grid(original_inference_steps),
-            _ => original_inference_steps,
-        };
+        let Scheduler { common, method, .. } = self.scheduler()?;
+        let original = method.distilled_steps(original_inference_steps);
         consistency::timesteps_from(start, num_inference_steps, common.num_train_timesteps, original)
     }
 
-    /// What the network was trained to predict.
+    /// The target that the network was trained on.
     ///
     /// # Errors
     /// Refuses a class that has no solver here.
@@ -470,7 +307,7 @@ impl SchedulerConfig {
     pub fn variance_type(&self) -> Result<Variance, Error> {
         match self.keys.null("variance_type") {
             Ok(()) => Ok(Variance::FixedSmall),
-            Err(_) => ddpm::VarianceType::read(&self.keys).map(ddpm::VarianceType::variance),
+            Err(_) => VarianceType::read(&self.keys).map(VarianceType::variance),
         }
     }
 
@@ -528,21 +365,14 @@ impl SchedulerConfig {
     /// Refuses a class that has no solver here, a number of steps or an option that the class does not take, and a
     /// table with a step that has anything but finite numbers.
     pub fn table(&self, num_inference_steps: usize, options: &StepOptions) -> Result<Table, Error> {
-        let Scheduler { solver, common, class } = self.scheduler()?;
+        let Scheduler { solver, common, method } = self.scheduler()?;
+        let spec = solver.spec();
         let num_inference_steps = match (&options.timesteps, &options.sigmas) {
             (Some(timesteps), _) => timesteps.len(),
-            // Euler takes the final σ with the others.
-            (None, Some(sigmas)) => sigmas.len().saturating_sub(usize::from(*solver == Solver::Euler)),
+            (None, Some(sigmas)) => solver.steps_of_sigmas(sigmas),
             (None, None) => num_inference_steps,
         };
-        let most = match solver {
-            Solver::Ddpm | Solver::Ddim | Solver::Pndm | Solver::Lcm | Solver::Tcd => common.num_train_timesteps,
-            _ => MAX_INFERENCE_STEPS,
-        };
-        let least = match class {
-            Class::Pndm(config) => config.least_steps(),
-            _ => 1,
-        };
+        let (least, most) = (method.least_steps(), spec.most_steps.of(common.num_train_timesteps));
         if !(least..=most).contains(&num_inference_steps) {
             let class = self.keys.class.clone();
             return Err(Error::NumInferenceSteps { num_inference_steps, class, least, most });
@@ -551,43 +381,27 @@ impl SchedulerConfig {
         if let Some(start) = options.start_timestep {
             self.check_timestep("start_timestep", start)?;
         }
-        let noise_schedule = self.noise_schedule()?;
+        let noise_schedule = common.noise_schedule();
         let run = Run {
             class: &self.keys.class,
-            order: solver.order(),
+            order: spec.calls_per_step,
             common,
             noise_schedule: &noise_schedule,
             num_inference_steps,
             options,
         };
         for option in options.given() {
-            run.refuse(option, !solver.takes(option))?;
+            run.refuse(option, !spec.options.contains(&option))?;
         }
-        let mut table = match class {
-            Class::Ddpm(config) => config.table(&run),
-            Class::Ddim(config) => config.table(&run),
-            Class::Pndm(config) => config.table(&run),
-            Class::Lms(config) => config.table(&run),
-            Class::Euler(config) => config.table(&run),
-            Class::EulerAncestral => euler_ancestral::table(&run),
-            Class::Heun(config) => config.table(&run),
-            Class::Dpm2(config) => config.table(&run),
-            Class::Dpmpp2m(config) => dpmpp_2m::table(config, &run),
-            Class::Dpmpp2s(config) => dpmpp_2s::table(config, &run),
-            Class::UniPc(config) => config.table(&run),
-            Class::Deis(config) => config.table(&run),
-            Class::Lcm(config) => config.table(&run),
-            Class::Tcd(config) => config.table(&run),
-            Class::FlowEuler(config) => config.table(&run),
-        }?;
-        table.warning = offset_warning(*solver, &run, &table);
+        let mut table = method.table(&run)?;
+        table.warning = offset_warning(spec, &run, &table);
         Ok(table)
     }
 }
 
-/// What to say where [`spacing::whole_timesteps`] has left out some of `steps_offset`, which is the last timestep.
-fn offset_warning(solver: Solver, run: &Run, table: &Table) -> Option<String> {
-    let has_offset = matches!(solver, Solver::Ddpm | Solver::Ddim | Solver::Pndm)
+/// A sentence for a run that has room only for a part of `steps_offset`, which is the last timestep.
+fn offset_warning(spec: &Spec, run: &Run, table: &Table) -> Option<String> {
+    let has_offset = spec.cuts_offset
         && run.common.timestep_spacing == TimestepSpacing::Leading
         && run.options.timesteps.is_none()
         && run.options.start_timestep.is_none();

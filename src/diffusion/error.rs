@@ -1,4 +1,4 @@
-/// What can be wrong with a scheduler's configuration, or with what is asked of it.
+/// A fault in a scheduler's configuration, or in what is asked of it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,9 +24,9 @@ pub enum Error {
     WrongType {
         /// The key of the config.
         key: &'static str,
-        /// What the key must hold.
+        /// The type that the key must hold.
         expected: &'static str,
-        /// What it holds, as JSON.
+        /// The value that it holds, as JSON.
         found: String,
     },
     /// A key holds a value that is out of range, or that is not supported in this class.
@@ -38,13 +38,13 @@ pub enum Error {
         key: &'static str,
         /// The value that it holds.
         value: String,
-        /// What it could hold.
+        /// The values that it could hold.
         supported: String,
     },
     /// A number of steps that this schedule cannot be divided into.
     #[error("`num_inference_steps` is {num_inference_steps}: {class} takes {least} to {most} here")]
     NumInferenceSteps {
-        /// What was asked.
+        /// The number that was asked for.
         num_inference_steps: usize,
         /// The class of the config.
         class: String,
@@ -58,9 +58,9 @@ pub enum Error {
     Option {
         /// The field of [`StepOptions`](super::StepOptions).
         option: &'static str,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// What would do.
+        /// A remedy, as a phrase.
         expected: String,
     },
     /// The coefficients divide by zero somewhere.
@@ -72,7 +72,7 @@ pub enum Error {
         index: usize,
         /// Its timestep.
         timestep: f64,
-        /// What is divided by zero, and what would do.
+        /// The divisor that is zero, and a remedy.
         cause: String,
     },
     /// A step was given tensors that do not fit each other.
@@ -80,9 +80,9 @@ pub enum Error {
     Length {
         /// Which argument.
         name: &'static str,
-        /// How many values it has.
+        /// The number of values that it has.
         found: usize,
-        /// How many it needs.
+        /// The number that it needs.
         expected: usize,
     },
     /// A chain, or a term of it, that has no variational bound.

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
+use super::error::Error;
 
 /// The keys that a config sets, and the class that they are read for.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Keys {
-    pub(super) class: String,
+pub struct Keys {
+    pub class: String,
     map: Map<String, Value>,
     /// Keys that only [`rewrite`](Self::rewrite) set.
     added: Vec<&'static str>,
@@ -15,24 +15,24 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Sets `key` as a pipeline does when it is built. Where the file did not hold it, another class will not see it.
-    pub(super) fn rewrite(&mut self, key: &'static str, value: Value) {
+    pub fn rewrite(&mut self, key: &'static str, value: Value) {
         if self.map.insert(key.to_owned(), value).is_none() {
             self.added.push(key);
         }
     }
 
     /// Sets `key` as if the file did.
-    pub(super) fn set(&mut self, key: &'static str, value: Value) {
+    pub fn set(&mut self, key: &'static str, value: Value) {
         self.map.insert(key.to_owned(), value);
     }
 
     /// Leaves `key` at its class's default.
-    pub(super) fn remove(&mut self, key: &str) {
+    pub fn remove(&mut self, key: &str) {
         self.map.remove(key);
     }
 
     /// Reads `text` for `class`, or without one for the class that it names.
-    pub(super) fn parse(text: &str, class: Option<&str>) -> Result<Self, Error> {
+    pub fn parse(text: &str, class: Option<&str>) -> Result<Self, Error> {
         let map: Map<String, Value> = match serde_json::from_slice(quote_bare_numbers(text).as_bytes()) {
             Ok(Value::Object(map)) => map,
             Ok(_) => return Err(Error::NoClassName),
@@ -45,19 +45,19 @@ impl Keys {
     }
 
     /// The class that the file itself names.
-    pub(super) fn own_class(&self) -> Option<&str> {
+    pub fn own_class(&self) -> Option<&str> {
         self.map.get("_class_name")?.as_str()
     }
 
-    /// The same keys, read for another class.
-    pub(super) fn for_class(&self, class: &str) -> Self {
+    /// The keys of this file, read for another class.
+    pub fn for_class(&self, class: &str) -> Self {
         let mut map = self.map.clone();
         map.retain(|key, _| !self.added.iter().any(|added| added == key));
         Self { class: class.to_owned(), map, added: Vec::new() }
     }
 
     /// `null` is Python's `None`, and as false.
-    pub(super) fn bool(&self, key: &'static str, default: bool) -> Result<bool, Error> {
+    pub fn bool(&self, key: &'static str, default: bool) -> Result<bool, Error> {
         match self.map.get(key) {
             None => Ok(default),
             Some(Value::Null) => Ok(false),
@@ -66,14 +66,14 @@ impl Keys {
         }
     }
 
-    pub(super) fn f64(&self, key: &'static str, default: f64) -> Result<f64, Error> {
+    pub fn f64(&self, key: &'static str, default: f64) -> Result<f64, Error> {
         match self.map.get(key) {
             None => Ok(default),
             Some(value) => number(value).ok_or_else(|| wrong_type(key, "a number", value)),
         }
     }
 
-    pub(super) fn optional_f64(&self, key: &'static str) -> Result<Option<f64>, Error> {
+    pub fn optional_f64(&self, key: &'static str) -> Result<Option<f64>, Error> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(_) => self.f64(key, 0.0).map(Some),
@@ -81,7 +81,7 @@ impl Keys {
     }
 
     /// A key of which only `null` is supported.
-    pub(super) fn null(&self, key: &'static str) -> Result<(), Error> {
+    pub fn null(&self, key: &'static str) -> Result<(), Error> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(()),
             Some(other) => Err(self.unsupported(key, other, "null")),
@@ -89,7 +89,7 @@ impl Keys {
     }
 
     /// A number above zero, and finite.
-    pub(super) fn positive(&self, key: &'static str) -> Result<Option<f64>, Error> {
+    pub fn positive(&self, key: &'static str) -> Result<Option<f64>, Error> {
         match self.optional_f64(key)? {
             Some(value) if !(value > 0.0 && value.is_finite()) => {
                 Err(self.unsupported(key, value, "null, or finite numbers above 0"))
@@ -98,8 +98,8 @@ impl Keys {
         }
     }
 
-    /// As [`integer`](Self::integer), or `null`.
-    pub(super) fn optional_integer(
+    /// A whole number within `range`, or `null`.
+    pub fn optional_integer(
         &self,
         key: &'static str,
         default: Option<i64>,
@@ -113,12 +113,7 @@ impl Keys {
     }
 
     /// A whole number within `range`.
-    pub(super) fn integer(
-        &self,
-        key: &'static str,
-        default: i64,
-        range: std::ops::RangeInclusive<i64>,
-    ) -> Result<i64, Error> {
+    pub fn integer(&self, key: &'static str, default: i64, range: std::ops::RangeInclusive<i64>) -> Result<i64, Error> {
         let Some(value) = self.map.get(key) else { return Ok(default) };
         if number(value).is_none() {
             return Err(wrong_type(key, "a whole number", value));
@@ -128,7 +123,7 @@ impl Keys {
         })
     }
 
-    pub(super) fn optional_numbers(&self, key: &'static str) -> Result<Option<Vec<f64>>, Error> {
+    pub fn optional_numbers(&self, key: &'static str) -> Result<Option<Vec<f64>>, Error> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Array(values)) => values
@@ -141,7 +136,7 @@ impl Keys {
     }
 
     /// One of the named choices; the first is the class default. `null` counts as a name, spelled "null".
-    pub(super) fn choice<T: Copy>(&self, key: &'static str, default: T, choices: &[(&str, T)]) -> Result<T, Error> {
+    pub fn choice<T: Copy>(&self, key: &'static str, default: T, choices: &[(&str, T)]) -> Result<T, Error> {
         let name = match self.map.get(key) {
             None => return Ok(default),
             Some(Value::String(name)) => name.as_str(),
@@ -155,7 +150,7 @@ impl Keys {
     }
 
     /// `clip_sample_range`.
-    pub(super) fn clip_sample_range(&self) -> Result<f64, Error> {
+    pub fn clip_sample_range(&self) -> Result<f64, Error> {
         match self.f64("clip_sample_range", 1.0)? {
             range if (0.0..f64::INFINITY).contains(&range) => Ok(range),
             range => Err(self.unsupported("clip_sample_range", range, "finite numbers that are not negative")),
@@ -163,11 +158,11 @@ impl Keys {
     }
 
     /// `final_sigmas_type`: whether the last step ends on σ = 0 rather than on the smallest of the schedule.
-    pub(super) fn final_sigma_is_zero(&self) -> Result<bool, Error> {
+    pub fn final_sigma_is_zero(&self) -> Result<bool, Error> {
         self.choice("final_sigmas_type", true, &[("zero", true), ("sigma_min", false)])
     }
 
-    pub(super) fn unsupported(&self, key: &'static str, value: impl ToString, supported: impl Into<String>) -> Error {
+    pub fn unsupported(&self, key: &'static str, value: impl ToString, supported: impl Into<String>) -> Error {
         Error::UnsupportedValue {
             class: self.class.clone(),
             key,

@@ -2,20 +2,24 @@
 
 use std::str::FromStr;
 
-use super::{Error, Solver, solver::solver_names};
+use super::{
+    error::Error,
+    solvers::{self, Solver},
+};
 
 /// Keys of a scheduler's config that are set in place of its own, under diffusers' names. Absent ones stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SolverKeys {
-    /// Whether σ is spaced evenly in σ^(1/7). Karras et al. 2022, arXiv 2206.00364, equation 5. No other spacing of σ then applies.
+    /// True if σ is spaced evenly in σ^(1/7). Karras et al. 2022, arXiv 2206.00364, equation 5. No other spacing of σ then applies.
     pub use_karras_sigmas: Option<bool>,
-    /// Whether σ is spaced evenly in log σ; likewise.
+    /// True if σ is spaced evenly in log σ. No other spacing of σ then applies.
     pub use_exponential_sigmas: Option<bool>,
-    /// Whether σ are quantiles of the Beta(0.6, 0.6) distribution. Lee et al. 2024, arXiv 2407.12173; likewise.
+    /// True if σ are quantiles of the Beta(0.6, 0.6) distribution. Lee et al. 2024, arXiv 2407.12173. No other spacing
+    /// of σ then applies.
     pub use_beta_sigmas: Option<bool>,
     /// The equation that a DPM-Solver++ solves: `dpmsolver++`, `sde-dpmsolver++`, `dpmsolver` or `sde-dpmsolver`.
     pub algorithm_type: Option<String>,
-    /// How many predictions a step takes into account, in solvers that choose.
+    /// The number of predictions that a step takes into account, in solvers that choose.
     pub solver_order: Option<usize>,
 }
 
@@ -40,25 +44,9 @@ impl SolverKeys {
 pub struct SolverName {
     /// The solver.
     pub solver: Solver,
-    /// What the name says of its config besides.
+    /// The settings that the name means.
     pub keys: SolverKeys,
 }
-
-const SDE: &str = "sde-dpmsolver++";
-
-/// Names besides [`Solver::name`] and [`Solver::class_name`], as [`letters`] of them, with `algorithm_type` and `solver_order`.
-const OTHER_NAMES: [(&str, Solver, Option<&str>, Option<usize>); 10] = [
-    ("eulera", Solver::EulerAncestral, None, None),
-    ("kdpm2", Solver::Dpm2, None, None),
-    ("dpm2a", Solver::Dpm2Ancestral, None, None),
-    ("kdpm2a", Solver::Dpm2Ancestral, None, None),
-    ("plms", Solver::Pndm, None, None),
-    ("dpmpp2msde", Solver::Dpmpp2m, Some(SDE), None),
-    ("dpmpp3m", Solver::Dpmpp2m, None, Some(3)),
-    ("dpmpp3msde", Solver::Dpmpp2m, Some(SDE), Some(3)),
-    ("dpmpp2ssde", Solver::Dpmpp2s, Some(SDE), None),
-    ("dpmpp3s", Solver::Dpmpp2s, None, Some(3)),
-];
 
 /// Names of samplers that are none of the solvers, and what comes closest.
 const UNSUPPORTED: [(&str, &str); 7] = [
@@ -107,19 +95,22 @@ impl FromStr for SolverName {
         if let Some(solver) = Solver::ALL.into_iter().find(own) {
             return Ok(Self { solver, keys });
         }
-        if let Some((_, solver, algorithm, order)) = OTHER_NAMES.iter().find(|(other, ..)| *other == base) {
-            (keys.algorithm_type, keys.solver_order) = (algorithm.map(str::to_owned), *order);
-            return Ok(Self { solver: *solver, keys });
+        for solver in Solver::ALL {
+            if let Some(other) = solver.spec().other_names.iter().find(|other| other.name == base) {
+                (keys.algorithm_type, keys.solver_order) =
+                    (other.algorithm_type.map(str::to_owned), other.solver_order);
+                return Ok(Self { solver, keys });
+            }
         }
         let expected = match UNSUPPORTED.iter().find(|(other, _)| *other == base) {
             Some((_, expected)) => (*expected).to_owned(),
-            None => format!("choose one of {}, or a name such as \"DPM++ 2M SDE Karras\"", solver_names()),
+            None => format!("choose one of {}, or a name such as \"DPM++ 2M SDE Karras\"", solvers::names()),
         };
         Err(Error::Option { option: "solver", value: format!("{name:?}"), expected })
     }
 }
 
-/// What is left of a name when people's spellings are: its letters, small, and its digits, with "pp" for "++".
+/// The letters of a name, small, and its digits, with "pp" for "++": what people's spellings agree in.
 fn letters(name: &str) -> String {
     let letters = name.chars().map(|c| if c == '+' { 'p' } else { c.to_ascii_lowercase() });
     letters.filter(char::is_ascii_alphanumeric).collect()

@@ -295,8 +295,8 @@ pub enum Op {
 /// each row of the result is a combination of `[sample, output, x0, noise, history…]`.
 /// The result stacks along the batch axis: the new sample, x0, and the new history, [`update::HISTORY`] slots of it.
 pub mod update {
-    /// Number of history slots.
-    pub const HISTORY: usize = 5;
+    pub use crate::diffusion::HISTORY;
+
     /// Number of terms of a row.
     pub const TERMS: usize = 4 + HISTORY;
     /// Tensors stacked in the result: sample, x0, history.

@@ -369,12 +369,10 @@ pub(in crate::pipeline) fn scheduler(model: &Model, options: &SampleOptions) -> 
 /// The steps to make.
 pub(in crate::pipeline) fn table(model: &Model, options: &SampleOptions, task: &Task) -> Result<Table, Error> {
     let scheduler = &scheduler(model, options)?;
-    // A list of what to visit says how many steps there are; Euler's σ also say where the last one arrives.
+    // A list of what to visit says how many steps there are.
     let steps = match (&options.timesteps, &options.sigmas) {
         (Some(timesteps), _) => timesteps.len(),
-        (None, Some(sigmas)) => {
-            sigmas.len() - usize::from(scheduler.solver() == Some(Solver::Euler) && !sigmas.is_empty())
-        }
+        (None, Some(sigmas)) => scheduler.solver().map_or(sigmas.len(), |solver| solver.steps_of_sigmas(sigmas)),
         (None, None) => options.steps,
     };
     let mut step_options = StepOptions {

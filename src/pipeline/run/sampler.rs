@@ -7,7 +7,7 @@ use super::request::Request;
 use super::start::Start;
 use super::step_graph::{coefficients, variance_line};
 use crate::device::Program;
-use crate::diffusion::{LearnedVariance, Table};
+use crate::diffusion::{Forward, LearnedVariance, Table};
 use crate::gpu::variants::Measured;
 use crate::pipeline::Error;
 use crate::pipeline::condition::conditioning::Conditioning;
@@ -154,7 +154,8 @@ impl Sampler {
         }
         if self.keeps {
             // What is kept goes to the level of noise where the next step begins; the last step leaves it clean.
-            let (signal, noise) = self.table.steps.get(self.next + 1).map_or((1.0, 0.0), |next| next.forward);
+            let next = self.table.steps.get(self.next + 1);
+            let Forward { signal, noise } = next.map_or(Forward::of_sigma(0.0), |next| next.forward);
             self.step.write("forward", &[signal as f32, noise as f32])?;
         }
         self.step.run().await?;

@@ -28,8 +28,7 @@ impl Pipeline {
         let model = &self.parts.model;
         let mut solvers = model.scheduler.solver_steps();
         let learned = model.scheduler.variance_type().is_ok_and(Variance::is_learned);
-        // Of all solvers only DDPM asks the network for a variance.
-        solvers.retain(|(solver, _)| *solver != Solver::Ddpm || !learned || model.learns_variance());
+        solvers.retain(|(solver, _)| !(learned && solver.reads_learned_variance()) || model.learns_variance());
         solvers
     }
 

@@ -41,7 +41,7 @@ impl Start {
         let length = channels * height * width;
         let sigma = request.table.init_noise_sigma;
         let pure = |noise: &[f32]| -> Vec<f32> { noise.iter().map(|z| z * sigma as f32).collect() };
-        let first = Forward::from(request.table.steps.first().map_or((1.0, 0.0), |step| step.forward));
+        let first = request.table.steps.first().map_or(Forward::of_sigma(0.0), |step| step.forward);
         let streams = &mut request.streams;
         match &request.task {
             Task::Generate => {

@@ -26,9 +26,6 @@ pub(in crate::pipeline) struct StepGraph {
     pub learned: Option<LearnedVariance>,
 }
 
-/// The tables' history is the graph's.
-const _: () = assert!(crate::diffusion::HISTORY == update::HISTORY);
-
 impl StepGraph {
     /// The graph around `unet`.
     ///
@@ -119,8 +116,8 @@ impl StepGraph {
 pub(in crate::pipeline) fn coefficients(step: &Step, guidance_scale: f64) -> [f32; update::COEFFICIENTS] {
     let mut all = [0.0; update::COEFFICIENTS];
     all[update::GUIDANCE] = guidance_scale as f32;
-    all[update::X0_SAMPLE] = step.x0.0 as f32;
-    all[update::X0_OUTPUT] = step.x0.1 as f32;
+    all[update::X0_SAMPLE] = step.x0.sample as f32;
+    all[update::X0_OUTPUT] = step.x0.output as f32;
     all[update::CLIP] = match step.clip {
         Clip::Range(range) => range as f32,
         Clip::None | Clip::Threshold { .. } => f32::MAX,

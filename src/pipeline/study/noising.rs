@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::predictor::Predictor;
-use crate::diffusion::{Forward, ForwardAt, SchedulerConfig};
+use crate::diffusion::{Forward, ForwardAt, Reading, SchedulerConfig};
 use crate::noise::{Generator, Stream};
 use crate::pipeline::Error;
 use crate::pipeline::model::load::Parts;
@@ -265,7 +265,7 @@ impl ForwardProcess {
             return Err(Error::option("space", "pixels", message));
         }
         let at = self.scheduler.forward_at(timestep)?;
-        if !(at.x0.0.is_finite() && at.epsilon.0.is_finite()) {
+        if !(at.x0.sample.is_finite() && at.epsilon.sample.is_finite()) {
             let message = "only the picture or only the noise is left there, of which the network says nothing";
             return Err(Error::option("timestep", timestep, message));
         }
@@ -279,9 +279,9 @@ impl ForwardProcess {
         self.predictor = Some(predictor);
         let output = output?;
         // A learned variance follows the output.
-        let read = |(of_seen, of_output): (f64, f64)| -> Vec<f32> {
+        let read = |reading: Reading| -> Vec<f32> {
             let pairs = seen.iter().zip(&output);
-            pairs.map(|(&x, &out)| (of_seen * f64::from(x) + of_output * f64::from(out)) as f32).collect()
+            pairs.map(|(&x, &out)| (reading.sample * f64::from(x) + reading.output * f64::from(out)) as f32).collect()
         };
         let (epsilon, x0) = (read(at.epsilon), read(at.x0));
         let noise = &self.data.noise;
