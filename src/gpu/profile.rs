@@ -1,9 +1,11 @@
 //! How long each node takes on a GPU.
 
+use super::Error;
+use super::buffer::{Buffer, Memory};
 use super::device::Device;
-use super::program::{DISPATCHES_PER_SUBMIT, Memory, Program, Recorded};
+use super::kernels::non_finite::is_check;
+use super::program::{DISPATCHES_PER_SUBMIT, Program, Recorded};
 use super::read_back::{self, PendingRead};
-use super::{Error, kernels};
 use crate::graph::NodeId;
 use crate::profile::{Clock, NodeTime, Profile, Times, now, typical};
 
@@ -159,14 +161,14 @@ struct NodeClock {
 
 struct Timestamps {
     set: wgpu::QuerySet,
-    resolved: super::device::Buffer,
+    resolved: Buffer,
     seconds_per_tick: f64,
 }
 
 impl NodeClock {
     async fn new(device: &Device, nodes: usize) -> Result<Self, Error> {
         let raw = device.raw();
-        if raw.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        if device.capabilities().timestamps {
             let count = 2 * nodes.clamp(1, NODES_PER_SET);
             let set = raw.create_query_set(&wgpu::QuerySetDescriptor {
                 label: None,
@@ -194,7 +196,7 @@ fn names(recorded: &[Recorded]) -> String {
     let mut names: Vec<String> = Vec::new();
     for kernel in recorded.iter().map(|recorded| recorded.kernel) {
         let name = kernel.to_string();
-        if kernel.entry.name != kernels::NON_FINITE.name && !names.contains(&name) {
+        if !is_check(&kernel) && !names.contains(&name) {
             names.push(name);
         }
     }
