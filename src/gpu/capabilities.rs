@@ -1,6 +1,6 @@
-//! What a device is capable of, as far as it decides how a graph is translated: the one place that asks.
+//! The limits and capabilities of a device that decide how a graph is translated to kernels.
 
-/// What a device allows.
+/// The sizes that a device allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Largest buffer, in bytes.
@@ -11,14 +11,14 @@ pub struct Limits {
     pub score_bytes: u64,
 }
 
-/// What a device is and which optional features it was opened with: variants of kernels are chosen by this and nothing else.
+/// The make of a device and the optional features that it was opened with: variants of kernels are chosen by these alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capabilities {
     /// The make of its adapter.
     pub class: Class,
-    /// Its shaders know f16.
+    /// Whether its shaders know f16.
     pub f16: bool,
-    /// Passes can be given timestamps.
+    /// Whether its passes can be given timestamps, which profiles are made of.
     pub timestamps: bool,
 }
 
@@ -26,7 +26,7 @@ impl Capabilities {
     /// The optional features that are asked for where an adapter has them.
     pub const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SHADER_F16);
 
-    /// Those of an adapter of `class` that is opened with `features`.
+    /// The capabilities of an adapter of `class` that is opened with `features`.
     pub fn new(class: Class, features: wgpu::Features) -> Self {
         Self {
             class,
@@ -35,7 +35,7 @@ impl Capabilities {
         }
     }
 
-    /// Those of an adapter of `class` whose shaders know f16 or do not, and which has no timestamps.
+    /// The capabilities of an adapter of `class` without timestamps, whose shaders know f16 or do not.
     #[cfg(test)]
     pub fn of_class(class: Class, f16: bool) -> Self {
         Self { class, f16, timestamps: false }

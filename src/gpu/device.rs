@@ -27,13 +27,13 @@ pub struct DeviceOptions {
     pub default_limits: bool,
     /// Give kernels no larger parts of a buffer than so many bytes, for tests of what is done then.
     pub binding_bytes: Option<u64>,
-    /// What the adapter is, if the caller knows better than wgpu, which in a browser learns no vendor.
+    /// The make of the adapter, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
     /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
     pub kernels: Option<Family>,
 }
 
-/// What is known of an adapter.
+/// A description of an adapter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceInfo {
     /// Its name, as far as the platform tells it.
@@ -64,7 +64,7 @@ struct Shared {
     ceilings: Cell<Option<Ceilings>>,
 }
 
-/// What the platform will have to say about something that was queued.
+/// The platform's answer to something that was queued, once it comes.
 pub(super) type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 /// A compiled kernel.
@@ -134,22 +134,22 @@ impl Device {
         Ok(Self { shared: Rc::new(shared) })
     }
 
-    /// What the adapter is.
+    /// A description of the adapter.
     pub fn info(&self) -> &DeviceInfo {
         &self.shared.info
     }
 
-    /// What it allows.
+    /// The limits of the device.
     pub fn limits(&self) -> Limits {
         self.shared.limits
     }
 
-    /// What it is capable of.
+    /// The capabilities of the device.
     pub fn capabilities(&self) -> Capabilities {
         self.shared.capabilities
     }
 
-    /// Which kernels it runs.
+    /// The kernels that the device runs.
     pub fn variants(&self) -> Variants {
         self.shared.variants.borrow().clone()
     }
@@ -164,7 +164,7 @@ impl Device {
         self.shared.allocated.get()
     }
 
-    /// What the device can do at most, where it was measured ([`Device::ceilings`]).
+    /// The device's ceilings, if they were measured ([`Device::ceilings`]).
     pub(super) fn known_ceilings(&self) -> &Cell<Option<Ceilings>> {
         &self.shared.ceilings
     }
@@ -239,7 +239,7 @@ impl Device {
         Buffer::new(&self.shared.device, bytes, usage, &self.shared.allocated)
     }
 
-    /// Compiles what of `kernels` is not compiled yet; with each comes the module path of a node that needs it.
+    /// Compiles those of `kernels` that are not compiled yet; with each comes the module path of a node that needs it.
     pub(super) async fn compile(&self, kernels: &[(Kernel, &str)]) -> Result<(), Error> {
         let mut outcomes = Vec::new();
         for &(kernel, path) in kernels {
@@ -263,7 +263,7 @@ impl Device {
         Ok(())
     }
 
-    /// What the kernels that this device has compiled were compiled from, in the order of their names.
+    /// Every kernel that the device has compiled, in the order of their names.
     pub fn sources(&self) -> Vec<KernelSource> {
         let mut sources: Vec<_> = self.shared.pipelines.borrow().keys().map(Kernel::source).collect();
         sources.sort_by(|one, other| one.name.cmp(&other.name));

@@ -1,4 +1,4 @@
-//! What a kernel is: an entry point of a shader in one of its variants, and what it takes to launch it.
+//! A kernel, which is an entry point of a shader in one of its variants, and a dispatch, which is a launch of it.
 //!
 //! A kernel's WGSL is a few static fragments one after the other. Variants share its text and differ in the fragments in front and
 //! in `override` constants, both of which are tables ([`Axis`]). Nothing is assembled from values at run time: sizes are parameters,
@@ -32,7 +32,7 @@ macro_rules! parameters {
         }
 
         impl $name {
-            /// What [`Entry::parameters`] says of it.
+            /// The value of [`Entry::parameters`].
             pub const UNIFORM: $crate::gpu::kernel::Uniform = $crate::gpu::kernel::Uniform {
                 words: std::mem::size_of::<$name>() / 4,
                 #[cfg(test)]
@@ -88,7 +88,7 @@ pub const PLAIN: Entry = Entry {
     work: None,
 };
 
-/// What a parameter struct is made of.
+/// The size of a parameter struct, and in tests its fields.
 #[derive(Clone, Copy)]
 pub struct Uniform {
     /// Number of 32-bit words.
@@ -227,7 +227,7 @@ impl Kernel {
         self.entry.constants.iter().chain(of_variant).copied().collect()
     }
 
-    /// What it is compiled from.
+    /// Its module and the constants that it is compiled with.
     pub fn source(&self) -> KernelSource {
         KernelSource { name: self.to_string(), wgsl: self.wgsl(), constants: self.constants() }
     }
@@ -241,7 +241,7 @@ impl Kernel {
     }
 }
 
-/// What a kernel is compiled from.
+/// A kernel as it is given to the device to be compiled.
 #[derive(Clone, PartialEq, Debug)]
 pub struct KernelSource {
     /// Name and variant.
@@ -294,9 +294,11 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// The parameters; all zero if the kernel has others.
+    /// The parameters, which are of the kernel's struct.
     pub fn parameters<P: Pod>(&self) -> P {
-        bytemuck::try_pod_read_unaligned(bytemuck::cast_slice(&self.words)).unwrap_or(P::zeroed())
+        let mut parameters = P::zeroed();
+        copy(&self.words, bytemuck::cast_slice_mut(std::slice::from_mut(&mut parameters)));
+        parameters
     }
 
     /// The same launch with other operands and parameters.
@@ -310,6 +312,12 @@ impl Dispatch {
     }
 }
 
+fn copy(from: &[u32], to: &mut [u32]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = from;
+    }
+}
+
 /// The words of a parameter struct.
 pub fn words<P: Pod>(parameters: &P) -> &[u32] {
     bytemuck::cast_slice(std::slice::from_ref(parameters))
@@ -318,7 +326,7 @@ pub fn words<P: Pod>(parameters: &P) -> &[u32] {
 /// Splits a dispatch into parts that keep to `bands`; `None` if it cannot.
 pub type Split = fn(dispatch: &Dispatch, bands: Bands) -> Option<Vec<Dispatch>>;
 
-/// What the parts of a split dispatch keep to: see [`super::bands`].
+/// The limits that the parts of a split dispatch keep to: see [`super::bands`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bands {
     /// Most bytes of a binding.

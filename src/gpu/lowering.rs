@@ -31,6 +31,9 @@ pub struct Lowered {
 /// The constant that is bound where an optional operand is absent.
 pub const ABSENT: Operand = Operand::Constant(0);
 
+/// The invocations of a dispatch that [`Lowering::dispatch`] has yet to count.
+pub const UNCOUNTED: u32 = 0;
+
 /// A graph of which the nodes before one are translated.
 pub struct Lowering<'g> {
     graph: &'g Graph,
@@ -61,34 +64,46 @@ impl<'g> Lowering<'g> {
         self.graph.node(self.node)
     }
 
-    /// What was gathered.
+    /// The dispatches that were added, with what they need.
     pub fn finish(self) -> Lowered {
         self.lowered
     }
 
-    /// The number of invocations of `kernel`, as the product of `counts`.
+    /// Adds a launch of `kernel` with as many invocations as the product of `counts`, which become the first of its parameters.
     ///
     /// # Errors
-    /// If it is more than 32 bits hold.
-    pub fn invocations(&self, kernel: &Kernel, counts: &[usize]) -> Result<u32, Error> {
-        let product = counts.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
-        product
-            .and_then(|n| u32::try_from(n).ok())
-            .ok_or_else(|| self.unsupported(format!("{kernel} would need {counts:?} invocations")))
+    /// If they are more than 32 bits hold.
+    pub fn dispatch<P: Pod>(
+        &mut self,
+        kernel: Kernel,
+        counts: &[usize],
+        reads: &[Operand],
+        write: Operand,
+        parameters: &P,
+    ) -> Result<(), Error> {
+        self.push(kernel, counts, reads, write, words(parameters))
     }
 
-    /// Adds a launch of `kernel`, whose parameters begin with the number of invocations.
-    pub fn dispatch<P: Pod>(&mut self, kernel: Kernel, reads: &[Operand], write: Operand, parameters: &P) {
-        self.push(kernel, reads, write, words(parameters));
-    }
-
-    fn push(&mut self, kernel: Kernel, reads: &[Operand], write: Operand, words: &[u32]) {
+    fn push(
+        &mut self,
+        kernel: Kernel,
+        counts: &[usize],
+        reads: &[Operand],
+        write: Operand,
+        words: &[u32],
+    ) -> Result<(), Error> {
         if cfg!(test) {
             let Entry { parameters, reads: bindings, .. } = kernel.entry;
             assert_eq!((words.len(), reads.len()), (parameters.words, bindings.len()), "{kernel}");
         }
-        let (reads, words) = (reads.to_vec(), words.to_vec());
+        let product = counts.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
+        let Some(invocations) = product.and_then(|n| u32::try_from(n).ok()) else {
+            return Err(self.unsupported(format!("{kernel} would need {counts:?} invocations")));
+        };
+        let (reads, mut words) = (reads.to_vec(), words.to_vec());
+        words[0] = invocations;
         self.lowered.dispatches.push(Dispatch { node: self.node, kernel, reads, write, words });
+        Ok(())
     }
 
     /// Memory for `elements` numbers while the node is computed.
@@ -113,7 +128,7 @@ impl<'g> Lowering<'g> {
         self.graph.node(self.node)
     }
 
-    /// Its value.
+    /// The value of the node.
     pub fn y(&self) -> Operand {
         Operand::Node(self.node)
     }

@@ -5,7 +5,7 @@ use super::lowering::Lowered;
 use super::{Error, Limits};
 use crate::graph::{Graph, Lifetime, Liveness, NodeId, Op, Plan, Slabs, largest_live_set};
 
-/// No buffer becomes larger than this, but for a tensor that is: drivers find room for several of this size where they find
+/// Most bytes of a slab, unless a single tensor is larger: drivers find room for several of this size where they find
 /// none for one of all.
 const SLAB_BYTES: u64 = 256 << 20;
 
@@ -27,18 +27,18 @@ impl Range {
     }
 }
 
-/// Where each tensor of a graph is.
+/// The place of each tensor of a graph.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Placement {
     /// Bytes of each slab, which becomes a buffer.
     pub slabs: Vec<u64>,
-    /// Where each node's value is.
+    /// The place of each node's value.
     pub nodes: Vec<Range>,
-    /// Where each piece of scratch memory is.
+    /// The place of each piece of scratch memory.
     pub scratch: Vec<Range>,
-    /// What the tensors would take if none shared memory.
+    /// Bytes of the tensors if none shared memory.
     pub unplanned_bytes: u64,
-    /// What the tensors take that are needed at the same time, at most: no plan takes less.
+    /// Bytes of the largest set of tensors that are needed at the same time: no plan takes less.
     pub live_bytes: u64,
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use crate::graph::{fold_upsampling, fuse};
     use crate::models::{AutoencoderKlConfig, published};
 
-    /// What every device has.
+    /// The limits that every device has.
     const DEFAULT: Limits = Limits { buffer_bytes: 256 << 20, binding_bytes: 128 << 20, score_bytes: 16 << 20 };
 
     #[test]

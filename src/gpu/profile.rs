@@ -1,4 +1,4 @@
-//! How long each node takes on a GPU.
+//! Measures how long each node takes on a GPU.
 
 use super::Error;
 use super::buffer::{Buffer, Memory};
@@ -15,7 +15,7 @@ const RUNS: usize = 8;
 /// A node's time is to be so many times what the clock cannot tell apart.
 const STEPS: f64 = 20.0;
 
-/// More than that would be measuring the caches only.
+/// Most repeats of a node: with more, only the caches would be measured.
 const MOST_REPEATS: u32 = 64;
 
 /// Nodes in a set of timestamps, which holds at most 4096 of them, two for a node.
@@ -117,7 +117,7 @@ impl Program {
         Ok(seconds.iter().zip(repeats).map(|(seconds, &repeats)| seconds / f64::from(repeats)).collect())
     }
 
-    /// As [`Self::time_nodes`], in ticks of the GPU's clock for all repeats.
+    /// Runs every node as [`Self::time_nodes`] does; the times, in ticks of the GPU's clock for all repeats.
     async fn stamp(&self, timestamps: &Timestamps, nodes: &[&[Recorded]], repeats: &[u32]) -> Result<Vec<u64>, Error> {
         let raw = self.device.raw();
         let mut encoder = raw.create_command_encoder(&Default::default());

@@ -27,7 +27,7 @@ const PARAMETER_STRIDE: usize = 256;
 pub struct MemoryReport {
     /// Activations as planned, which is also the peak: all of it is allocated when the program is compiled.
     pub activation_bytes: u64,
-    /// What the activations would take without reuse.
+    /// Bytes of the activations if none shared memory.
     pub unplanned_bytes: u64,
     /// Parameters and constants of the dispatches.
     pub parameter_bytes: u64,
@@ -55,7 +55,7 @@ pub struct Program {
 /// A dispatch with everything bound.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    /// After this node it has run.
+    /// The node that it computes or helps to compute, or after which it checks.
     pub(super) node: NodeId,
     pub(super) kernel: Kernel,
     pipeline: wgpu::ComputePipeline,
@@ -81,7 +81,7 @@ impl Program {
         Self::compile_with(device, graph, weights, &device.variants()).await
     }
 
-    /// Likewise, with the kernels that `variants` chooses.
+    /// Compiles `graph` with the kernels that `variants` chooses.
     pub(super) async fn compile_with(
         device: &Device,
         graph: &Graph,

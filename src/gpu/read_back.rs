@@ -95,7 +95,7 @@ pub(super) async fn idle(device: &Device) -> Result<(), Error> {
     outcome.map_err(Error::ReadBack)
 }
 
-/// Completion of a mapping, or of what was queued, to be awaited.
+/// The completion of a mapping or of queued work, to be awaited.
 #[derive(Debug, Default)]
 struct Mapped {
     state: Mutex<MappedState>,

@@ -10,7 +10,7 @@ use crate::profile::{Ceilings, now};
 /// A measurement is made longer until it takes so many seconds, which no wait and no clock's steps disturb.
 const LONG_ENOUGH: f64 = 0.01;
 
-/// How often the one that is long enough is repeated; the fastest counts.
+/// Repetitions of a measurement that is long enough; the fastest counts.
 const REPETITIONS: usize = 5;
 
 /// Invocations of the arithmetic: enough to fill the largest GPU.
@@ -23,7 +23,7 @@ const FLOP: f64 = 2.0 * 8.0 * 4.0 * 4.0;
 const COPIED: [u64; 2] = [64 << 20, 16 << 20];
 
 impl Device {
-    /// What the device can do at most, measured when it is first asked for.
+    /// The device's ceilings, measured when they are first asked for.
     ///
     /// # Errors
     /// If the device is lost, has no memory for the measurement, or does not compile its kernels.

@@ -4,7 +4,7 @@
 use super::kernel::{Axis, Entry, Kernel, PLAIN, Setting, parameters, shader, words};
 use crate::weights::Dtype;
 
-/// What a block of 32 quantised elements is made of, in its own order.
+/// The parts of a block of 32 quantised elements, in its own order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Quants {
     /// How many f16 they share: the scale, or the scale and the minimum.
@@ -76,7 +76,7 @@ impl Kernel {
 }
 
 impl Storage {
-    /// Its name, as checkpoints spell it.
+    /// The name, as checkpoints spell it.
     pub fn name(self) -> &'static str {
         Self::SETTINGS[self as usize].name
     }
@@ -86,7 +86,7 @@ impl Storage {
         Self::DTYPES[self as usize]
     }
 
-    /// What its blocks are made of, if it is quantised.
+    /// The parts of a block, if the encoding is quantised.
     pub(super) fn quants(self) -> Option<Quants> {
         Self::QUANTS[self as usize]
     }

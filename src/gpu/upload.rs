@@ -22,7 +22,7 @@ const CONVERTED_AT_ONCE: usize = 64 << 10;
 /// Submits that may be under way while bytes are queued: the queue keeps a copy of them until it comes to them.
 const UNDER_WAY: usize = 2;
 
-/// Where the rows of a weight go.
+/// The form in which a weight is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
     /// As f32, one after the other.
@@ -102,7 +102,7 @@ impl Upload {
     }
 }
 
-/// What all weights share on their way.
+/// The device's queue, with what all weights share on their way.
 struct Queue {
     device: Device,
     staging: Option<Buffer>,
@@ -117,7 +117,7 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// What the device has said by now, without waiting: an allocation that failed should end the loading soon.
+    /// Hears what the device has said by now, without waiting: an allocation that failed should end the loading soon.
     fn hear(&mut self) -> Result<(), Error> {
         let mut context = Context::from_waker(Waker::noop());
         while let Some(outcome) = self.outcomes.front_mut() {
@@ -166,7 +166,7 @@ struct Arriving {
     name: String,
     shape: Shape,
     dtype: Dtype,
-    /// What the host makes of it.
+    /// The data type that the host converts it to.
     converted: Dtype,
     storage: Storage,
     buffer: Buffer,

@@ -58,7 +58,7 @@ impl Tile {
         self.tiles(product) * self.invocations() as usize / 64
     }
 
-    /// How many of them cover the result of `product`.
+    /// The number of tiles that cover the result of `product`.
     fn tiles(self, product: Product) -> usize {
         let [rows, channels] = self.sizes();
         product.rows.div_ceil(rows) * product.channels.div_ceil(channels)
@@ -115,14 +115,14 @@ impl FromStr for Family {
     }
 }
 
-/// What a device chooses by. Clones share what was measured.
+/// The kernels that a device runs. Clones share what was measured.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Variants {
     /// `None`: the kernels that keep their tiles in registers.
     tiles: Option<Tiles>,
     /// The only tile to use.
     only: Option<Tile>,
-    /// What was found to be fastest, whatever the table says.
+    /// Tilings that were found to be fastest, whatever the table says.
     measured: Rc<Measured>,
 }
 
@@ -206,7 +206,7 @@ impl Variants {
         best.map_or(Choice::Registers, |(tiling, _)| Choice::Tiled { tiling, half })
     }
 
-    /// What is worth measuring for `product`: every tile, with half, as many and twice the splits that the table gives it. Nothing
+    /// The tilings worth measuring for `product`: every tile, with half, as many and twice the splits that the table gives it. Nothing
     /// where there is no choice.
     pub fn candidates(&self, product: Product) -> Vec<Tiling> {
         let Some(tiles) = &self.tiles else { return Vec::new() };
@@ -236,7 +236,7 @@ impl Variants {
 }
 
 impl Product {
-    /// What `node` of `graph` computes, if it is a convolution or a linear layer, and its matrix.
+    /// The product that `node` of `graph` computes, if it is a convolution or a linear layer, and its matrix.
     pub fn of(graph: &Graph, node: &Node) -> Option<(Self, WeightId)> {
         let (Op::Conv2d { weight, .. } | Op::Linear { weight, .. }) = node.op else { return None };
         let (&[channels, inputs, ref taps @ ..], elements) = (&graph.weight(weight).shape[..], node.elements()) else {
@@ -246,7 +246,7 @@ impl Product {
         Some((Self { rows: elements.checked_div(channels)?, channels, steps }, weight))
     }
 
-    /// More splits than this and adding them up takes as long as multiplying.
+    /// The most splits: with more, adding them up takes as long as multiplying.
     fn most_splits(self) -> usize {
         /// Steps of a split: 256 channels are 64 FLOP for each byte of a sum that is written and read again.
         const STEPS: usize = 16;
@@ -261,7 +261,7 @@ impl Product {
         (1..=self.most_splits()).contains(&splits) && self.whole_splits(splits) == splits
     }
 
-    /// As many splits or a few less, so that none is left without a step.
+    /// `splits`, or a few less, so that none is left without a step.
     fn whole_splits(self, splits: usize) -> usize {
         self.steps.div_ceil(self.steps.div_ceil(splits).max(1)).max(1)
     }
@@ -286,7 +286,7 @@ impl Tiles {
         Self { rates, fill, half: half && f16 }
     }
 
-    /// Into how many parts the depth is split with `tile`: as many as fill the device.
+    /// The number of parts that the depth is split into with `tile`: as many as fill the device.
     fn splits(&self, product: Product, tile: Tile) -> usize {
         let groups = tile.workgroups(product).max(1);
         product.whole_splits(self.fill.div_ceil(groups).clamp(1, product.most_splits()))

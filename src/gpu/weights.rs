@@ -23,7 +23,7 @@ pub struct Weights {
     device: Device,
     specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
-    /// What a LoRA has made of some of them.
+    /// Matrices with low-rank additions, in place of some of them.
     merged: RefCell<HashMap<usize, Stored>>,
     upload: Upload,
     /// The weight that is being uploaded.

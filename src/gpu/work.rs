@@ -1,4 +1,4 @@
-//! What the variants of the matrix kernels ask of a GPU, counted for a network of real size: no GPU is needed for that.
+//! Counts what the variants of the matrix kernels ask of a GPU, for a network of real size; no GPU is needed for that.
 
 use super::capabilities::{Capabilities, Class};
 use super::kernel::Dispatch;

@@ -4,7 +4,7 @@
 use super::channels::CHANNELS;
 use crate::gpu::Error;
 use crate::gpu::kernel::{Axis, Entry, Operand, PLAIN, Setting, parameters, shader};
-use crate::gpu::lowering::Lowering;
+use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{Node, Op};
 
 /// The axis of [`FLASH_ATTENTION`]: how many columns of a head an invocation has.
@@ -120,7 +120,7 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
         let lanes = [batch * heads, slices, query_tokens.div_ceil(64), FLASH_ATTENTION.workgroup as usize];
         let channels = channels as u32;
         let parameters = FlashAttention {
-            invocations: lowering.invocations(&kernel, &lanes)?,
+            invocations: UNCOUNTED,
             query_tokens: query_tokens as u32,
             key_tokens: key_tokens as u32,
             heads: heads as u32,
@@ -134,8 +134,7 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
             scale,
             causal: u32::from(causal),
         };
-        lowering.dispatch(kernel, &[q, k, v].map(Operand::Node), y, &parameters);
-        return Ok(());
+        return lowering.dispatch(kernel, &lanes, &[q, k, v].map(Operand::Node), y, &parameters);
     }
     let key_quads = key_tokens.div_ceil(4);
     // Blocks of whole heads where one head's scores fit the budget, else of a head's queries.
@@ -145,14 +144,13 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
     let pairs_at_once = pairs_at_once.min(batch * heads);
     let score = lowering.scratch(pairs_at_once * queries_at_once * key_quads * 4);
     let scores = SCORES.kernel().channels(&[head_size]);
-    let softmax = SOFTMAX.kernel();
     let mix_values = MIX_VALUES.kernel().channels(&[head_size]);
     for pair in (0..batch * heads).step_by(pairs_at_once) {
         let pairs = pairs_at_once.min(batch * heads - pair);
         for query in (0..query_tokens).step_by(queries_at_once) {
             let queries = queries_at_once.min(query_tokens - query);
             let block = Attention {
-                invocations: 0,
+                invocations: UNCOUNTED,
                 query_tokens: query_tokens as u32,
                 key_tokens: key_tokens as u32,
                 channels: channels as u32,
@@ -163,14 +161,11 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
                 scale,
                 causal: u32::from(causal),
             };
-            let invocations = lowering.invocations(&scores, &[pairs, queries.div_ceil(4), key_quads])?;
-            let parameters = Attention { invocations, ..block };
-            lowering.dispatch(scores, &[Operand::Node(q), Operand::Node(k)], score, &parameters);
-            let invocations = lowering.invocations(&softmax, &[pairs, queries])?;
-            lowering.dispatch(softmax, &[], score, &Attention { invocations, ..block });
-            let invocations =
-                lowering.invocations(&mix_values, &[pairs, queries.div_ceil(4), head_size.div_ceil(8)])?;
-            lowering.dispatch(mix_values, &[Operand::Node(v), score], y, &Attention { invocations, ..block });
+            let tiles = [pairs, queries.div_ceil(4), key_quads];
+            lowering.dispatch(scores, &tiles, &[Operand::Node(q), Operand::Node(k)], score, &block)?;
+            lowering.dispatch(SOFTMAX.kernel(), &[pairs, queries], &[], score, &block)?;
+            let tiles = [pairs, queries.div_ceil(4), head_size.div_ceil(8)];
+            lowering.dispatch(mix_values, &tiles, &[Operand::Node(v), score], y, &block)?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::gpu::Error;
 use crate::gpu::kernel::{Axis, Entry, Kernel, Operand, PLAIN, Setting, parameters, shader};
-use crate::gpu::lowering::{Lowering, rows_and_channels};
+use crate::gpu::lowering::{Lowering, UNCOUNTED, rows_and_channels};
 use crate::graph::{Activation, Node, Op};
 
 /// The axis of kernels that end with an activation. The numbers are those of `shaders/activation_functions.wgsl`.
@@ -77,8 +77,6 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
         Op::Geglu { x } => (x, GEGLU.kernel(), elements, 0.0, 0.0, rows_and_channels(&node.shape).1),
         _ => return Ok(()),
     };
-    let invocations = lowering.invocations(&kernel, &[count])?;
-    let parameters = Elementwise { invocations, scale, shift, channels: channels as u32 };
-    lowering.dispatch(kernel, &[Operand::Node(x)], lowering.y(), &parameters);
-    Ok(())
+    let parameters = Elementwise { invocations: UNCOUNTED, scale, shift, channels: channels as u32 };
+    lowering.dispatch(kernel, &[count], &[Operand::Node(x)], lowering.y(), &parameters)
 }

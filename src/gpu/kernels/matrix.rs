@@ -12,7 +12,7 @@ use crate::gpu::bands::{grain, lines};
 #[cfg(test)]
 use crate::gpu::kernel::Work;
 use crate::gpu::kernel::{Axis, Bands, Dispatch, Entry, Operand, PLAIN, Setting, parameters, shader};
-use crate::gpu::lowering::{ABSENT, Lowering, rows_and_channels};
+use crate::gpu::lowering::{ABSENT, Lowering, UNCOUNTED, rows_and_channels};
 use crate::gpu::storage::{STORAGE, Storage};
 use crate::gpu::variants::{Choice, Product, Tile, Tiling};
 use crate::graph::{Node, NodeId, Op, WeightId};
@@ -197,7 +197,7 @@ static SPLIT_SUM: Entry = Entry {
 #[cfg(test)]
 pub static ENTRIES: [&Entry; 7] = [&LINEAR, &CONV2D, &CONV3X3, &TILE_128X64, &TILE_64X64, &TILE_64X32, &SPLIT_SUM];
 
-/// What a matrix kernel reads.
+/// The operands that a matrix kernel reads.
 #[derive(Clone, Copy)]
 struct Operands {
     x: NodeId,
@@ -294,14 +294,14 @@ fn linear(lowering: &mut Lowering, operands: Operands, rows_per_residual: u32) -
     let storage = lowering.storage(operands.weight);
     let kernel = LINEAR.kernel().channels(&[in_channels, out_channels]).stored_as(storage);
     let parameters = Linear {
-        invocations: lowering.invocations(&kernel, &[rows.div_ceil(16), channels.div_ceil(8)])?,
+        invocations: UNCOUNTED,
         rows: rows as u32,
         in_channels: in_channels as u32,
         out_channels: out_channels as u32,
         has_bias: operands.has_bias(),
         rows_per_residual,
     };
-    lowering.dispatch(kernel, &operands.reads(), out, &parameters);
+    lowering.dispatch(kernel, &[rows.div_ceil(16), channels.div_ceil(8)], &operands.reads(), out, &parameters)?;
     store_output(lowering, out, rows, out_channels, channels)
 }
 
@@ -322,7 +322,7 @@ fn convolution(
     let chosen = entry.kernel().channels(&[in_channels, out_channels]).stored_as(storage);
     let tiles = [batch, height.div_ceil(4), width.div_ceil(4), channels.div_ceil(8)];
     let parameters = Convolution {
-        invocations: lowering.invocations(&chosen, &tiles)?,
+        invocations: UNCOUNTED,
         in_height: in_height as u32,
         in_width: in_width as u32,
         in_channels: in_channels as u32,
@@ -338,7 +338,7 @@ fn convolution(
         residual,
         upsample: u32::from(taps.upsample),
     };
-    lowering.dispatch(chosen, &operands.reads(), out, &parameters);
+    lowering.dispatch(chosen, &tiles, &operands.reads(), out, &parameters)?;
     store_output(lowering, out, rows, out_channels, channels)
 }
 
@@ -370,7 +370,7 @@ fn tiled(
     // With several splits, bias and residual are added where the splits are.
     let own = |parameter: u32| if splits == 1 { parameter } else { 0 };
     let parameters = Tiled {
-        invocations: lowering.invocations(&kernel, &[a, b, c, kernel.entry.workgroup as usize])?,
+        invocations: UNCOUNTED,
         in_height: in_height as u32,
         in_width: in_width as u32,
         in_channels: in_channels as u32,
@@ -390,24 +390,23 @@ fn tiled(
     };
     let [x, weight, bias, residual] = operands.reads();
     let reads = [x, weight, bias, if splits == 1 { residual } else { ABSENT }];
-    lowering.dispatch(kernel, &reads, out, &parameters);
+    lowering.dispatch(kernel, &[a, b, c, kernel.entry.workgroup as usize], &reads, out, &parameters)?;
     if splits == 1 {
         return Ok(());
     }
     let kernel = SPLIT_SUM.kernel().channels(&[channels]);
     let parameters = SplitSum {
-        invocations: lowering.invocations(&kernel, &[rows, channels.div_ceil(4)])?,
+        invocations: UNCOUNTED,
         rows: rows as u32,
         channels: channels as u32,
         splits: splits as u32,
         has_bias: operands.has_bias(),
         rows_per_residual,
     };
-    lowering.dispatch(kernel, &[out, bias, residual], y, &parameters);
-    Ok(())
+    lowering.dispatch(kernel, &[rows, channels.div_ceil(4)], &[out, bias, residual], y, &parameters)
 }
 
-/// Where a matrix kernel writes, and with how many channels.
+/// Returns where a matrix kernel writes, and with how many channels.
 ///
 /// A network's last layer often has three channels. Rather than compile a pipeline for it alone, its rows are padded to a
 /// multiple of four (as its weights are) in scratch memory, and [`store_output`] copies what counts.
@@ -551,7 +550,7 @@ fn split_tiled(dispatch: &Dispatch, bands: Bands) -> Option<Vec<Dispatch>> {
     })
 }
 
-/// What a convolution's split needs to know of it.
+/// The sizes of a convolution that is to be split.
 struct Picture {
     in_height: usize,
     in_width: usize,

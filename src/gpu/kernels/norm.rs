@@ -5,7 +5,7 @@ use super::elementwise::ACTIVATION;
 use crate::gpu::Error;
 use crate::gpu::bands::{grain, lines};
 use crate::gpu::kernel::{Bands, Dispatch, Entry, Operand, PLAIN, parameters, shader};
-use crate::gpu::lowering::{Lowering, rows_and_channels};
+use crate::gpu::lowering::{Lowering, UNCOUNTED, rows_and_channels};
 use crate::graph::{Node, Op};
 
 parameters! {
@@ -90,9 +90,9 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
         Op::LayerNorm { x, weight, bias, eps } => {
             let (rows, channels) = rows_and_channels(lowering.shape(x));
             let kernel = LAYER_NORM.kernel().channels(&[channels]);
-            let invocations = lowering.invocations(&kernel, &[rows])?;
             let reads = [Operand::Node(x), Operand::Weight(weight), Operand::Weight(bias)];
-            lowering.dispatch(kernel, &reads, y, &LayerNorm { invocations, channels: channels as u32, eps });
+            let parameters = LayerNorm { invocations: UNCOUNTED, channels: channels as u32, eps };
+            lowering.dispatch(kernel, &[rows], &reads, y, &parameters)
         }
         Op::GroupNorm { x, weight, bias, groups, eps, activation } => {
             let (rows, channels) = rows_and_channels(lowering.shape(x));
@@ -104,7 +104,7 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
             let slices = pixels.div_ceil(pixels_per_slice);
             let quads = channels.div_ceil(4);
             let parameters = GroupNorm {
-                invocations: 0,
+                invocations: UNCOUNTED,
                 batch: batch as u32,
                 pixels: pixels as u32,
                 channels: channels as u32,
@@ -116,21 +116,16 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
             };
             let partials = lowering.scratch(batch * slices * 12 * quads);
             let norm = lowering.scratch(batch * 12 * quads);
-            let kernel = MOMENTS.kernel().channels(&[channels]);
-            let invocations = lowering.invocations(&kernel, &[batch, slices, quads])?;
-            lowering.dispatch(kernel, &[Operand::Node(x)], partials, &GroupNorm { invocations, ..parameters });
-            let kernel = COMBINE.kernel();
-            let invocations = lowering.invocations(&kernel, &[batch, groups])?;
+            let moments = MOMENTS.kernel().channels(&[channels]);
+            lowering.dispatch(moments, &[batch, slices, quads], &[Operand::Node(x)], partials, &parameters)?;
             let reads = [Operand::Weight(weight), partials];
-            lowering.dispatch(kernel, &reads, norm, &GroupNorm { invocations, ..parameters });
-            let kernel = NORMALIZE_PIXELS.kernel().channels(&[channels]).activation(activation);
-            let invocations = lowering.invocations(&kernel, &[batch, pixels.div_ceil(4), quads])?;
+            lowering.dispatch(COMBINE.kernel(), &[batch, groups], &reads, norm, &parameters)?;
+            let normalize = NORMALIZE_PIXELS.kernel().channels(&[channels]).activation(activation);
             let reads = [Operand::Node(x), Operand::Weight(bias), norm];
-            lowering.dispatch(kernel, &reads, y, &GroupNorm { invocations, ..parameters });
+            lowering.dispatch(normalize, &[batch, pixels.div_ceil(4), quads], &reads, y, &parameters)
         }
-        _ => {}
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Splits the first pass by slices of pixels.

@@ -2,7 +2,7 @@
 
 use crate::gpu::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
-use crate::gpu::lowering::Lowering;
+use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{Node, Op};
 
 parameters! {
@@ -25,12 +25,7 @@ pub static ENTRIES: [&Entry; 1] = [&PACK_RGBA8];
 pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
     let Op::PackRgba8 { x } = node.op else { return Ok(()) };
     let shape = lowering.shape(x);
-    let kernel = PACK_RGBA8.kernel();
-    let parameters = PackRgba8 {
-        invocations: lowering.invocations(&kernel, &[node.elements()])?,
-        channels: shape[1] as u32,
-        pixels: (shape[2] * shape[3]) as u32,
-    };
-    lowering.dispatch(kernel, &[Operand::Node(x)], lowering.y(), &parameters);
-    Ok(())
+    let parameters =
+        PackRgba8 { invocations: UNCOUNTED, channels: shape[1] as u32, pixels: (shape[2] * shape[3]) as u32 };
+    lowering.dispatch(PACK_RGBA8.kernel(), &[node.elements()], &[Operand::Node(x)], lowering.y(), &parameters)
 }

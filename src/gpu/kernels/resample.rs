@@ -53,36 +53,33 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
     let (&[_, in_height, in_width, channels], &[batch, height, width, _]) = (lowering.shape(x), &node.shape[..]) else {
         return Err(lowering.unsupported("its operand is no picture".to_owned()));
     };
-    let (entry, own) = match node.op {
-        Op::ResizeBilinear { .. } => {
-            // torch rounds the scale first; a shader's quotient may be off by more.
-            let (scale_y, scale_x) = (in_height as f32 / height as f32, in_width as f32 / width as f32);
-            (&BILINEAR, Resample { scale_y, scale_x, ..Resample::zeroed() })
-        }
-        Op::Pool2d { pooling, kernel, stride, padding, .. } => {
-            let window = Resample {
-                kernel_height: kernel[0] as u32,
-                kernel_width: kernel[1] as u32,
-                stride: stride as u32,
-                pad_top: padding.top as u32,
-                pad_left: padding.left as u32,
-                average: u32::from(pooling == Pooling::Average),
-                ..Resample::zeroed()
-            };
-            (&POOL, window)
-        }
-        _ => (&NEAREST, Resample::zeroed()),
-    };
-    let kernel = entry.kernel().channels(&[channels]);
-    let parameters = Resample {
-        invocations: lowering.invocations(&kernel, &[batch, height, width, channels.div_ceil(4)])?,
+    let mut parameters = Resample {
         in_height: in_height as u32,
         in_width: in_width as u32,
         out_height: height as u32,
         out_width: width as u32,
         channels: channels as u32,
-        ..own
+        ..Resample::zeroed()
     };
-    lowering.dispatch(kernel, &[Operand::Node(x)], lowering.y(), &parameters);
-    Ok(())
+    let entry = match node.op {
+        Op::ResizeBilinear { .. } => {
+            // torch rounds the scale first; a shader's quotient may be off by more.
+            parameters.scale_y = in_height as f32 / height as f32;
+            parameters.scale_x = in_width as f32 / width as f32;
+            &BILINEAR
+        }
+        Op::Pool2d { pooling, kernel, stride, padding, .. } => {
+            parameters.kernel_height = kernel[0] as u32;
+            parameters.kernel_width = kernel[1] as u32;
+            parameters.stride = stride as u32;
+            parameters.pad_top = padding.top as u32;
+            parameters.pad_left = padding.left as u32;
+            parameters.average = u32::from(pooling == Pooling::Average);
+            &POOL
+        }
+        _ => &NEAREST,
+    };
+    let kernel = entry.kernel().channels(&[channels]);
+    let quads = [batch, height, width, channels.div_ceil(4)];
+    lowering.dispatch(kernel, &quads, &[Operand::Node(x)], lowering.y(), &parameters)
 }

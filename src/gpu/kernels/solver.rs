@@ -1,9 +1,9 @@
-//! What a solver's step does to a sample: guidance with rescaling (`shaders/guidance.wgsl`), dynamic thresholding
+//! The ops of a solver's step: guidance with rescaling (`shaders/guidance.wgsl`), dynamic thresholding
 //! (`shaders/threshold.wgsl`) and the linear update (`shaders/linear_update.wgsl`).
 
 use crate::gpu::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
-use crate::gpu::lowering::{ABSENT, Lowering};
+use crate::gpu::lowering::{ABSENT, Lowering, UNCOUNTED};
 use crate::graph::{Node, Op, update};
 
 parameters! {
@@ -70,29 +70,27 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
     let image = (node.elements() / images) as u32;
     match &node.op {
         Op::Guidance { model_output, coefficients, rescale } => {
-            let kernel = GUIDANCE.kernel();
-            let invocations = lowering.invocations(&kernel, &[images, GUIDANCE.workgroup as usize])?;
             let reads = [model_output, coefficients].map(|&id| Operand::Node(id));
-            lowering.dispatch(kernel, &reads, y, &Guidance { invocations, image, rescale: *rescale });
+            let parameters = Guidance { invocations: UNCOUNTED, image, rescale: *rescale };
+            lowering.dispatch(GUIDANCE.kernel(), &[images, GUIDANCE.workgroup as usize], &reads, y, &parameters)
         }
         &Op::Threshold { x, ratio, max_value } => {
-            let kernel = THRESHOLD.kernel();
-            let invocations = lowering.invocations(&kernel, &[images, THRESHOLD.workgroup as usize])?;
-            lowering.dispatch(kernel, &[Operand::Node(x)], y, &Threshold { invocations, image, ratio, max_value });
+            let parameters = Threshold { invocations: UNCOUNTED, image, ratio, max_value };
+            let lanes = [images, THRESHOLD.workgroup as usize];
+            lowering.dispatch(THRESHOLD.kernel(), &lanes, &[Operand::Node(x)], y, &parameters)
         }
         Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
             let elements = |id| lowering.graph().node(id).elements();
             let count = elements(*sample);
-            let kernel = LINEAR_UPDATE.kernel();
             let parameters = LinearUpdate {
-                invocations: lowering.invocations(&kernel, &[count])?,
+                invocations: UNCOUNTED,
                 guided: u32::from(elements(*model_output) > count),
                 given: u32::from(x0.is_some()),
             };
             let [a, b, c, d, e] = [sample, model_output, noise, history, coefficients].map(|&id| Operand::Node(id));
-            lowering.dispatch(kernel, &[a, b, c, d, e, x0.map_or(ABSENT, Operand::Node)], y, &parameters);
+            let reads = [a, b, c, d, e, x0.map_or(ABSENT, Operand::Node)];
+            lowering.dispatch(LINEAR_UPDATE.kernel(), &[count], &reads, y, &parameters)
         }
-        _ => {}
+        _ => Ok(()),
     }
-    Ok(())
 }

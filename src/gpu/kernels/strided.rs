@@ -3,7 +3,7 @@
 
 use crate::gpu::Error;
 use crate::gpu::kernel::{Entry, Kernel, Operand, PLAIN, parameters, shader};
-use crate::gpu::lowering::Lowering;
+use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{BinaryOp, Node, Op, Walk, strides};
 
 parameters! {
@@ -127,7 +127,7 @@ fn boxes(
     for starts in walk.boxes(starts) {
         let [a_start, b_start, y_start] = starts.map(|start| start as u32);
         let parameters = Strided {
-            invocations: lowering.invocations(&kernel, &walk.shape[outer..])?,
+            invocations: UNCOUNTED,
             operation,
             a_start,
             b_start,
@@ -138,7 +138,7 @@ fn boxes(
             b_strides,
             y_strides,
         };
-        lowering.dispatch(kernel, reads, lowering.y(), &parameters);
+        lowering.dispatch(kernel, &walk.shape[outer..], reads, lowering.y(), &parameters)?;
     }
     Ok(())
 }

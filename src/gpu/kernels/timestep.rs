@@ -2,7 +2,7 @@
 
 use crate::gpu::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
-use crate::gpu::lowering::Lowering;
+use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{Node, Op};
 
 parameters! {
@@ -38,13 +38,8 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
     // Rounded to f32 where diffusers rounds: angles of a thousand radians magnify the difference.
     let exponent = |i: usize| -libm::logf(max_period) * i as f32 / (half as f32 - downscale_freq_shift);
     let frequencies = lowering.constant((0..half).map(|i| libm::expf(exponent(i))).collect());
-    let kernel = TIMESTEP_EMBEDDING.kernel();
-    let parameters = TimestepEmbedding {
-        invocations: lowering.invocations(&kernel, &[node.elements()])?,
-        dim: dim as u32,
-        cos_first: u32::from(flip_sin_to_cos),
-        scale,
-    };
-    lowering.dispatch(kernel, &[Operand::Node(timestep), frequencies], lowering.y(), &parameters);
-    Ok(())
+    let parameters =
+        TimestepEmbedding { invocations: UNCOUNTED, dim: dim as u32, cos_first: u32::from(flip_sin_to_cos), scale };
+    let (kernel, reads) = (TIMESTEP_EMBEDDING.kernel(), [Operand::Node(timestep), frequencies]);
+    lowering.dispatch(kernel, &[node.elements()], &reads, lowering.y(), &parameters)
 }
