@@ -521,6 +521,34 @@ fn forward_computes_what_was_recorded() {
 }
 
 #[test]
+fn forward_writes_the_shaders_that_it_ran() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (inputs, outputs, shaders) = (path("in.safetensors"), path("out.safetensors"), path("a/shaders"));
+    let component = network("unet_sd1_like");
+    let bytes = fs::read(component.join("io.safetensors")).unwrap();
+    write_inputs(&SafeTensors::deserialize(&bytes).unwrap(), "a", &inputs);
+    let call = |device: &str| {
+        let files: [&dyn AsRef<std::ffi::OsStr>; 6] =
+            [&"forward", &component, &"--inputs", &inputs, &"--outputs", &outputs];
+        let ran = undiffuse(&[&files[..], &[&"--device", &device, &"--write-wgsl", &shaders]].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran.stderr
+    };
+    let said = call("cpu");
+    assert!(said.contains("--write-wgsl") && !shaders.exists(), "{said}");
+    let said = call("gpu");
+    let written = names(&shaders);
+    assert!(said.contains(&format!("{} kernels", written.len())), "{said}");
+    for name in ["combine.wgsl", "lay_out.wgsl", "normalize_pixels-aligned-silu.wgsl"] {
+        assert!(written.iter().any(|found| found == name), "{name} is not in {written:?}");
+    }
+    let text = fs::read_to_string(shaders.join("normalize_pixels-aligned-silu.wgsl")).unwrap();
+    assert!(text.starts_with("// normalize_pixels (Aligned, Silu)\n// override ACTIVATION = 1\n"), "{text}");
+    assert!(text.contains("fn normalize_pixels("), "{text}");
+}
+
+#[test]
 fn forward_takes_weights_from_elsewhere() {
     let folder = TempDir::new().unwrap();
     let (inputs, outputs) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));

@@ -7,7 +7,7 @@ use undiffuse::weights::{self, ByteStream, DirectorySource, LocalBoxFuture, Sour
 
 use super::output::{Output, note, result_path};
 use super::tensors::{self, Stored};
-use super::{Error, device};
+use super::{Error, device, wgsl};
 
 /// Runs one network of a checkpoint on tensors from a file
 ///
@@ -43,6 +43,9 @@ pub struct Args {
 
     #[command(flatten)]
     device: device::Options,
+
+    #[command(flatten)]
+    wgsl: wgsl::Options,
 }
 
 /// Runs the network.
@@ -57,8 +60,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     note(format_args!("device: {}", device::describe(&device)));
     let folder = DirectorySource::new(&args.component);
     let component = match &weights {
-        None => Component::load(&folder, device, None).await,
-        Some(file) => Component::load(&WithWeights { folder, file }, device, Some(&file.name)).await,
+        None => Component::load(&folder, device.clone(), None).await,
+        Some(file) => Component::load(&WithWeights { folder, file }, device.clone(), Some(&file.name)).await,
     };
     let component = component.map_err(|e| Error::checkpoint(&args.component, e))?;
     let computed = component.run(&inputs).await.map_err(|error| {
@@ -73,6 +76,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     })?;
     let stored = computed.iter().map(|(name, tensor)| (name.as_str(), Stored::f32(&tensor.shape, &tensor.data)));
     outputs.write(&tensors::to_bytes(&args.outputs, stored)?)?;
+    args.wgsl.write(&device)?;
     result_path(outputs.path())
 }
 

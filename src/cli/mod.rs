@@ -12,6 +12,7 @@
 //! | `device` | `--device` and `--kernels` |
 //! | `cache` | the user's cache folder |
 //! | `tuned` | what `--tune` found out |
+//! | `wgsl` | `--write-wgsl` |
 //! | `scheduler` | where a scheduler's config is found, and `--solver` |
 //! | `values` | seeds and texts |
 //! | `tensors` | safetensors files of a user's own |
@@ -52,6 +53,7 @@ mod scheduler;
 mod tensors;
 mod tuned;
 mod values;
+mod wgsl;
 
 use std::env;
 use std::io;

@@ -15,7 +15,7 @@ use super::metadata::Provenance;
 use super::output::{Output, bar, note, notes, result_path};
 use super::tensors::{self, Stored};
 use super::values::{self, Seed, seed};
-use super::{Error, device, model, picture, profile, scheduler, tuned};
+use super::{Error, device, model, picture, profile, scheduler, tuned, wgsl};
 
 /// Draws a picture
 ///
@@ -208,6 +208,9 @@ pub struct Args {
     /// there as JSON as well. The last step is measured, some tens of times
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     profile: Option<Option<PathBuf>>,
+
+    #[command(flatten)]
+    wgsl: wgsl::Options,
 }
 
 /// One of torch's random streams.
@@ -311,6 +314,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         out.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&args.out, e))?)?;
         result_path(out.path())?;
     }
+    args.wgsl.write(&device)?;
     if args.tune {
         tune(&device, &sampler).await?;
     }

@@ -7,10 +7,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Error;
+use super::buffer::Buffer;
+use super::capabilities::{Capabilities, Class, Limits};
 use super::faults::{Caught, Faults, scoped};
-use super::kernels::{Kernel, KernelKey};
-use super::variants::{Class, Family, Measured, Variants};
-use super::{Error, Limits, roofline};
+use super::kernel::{Kernel, KernelSource};
+use super::variants::{Family, Measured, Variants};
 use crate::profile::Ceilings;
 
 /// Attention scores are made in blocks of this size.
@@ -25,13 +27,13 @@ pub struct DeviceOptions {
     pub default_limits: bool,
     /// Give kernels no larger parts of a buffer than so many bytes, for tests of what is done then.
     pub binding_bytes: Option<u64>,
-    /// What the adapter is, if the caller knows better than wgpu, which in a browser learns no vendor.
+    /// The make of the adapter, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
     /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
     pub kernels: Option<Family>,
 }
 
-/// What is known of an adapter.
+/// A description of an adapter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceInfo {
     /// Its name, as far as the platform tells it.
@@ -54,14 +56,15 @@ struct Shared {
     queue: wgpu::Queue,
     info: DeviceInfo,
     limits: Limits,
+    capabilities: Capabilities,
     variants: RefCell<Variants>,
     faults: Arc<Faults>,
-    pipelines: RefCell<HashMap<KernelKey, Pipeline>>,
+    pipelines: RefCell<HashMap<Kernel, Pipeline>>,
     allocated: Rc<Cell<u64>>,
     ceilings: Cell<Option<Ceilings>>,
 }
 
-/// What the platform will have to say about something that was queued.
+/// The platform's answer to something that was queued, once it comes.
 pub(super) type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 /// A compiled kernel.
@@ -69,43 +72,6 @@ pub(super) type Outcome = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
-}
-
-/// A buffer whose memory is given back when it is freed or dropped; the platform's own waits for a garbage collector.
-#[derive(Debug)]
-pub(super) struct Buffer {
-    buffer: wgpu::Buffer,
-    freed: Cell<bool>,
-    allocated: Rc<Cell<u64>>,
-}
-
-impl Buffer {
-    /// Gives the memory back; what is still queued may use it.
-    pub fn free(&self) {
-        if !self.freed.replace(true) {
-            self.allocated.set(self.allocated.get() - self.buffer.size());
-            self.buffer.destroy();
-        }
-    }
-
-    /// Whether the memory was given back.
-    pub fn is_freed(&self) -> bool {
-        self.freed.get()
-    }
-}
-
-impl std::ops::Deref for Buffer {
-    type Target = wgpu::Buffer;
-
-    fn deref(&self) -> &wgpu::Buffer {
-        &self.buffer
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.free();
-    }
 }
 
 impl Device {
@@ -141,11 +107,9 @@ impl Device {
         };
         let buffer_bytes = limits.max_buffer_size;
         let binding_bytes = limits.max_storage_buffer_binding_size.min(buffer_bytes);
-        // Timestamps are for profiles.
-        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
         let required_features = match options.default_limits {
             true => wgpu::Features::empty(),
-            false => adapter.features() & optional,
+            false => adapter.features() & Capabilities::OPTIONAL,
         };
         let descriptor = wgpu::DeviceDescriptor { required_features, required_limits: limits, ..Default::default() };
         let (device, queue) =
@@ -153,8 +117,8 @@ impl Device {
         let faults = Faults::watch(&device);
         let found = adapter.get_info();
         let class = options.class.filter(|&class| class != Class::Other).unwrap_or_else(|| Class::of(&found));
-        let f16 = required_features.contains(wgpu::Features::SHADER_F16);
-        let variants = RefCell::new(Variants::new(class, f16, options.kernels));
+        let capabilities = Capabilities::new(class, required_features);
+        let variants = RefCell::new(Variants::new(capabilities, options.kernels));
         let info = DeviceInfo {
             adapter: found.name,
             backend: match found.backend {
@@ -165,21 +129,27 @@ impl Device {
         };
         let limits = Limits { buffer_bytes, binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
         let (pipelines, allocated, ceilings) = Default::default();
-        let shared = Shared { device, queue, info, limits, variants, faults, pipelines, allocated, ceilings };
+        let shared =
+            Shared { device, queue, info, limits, capabilities, variants, faults, pipelines, allocated, ceilings };
         Ok(Self { shared: Rc::new(shared) })
     }
 
-    /// What the adapter is.
+    /// A description of the adapter.
     pub fn info(&self) -> &DeviceInfo {
         &self.shared.info
     }
 
-    /// What it allows.
+    /// The limits of the device.
     pub fn limits(&self) -> Limits {
         self.shared.limits
     }
 
-    /// Which kernels it runs.
+    /// The capabilities of the device.
+    pub fn capabilities(&self) -> Capabilities {
+        self.shared.capabilities
+    }
+
+    /// The kernels that the device runs.
     pub fn variants(&self) -> Variants {
         self.shared.variants.borrow().clone()
     }
@@ -194,17 +164,9 @@ impl Device {
         self.shared.allocated.get()
     }
 
-    /// What the device can do at most, measured when it is first asked for.
-    ///
-    /// # Errors
-    /// If the device is lost, has no memory for the measurement, or does not compile its kernels.
-    pub async fn ceilings(&self) -> Result<Ceilings, Error> {
-        if let Some(known) = self.shared.ceilings.get() {
-            return Ok(known);
-        }
-        let measured = roofline::measure(self).await?;
-        self.shared.ceilings.set(Some(measured));
-        Ok(measured)
+    /// The device's ceilings, if they were measured ([`Device::ceilings`]).
+    pub(super) fn known_ceilings(&self) -> &Cell<Option<Ceilings>> {
+        &self.shared.ceilings
     }
 
     /// Gives the device back to the platform; every later call on it reports a lost device.
@@ -274,18 +236,14 @@ impl Device {
 
     /// A buffer for other uses.
     pub(super) fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages) -> Buffer {
-        let descriptor = wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false };
-        let buffer = self.shared.device.create_buffer(&descriptor);
-        let allocated = self.shared.allocated.clone();
-        allocated.set(allocated.get() + bytes);
-        Buffer { buffer, freed: Cell::new(false), allocated }
+        Buffer::new(&self.shared.device, bytes, usage, &self.shared.allocated)
     }
 
-    /// Compiles what of `kernels` is not compiled yet; with each comes the module path of a node that needs it.
+    /// Compiles those of `kernels` that are not compiled yet; with each comes the module path of a node that needs it.
     pub(super) async fn compile(&self, kernels: &[(Kernel, &str)]) -> Result<(), Error> {
         let mut outcomes = Vec::new();
         for &(kernel, path) in kernels {
-            if self.shared.pipelines.borrow().contains_key(&kernel.key()) {
+            if self.shared.pipelines.borrow().contains_key(&kernel) {
                 continue;
             }
             let (pipeline, caught) = self.scoped(|| self.create_pipeline(&kernel));
@@ -294,7 +252,7 @@ impl Device {
         // Errors are waited for at the end, so that a browser may compile several kernels at a time.
         for (kernel, path, pipeline, caught) in outcomes {
             match caught.await {
-                Ok(()) => self.shared.pipelines.borrow_mut().insert(kernel.key(), pipeline),
+                Ok(()) => self.shared.pipelines.borrow_mut().insert(kernel, pipeline),
                 Err(fault) => {
                     self.check()?;
                     let (kernel, path) = (kernel.to_string(), path.to_owned());
@@ -305,9 +263,16 @@ impl Device {
         Ok(())
     }
 
+    /// Every kernel that the device has compiled, in the order of their names.
+    pub fn sources(&self) -> Vec<KernelSource> {
+        let mut sources: Vec<_> = self.shared.pipelines.borrow().keys().map(Kernel::source).collect();
+        sources.sort_by(|one, other| one.name.cmp(&other.name));
+        sources
+    }
+
     /// A kernel that [`Device::compile`] has compiled.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Option<Pipeline> {
-        self.shared.pipelines.borrow().get(&kernel.key()).cloned()
+        self.shared.pipelines.borrow().get(kernel).cloned()
     }
 
     /// A kernel to be used before it is known to compile, and what will be known of that.
@@ -316,11 +281,11 @@ impl Device {
             return (pipeline, None);
         }
         let (pipeline, caught) = self.scoped(|| self.create_pipeline(kernel));
-        self.shared.pipelines.borrow_mut().insert(kernel.key(), pipeline.clone());
+        self.shared.pipelines.borrow_mut().insert(*kernel, pipeline.clone());
         let (device, kernel) = (self.clone(), *kernel);
         let outcome = async move {
             let Err(fault) = caught.await else { return Ok(()) };
-            device.shared.pipelines.borrow_mut().remove(&kernel.key());
+            device.shared.pipelines.borrow_mut().remove(&kernel);
             let (kernel, path) = (kernel.to_string(), "loading".to_owned());
             Err(Error::Kernel { kernel, path, message: fault.to_string() })
         };
@@ -402,8 +367,18 @@ impl Device {
 
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
-    use super::super::kernels::BROKEN;
+    use super::super::kernel::{Entry, PLAIN};
     use super::*;
+
+    /// What a mistake in a shader leads to.
+    static BROKEN: Entry = Entry {
+        name: "broken",
+        source: &["@compute @workgroup_size(1) fn broken() { undefined(); }"],
+        workgroup: 1,
+        reads: &[],
+        write: 1,
+        ..PLAIN
+    };
 
     #[test]
     fn a_kernel_that_does_not_compile_is_reported_with_its_name_and_the_node() {

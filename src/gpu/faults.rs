@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
 
-/// What the device has reported out of turn.
+/// Errors that the device has reported outside of any scope.
 #[derive(Debug, Default)]
 pub struct Faults {
     state: Mutex<State>,
@@ -40,7 +40,7 @@ impl std::fmt::Display for Fault {
 }
 
 impl Fault {
-    /// What it means that making the buffer `what` of `bytes` bytes led to it.
+    /// The error of a buffer `what` of `bytes` bytes that could not be made.
     pub fn of_buffer(self, what: String, bytes: u64) -> Error {
         match self {
             Fault::OutOfMemory => Error::OutOfMemory { what, bytes },

@@ -1,15 +1,16 @@
-//! Which tilings are fastest on this adapter, measured with the products of a network.
+//! Measures which tilings are fastest on an adapter, with the products of a network.
 
+use super::kernels::non_finite::is_check;
 use super::program::Program;
 use super::variants::{Measured, Product};
-use super::{Error, kernels, read_back};
+use super::{Error, read_back};
 use crate::graph::NodeId;
 use crate::profile::now;
 
 /// A candidate is repeated until it takes so many seconds: many times what a wait costs.
 const LONG_ENOUGH: f64 = 0.002;
 
-/// How often that is done; the fastest counts.
+/// Repetitions of a measurement; the fastest counts.
 const REPETITIONS: usize = 3;
 
 impl Program {
@@ -52,7 +53,7 @@ impl Program {
         Ok(measured)
     }
 
-    /// How often it has to run to take long enough.
+    /// The number of runs that take long enough.
     async fn repeats(&self) -> Result<u32, Error> {
         // The first run wakes the device up.
         self.time(1).await?;
@@ -65,7 +66,7 @@ impl Program {
 
     async fn fastest(&self, repeats: u32) -> Result<f64, Error> {
         let mut best = f64::INFINITY;
-        // The first time is one too many, as above.
+        // The first run is one too many: it may find the device asleep.
         for _ in 0..=REPETITIONS {
             best = self.time(repeats).await?.min(best);
         }
@@ -74,7 +75,7 @@ impl Program {
 
     /// Seconds of `repeats` runs, without the check of the output.
     async fn time(&self, repeats: u32) -> Result<f64, Error> {
-        let product = || self.recorded.iter().filter(|recorded| recorded.kernel.entry.name != kernels::NON_FINITE.name);
+        let product = || self.recorded.iter().filter(|recorded| !is_check(&recorded.kernel));
         let start = now();
         self.submit((0..repeats).flat_map(|_| product()));
         read_back::idle(&self.device).await?;

@@ -2,40 +2,36 @@
 //!
 //! [`Device`] opens an adapter; [`Weights`] holds a network's weights in GPU memory; [`Program`] is a graph compiled once
 //! (lowered to dispatches, planned into memory, recorded with its bind groups) and replayed for every step. The kernels are WGSL
-//! in `shaders/`, listed in [`kernels`]; each has a twin in `crate::twin`.
+//! in `shaders/`, a family of them in each file of [`kernels`]; each has a twin in `crate::twin`.
 
 mod bands;
+mod buffer;
+mod capabilities;
 mod device;
 mod faults;
+mod kernel;
 pub mod kernels;
 mod lower;
+mod lowering;
 mod measure;
 mod plan;
 mod profile;
 mod program;
 mod read_back;
 mod roofline;
+mod storage;
 mod upload;
 pub mod variants;
 mod weights;
 #[cfg(test)]
 mod work;
 
+pub use capabilities::{Capabilities, Class, Limits};
 pub use device::{Device, DeviceInfo, DeviceOptions};
+pub use kernel::KernelSource;
 pub use program::{MemoryReport, Program};
 pub use read_back::PendingRead;
 pub use weights::Weights;
-
-/// What a device allows, as far as it decides how a graph is translated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Largest buffer, in bytes.
-    pub buffer_bytes: u64,
-    /// Largest part of a buffer that a kernel can be given, in bytes.
-    pub binding_bytes: u64,
-    /// Memory for the attention scores that exist at a time, in bytes.
-    pub score_bytes: u64,
-}
 
 /// What can go wrong on a GPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -1,13 +1,11 @@
 //! The memory plan of a program: where each of its tensors lies, see [`crate::graph::Plan`].
 
-use super::lower::{Lowered, Operand, Span};
+use super::kernel::{ALIGNMENT, Operand, Span};
+use super::lowering::Lowered;
 use super::{Error, Limits};
 use crate::graph::{Graph, Lifetime, Liveness, NodeId, Op, Plan, Slabs, largest_live_set};
 
-/// Buffers are bound at multiples of this many bytes: what every adapter allows.
-pub const ALIGNMENT: u64 = 256;
-
-/// No buffer becomes larger than this, but for a tensor that is: drivers find room for several of this size where they find
+/// Most bytes of a slab, unless a single tensor is larger: drivers find room for several of this size where they find
 /// none for one of all.
 const SLAB_BYTES: u64 = 256 << 20;
 
@@ -29,22 +27,22 @@ impl Range {
     }
 }
 
-/// Where each tensor of a graph is.
+/// The place of each tensor of a graph.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Layout {
+pub struct Placement {
     /// Bytes of each slab, which becomes a buffer.
     pub slabs: Vec<u64>,
-    /// Where each node's value is.
+    /// The place of each node's value.
     pub nodes: Vec<Range>,
-    /// Where each piece of scratch memory is.
+    /// The place of each piece of scratch memory.
     pub scratch: Vec<Range>,
-    /// What the tensors would take if none shared memory.
+    /// Bytes of the tensors if none shared memory.
     pub unplanned_bytes: u64,
-    /// What the tensors take that are needed at the same time, at most: no plan takes less.
+    /// Bytes of the largest set of tensors that are needed at the same time: no plan takes less.
     pub live_bytes: u64,
 }
 
-impl Layout {
+impl Placement {
     /// Plans the values of `graph` and the memory that is needed within its nodes.
     ///
     /// What a dispatch writes lies in another slab than what it reads, because a buffer cannot be bound for both; so do outputs
@@ -122,13 +120,14 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::capabilities::{Capabilities, Class};
     use crate::gpu::kernels::Storage;
     use crate::gpu::lower::lower;
-    use crate::gpu::variants::{Class, Variants};
+    use crate::gpu::variants::Variants;
     use crate::graph::{fold_upsampling, fuse};
     use crate::models::{AutoencoderKlConfig, published};
 
-    /// What every device has.
+    /// The limits that every device has.
     const DEFAULT: Limits = Limits { buffer_bytes: 256 << 20, binding_bytes: 128 << 20, score_bytes: 16 << 20 };
 
     #[test]
@@ -139,11 +138,12 @@ mod tests {
         let graph = fold_upsampling(&fuse(&decoder));
         for class in [Class::Software, Class::Nvidia] {
             let lowered =
-                lower(&graph, DEFAULT, &Variants::new(class, false, None), |_| Storage::F16).expect("kernels");
-            let layout = Layout::new(&graph, &lowered, DEFAULT).expect("tensors that fit");
+                lower(&graph, DEFAULT, &Variants::new(Capabilities::of_class(class, false), None), |_| Storage::F16)
+                    .expect("kernels");
+            let placement = Placement::new(&graph, &lowered, DEFAULT).expect("tensors that fit");
             let parts = lowered.dispatches.iter().filter(|d| matches!(d.write, Operand::Part(..))).count();
             assert!(parts > 0, "its largest values are larger than a binding");
-            println!("{class:?}: {} MiB, {parts} parts", layout.total() >> 20);
+            println!("{class:?}: {} MiB, {parts} parts", placement.total() >> 20);
         }
     }
 
@@ -152,11 +152,11 @@ mod tests {
         for (name, graph) in published::graphs() {
             let graph = fold_upsampling(&fuse(&graph));
             for class in [Class::Software, Class::Nvidia] {
-                let variants = Variants::new(class, false, None);
+                let variants = Variants::new(Capabilities::of_class(class, false), None);
                 let lowered = lower(&graph, DEFAULT, &variants, |_| Storage::F32).expect("kernels for every node");
-                let layout = Layout::new(&graph, &lowered, DEFAULT).expect("tensors that fit");
-                let ratio = layout.total() as f64 / layout.live_bytes as f64;
-                let mib = layout.total() as f64 / f64::from(1 << 20);
+                let placement = Placement::new(&graph, &lowered, DEFAULT).expect("tensors that fit");
+                let ratio = placement.total() as f64 / placement.live_bytes as f64;
+                let mib = placement.total() as f64 / f64::from(1 << 20);
                 println!("{name}, {class:?}: {mib:.1} MiB, {ratio:.3} of the largest live set");
                 assert!(ratio < 1.15, "{name}, {class:?}");
             }

@@ -1,9 +1,11 @@
-//! How long each node takes on a GPU.
+//! Measures how long each node takes on a GPU.
 
+use super::Error;
+use super::buffer::{Buffer, Memory};
 use super::device::Device;
-use super::program::{DISPATCHES_PER_SUBMIT, Memory, Program, Recorded};
+use super::kernels::non_finite::is_check;
+use super::program::{DISPATCHES_PER_SUBMIT, Program, Recorded};
 use super::read_back::{self, PendingRead};
-use super::{Error, kernels};
 use crate::graph::NodeId;
 use crate::profile::{Clock, NodeTime, Profile, Times, now, typical};
 
@@ -13,7 +15,7 @@ const RUNS: usize = 8;
 /// A node's time is to be so many times what the clock cannot tell apart.
 const STEPS: f64 = 20.0;
 
-/// More than that would be measuring the caches only.
+/// Most repeats of a node: with more, only the caches would be measured.
 const MOST_REPEATS: u32 = 64;
 
 /// Nodes in a set of timestamps, which holds at most 4096 of them, two for a node.
@@ -115,7 +117,7 @@ impl Program {
         Ok(seconds.iter().zip(repeats).map(|(seconds, &repeats)| seconds / f64::from(repeats)).collect())
     }
 
-    /// As [`Self::time_nodes`], in ticks of the GPU's clock for all repeats.
+    /// Runs every node as [`Self::time_nodes`] does; the times, in ticks of the GPU's clock for all repeats.
     async fn stamp(&self, timestamps: &Timestamps, nodes: &[&[Recorded]], repeats: &[u32]) -> Result<Vec<u64>, Error> {
         let raw = self.device.raw();
         let mut encoder = raw.create_command_encoder(&Default::default());
@@ -159,14 +161,14 @@ struct NodeClock {
 
 struct Timestamps {
     set: wgpu::QuerySet,
-    resolved: super::device::Buffer,
+    resolved: Buffer,
     seconds_per_tick: f64,
 }
 
 impl NodeClock {
     async fn new(device: &Device, nodes: usize) -> Result<Self, Error> {
         let raw = device.raw();
-        if raw.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        if device.capabilities().timestamps {
             let count = 2 * nodes.clamp(1, NODES_PER_SET);
             let set = raw.create_query_set(&wgpu::QuerySetDescriptor {
                 label: None,
@@ -194,7 +196,7 @@ fn names(recorded: &[Recorded]) -> String {
     let mut names: Vec<String> = Vec::new();
     for kernel in recorded.iter().map(|recorded| recorded.kernel) {
         let name = kernel.to_string();
-        if kernel.entry.name != kernels::NON_FINITE.name && !names.contains(&name) {
+        if !is_check(&kernel) && !names.contains(&name) {
             names.push(name);
         }
     }

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::bands;
-use super::device::{Buffer, Device};
-use super::kernels::{self, Kernel};
-use super::lower::{self, Dispatch, Operand};
-use super::plan::{Layout, Range};
-use super::read_back::{NodeNames, PendingRead, code_of_node};
+use super::buffer::{Buffer, Memory};
+use super::device::Device;
+use super::kernel::{Dispatch, Kernel, Operand};
+use super::kernels::non_finite;
+use super::lower;
+use super::plan::Placement;
+use super::read_back::{NodeNames, PendingRead};
 use super::variants::Variants;
 use super::weights::Stored;
 use super::{Error, Weights};
@@ -25,7 +27,7 @@ const PARAMETER_STRIDE: usize = 256;
 pub struct MemoryReport {
     /// Activations as planned, which is also the peak: all of it is allocated when the program is compiled.
     pub activation_bytes: u64,
-    /// What the activations would take without reuse.
+    /// Bytes of the activations if none shared memory.
     pub unplanned_bytes: u64,
     /// Parameters and constants of the dispatches.
     pub parameter_bytes: u64,
@@ -43,44 +45,17 @@ pub struct Program {
     /// The weights as they were when this was compiled, which keeps them alive.
     pub(super) bound: Vec<Stored>,
     pub(super) recorded: Vec<Recorded>,
-    layout: Layout,
+    placement: Placement,
     slabs: Vec<Buffer>,
     parameters: Buffer,
     constants: Vec<Buffer>,
     pub(super) status: Buffer,
 }
 
-/// Memory that a tensor is in.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Memory<'b> {
-    /// The buffer.
-    pub buffer: &'b wgpu::Buffer,
-    /// First byte of the tensor.
-    pub offset: u64,
-    /// Bytes of the tensor.
-    bytes: u64,
-}
-
-impl<'b> Memory<'b> {
-    /// All of a buffer.
-    pub fn whole(buffer: &'b Buffer) -> Self {
-        Self { buffer, offset: 0, bytes: buffer.size() }
-    }
-
-    fn range(slabs: &'b [Buffer], Range { slab, offset, bytes }: Range) -> Self {
-        Self { buffer: &slabs[slab], offset, bytes }
-    }
-
-    fn binding(self) -> wgpu::BindingResource<'b> {
-        let Self { buffer, offset, bytes } = self;
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })
-    }
-}
-
 /// A dispatch with everything bound.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    /// After this node it has run.
+    /// The node that it computes or helps to compute, or after which it checks.
     pub(super) node: NodeId,
     pub(super) kernel: Kernel,
     pipeline: wgpu::ComputePipeline,
@@ -106,7 +81,7 @@ impl Program {
         Self::compile_with(device, graph, weights, &device.variants()).await
     }
 
-    /// Likewise, with the kernels that `variants` chooses.
+    /// Compiles `graph` with the kernels that `variants` chooses.
     pub(super) async fn compile_with(
         device: &Device,
         graph: &Graph,
@@ -118,18 +93,18 @@ impl Program {
         let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
         let graph = &fold_upsampling(graph);
         let lowered = lower::lower(graph, device.limits(), variants, |id| found[id.index()].storage)?;
-        let layout = Layout::new(graph, &lowered, device.limits())?;
+        let placement = Placement::new(graph, &lowered, device.limits())?;
         let mut dispatches = lowered.dispatches;
         insert_output_checks(graph, &mut dispatches, device.limits().binding_bytes);
         let mut seen = HashSet::new();
         let used: Vec<(Kernel, &str)> = (dispatches.iter())
-            .filter(|dispatch| seen.insert(dispatch.kernel.key()))
+            .filter(|dispatch| seen.insert(dispatch.kernel))
             .map(|dispatch| (dispatch.kernel, graph.node(dispatch.node).path.as_str()))
             .collect();
         device.compile(&used).await?;
 
         let (allocated, caught) = device.scoped(|| -> Result<_, Error> {
-            let slabs: Vec<_> = layout.slabs.iter().map(|&bytes| device.slab(bytes)).collect();
+            let slabs: Vec<_> = placement.slabs.iter().map(|&bytes| device.slab(bytes)).collect();
             let constants = lowered.constants.iter().map(|values| {
                 let buffer = device.storage_buffer("constant", 4 * values.len() as u64)?;
                 device.write(&buffer, bytemuck::cast_slice(values));
@@ -143,13 +118,13 @@ impl Program {
         let (slabs, constants, status) = allocated?;
         if let Err(fault) = caught {
             device.check()?;
-            return Err(fault.of_buffer("the network's activations".to_owned(), layout.total()));
+            return Err(fault.of_buffer("the network's activations".to_owned(), placement.total()));
         }
 
         let memory_of = |operand: Operand| match operand {
-            Operand::Node(id) => Memory::range(&slabs, layout.nodes[id.index()]),
-            Operand::Part(id, span) => Memory::range(&slabs, layout.nodes[id.index()].part(span)),
-            Operand::Scratch(index) => Memory::range(&slabs, layout.scratch[index]),
+            Operand::Node(id) => Memory::range(&slabs, placement.nodes[id.index()]),
+            Operand::Part(id, span) => Memory::range(&slabs, placement.nodes[id.index()].part(span)),
+            Operand::Scratch(index) => Memory::range(&slabs, placement.scratch[index]),
             Operand::Constant(index) => Memory::whole(&constants[index]),
             Operand::Weight(id) => Memory::whole(&found[id.index()].buffer),
             Operand::Status => Memory::whole(&status),
@@ -165,7 +140,7 @@ impl Program {
             nodes: graph.nodes().iter().map(|node| (node.path.clone(), node.op.name())).collect(),
             recorded,
             slabs,
-            layout,
+            placement,
             parameters,
             constants,
             status,
@@ -182,8 +157,8 @@ impl Program {
     /// GPU memory that the program uses.
     pub fn memory(&self) -> MemoryReport {
         MemoryReport {
-            activation_bytes: self.layout.total(),
-            unplanned_bytes: self.layout.unplanned_bytes,
+            activation_bytes: self.placement.total(),
+            unplanned_bytes: self.placement.unplanned_bytes,
             parameter_bytes: self.parameters.size() + self.constants.iter().map(|buffer| buffer.size()).sum::<u64>(),
             weight_bytes: self.weights.bytes(),
         }
@@ -305,13 +280,13 @@ impl Program {
             |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == DType::F32;
         let checks: Vec<_> = (0..nodes.len())
             .filter(is_checked)
-            .map(|i| non_finite_check(&self.graph, NodeId(i), NodeId(i)))
+            .map(|i| non_finite::check(&self.graph, NodeId(i), NodeId(i)))
             .flat_map(|check| bands::split(&self.graph, check, self.device.limits().binding_bytes))
             .collect();
-        self.device.compile(&[(kernels::NON_FINITE.kernel(), "")]).await?;
+        self.device.compile(&[(non_finite::kernel(), "")]).await?;
         let memory_of = |operand: Operand| match operand {
             Operand::Node(id) => self.memory_of(id),
-            Operand::Part(id, span) => Memory::range(&self.slabs, self.layout.nodes[id.index()].part(span)),
+            Operand::Part(id, span) => Memory::range(&self.slabs, self.placement.nodes[id.index()].part(span)),
             _ => Memory::whole(&self.status),
         };
         let (_parameters, checks) = record(&self.device, &checks, memory_of);
@@ -328,19 +303,7 @@ impl Program {
     }
 
     fn memory_of(&self, id: NodeId) -> Memory<'_> {
-        Memory::range(&self.slabs, self.layout.nodes[id.index()])
-    }
-}
-
-/// A check of the value of `id` that runs after node `after`.
-fn non_finite_check(graph: &Graph, id: NodeId, after: NodeId) -> Dispatch {
-    let elements = graph.node(id).elements() as u32;
-    Dispatch {
-        node: after,
-        kernel: kernels::NON_FINITE.kernel(),
-        reads: vec![Operand::Node(id)],
-        write: Operand::Status,
-        parameters: vec![elements.div_ceil(64), elements, code_of_node(id)],
+        Memory::range(&self.slabs, self.placement.nodes[id.index()])
     }
 }
 
@@ -354,7 +317,7 @@ fn insert_output_checks(graph: &Graph, dispatches: &mut Vec<Dispatch>, limit: u6
             _ => id,
         };
         let position = dispatches.partition_point(|dispatch| dispatch.node <= id);
-        let checks = bands::split(graph, non_finite_check(graph, checked, id), limit);
+        let checks = bands::split(graph, non_finite::check(graph, checked, id), limit);
         dispatches.splice(position..position, checks);
     }
 }
@@ -367,7 +330,7 @@ fn record<'b>(
 ) -> (Buffer, Vec<Recorded>) {
     let mut bytes = vec![0; PARAMETER_STRIDE * dispatches.len().max(1)];
     for (dispatch, room) in dispatches.iter().zip(bytes.chunks_exact_mut(PARAMETER_STRIDE)) {
-        let parameters: &[u8] = bytemuck::cast_slice(&dispatch.parameters);
+        let parameters: &[u8] = bytemuck::cast_slice(&dispatch.words);
         room[..parameters.len()].copy_from_slice(parameters);
     }
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -392,7 +355,7 @@ fn record<'b>(
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let workgroups = kernel.workgroups(dispatch.parameters.first().copied().unwrap_or(0));
+        let workgroups = dispatch.workgroups();
         Some(Recorded { node: dispatch.node, kernel, pipeline: pipeline.pipeline, bind_group, workgroups })
     });
     let recorded = recorded.collect();

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::Error;
-use super::device::{Buffer, Device};
-use super::program::Memory;
-use crate::graph::NodeId;
+use super::buffer::{Buffer, Memory};
+use super::device::Device;
+use super::kernels::non_finite::node_of_code;
 
 /// Path and op of each node of a graph, for errors.
 pub(super) type NodeNames = Rc<[(String, &'static str)]>;
@@ -95,7 +95,7 @@ pub(super) async fn idle(device: &Device) -> Result<(), Error> {
     outcome.map_err(Error::ReadBack)
 }
 
-/// Completion of a mapping, or of what was queued, to be awaited.
+/// The completion of a mapping or of queued work, to be awaited.
 #[derive(Debug, Default)]
 struct Mapped {
     state: Mutex<MappedState>,
@@ -132,13 +132,4 @@ impl Mapped {
             }
         })
     }
-}
-
-/// The status word's code for a node: the earlier the node, the larger.
-pub(super) fn code_of_node(id: NodeId) -> u32 {
-    u32::MAX - id.index() as u32
-}
-
-fn node_of_code(code: u32) -> usize {
-    (u32::MAX - code) as usize
 }

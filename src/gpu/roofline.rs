@@ -1,14 +1,16 @@
 //! A device's ceilings, measured on it.
 
-use super::device::{Buffer, Device};
-use super::kernels::{self, Kernel};
+use super::buffer::Buffer;
+use super::device::Device;
+use super::kernel::{Kernel, words};
+use super::kernels::roofline::{COPY_VECTORS, HALF_MULTIPLY_ADDS, MATRICES, MULTIPLY_ADDS, Roofline};
 use super::{Error, read_back};
 use crate::profile::{Ceilings, now};
 
 /// A measurement is made longer until it takes so many seconds, which no wait and no clock's steps disturb.
 const LONG_ENOUGH: f64 = 0.01;
 
-/// How often the one that is long enough is repeated; the fastest counts.
+/// Repetitions of a measurement that is long enough; the fastest counts.
 const REPETITIONS: usize = 5;
 
 /// Invocations of the arithmetic: enough to fill the largest GPU.
@@ -20,13 +22,27 @@ const FLOP: f64 = 2.0 * 8.0 * 4.0 * 4.0;
 /// Bytes of a copy on a GPU, more than its caches hold; a software adapter has smaller ones, and is slow.
 const COPIED: [u64; 2] = [64 << 20, 16 << 20];
 
+impl Device {
+    /// The device's ceilings, measured when they are first asked for.
+    ///
+    /// # Errors
+    /// If the device is lost, has no memory for the measurement, or does not compile its kernels.
+    pub async fn ceilings(&self) -> Result<Ceilings, Error> {
+        if let Some(known) = self.known_ceilings().get() {
+            return Ok(known);
+        }
+        let measured = measure(self).await?;
+        self.known_ceilings().set(Some(measured));
+        Ok(measured)
+    }
+}
+
 /// Measures `device`, in some tens of milliseconds and what compiling three small kernels takes.
-pub async fn measure(device: &Device) -> Result<Ceilings, Error> {
-    let half = device.raw().features().contains(wgpu::Features::SHADER_F16);
-    let arithmetic =
-        [Some(&kernels::MATRICES), Some(&kernels::MULTIPLY_ADDS), half.then_some(&kernels::HALF_MULTIPLY_ADDS)];
+async fn measure(device: &Device) -> Result<Ceilings, Error> {
+    let half = device.capabilities().f16;
+    let arithmetic = [Some(&MATRICES), Some(&MULTIPLY_ADDS), half.then_some(&HALF_MULTIPLY_ADDS)];
     let arithmetic = arithmetic.map(|entry| entry.map(|entry| entry.kernel()));
-    let copy = kernels::COPY_VECTORS.kernel();
+    let copy = COPY_VECTORS.kernel();
     let all: Vec<_> = arithmetic.into_iter().flatten().chain([copy]).map(|kernel| (kernel, "roofline")).collect();
     device.compile(&all).await?;
 
@@ -43,7 +59,7 @@ pub async fn measure(device: &Device) -> Result<Ceilings, Error> {
         let mut rounds = 4;
         let seconds = fastest(device, async |longer| {
             rounds *= longer;
-            queue(device, kernel, [INVOCATIONS, rounds], buffers);
+            queue(device, kernel, Roofline { invocations: INVOCATIONS, rounds }, buffers);
         });
         let seconds = seconds.await?;
         *rate = FLOP * f64::from(INVOCATIONS) * f64::from(rounds) / seconds;
@@ -52,7 +68,7 @@ pub async fn measure(device: &Device) -> Result<Ceilings, Error> {
     let vectors = (copied / 64) as u32;
     let seconds = fastest(device, async |longer| {
         copies *= longer;
-        (0..copies).for_each(|_| queue(device, copy, [vectors, 0], buffers));
+        (0..copies).for_each(|_| queue(device, copy, Roofline { invocations: vectors, rounds: 0 }, buffers));
     });
     let seconds = seconds.await?;
     let [matrices, multiply_adds, half_rate] = rates;
@@ -87,8 +103,8 @@ async fn fastest(device: &Device, mut work: impl AsyncFnMut(u32)) -> Result<f64,
     Ok(best)
 }
 
-fn queue(device: &Device, kernel: Kernel, parameters: [u32; 2], (source, destination): (&Buffer, &Buffer)) {
+fn queue(device: &Device, kernel: Kernel, parameters: Roofline, (source, destination): (&Buffer, &Buffer)) {
     if let Some(pipeline) = device.pipeline(&kernel) {
-        device.dispatch(&kernel, &pipeline, &parameters, &[source], destination);
+        device.dispatch(&kernel, &pipeline, words(&parameters), &[source], destination);
     }
 }

@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use super::Error;
-use super::device::{Buffer, Device, Outcome};
-use super::kernels::{self, Kernel, Quants, Storage};
+use super::buffer::Buffer;
+use super::device::{Device, Outcome};
+use super::kernel::Kernel;
+use super::storage::Storage;
 use crate::weights::{Cutter, Dtype};
 
 /// Bytes of rows that are laid out at once, unless a single block of rows is more.
@@ -20,7 +22,7 @@ const CONVERTED_AT_ONCE: usize = 64 << 10;
 /// Submits that may be under way while bytes are queued: the queue keeps a copy of them until it comes to them.
 const UNDER_WAY: usize = 2;
 
-/// Where the rows of a weight go.
+/// The form in which a weight is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
     /// As f32, one after the other.
@@ -29,25 +31,13 @@ pub(super) enum Shape {
     Matrix([usize; 3]),
 }
 
-/// How a tensor of `dtype` is stored: the dtype that it has to be converted to first, and the storage; vectors are f32.
+/// How a tensor of `dtype` is stored: the data type that it has to be converted to first, and the storage; vectors are f32.
 ///
 /// `None` if it holds no weights.
-pub(super) fn storage_of(shape: Shape, dtype: Dtype) -> Option<(Dtype, Storage)> {
-    if !dtype.is_weight() {
-        return None;
-    }
-    let Shape::Matrix([_, input, taps]) = shape else { return Some((Dtype::F32, Storage::F32)) };
-    let quantised = taps == 1 && input.is_multiple_of(32);
-    Some(match dtype {
-        Dtype::F16 => (dtype, Storage::F16),
-        Dtype::BF16 => (dtype, Storage::BF16),
-        Dtype::Q8_0 if quantised => (dtype, Storage::Q8_0),
-        Dtype::Q4_0 if quantised => (dtype, Storage::Q4_0),
-        Dtype::Q4_1 if quantised => (dtype, Storage::Q4_1),
-        Dtype::Q5_0 if quantised => (dtype, Storage::Q5_0),
-        Dtype::Q5_1 if quantised => (dtype, Storage::Q5_1),
-        _ if dtype.is_quantised() || dtype.is_float8() => (Dtype::F16, Storage::F16),
-        _ => (Dtype::F32, Storage::F32),
+fn storage_of(shape: Shape, dtype: Dtype) -> Option<(Dtype, Storage)> {
+    dtype.is_weight().then(|| match shape {
+        Shape::Vector => (Dtype::F32, Storage::F32),
+        Shape::Matrix(sizes) => Storage::of_matrix(sizes, dtype),
     })
 }
 
@@ -112,7 +102,7 @@ impl Upload {
     }
 }
 
-/// What all weights share on their way.
+/// The device's queue, with what all weights share on their way.
 struct Queue {
     device: Device,
     staging: Option<Buffer>,
@@ -127,7 +117,7 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// What the device has said by now, without waiting: an allocation that failed should end the loading soon.
+    /// Hears what the device has said by now, without waiting: an allocation that failed should end the loading soon.
     fn hear(&mut self) -> Result<(), Error> {
         let mut context = Context::from_waker(Waker::noop());
         while let Some(outcome) = self.outcomes.front_mut() {
@@ -176,7 +166,7 @@ struct Arriving {
     name: String,
     shape: Shape,
     dtype: Dtype,
-    /// What the host makes of it.
+    /// The data type that the host converts it to.
     converted: Dtype,
     storage: Storage,
     buffer: Buffer,
@@ -292,23 +282,9 @@ impl Arriving {
 
     /// Queues the layout of the `rows` that are staged.
     fn lay_out(&self, queue: &mut Queue, rows: usize) {
-        let Shape::Matrix([out, input, taps]) = self.shape else { return };
-        let quads = rows.div_ceil(4);
-        let (kernel, parameters) = match self.storage.quants() {
-            None => {
-                let is_half = usize::from(self.storage != Storage::F32);
-                let blocks = taps * input.div_ceil(4) * quads;
-                (&kernels::LAY_OUT, vec![blocks, rows, input, taps, self.rows_done / 4, out.div_ceil(4), is_half])
-            }
-            Some(Quants { shared_halves, has_fifth, bits }) => {
-                let (blocks, block_bytes) = (input / 32, self.dtype.block().bytes);
-                let [shared_halves, bits] = [shared_halves, bits].map(|n| n as usize);
-                let place = [blocks * quads, rows, blocks, block_bytes, self.rows_done / 4, out.div_ceil(4)];
-                (&kernels::REPACK, [&place[..], &[shared_halves, usize::from(has_fifth), bits]].concat())
-            }
-        };
-        let parameters: Vec<u32> = parameters.into_iter().map(|n| n as u32).collect();
-        queue.lay_out(kernel.kernel(), &parameters, &self.buffer);
+        let Shape::Matrix(sizes) = self.shape else { return };
+        let (kernel, parameters) = self.storage.lay_out(sizes, rows, self.rows_done);
+        queue.lay_out(kernel, &parameters, &self.buffer);
     }
 }
 

@@ -25,54 +25,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use super::kernels::{self, Entry, Storage};
+use super::capabilities::{Capabilities, Class};
+use super::storage::Storage;
 use crate::graph::{Graph, Node, Op, WeightId};
-
-/// What kind of adapter there is, as far as kernels are concerned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// It computes on the CPU.
-    Software,
-    /// NVIDIA.
-    Nvidia,
-    /// AMD.
-    Amd,
-    /// Apple.
-    Apple,
-    /// Intel.
-    Intel,
-    /// A GPU of another make, or one that does not say.
-    Other,
-}
-
-impl Class {
-    /// The class of an adapter with this name, description or vendor.
-    pub fn of_name(name: &str) -> Self {
-        let name = name.to_ascii_lowercase();
-        let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
-        match () {
-            () if is(&["swiftshader", "llvmpipe", "lavapipe", "microsoft basic render"]) => Self::Software,
-            () if is(&["nvidia", "geforce", "quadro"]) => Self::Nvidia,
-            () if is(&["amd", "radeon"]) => Self::Amd,
-            () if is(&["apple"]) => Self::Apple,
-            () if is(&["intel"]) => Self::Intel,
-            () => Self::Other,
-        }
-    }
-
-    /// The class of an adapter from what wgpu knows of it.
-    pub(super) fn of(info: &wgpu::AdapterInfo) -> Self {
-        match info.vendor {
-            _ if info.device_type == wgpu::DeviceType::Cpu => Self::Software,
-            // PCI's numbers.
-            0x10de => Self::Nvidia,
-            0x1002 => Self::Amd,
-            0x106b => Self::Apple,
-            0x8086 => Self::Intel,
-            _ => Self::of_name(&info.name),
-        }
-    }
-}
 
 /// A tile of the tiled matrix kernel, as rows × channels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -100,21 +55,20 @@ impl Tile {
 
     /// Workgroups of 64 invocations for `product`, unless its depth is split; a larger one counts as several.
     fn workgroups(self, product: Product) -> usize {
-        self.tiles(product) * self.entry().workgroup as usize / 64
+        self.tiles(product) * self.invocations() as usize / 64
     }
 
-    /// How many of them cover the result of `product`.
+    /// The number of tiles that cover the result of `product`.
     fn tiles(self, product: Product) -> usize {
         let [rows, channels] = self.sizes();
         product.rows.div_ceil(rows) * product.channels.div_ceil(channels)
     }
 
-    /// Its kernel.
-    pub(super) fn entry(self) -> &'static Entry {
+    /// Invocations of a workgroup that computes one.
+    pub const fn invocations(self) -> u32 {
         match self {
-            Self::T128x64 => &kernels::TILE_128X64,
-            Self::T64x64 => &kernels::TILE_64X64,
-            Self::T64x32 => &kernels::TILE_64X32,
+            Self::T128x64 => 128,
+            Self::T64x64 | Self::T64x32 => 64,
         }
     }
 }
@@ -161,14 +115,14 @@ impl FromStr for Family {
     }
 }
 
-/// What a device chooses by. Clones share what was measured.
+/// The kernels that a device runs. Clones share what was measured.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Variants {
     /// `None`: the kernels that keep their tiles in registers.
     tiles: Option<Tiles>,
     /// The only tile to use.
     only: Option<Tile>,
-    /// What was found to be fastest, whatever the table says.
+    /// Tilings that were found to be fastest, whatever the table says.
     measured: Rc<Measured>,
 }
 
@@ -221,11 +175,11 @@ pub enum Choice {
 }
 
 impl Variants {
-    /// What an adapter of `class` runs, if nobody asks for anything else; `f16` says whether its shaders know f16.
-    pub fn new(class: Class, f16: bool, asked: Option<Family>) -> Self {
-        let tiles = Tiles::of(class, f16);
+    /// The kernels that a device runs, if nobody asks for others.
+    pub fn new(capabilities: Capabilities, asked: Option<Family>) -> Self {
+        let tiles = Tiles::of(capabilities);
         let (tiles, only) = match asked {
-            None => ((class != Class::Software).then_some(tiles), None),
+            None => ((capabilities.class != Class::Software).then_some(tiles), None),
             Some(Family::Registers) => (None, None),
             Some(Family::Tiled(only)) => (Some(tiles), only),
         };
@@ -252,7 +206,7 @@ impl Variants {
         best.map_or(Choice::Registers, |(tiling, _)| Choice::Tiled { tiling, half })
     }
 
-    /// What is worth measuring for `product`: every tile, with half, as many and twice the splits that the table gives it. Nothing
+    /// The tilings worth measuring for `product`: every tile, with half, as many and twice the splits that the table gives it. Nothing
     /// where there is no choice.
     pub fn candidates(&self, product: Product) -> Vec<Tiling> {
         let Some(tiles) = &self.tiles else { return Vec::new() };
@@ -282,7 +236,7 @@ impl Variants {
 }
 
 impl Product {
-    /// What `node` of `graph` computes, if it is a convolution or a linear layer, and its matrix.
+    /// The product that `node` of `graph` computes, if it is a convolution or a linear layer, and its matrix.
     pub fn of(graph: &Graph, node: &Node) -> Option<(Self, WeightId)> {
         let (Op::Conv2d { weight, .. } | Op::Linear { weight, .. }) = node.op else { return None };
         let (&[channels, inputs, ref taps @ ..], elements) = (&graph.weight(weight).shape[..], node.elements()) else {
@@ -292,7 +246,7 @@ impl Product {
         Some((Self { rows: elements.checked_div(channels)?, channels, steps }, weight))
     }
 
-    /// More splits than this and adding them up takes as long as multiplying.
+    /// The most splits: with more, adding them up takes as long as multiplying.
     fn most_splits(self) -> usize {
         /// Steps of a split: 256 channels are 64 FLOP for each byte of a sum that is written and read again.
         const STEPS: usize = 16;
@@ -307,7 +261,7 @@ impl Product {
         (1..=self.most_splits()).contains(&splits) && self.whole_splits(splits) == splits
     }
 
-    /// As many splits or a few less, so that none is left without a step.
+    /// `splits`, or a few less, so that none is left without a step.
     fn whole_splits(self, splits: usize) -> usize {
         self.steps.div_ceil(self.steps.div_ceil(splits).max(1)).max(1)
     }
@@ -321,7 +275,7 @@ impl Tiles {
     /// - f16 in workgroup memory where an instruction takes f16 operands for an f32 sum; NVIDIA's convert first, which takes the
     ///   place of arithmetic.
     /// - The first counts are those of large chips: splitting in vain costs a few percent, an idle chip most of its rate.
-    fn of(class: Class, f16: bool) -> Self {
+    fn of(Capabilities { class, f16, .. }: Capabilities) -> Self {
         let (rates, fill, half) = match class {
             Class::Nvidia => ([1.0, 0.95, 0.7], 512, false),
             Class::Amd => ([1.0, 0.95, 0.7], 384, true),
@@ -332,7 +286,7 @@ impl Tiles {
         Self { rates, fill, half: half && f16 }
     }
 
-    /// Into how many parts the depth is split with `tile`: as many as fill the device.
+    /// The number of parts that the depth is split into with `tile`: as many as fill the device.
     fn splits(&self, product: Product, tile: Tile) -> usize {
         let groups = tile.workgroups(product).max(1);
         product.whole_splits(self.fill.div_ceil(groups).clamp(1, product.most_splits()))
@@ -353,34 +307,17 @@ mod tests {
     const CLASSES: [Class; 6] = [Class::Software, Class::Nvidia, Class::Amd, Class::Apple, Class::Intel, Class::Other];
 
     #[test]
-    fn adapters_are_told_apart_by_what_browsers_and_drivers_call_them() {
-        let named = [
-            ("llvmpipe (LLVM 15.0.6, 256 bits)", Class::Software),
-            ("Google SwiftShader", Class::Software),
-            ("nvidia lovelace", Class::Nvidia),
-            ("NVIDIA GeForce RTX 4070", Class::Nvidia),
-            ("AMD Radeon RX 7900 XT (RADV NAVI31)", Class::Amd),
-            ("apple metal-3", Class::Apple),
-            ("Apple M2", Class::Apple),
-            ("intel xe-2lpg", Class::Intel),
-            ("qualcomm adreno-7xx", Class::Other),
-            ("", Class::Other),
-        ];
-        for (name, class) in named {
-            assert_eq!(Class::of_name(name), class, "{name}");
-        }
-    }
-
-    #[test]
     fn software_adapters_keep_their_tiles_in_registers_unless_they_are_asked_not_to() {
         let product = Product { rows: 8192, channels: 320, steps: 180 };
         for class in CLASSES {
-            let choice = Variants::new(class, true, None).choose(product, Storage::F16);
+            let choice = Variants::new(Capabilities::of_class(class, true), None).choose(product, Storage::F16);
             assert_eq!(choice == Choice::Registers, class == Class::Software, "{class:?}");
-            let asked = Variants::new(class, true, Some(Family::Registers)).choose(product, Storage::F16);
+            let asked = Variants::new(Capabilities::of_class(class, true), Some(Family::Registers))
+                .choose(product, Storage::F16);
             assert_eq!(asked, Choice::Registers, "{class:?}");
             for tile in Tile::ALL {
-                let choice = Variants::new(class, true, Some(Family::Tiled(Some(tile)))).choose(product, Storage::F16);
+                let choice = Variants::new(Capabilities::of_class(class, true), Some(Family::Tiled(Some(tile))))
+                    .choose(product, Storage::F16);
                 assert!(matches!(choice, Choice::Tiled { tiling, .. } if tiling.tile == tile), "{class:?}: {choice:?}");
             }
         }
@@ -392,7 +329,8 @@ mod tests {
         for class in CLASSES {
             for storage in Storage::ALL {
                 for f16 in [false, true] {
-                    let choice = Variants::new(class, f16, Some(Family::Tiled(None))).choose(product, storage);
+                    let choice = Variants::new(Capabilities::of_class(class, f16), Some(Family::Tiled(None)))
+                        .choose(product, storage);
                     let Choice::Tiled { half, .. } = choice else { panic!("{choice:?}") };
                     assert!(!half || (f16 && storage == Storage::F16), "{class:?}, {storage:?}");
                 }
@@ -404,7 +342,7 @@ mod tests {
     fn every_split_of_a_product_has_steps_and_their_sums_have_a_bounded_size() {
         let sizes = [1, 2, 63, 64, 65, 154, 512, 2048, 8192, 262_144];
         for class in CLASSES {
-            let variants = Variants::new(class, true, Some(Family::Tiled(None)));
+            let variants = Variants::new(Capabilities::of_class(class, true), Some(Family::Tiled(None)));
             for rows in sizes {
                 for channels in [1, 4, 33, 320, 1280, 10_240] {
                     for steps in [1, 15, 16, 31, 32, 80, 180, 720, 1440] {
@@ -424,7 +362,8 @@ mod tests {
     #[test]
     fn large_products_get_large_tiles_on_large_chips_and_small_ones_are_split() {
         let tile_of = |class, rows, channels, steps| {
-            Variants::new(class, true, None).choose(Product { rows, channels, steps }, Storage::F16)
+            Variants::new(Capabilities::of_class(class, true), None)
+                .choose(Product { rows, channels, steps }, Storage::F16)
         };
         // The decoder at 512×512, and the middle of a UNet at 8×8.
         let Choice::Tiled { tiling: Tiling { tile, splits }, .. } = tile_of(Class::Nvidia, 262_144, 128, 72) else {
@@ -444,7 +383,7 @@ mod tests {
     #[test]
     fn what_was_measured_is_preferred_to_the_table_unless_a_tile_is_asked_for() {
         let product = Product { rows: 2048, channels: 640, steps: 360 };
-        let mut variants = Variants::new(Class::Nvidia, true, None);
+        let mut variants = Variants::new(Capabilities::of_class(Class::Nvidia, true), None);
         let Choice::Tiled { tiling: usual, .. } = variants.choose(product, Storage::F16) else { panic!("registers") };
         let candidates = variants.candidates(product);
         assert!(candidates.contains(&usual) && candidates.len() > 3, "{candidates:?}");
@@ -454,11 +393,12 @@ mod tests {
             assert_eq!(variants.choose(product, Storage::F16), Choice::Tiled { tiling, half: false });
             assert_eq!(variants.choose(product, Storage::F32), Choice::Tiled { tiling: usual, half: false });
         }
-        let mut asked = Variants::new(Class::Nvidia, true, Some(Family::Tiled(Some(Tile::T64x32))));
+        let mut asked =
+            Variants::new(Capabilities::of_class(Class::Nvidia, true), Some(Family::Tiled(Some(Tile::T64x32))));
         let small = asked.choose(product, Storage::F16);
         asked.set_measured(Measured::from([((product, Storage::F16), usual)]));
         assert_eq!(asked.choose(product, Storage::F16), small);
-        assert_eq!(Variants::new(Class::Software, true, None).candidates(product), []);
+        assert_eq!(Variants::new(Capabilities::of_class(Class::Software, true), None).candidates(product), []);
     }
 
     #[test]

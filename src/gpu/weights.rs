@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::Error;
-use super::device::{Buffer, Device};
-use super::kernels::{self, Storage};
+use super::buffer::Buffer;
+use super::device::Device;
+use super::kernel::words;
+use super::storage::{MERGE, Merge, Storage};
 use super::upload::{Shape, Upload};
 use crate::graph::WeightSpec;
 use crate::weights::{Dtype, LowRank};
@@ -21,7 +23,7 @@ pub struct Weights {
     device: Device,
     specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
-    /// What a LoRA has made of some of them.
+    /// Matrices with low-rank additions, in place of some of them.
     merged: RefCell<HashMap<usize, Stored>>,
     upload: Upload,
     /// The weight that is being uploaded.
@@ -113,13 +115,10 @@ impl Weights {
         if rank == 0 {
             return Ok(());
         }
-        let kernel = kernels::MERGE.kernel().weights(original.storage);
+        let kernel = MERGE.kernel().stored_as(original.storage);
         self.device.compile(&[(kernel, &spec.name)]).await?;
         let Some(pipeline) = self.device.pipeline(&kernel) else { return Ok(()) };
-        let storage = match original.storage {
-            Storage::F32 | Storage::BF16 => Storage::F32,
-            _ => Storage::F16,
-        };
+        let storage = original.storage.merged();
         let bytes = storage.matrix_bytes(sizes);
         let (buffers, caught) = self.device.scoped(|| -> Result<_, Error> {
             let merged = self.device.storage_buffer(&spec.name, bytes)?;
@@ -133,11 +132,8 @@ impl Weights {
         let caught = caught.await;
         let (merged, down, up) = buffers?;
         caught.map_err(|fault| fault.of_buffer(spec.name.clone(), bytes))?;
-        let [out, input, taps] = sizes;
-        let (rows, out_quads) = (taps * input.div_ceil(4), out.div_ceil(4));
-        let is_half = usize::from(storage == Storage::F16);
-        let parameters = [rows * out_quads, rank, rows, out_quads, is_half].map(|n| n as u32);
-        self.device.dispatch(&kernel, &pipeline, &parameters, &[&down, &original.buffer, &up], &merged);
+        let parameters = Merge::new(sizes, rank, storage);
+        self.device.dispatch(&kernel, &pipeline, words(&parameters), &[&down, &original.buffer, &up], &merged);
         self.merged.borrow_mut().insert(index, Stored { buffer: Rc::new(merged), storage });
         Ok(())
     }

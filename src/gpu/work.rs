@@ -1,8 +1,10 @@
-//! What the variants of the matrix kernels ask of a GPU, counted for a network of real size: no GPU is needed for that.
+//! Counts what the variants of the matrix kernels ask of a GPU, for a network of real size; no GPU is needed for that.
 
-use super::kernels::{Kernel, Storage};
-use super::lower::{Dispatch, Operand, lower};
-use super::variants::{Class, Family, Tile, Variants};
+use super::capabilities::{Capabilities, Class};
+use super::kernel::Dispatch;
+use super::lower::lower;
+use super::storage::Storage;
+use super::variants::{Family, Tile, Variants};
 use super::{Error, Limits};
 use crate::graph::{Graph, fuse};
 use crate::models::{Unet2dConditionConfig, Unet2dConditionInputs};
@@ -33,50 +35,15 @@ impl Work {
         Ok(work)
     }
 
-    fn add(&mut self, Dispatch { kernel, parameters, write, .. }: &Dispatch) {
-        let p: Vec<_> = parameters.iter().map(|&word| f64::from(word)).collect();
-        // Bytes of four channels of x, and of a block of 4 × 4 weights as f16.
-        let (quad, block) = (16.0, 32.0);
-        let (multiply_adds, bytes) = match kernel.entry.name {
-            "linear" => {
-                let quads = p[0] * (p[2] / 4.0).ceil();
-                (quads * 16.0 * 8.0 * 4.0, quads * (16.0 * quad + 2.0 * block))
-            }
-            "conv2d" => {
-                let quads = p[0] * (p[3] / 4.0).ceil() * p[7] * p[8];
-                (quads * 16.0 * 8.0 * 4.0, quads * (16.0 * quad + 2.0 * block))
-            }
-            "conv3x3" => {
-                let quads = p[0] * (p[3] / 4.0).ceil();
-                (quads * 16.0 * 8.0 * 4.0 * 9.0, 3.0 * quads * (24.0 * quad + 6.0 * block))
-            }
-            "split_sum" => (0.0, p[1] * p[2] * 4.0 * (p[3] + 1.0)),
-            _ => {
-                let Some(tile) = Tile::ALL.into_iter().find(|tile| tile.entry().name == kernel.entry.name) else {
-                    return;
-                };
-                let [rows, channels] = tile.sizes().map(|n| n as f64);
-                let steps = p[7] * p[8] * (p[3] / 16.0).ceil();
-                let tiles = (p[14] / rows).ceil() * (p[6] / channels).ceil();
-                let sums = if matches!(write, Operand::Scratch(_)) {
-                    p[14] * p[6] * 4.0 * (steps / p[15]).ceil()
-                } else {
-                    0.0
-                };
-                let of_step = rows * 4.0 * quad + channels * block;
-                (tiles * steps * rows * channels * 16.0, tiles * steps * of_step + sums)
-            }
-        };
-        self.gflop += 2e-9 * multiply_adds;
-        self.gigabytes += 1e-9 * bytes;
-        if workgroups(kernel, parameters[0]) < FEW {
-            self.in_few_workgroups += 2e-9 * multiply_adds;
+    fn add(&mut self, dispatch: &Dispatch) {
+        let Some(work) = dispatch.kernel.entry.work.map(|work| work(dispatch)) else { return };
+        self.gflop += 2e-9 * work.multiply_adds;
+        self.gigabytes += 1e-9 * work.bytes;
+        let workgroups: usize = dispatch.workgroups().map(|n| n as usize).into_iter().product();
+        if workgroups < FEW {
+            self.in_few_workgroups += 2e-9 * work.multiply_adds;
         }
     }
-}
-
-fn workgroups(kernel: &Kernel, invocations: u32) -> usize {
-    kernel.workgroups(invocations).map(|n| n as usize).into_iter().product()
 }
 
 /// The UNet of Stable Diffusion 1.5 for a guided picture of 512 × 512.
@@ -96,7 +63,7 @@ fn tiles_ask_for_a_fraction_of_the_loads_and_leave_no_large_chip_idle() {
         "", "dispatches", "GFLOP", "GB", "FLOP/byte", "in few workgroups"
     );
     let count = |name: &str, class, family| {
-        let work = Work::new(&graph, Variants::new(class, true, family)).unwrap();
+        let work = Work::new(&graph, Variants::new(Capabilities::of_class(class, true), family)).unwrap();
         let Work { dispatches, gflop, gigabytes, in_few_workgroups } = work;
         println!(
             "{name:24} {dispatches:10} {gflop:8.0} {gigabytes:8.1} {:10.1} {:20.1} %",

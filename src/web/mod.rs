@@ -26,10 +26,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::cpu;
 use crate::device::{self, Device};
-use crate::gpu::{
-    self,
-    variants::{Class, Family},
-};
+use crate::gpu::{self, Class, variants::Family};
 use crate::pipeline::Rgba;
 #[cfg(feature = "features")]
 pub use features::{FeatureExtractor, PictureSet};

@@ -1,0 +1,113 @@
+//! The limits and capabilities of a device that decide how a graph is translated to kernels.
+
+/// The sizes that a device allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Largest buffer, in bytes.
+    pub buffer_bytes: u64,
+    /// Largest part of a buffer that a kernel can be given, in bytes.
+    pub binding_bytes: u64,
+    /// Memory for the attention scores that exist at a time, in bytes.
+    pub score_bytes: u64,
+}
+
+/// The make of a device and the optional features that it was opened with: variants of kernels are chosen by these alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// The make of its adapter.
+    pub class: Class,
+    /// Whether its shaders know f16.
+    pub f16: bool,
+    /// Whether its passes can be given timestamps, which profiles are made of.
+    pub timestamps: bool,
+}
+
+impl Capabilities {
+    /// The optional features that are asked for where an adapter has them.
+    pub const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SHADER_F16);
+
+    /// The capabilities of an adapter of `class` that is opened with `features`.
+    pub fn new(class: Class, features: wgpu::Features) -> Self {
+        Self {
+            class,
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        }
+    }
+
+    /// The capabilities of an adapter of `class` without timestamps, whose shaders know f16 or do not.
+    #[cfg(test)]
+    pub fn of_class(class: Class, f16: bool) -> Self {
+        Self { class, f16, timestamps: false }
+    }
+}
+
+/// The make of an adapter, as far as kernels are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// It computes on the CPU.
+    Software,
+    /// NVIDIA.
+    Nvidia,
+    /// AMD.
+    Amd,
+    /// Apple.
+    Apple,
+    /// Intel.
+    Intel,
+    /// A GPU of another make, or one that does not say.
+    Other,
+}
+
+impl Class {
+    /// The class of an adapter with this name, description or vendor.
+    pub fn of_name(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        match () {
+            () if is(&["swiftshader", "llvmpipe", "lavapipe", "microsoft basic render"]) => Self::Software,
+            () if is(&["nvidia", "geforce", "quadro"]) => Self::Nvidia,
+            () if is(&["amd", "radeon"]) => Self::Amd,
+            () if is(&["apple"]) => Self::Apple,
+            () if is(&["intel"]) => Self::Intel,
+            () => Self::Other,
+        }
+    }
+
+    /// The class of an adapter from what wgpu knows of it.
+    pub fn of(info: &wgpu::AdapterInfo) -> Self {
+        match info.vendor {
+            _ if info.device_type == wgpu::DeviceType::Cpu => Self::Software,
+            // PCI's numbers.
+            0x10de => Self::Nvidia,
+            0x1002 => Self::Amd,
+            0x106b => Self::Apple,
+            0x8086 => Self::Intel,
+            _ => Self::of_name(&info.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_are_told_apart_by_what_browsers_and_drivers_call_them() {
+        let named = [
+            ("llvmpipe (LLVM 15.0.6, 256 bits)", Class::Software),
+            ("Google SwiftShader", Class::Software),
+            ("nvidia lovelace", Class::Nvidia),
+            ("NVIDIA GeForce RTX 4070", Class::Nvidia),
+            ("AMD Radeon RX 7900 XT (RADV NAVI31)", Class::Amd),
+            ("apple metal-3", Class::Apple),
+            ("Apple M2", Class::Apple),
+            ("intel xe-2lpg", Class::Intel),
+            ("qualcomm adreno-7xx", Class::Other),
+            ("", Class::Other),
+        ];
+        for (name, class) in named {
+            assert_eq!(Class::of_name(name), class, "{name}");
+        }
+    }
+}
