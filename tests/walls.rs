@@ -49,6 +49,19 @@ const DIFFUSION: &[Wall] = &[
     ("config", &["bound", "error", "keys", "method", "names", "schedule", "solvers", "table"]),
 ];
 
+/// The rooms of a checkpoint and its runs.
+const PIPELINE: &[Wall] = &[
+    ("error", &[]),
+    ("rgba", &[]),
+    ("options", &["rgba"]),
+    ("model", &["error", "options"]),
+    ("condition", &["error", "model", "options"]),
+    ("pictures", &["error", "model", "options", "rgba"]),
+    ("run", &["condition", "error", "model", "options", "pictures", "rgba"]),
+    ("study", &["condition", "error", "model", "options", "pictures", "rgba", "run"]),
+    ("adapter", &["error", "model", "run", "study"]),
+];
+
 #[test]
 fn rooms_import_what_the_architecture_says() {
     check("src", ROOMS);
@@ -58,6 +71,12 @@ fn rooms_import_what_the_architecture_says() {
 fn rooms_of_the_mathematics_import_lower_ones_only() {
     check("src/diffusion", DIFFUSION);
     no_circle_of_files("src/diffusion");
+}
+
+#[test]
+fn rooms_of_the_pipeline_import_lower_ones_only() {
+    check("src/pipeline", PIPELINE);
+    no_circle_of_files("src/pipeline");
 }
 
 /// Fails unless the rooms of `folder` import what `walls` has, without a circle.

@@ -4,7 +4,7 @@ use super::prompts::{Prompts, Texts};
 use crate::device::Program;
 use crate::graph::{Graph, Split, fuse, split};
 use crate::models::guidance_scale_embedding;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::model::text_encoder::TextEncoder;
 use crate::pipeline::options::SampleOptions;

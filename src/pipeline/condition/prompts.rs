@@ -1,7 +1,7 @@
 //! Prompts as token ids, as the text encoders of a checkpoint get them.
 
 use crate::models::ClipTextConfig;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::checkpoint::Model;
 use crate::pipeline::options::{LongPrompts, SampleOptions, Text};
 use crate::text::Tokenizer;

@@ -10,7 +10,7 @@ use super::weight_file::{HostTable, WeightFile, bytes_of};
 use crate::diffusion::{NoiseSchedule, SchedulerConfig};
 use crate::graph::{Graph, WeightSpec};
 use crate::models::{self, AutoencoderKlConfig, ClipTextConfig};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::options::MAX_SIDE;
 use crate::text::Tokenizer;
 use crate::weights::Source;

@@ -5,7 +5,7 @@ use super::text_encoder::TextEncoder;
 use super::weight_file::{self, HostTable, LoadProgress, WeightFile};
 use crate::device::{Device, Weights};
 use crate::models::AutoencoderKlConfig;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 
 /// A checkpoint's parts on a device.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights, floats};
 use crate::graph::{WeightSpec, fuse};
 use crate::models::{self, ClipTextConfig};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 
 /// A `CLIPTextModel` or `CLIPTextModelWithProjection` on a device.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::layout::{Naming, Part};
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::WeightSpec;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::weights::{Dtype, Sink, Source, TensorFile, TensorInfo};
 
 /// How far loading has come.

@@ -2,7 +2,7 @@
 
 use super::tiled::{Direction, Tiled};
 use crate::models::AutoencoderKlConfig;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 
 /// The first half of the autoencoder, for one picture.

@@ -1,6 +1,6 @@
 //! Input pictures, prepared as diffusers' `VaeImageProcessor` prepares them.
 
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::options::MAX_SIDE;
 use crate::pipeline::rgba::Rgba;
 

@@ -7,7 +7,7 @@ use crate::device::{Device, Program, WeightLoader, Weights};
 use crate::graph::{Builder, Graph, NodeId, Pool2dOptions, Scope, WeightSpec, fuse};
 use crate::models::{self, AutoencoderKlConfig};
 use crate::noise::TorchCpu;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::weights::Dtype;
 
 /// Number of random latents: their decoding costs about as much as a step, and twice as many are no better.

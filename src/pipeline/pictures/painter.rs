@@ -4,7 +4,7 @@ use super::tiled::{Direction, Tiled, is_too_large};
 use crate::device::{Program, Weights, floats};
 use crate::graph::{Builder, Graph, NodeId, Scope, fuse};
 use crate::models;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::rgba::Rgba;
 

@@ -10,7 +10,7 @@ use super::tiny_vae::TinyVae;
 use crate::device::{Program, Weights};
 use crate::graph::Builder;
 use crate::models::AutoencoderKlConfig;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::{Preview, SampleOptions};
 use crate::pipeline::rgba::Rgba;

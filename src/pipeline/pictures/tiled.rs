@@ -3,7 +3,7 @@
 use crate::device::{self, Device, Program, Weights, floats};
 use crate::graph::{Graph, fuse};
 use crate::models::Tiling;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::options::SampleOptions;
 use crate::{cpu, gpu};
 

@@ -2,7 +2,7 @@
 
 use crate::device::Weights;
 use crate::models::{AutoencoderKlConfig, AutoencoderTinyConfig};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::layout::{network_weights, read_text};
 use crate::pipeline::model::load::Parts;
 use crate::weights::Source;

@@ -7,7 +7,7 @@ use super::pipeline::Pipeline;
 use super::request::{Request, Task};
 use crate::device::Device;
 use crate::graph::Graph;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::SampleOptions;
 use crate::pipeline::pictures::preview::{self, Previews};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::estimate::Pace;
 use crate::device::Device;
 use crate::diffusion::SchedulerConfig;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::checkpoint::{Checkpoint, ModelInfo};
 use crate::pipeline::model::layout::OpenOptions;
 use crate::pipeline::model::load::Parts;

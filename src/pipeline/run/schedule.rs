@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::pipeline::Pipeline;
 use super::request::{Task, scheduler, table};
 use crate::diffusion::{NoiseSchedule, Solver, Table, Variance};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::options::SampleOptions;
 
 /// The noise schedule of a model and a solver's way through it.

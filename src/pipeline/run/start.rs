@@ -3,7 +3,7 @@
 use super::random::Streams;
 use super::request::{Request, Task};
 use crate::diffusion::Forward;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::pictures::encoder::Encoder;
 use crate::pipeline::pictures::image::{Rgb, nearest};

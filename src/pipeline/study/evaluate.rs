@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::device::{Device, Program, Weights, floats};
 use crate::graph::{Graph, fuse};
 use crate::models::{self, AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Unet2dConditionInputs};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::denoiser::Denoiser;
 use crate::pipeline::model::layout::{network_weights, read_json, read_text};
 use crate::pipeline::model::text_encoder::{TextEmbeddings, TextEncoder};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::predictor::Predictor;
 use crate::diffusion::{Forward, ForwardAt, Reading, SchedulerConfig};
 use crate::noise::{Generator, Stream};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::{Preview, SampleOptions, Scheduler, Text};
 use crate::pipeline::pictures::image::Rgb;

@@ -3,9 +3,9 @@
 use crate::device::Program;
 use crate::graph::{Builder, Graph, update};
 use crate::models;
-use crate::pipeline::Error;
 use crate::pipeline::condition::conditioning::{Conditioning, Conditions};
 use crate::pipeline::condition::prompts::Prompts;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::SampleOptions;
 use crate::pipeline::run::request::check_conditions;

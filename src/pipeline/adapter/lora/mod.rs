@@ -14,7 +14,7 @@ use self::names::{Part, module_of, split};
 use self::settings::LoraSettings;
 use crate::device::Weights;
 use crate::graph::WeightSpec;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::checkpoint::Checkpoint;
 use crate::pipeline::model::textual_inversion::{TEXTUAL_INVERSION, is_textual_inversion};
 use crate::pipeline::run::pipeline::Pipeline;

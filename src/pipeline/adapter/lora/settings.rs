@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::layout::read_json;
 use crate::weights::{self, Source, TensorFile};
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::denoiser::Denoiser;
 use crate::diffusion::SchedulerConfig;
 use crate::models;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 
 /// All families, in the order in which their classes are listed.
 const FAMILIES: [&Family; 5] = [

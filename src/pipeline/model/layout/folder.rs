@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::weights::{self, Source, TensorFile, read_small};
 
 /// An index names each tensor once: a megabyte for the largest networks there are.

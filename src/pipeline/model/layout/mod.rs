@@ -25,7 +25,7 @@ use self::names::Tensors;
 use self::single_file::SingleFile;
 use crate::diffusion::SchedulerConfig;
 use crate::graph::WeightSpec;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::family::Family;
 use crate::pipeline::model::weight_file::{HostTable, WeightFile};
 use crate::text::{TokenFiles, Tokenizer};

@@ -4,7 +4,7 @@ use super::estimate::{BoundSummary, Term, TermKind, estimate};
 use super::options::{BoundOptions, timesteps};
 use crate::diffusion::{Decoder, VariationalBound};
 use crate::noise::{Generator, Stream};
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::model::checkpoint::{Checkpoint, Model};
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::SampleOptions;

@@ -2,7 +2,7 @@
 
 use crate::diffusion::{Cdf, Variance};
 use crate::noise::TorchCpu;
-use crate::pipeline::Error;
+use crate::pipeline::error::Error;
 use crate::pipeline::options::Text;
 use crate::pipeline::rgba::Rgba;
 
