@@ -48,7 +48,11 @@ impl PartialFile {
     /// # Errors
     /// If that fails, and the file is removed.
     pub fn finish(self, target: &Path) -> io::Result<()> {
-        let Self { path, file: _file, _removal } = self;
+        let Self { path, file, _removal } = self;
+        // Who could not read what is there shall not read what comes in its place.
+        if let Ok(there) = fs::metadata(target) {
+            file.set_permissions(there.permissions())?;
+        }
         path.persist(target).map_err(|failed| failed.error)
     }
 }
@@ -152,6 +156,19 @@ mod tests {
         let found = names(folder.path());
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(other.path.exists() && others.path().exists() && folder.path().join(left[2]).exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_takes_the_place_of_a_file_may_be_read_by_whom_that_could() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("private.png");
+        fs::write(&target, "before").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        PartialFile::new(folder.path()).unwrap().finish(&target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"");
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
