@@ -8,6 +8,7 @@ mod composed;
 mod configs;
 mod costs;
 mod cpu;
+mod examples;
 mod features;
 mod fid;
 mod forward_process;
