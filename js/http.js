@@ -351,22 +351,18 @@ function isStalled(cause) {
 /**
  * @param {number} milliseconds
  * @param {AbortSignal} [signal]
- * @returns {Promise<void>}
  */
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
+async function pause(milliseconds, signal) {
+  // One that is aborted already says so to nobody.
+  throwIfAborted(signal);
+  await new Promise((resolve) => {
+    const end = () => {
       clearTimeout(timer);
-      try {
-        throwIfAborted(signal);
-      } catch (error) {
-        reject(error);
-      }
+      signal?.removeEventListener("abort", end);
+      resolve(undefined);
     };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, milliseconds);
-    signal?.addEventListener("abort", stop, { once: true });
+    const timer = setTimeout(end, milliseconds);
+    signal?.addEventListener("abort", end);
   });
+  throwIfAborted(signal);
 }

@@ -381,7 +381,7 @@ export class Pipeline {
 
 /** What a run takes. */
 export interface RunEstimate {
-  /** How often the network is asked, which is the number of steps. */
+  /** How often the network is asked: as often as {@link Schedule.steps} are, of which some solvers have two for a step. */
   readonly calls: number;
   /** Floating point operations of the whole run, its pictures included. */
   readonly flop: number;
