@@ -355,14 +355,10 @@ function isStalled(cause) {
 async function pause(milliseconds, signal) {
   // One that is aborted already says so to nobody.
   throwIfAborted(signal);
+  // What has not ended it is left to come to nothing.
   await new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", end);
-      resolve(undefined);
-    };
-    const timer = setTimeout(end, milliseconds);
-    signal?.addEventListener("abort", end);
+    setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", resolve, { once: true });
   });
   throwIfAborted(signal);
 }
