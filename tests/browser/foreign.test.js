@@ -173,11 +173,11 @@ describe("on the page", () => {
     // What its name says of the noise levels has a field here.
     const karras = "fox\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1";
     await page.locator("input.arrivals[multiple]").setInputFiles({
-      name: "karras.png",
+      name: "dpm.png",
       mimeType: "image/png",
       buffer: pngOf([header, { type: "tEXt", data: Buffer.from(`parameters\0${karras}`) }, ...rest]),
     });
-    await page.getByText("the settings of karras.png are restored").waitFor();
+    await page.getByText("the settings of dpm.png are restored").waitFor();
     assert.equal(await page.locator("#solver").inputValue(), "dpmpp_2m");
     assert.equal(await page.locator("#spacing").inputValue(), "useKarrasSigmas");
     assert.doesNotMatch(await page.locator("#notice").innerText(), /Karras/i);

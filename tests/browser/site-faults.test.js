@@ -435,6 +435,7 @@ describe("the focus", () => {
     await page.locator("#steps").fill("1");
     await page.getByLabel("Prompt", { exact: true }).fill("fox ".repeat(100));
     await page.locator("#start").press("Enter");
+    await page.locator("#cure").waitFor();
     await page.locator("#cure").press("Enter");
     await reach(page, "done");
     await focused(page, "start");
