@@ -351,22 +351,14 @@ function isStalled(cause) {
 /**
  * @param {number} milliseconds
  * @param {AbortSignal} [signal]
- * @returns {Promise<void>}
  */
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      try {
-        throwIfAborted(signal);
-      } catch (error) {
-        reject(error);
-      }
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, milliseconds);
-    signal?.addEventListener("abort", stop, { once: true });
+async function pause(milliseconds, signal) {
+  // One that is aborted already says so to nobody.
+  throwIfAborted(signal);
+  // What has not ended it is left to come to nothing.
+  await new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", resolve, { once: true });
   });
+  throwIfAborted(signal);
 }

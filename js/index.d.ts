@@ -24,9 +24,10 @@ export type Source =
 /**
  * A picture in any form that a browser has for one. A URL is fetched, under the rules for other sites' files.
  *
- * A file (a URL or an image element too, whose file is fetched) gives the colours that it stores, also where they are transparent:
- * alpha, gamma and colour profiles are left out of account, and it is turned as its EXIF orientation says. That is what Pillow's
- * `exif_transpose` and `convert("RGB")` make of it. A transparent file that is no PNG needs WebGL, and a transparent GIF is refused.
+ * A file (a URL too, whose file is fetched) gives the colours that it stores, also where they are transparent: alpha, gamma and colour
+ * profiles are left out of account, and it is turned as its orientation in EXIF or XMP says. That is what Pillow's `exif_transpose` and
+ * `convert("RGB")` make of it. A transparent file that is no PNG needs WebGL, and a transparent GIF is refused. An image element gives
+ * what the browser shows, which of a PNG of 16 bits may be a level beside that; only where it is transparent is its file fetched.
  * A canvas or an ImageBitmap has no more than the browser left of its transparent colours.
  */
 export type PictureSource =
@@ -381,7 +382,7 @@ export class Pipeline {
 
 /** What a run takes. */
 export interface RunEstimate {
-  /** How often the network is asked, which is the number of steps. */
+  /** How often the network is asked: as often as {@link Schedule.steps} are, of which some solvers have two for a step. */
   readonly calls: number;
   /** Floating point operations of the whole run, its pictures included. */
   readonly flop: number;

@@ -1,14 +1,13 @@
 // @ts-check
 // The public face of the package. Its types, with the documentation, are in index.d.ts.
 
-import { Bound } from "./bound.js";
 import { Connection, asyncDispose } from "./client.js";
 import { chooseDevice, requireBrowser } from "./device.js";
 import { OptionError, StateError, throwIfAborted } from "./errors.js";
 import { ForwardProcess } from "./forward_process.js";
 import { checkLoadOptions, checkLoras, checkScheduleOptions } from "./options.js";
-import { Run, describeRun } from "./run.js";
 import { describeSource } from "./source.js";
+import { Bound, Run, describeRun } from "./walk.js";
 
 /** @import * as Public from "./index.d.ts" */
 /** @import { Loaded, PlainSchedule } from "./protocol.js" */

@@ -5,8 +5,8 @@
 /** Bytes of the signature; and of a chunk besides its data: length and type before it, checksum behind it. */
 const [SIGNATURE, FRAME] = [8, 12];
 
-/** What a picture needs besides header and pixels: its palette and its orientation. Neither gamma nor profile changes a colour. */
-const KEPT = ["PLTE", "eXIf"];
+/** Longest text that is read, in bytes. */
+const MAX_TEXT = 1 << 20;
 
 /** Where each pass of an interlaced picture begins, and how far its pixels lie apart: x, y, Δx, Δy. */
 const PASSES = [
@@ -18,6 +18,9 @@ const PASSES = [
   [1, 0, 2, 2],
   [0, 1, 1, 2],
 ];
+
+/** EXIF data that say how a picture is turned and nothing else, up to the number. */
+const TURNED = [77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0];
 
 /** The most pixels that the largest canvas has. */
 const MOST_PIXELS = 2 ** 28;
@@ -33,15 +36,22 @@ export async function opaquePng(file) {
   if ((await file.slice(1, 4).text()) !== "PNG") return undefined;
   const bytes = new Uint8Array(await file.arrayBuffer());
   const view = new DataView(bytes.buffer);
+  // What a picture needs besides header and pixels: its palette and its orientation. Neither gamma nor profile changes a colour.
   /** @type {Uint8Array<ArrayBuffer>[]} */
   const kept = [];
+  /** @type {Uint8Array<ArrayBuffer> | undefined} */
+  let exif;
+  /** @type {Uint8Array<ArrayBuffer>[]} */
+  const texts = [];
   /** @type {Uint8Array<ArrayBuffer>[]} */
   let pixels = [];
   for (let at = SIGNATURE, type = ""; type !== "IEND";) {
     const end = at + FRAME <= bytes.length ? at + FRAME + view.getUint32(at) : Infinity;
     if (end > bytes.length) throw new Error("the file ends early");
     type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
-    if (KEPT.includes(type)) kept.push(bytes.subarray(at, end));
+    if (type === "PLTE") kept.push(bytes.subarray(at, end));
+    if (type === "eXIf") exif ??= bytes.subarray(at + 8, end - 4);
+    if (/TXt|tEXt/.test(type)) texts.push(bytes.subarray(at + 4, end - 4));
     if (type === "IDAT") pixels.push(bytes.subarray(at, end));
     at = end;
   }
@@ -58,8 +68,76 @@ export async function opaquePng(file) {
     header[8] = 8;
     header[9] &= 2;
   }
+  // It is looked for where Pillow does.
+  const orientation =
+    orientationOf(exif ?? hexadecimal(await textOf(texts, "Raw profile type exif"))) ??
+    Number(/tiff:Orientation(?:="|>)(\d)/.exec(await textOf(texts, "XML:com.adobe.xmp"))?.[1] ?? 1);
+  if (orientation > 1 && orientation < 9) {
+    kept.push(chunk("eXIf", Uint8Array.from([...TURNED, orientation, ...Array(6).fill(0)])));
+  }
   const signature = bytes.subarray(0, SIGNATURE);
   return new Blob([signature, chunk("IHDR", header), ...kept, ...pixels, chunk("IEND")]);
+}
+
+/**
+ * The text by a keyword, as far as it is ASCII; empty where there is none.
+ * @param {Uint8Array<ArrayBuffer>[]} texts chunks of all three kinds, from their types on
+ * @param {string} keyword
+ */
+async function textOf(texts, keyword) {
+  // Behind the keyword an `iTXt` says whether it is packed and how, its language, and its keyword in that.
+  const start = new RegExp(
+    `^(?:tEXt${keyword}\0|(z)TXt${keyword}\0\0|iTXt${keyword}\0(?:(\x01)|\0)\0[^\0]*\0[^\0]*\0)`,
+  );
+  for (const bytes of texts) {
+    const [whole, z, i] = start.exec(latin1(bytes)) ?? [];
+    if (!whole) continue;
+    const text = bytes.subarray(whole.length);
+    if (!z && !i) return latin1(text);
+    const unpacked = new Uint8Array(MAX_TEXT);
+    // One that fills it is longer than any that is read.
+    return inflate(new Blob([text]), unpacked).then(
+      () => "",
+      () => latin1(unpacked),
+    );
+  }
+  return "";
+}
+
+/** The bytes that stand as hexadecimal digits behind the first three lines of a text. @param {string} text */
+function hexadecimal(text) {
+  const digits = text
+    .split("\n")
+    .slice(3)
+    .join("")
+    .replace(/[^\da-f]/gi, "");
+  return Uint8Array.from(digits.match(/../g) ?? [], (byte) => parseInt(byte, 16));
+}
+
+/**
+ * The tag `Orientation` of the first directory of EXIF data, which is a TIFF file without a picture.
+ * @param {Uint8Array<ArrayBuffer>} exif
+ */
+function orientationOf(exif) {
+  const [start, prefix, isLittle] = /^(Exif\0\0)?(?:(II[*]\0)|MM\0[*])/.exec(latin1(exif)) ?? [];
+  if (!start) return undefined;
+  const number = (/** @type {number} */ at, /** @type {number} */ length) => {
+    const from = at + (prefix ?? "").length;
+    const bytes = [...exif.subarray(from, from + length)];
+    return (isLittle ? bytes.reverse() : bytes).reduce((number, byte) => 256 * number + byte, 0);
+  };
+  const directory = number(4, 4);
+  for (let left = number(directory, 2), at = directory + 2; left > 0 && at < exif.length; left--, at += 12) {
+    // A byte, two or four, of which there is one.
+    const length = [0, 1, 0, 2, 4][number(at + 2, 2)];
+    if (number(at, 2) === 0x0112) return length && number(at + 4, 4) === 1 ? number(at + 8, length) : undefined;
+  }
+  return undefined;
+}
+
+/** @param {Uint8Array<ArrayBuffer>} bytes */
+function latin1(bytes) {
+  return new TextDecoder("latin1").decode(bytes);
 }
 
 /**

@@ -162,29 +162,17 @@ const BOUND = {
  */
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
-  const { device = "auto", cpu = {}, onProgress, signal, worker = true, wasm, vocabulary, ...rest } = options;
-  const { variant, unet, vae, predictionType, tinyVae, kernels, loras = [] } = rest;
+  const { device = "auto", cpu = {}, worker = true, wasm, vocabulary, loras = [], ...rest } = options;
   check(cpu, CPU, "cpu");
   checkLoras(loras);
   const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
+    ...rest,
     device,
-    cpu: {
-      threads: cpu.threads,
-      simd: cpu.simd,
-      kernels: cpu.kernels && `${absoluteUrl(cpu.kernels, "kernels").replace(/[/]$/, "")}/`,
-    },
-    onProgress,
-    signal,
+    cpu: { ...cpu, kernels: cpu.kernels && absoluteUrl(cpu.kernels, "kernels").replace(/[/]?$/, "/") },
     worker,
     wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm,
     vocabulary: vocabulary && absoluteUrl(vocabulary, "vocabulary"),
-    variant,
-    unet,
-    vae,
-    predictionType,
-    tinyVae,
-    kernels,
     loras,
   };
 }
@@ -210,7 +198,7 @@ export function checkClassifyOptions(options) {
  */
 export function checkLoras(loras) {
   if (!Array.isArray(loras)) {
-    throw new OptionError("invalid-option", "The LoRAs have to be a list of { source, weight }.", { option: "loras" });
+    throw wrong("loras", "The LoRAs have to be a list of { source, weight }.");
   }
   for (const lora of loras) check(lora, LORA, "a LoRA");
 }
@@ -247,8 +235,7 @@ export function checkScheduleOptions(options) {
 export function checkForwardOptions(options) {
   check(options, FORWARD, "forwardProcess");
   const { seed = 0, signal, image, ...rest } = options;
-  if (image === undefined)
-    throw new OptionError("invalid-option", "forwardProcess needs an image.", { option: "image" });
+  if (image === undefined) throw wrong("image", "forwardProcess needs an image.");
   return { seed: BigInt(seed), signal, image, rest: withSchedulerAsText(rest) };
 }
 
@@ -258,11 +245,9 @@ export function checkForwardOptions(options) {
 export function checkBoundOptions(options) {
   check(options, BOUND, "bound");
   const { seed = 0, signal, image, images = image && [image], ...rest } = options;
-  const wrong = (/** @type {string} */ option, /** @type {string} */ message) =>
-    new OptionError("invalid-option", message, { option });
   if (!images) throw wrong("image", "bound needs an image, or a list of images.");
-  if (image && options.images) throw wrong("images", "image and images were both given. Leave one of them out.");
-  if (rest.timesteps && rest.terms) throw wrong("terms", "timesteps and terms were both given. Leave one of them out.");
+  refuseBoth(options, "image", "images");
+  refuseBoth(options, "timesteps", "terms");
   return { seed: BigInt(seed), signal, images, rest };
 }
 
@@ -273,9 +258,7 @@ export function checkBoundOptions(options) {
 export function checkTimestep(timestep, orNone) {
   if (isWhole(timestep) || (orNone && timestep === null)) return;
   const expected = orNone ? "a whole number, or null for the picture itself" : "a whole number";
-  throw new OptionError("invalid-option", `timestep has to be ${expected}; it is ${shown(timestep)}.`, {
-    option: "timestep",
-  });
+  throw wrong("timestep", `timestep has to be ${expected}; it is ${shown(timestep)}.`);
 }
 
 /**
@@ -283,12 +266,33 @@ export function checkTimestep(timestep, orNone) {
  * @param {O} options
  */
 function withSchedulerAsText({ scheduler, ...rest }) {
-  if (scheduler !== undefined && rest.solver !== undefined) {
-    const message =
-      "solver and scheduler were both given; a scheduler's config names its solver itself. Leave one of them out.";
-    throw new OptionError("invalid-option", message, { option: "scheduler" });
-  }
+  refuseBoth(
+    { solver: rest.solver, scheduler },
+    "solver",
+    "scheduler",
+    "; a scheduler's config names its solver itself",
+  );
   return { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") };
+}
+
+/**
+ * @param {string} option
+ * @param {string} message
+ */
+function wrong(option, message) {
+  return new OptionError("invalid-option", message, { option });
+}
+
+/**
+ * @template {object} O
+ * @param {O} options
+ * @param {keyof O & string} one
+ * @param {keyof O & string} other
+ * @param {string} [why]
+ */
+function refuseBoth(options, one, other, why = "") {
+  if (options[one] === undefined || options[other] === undefined) return;
+  throw wrong(other, `${one} and ${other} were both given${why}. Leave one of them out.`);
 }
 
 /**
@@ -320,14 +324,12 @@ function check(options, rules, method) {
       const names = Object.keys(rules);
       const meant = nearest(option, names);
       const hint = meant ? `Did you mean ${meant}?` : `It has ${names.join(", ")}.`;
-      throw new OptionError("invalid-option", `${method} has no option ${JSON.stringify(option)}. ${hint}`, { option });
+      throw wrong(option, `${method} has no option ${JSON.stringify(option)}. ${hint}`);
     }
     const [test, expected] = rules[option];
     if (value !== undefined && !test(value)) {
       const hint = expected.endsWith(SEED) ? seedHint(value) : "";
-      throw new OptionError("invalid-option", `${option} has to be ${expected}; it is ${shown(value)}.${hint}`, {
-        option,
-      });
+      throw wrong(option, `${option} has to be ${expected}; it is ${shown(value)}.${hint}`);
     }
   }
 }

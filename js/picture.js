@@ -13,6 +13,9 @@ import { absoluteUrl } from "./source.js";
 const MULTIPLIED =
   "this browser cannot tell the colours of this transparent picture; save it as PNG, or without transparency.";
 
+/** No colour is changed on the way to a bitmap. @type {ImageBitmapOptions} */
+const AS_STORED = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+
 /**
  * Whether a value is of a kind that {@link pixelsOf} takes.
  * @param {unknown} value
@@ -63,7 +66,8 @@ function fetched(address, option, signal) {
 }
 
 /**
- * The pixels of an element's file; if that is gone, what the browser shows of it.
+ * The pixels of an element as the browser shows it; its file, which may be another one by now, is asked for only where there is no
+ * seeing the colours.
  * @param {HTMLImageElement} image
  * @param {string} option
  * @param {AbortSignal} [signal]
@@ -72,15 +76,21 @@ async function shown(image, option, signal) {
   const { currentSrc } = image;
   // SVG stores no colours: it is drawn.
   const isDrawing = /[.]svg([?#]|$)|^data:image.svg/i.test(currentSrc);
+  let reason = new Error(MULTIPLIED);
+  try {
+    const pixels = drawn(isDrawing ? image : await createImageBitmap(image, AS_STORED));
+    if (isDrawing || isOpaque(pixels)) return pixels;
+  } catch (error) {
+    // Another site's picture, which may not be looked at, or one that is not there yet.
+    reason = /** @type {Error} */ (error);
+  }
   try {
     if (currentSrc && !isDrawing) return await stored(await fetched(currentSrc, option, signal));
   } catch (error) {
     throwIfAborted(signal);
     if (!(error instanceof SourceError)) throw error;
   }
-  const pixels = drawn(image);
-  if (!isDrawing && !isOpaque(pixels)) throw new Error(MULTIPLIED);
-  return pixels;
+  throw reason;
 }
 
 /**
@@ -94,7 +104,7 @@ async function stored(file) {
     throw new Error("it is a pointer of git-lfs; get the picture itself with `git lfs pull`.");
   }
   const opaque = await opaquePng(file);
-  const bitmap = await createImageBitmap(opaque ?? file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await createImageBitmap(opaque ?? file, AS_STORED);
   const pixels = drawn(bitmap);
   if (isOpaque(pixels)) {
     bitmap.close();

@@ -18,8 +18,8 @@
 
 /**
  * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"],
- *       variant: string | undefined, unet: string | undefined, predictionType: string | undefined,
- *       vae: SourceDescription | undefined, tinyVae: SourceDescription | undefined, vocabulary: string | undefined, kernels: LoadOptions["kernels"] }
+ *       variant?: string, unet?: string, predictionType?: string,
+ *       vae: SourceDescription | undefined, tinyVae: SourceDescription | undefined, vocabulary?: string, kernels?: LoadOptions["kernels"] }
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription

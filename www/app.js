@@ -56,6 +56,7 @@ const drawings = {};
  */
 function readForm(info, view) {
   const parameters = readParameters();
+  fitPicture();
   const image = view === "reverse" && info.takesImage ? easel.picture() : undefined;
   const mask = image && info.takesMask ? easel.mask() : undefined;
   return { parameters, image, options: { ...optionsOf(parameters), image, mask } };
@@ -164,7 +165,8 @@ function openAddress(address, variant) {
 function modelOpened(opened, isOther) {
   const info = /** @type {ModelInfo} */ (state.pipeline?.info);
   showFieldsFor(info);
-  solvers.show(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline));
+  const isLeft = solvers.show(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline));
+  if (!isLeft && linked.has("solver")) unread.add("solver");
   showDevice(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline).device);
   if (isOther) {
     loras.clear();
@@ -211,6 +213,9 @@ function suggest(settings) {
 
 /** The parameters that the link came with which the page was opened by. @type {Set<string>} */
 const linked = new Set();
+
+/** Those of them that the page, or the model that was opened, cannot take. @type {Set<keyof Parameters>} */
+const unread = new Set();
 
 /** What was asked for last. @type {Asked | undefined} */
 let awaited;
@@ -389,9 +394,14 @@ function addLora(file) {
   notify(`${file.name} is added to ${nameOfModel()}: its weight is under “More”`);
 }
 
-/** A complaint about a field is dropped when fields change, and a picture follows the size that is asked for. */
-function fieldsChanged() {
+/** A complaint about a field is dropped as soon as one is edited. */
+function fieldsEdited() {
   if (state.words[state.view]?.problem?.isOfSettings) say(state.view, { problem: undefined });
+}
+
+/** And a picture follows the size that is asked for, once that is written. */
+function fieldsChanged() {
+  fieldsEdited();
   fitPicture();
 }
 
@@ -461,7 +471,8 @@ async function follow({ parameters, model: asked, variant, run, view }, { isFirs
   // While the visitor thinks about somebody else's model, there is the page's own.
   if (isFirst && asked && !isOwn(asked)) openBuiltin();
   // What the visitor types while the page's own model loads is kept: the link's values come before that.
-  const unread = isFirst && !asked ? writeLinked(parameters) : undefined;
+  const isWritten = isFirst && !asked;
+  if (isWritten) writeLinked(parameters);
   const { opened, pipeline } = state;
   const isOpen = pipeline !== undefined && asked === opened?.address && variant === opened?.variant;
   if (!isOpen && asked) {
@@ -470,7 +481,7 @@ async function follow({ parameters, model: asked, variant, run, view }, { isFirs
   await turned;
   // Examples that do not arrive hold nothing up.
   if (state.opened === BUILTIN) await Promise.race([offered, new Promise((resolve) => setTimeout(resolve, 1000))]);
-  const [lost] = unread ?? restoreParameters(parameters);
+  const [lost] = isWritten ? unread : restoreParameters(parameters);
   fieldsChanged();
   if (lost) {
     const message = `The link asks for ${lost} “${parameters[lost]}”, which is unknown here.`;
@@ -481,7 +492,7 @@ async function follow({ parameters, model: asked, variant, run, view }, { isFirs
 /** @param {Partial<Parameters>} parameters */
 function writeLinked(parameters) {
   for (const name of Object.keys(parameters)) linked.add(name);
-  return writeParameters(parameters);
+  for (const name of writeParameters(parameters)) unread.add(name);
 }
 
 arrange({ release: views.release, problemOf: model.problemOf });
@@ -518,7 +529,8 @@ form.addEventListener("submit", (event) => {
 });
 for (const part of [form, element("stage"), element("below")]) {
   // Before the field's own listeners, which may find something else to complain about.
-  part.addEventListener("input", fieldsChanged, { capture: true });
+  part.addEventListener("input", fieldsEdited, { capture: true });
+  part.addEventListener("change", fieldsChanged, { capture: true });
 }
 element("views").addEventListener("click", (event) => {
   const link = /** @type {HTMLElement} */ (event.target).closest("a");

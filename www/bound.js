@@ -9,7 +9,7 @@ import { Chart, withError } from "./plot.js";
 import { about } from "./vocabulary.js";
 
 /** @import { Page, View } from "./views.js" */
-/** @import { BoundOptions, BoundSummary, BoundTerm } from "./pkg/index.js" */
+/** @import { BoundOptions, BoundSummary, BoundTerm, Pipeline } from "./pkg/index.js" */
 
 const INNER = `
   <div class="beside">
@@ -118,6 +118,8 @@ export function open(page) {
   let terms = [];
   /** @type {BoundSummary | undefined} */
   let summary;
+  /** Which model the view is set up for. @type {Pipeline | undefined} */
+  let begunFor;
   let timesteps = 1000;
   let isShown = false;
   let chart = makeChart();
@@ -159,11 +161,18 @@ export function open(page) {
     }
   }
 
-  function forget() {
+  function clear() {
     terms = [];
     summary = undefined;
     body.replaceChildren();
     showTerms();
+  }
+
+  /** Forgets what was measured, and what was said of it: the picture or the model is another one. */
+  function forget() {
+    if (terms.length === 0) return;
+    clear();
+    page.unsay();
   }
 
   /** @param {BoundTerm} term */
@@ -182,7 +191,11 @@ export function open(page) {
     chart = makeChart();
     showTerms();
   });
-  pad.onChange(() => isShown && forget());
+  pad.onChange(() => {
+    // What is being measured is of the picture before.
+    if (isShown) page.idle();
+    forget();
+  });
 
   async function begin() {
     const pipeline = page.pipeline();
@@ -190,6 +203,7 @@ export function open(page) {
     const { info } = pipeline;
     pad.resize(info.width, info.height);
     await pad.showExample();
+    if (pipeline === begunFor) return;
     forget();
     const bounds = (about()?.bounds ?? []).map(({ of, bits }) => `${of}: ${bits.toFixed(2).replace("-", "−")}`);
     element("baselines").textContent =
@@ -208,6 +222,7 @@ export function open(page) {
       info.sizeMultiple > 1
         ? "of the latents, in which this model’s chain runs: not of the pixels, and not to be compared with figures of pixels"
         : "of the pixels";
+    begunFor = pipeline;
   }
 
   return {
@@ -243,11 +258,12 @@ export function open(page) {
         // A term is one call of the network, without guidance.
         const { seconds, calls } = await pipeline.estimate({ prompt: options.prompt, guidanceScale: 1, signal });
         if (!(await affords(seconds && ((count || timesteps) * seconds) / calls, signal))) return undefined;
-        forget();
+        clear();
         const bound = pipeline.bound({ ...options, signal });
         let drawn = 0;
         let spent = 0;
         for await (const term of bound) {
+          signal.throwIfAborted();
           if (term.index === 0) page.showNotice(bound.warning);
           add(term);
           spent += term.milliseconds;

@@ -23,27 +23,52 @@ const whole = new OffscreenCanvas(1, 1);
 let [fileWidth, fileHeight] = [1, 1];
 /** The size that a run needs; its own where a model takes pictures of any size. @type {{ width: number, height: number } | undefined} */
 let wanted;
-let isPainted = false;
-/** Told whenever there is another picture, or none. */
+/** A mask that was made elsewhere, for the whole picture. @type {OffscreenCanvas | undefined} */
+let given;
+/**
+ * What is painted besides: strokes in the coordinates of the whole picture, so that they stay where they are on it at any size.
+ * @type {{ from: [x: number, y: number], to: [x: number, y: number], width: number }[]}
+ */
+let strokes = [];
+/** Told whenever there is another picture, or none, or a mask on it. */
 let changed = () => {};
 
-/** Calls `listener` whenever there is another picture, or none. @param {() => void} listener */
+/** Calls `listener` whenever there is another picture, or none, or a mask on it. @param {() => void} listener */
 export function onChange(listener) {
   changed = listener;
 }
 
 pressed(paint, (at, from) => {
   if (name === undefined) return;
-  const context = contextOf(paint);
-  Object.assign(context, { strokeStyle: `rgb(${PAINT})`, lineCap: "round", lineJoin: "round" });
-  context.lineWidth = (brush.valueAsNumber / 100) * Math.max(paint.width, paint.height);
-  context.beginPath();
-  context.moveTo(...(from ?? at));
-  context.lineTo(...at);
-  context.stroke();
-  isPainted = true;
+  const { x, y, scale } = covering(paint, whole);
+  const onWhole = (/** @type {[number, number]} */ [left, top]) =>
+    /** @type {[number, number]} */ ([(left - x) / scale, (top - y) / scale]);
+  const width = ((brush.valueAsNumber / 100) * Math.max(paint.width, paint.height)) / scale;
+  strokes.push({ from: onWhole(from ?? at), to: onWhole(at), width });
+  draw(strokes.slice(-1));
   show();
 });
+
+/** Paints strokes on the board. @param {typeof strokes} some */
+function draw(some) {
+  const context = contextOf(paint);
+  const { x, y, scale } = covering(paint, whole);
+  context.setTransform(scale, 0, 0, scale, x, y);
+  Object.assign(context, { strokeStyle: `rgb(${PAINT})`, lineCap: "round", lineJoin: "round" });
+  for (const { from, to, width } of some) {
+    context.lineWidth = width;
+    context.beginPath();
+    context.moveTo(...from);
+    context.lineTo(...to);
+    context.stroke();
+  }
+  context.resetTransform();
+}
+
+/** Whether there is a mask. */
+function isMasked() {
+  return given !== undefined || strokes.length > 0;
+}
 
 /**
  * Follows a pointer that is pressed on a canvas.
@@ -83,9 +108,8 @@ export async function put(picture, called) {
   cover(whole, bitmap);
   bitmap.close();
   name = called;
-  isPainted = false;
+  unmask();
   place();
-  contextOf(paint).clearRect(0, 0, paint.width, paint.height);
   changed();
 }
 
@@ -101,12 +125,7 @@ export function fit(size) {
 /** Puts the picture onto the board in the size that is wanted; a mask goes with it. */
 function place() {
   const { width, height } = wanted ?? whole;
-  if (width !== base.width || height !== base.height) {
-    const painted = new OffscreenCanvas(paint.width, paint.height);
-    painted.getContext("2d")?.drawImage(paint, 0, 0);
-    for (const canvas of [base, paint]) Object.assign(canvas, { width, height });
-    contextOf(paint).drawImage(painted, 0, 0, width, height);
-  }
+  for (const canvas of [base, paint]) Object.assign(canvas, { width, height });
   cover(base, whole);
   const isCut = Math.abs(whole.width * height - whole.height * width) > Math.max(whole.width, whole.height);
   const isResized = width !== fileWidth || height !== fileHeight;
@@ -114,6 +133,14 @@ function place() {
     `${name}, ${fileWidth} × ${fileHeight}` +
     (isResized ? `: ${isCut ? "its middle" : "all of it"}, at ${width} × ${height}` : "");
   base.setAttribute("aria-label", `The picture to start from: ${words.textContent}`);
+  drawMask();
+}
+
+/** Puts the mask onto the board. */
+function drawMask() {
+  contextOf(paint).clearRect(0, 0, paint.width, paint.height);
+  if (given) cover(paint, given);
+  draw(strokes);
   show();
 }
 
@@ -124,11 +151,21 @@ function place() {
  */
 export function cover(canvas, picture) {
   const context = contextOf(canvas);
-  const scale = Math.max(canvas.width / picture.width, canvas.height / picture.height);
-  const [width, height] = [picture.width * scale, picture.height * scale];
+  const { x, y, scale } = covering(canvas, picture);
   context.imageSmoothingEnabled = scale !== 1;
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
+  context.drawImage(picture, x, y, picture.width * scale, picture.height * scale);
+}
+
+/**
+ * Where on a canvas a picture begins whose middle covers it, and how much larger it is there.
+ * @param {{ width: number, height: number }} canvas
+ * @param {{ width: number, height: number }} picture
+ */
+function covering(canvas, picture) {
+  const scale = Math.max(canvas.width / picture.width, canvas.height / picture.height);
+  const [x, y] = [(canvas.width - picture.width * scale) / 2, (canvas.height - picture.height * scale) / 2];
+  return { x, y, scale };
 }
 
 /**
@@ -137,30 +174,35 @@ export function cover(canvas, picture) {
  */
 export async function putMask(picture) {
   const bitmap = await bitmapOf(picture);
-  const context = contextOf(paint);
-  cover(paint, bitmap);
+  unmask();
+  given = new OffscreenCanvas(whole.width, whole.height);
+  cover(given, bitmap);
   bitmap.close();
   // Painted is what is opaque: the mask's brightness becomes that.
-  const pixels = context.getImageData(0, 0, paint.width, paint.height);
+  const context = contextOf(given);
+  const pixels = context.getImageData(0, 0, given.width, given.height);
   for (let at = 0; at < pixels.data.length; at += 4) {
     const [red, green, blue] = pixels.data.subarray(at, at + 3);
     pixels.data.set([...PAINT, Math.round(0.299 * red + 0.587 * green + 0.114 * blue)], at);
   }
   context.putImageData(pixels, 0, 0);
-  isPainted = true;
-  show();
+  drawMask();
+}
+
+function unmask() {
+  given = undefined;
+  strokes = [];
 }
 
 export function clearMask() {
-  contextOf(paint).clearRect(0, 0, paint.width, paint.height);
-  isPainted = false;
-  show();
+  unmask();
+  drawMask();
+  changed();
 }
 
 export function remove() {
   name = undefined;
   clearMask();
-  changed();
 }
 
 /** What the picture is called, if there is one. */
@@ -175,7 +217,7 @@ export function picture() {
 
 /** @returns {ImageData | undefined} what is painted, white on black; undefined if nothing is */
 export function mask() {
-  if (!isPainted) return undefined;
+  if (!isMasked()) return undefined;
   const pixels = contextOf(paint).getImageData(0, 0, paint.width, paint.height);
   for (let at = 0; at < pixels.data.length; at += 4) {
     pixels.data.fill(pixels.data[at + 3], at, at + 3);
@@ -185,7 +227,7 @@ export function mask() {
 }
 
 function show() {
-  easel.dataset.state = name === undefined ? "empty" : isPainted ? "painted" : "picture";
+  easel.dataset.state = name === undefined ? "empty" : isMasked() ? "painted" : "picture";
 }
 
 /**

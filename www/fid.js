@@ -49,7 +49,7 @@ const INNER = `
       ><input id="real-files" type="file" accept="image/*" multiple class="spoken" />Choose real pictures</label
     ><span class="hint">or drop a folder of them</span>
   </div>
-  <div id="sheet" role="img" aria-label="No pictures yet"></div>`;
+  <div id="sheet" role="img"></div>`;
 
 const BELOW = `
   <div class="words">
@@ -105,6 +105,7 @@ export function open(page) {
   const count = /** @type {HTMLInputElement} */ (element("count"));
   const choice = /** @type {HTMLSelectElement} */ (element("real"));
   const files = /** @type {HTMLInputElement} */ (element("real-files"));
+  clearSheet();
 
   /** @type {Promise<FeatureExtractor> | undefined} */
   let loading;
@@ -117,14 +118,21 @@ export function open(page) {
   let isShown = false;
 
   /**
-   * The classifier, which is loaded when it is first needed.
+   * The classifier, which is loaded when it is first needed. A load that is called off is nobody else's: the next one begins anew.
    * @param {AbortSignal} signal
    */
   function extractor(signal) {
-    loading ??= FeatureExtractor.load(EXTRACTOR, { signal }).catch((error) => {
-      loading = undefined;
-      throw error;
-    });
+    if (!loading) {
+      const begun = (loading = FeatureExtractor.load(EXTRACTOR, { signal }));
+      const forget = () => {
+        if (loading === begun) loading = undefined;
+      };
+      signal.addEventListener("abort", forget, { once: true });
+      begun.then((loaded) => {
+        signal.removeEventListener("abort", forget);
+        if (signal.aborted) loaded.dispose();
+      }, forget);
+    }
     return unlessAborted(loading, signal);
   }
 
@@ -164,6 +172,12 @@ export function open(page) {
       { lines: [{ name: "FID", points: values, dots: true }] },
       distance && `${element("fid").textContent} with ${distance.count} pictures`,
     );
+  }
+
+  function clearSheet() {
+    const sheet = element("sheet");
+    sheet.replaceChildren();
+    sheet.setAttribute("aria-label", "No pictures yet");
   }
 
   /**
@@ -213,7 +227,7 @@ export function open(page) {
     const { seconds } = await pipeline.estimate(portion(0));
     if (!(await affords(seconds && (seconds * total) / Math.min(AT_ONCE, total), signal))) return undefined;
     showDistance();
-    element("sheet").replaceChildren();
+    clearSheet();
     const reference = await realSet(signal);
     const drawn = await (await extractor(signal)).statistics();
     try {
@@ -274,6 +288,8 @@ export function open(page) {
     if (chosen.length > 0) take(chosen);
   });
   element("classify").addEventListener("click", () => page.work("Looking", classify));
+  // What it saw was on the picture before.
+  pad.onChange(() => element("answers").replaceChildren());
 
   /** Prompts to begin with: what the page's own model knows, in no order. */
   function suggest() {
@@ -309,6 +325,7 @@ export function open(page) {
     async release() {},
     modelChanged() {
       showDistance();
+      clearSheet();
       if (isShown) begin();
     },
     async submit() {

@@ -22,8 +22,8 @@ let steps = [];
 let shown = -1;
 /** Which of the pictures that are drawn at once is looked at. */
 let picture = 0;
-/** Is told when another step is shown. */
-let turned = () => {};
+/** Are told when another step is shown. @type {Set<() => void>} */
+const listeners = new Set();
 
 scrub.addEventListener("input", () => show(scrub.valueAsNumber));
 
@@ -92,7 +92,11 @@ export function add(step) {
 
 /** Calls `listener` whenever another step is on the plates, or none. @param {() => void} listener */
 export function onTurn(listener) {
-  turned = listener;
+  listeners.add(listener);
+}
+
+function turned() {
+  for (const listener of listeners) listener();
 }
 
 /** Takes the step that is shown off the plates, for something else to be shown there. */

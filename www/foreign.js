@@ -2,6 +2,8 @@
 // What pictures of other programs were made with, under this page's names: the `parameters` of the web UIs after AUTOMATIC1111's,
 // and the graphs of ComfyUI. Fetched when such a picture comes.
 
+import { hasSpacing } from "./solver_keys.js";
+
 /** What a picture was made with: this page's parameters, and what it has no place for under the writer's own names. @typedef {Record<string, string>} Found */
 
 /** What the programs call the methods that there are here too. */
@@ -19,6 +21,18 @@ const SOLVERS = {
   lms: ["LMS", "lms"],
   unipc: ["UniPC", "uni_pc"],
 };
+
+/** Likewise, with the keys that such a name says besides. @type {[names: string[], keys: Found][]} */
+const VARIANTS = [
+  [["DPM++ 2M SDE", "dpmpp_2m_sde"], { solver: "dpmpp_2m", algorithmType: "sde-dpmsolver++" }],
+  [["DPM++ 3M SDE", "dpmpp_3m_sde"], { solver: "dpmpp_2m", algorithmType: "sde-dpmsolver++", solverOrder: "3" }],
+];
+
+/** Schedules of noise levels that there are here too. Theirs by the name of beta is one of timesteps. */
+const SCHEDULES = new Map([
+  ["karras", "useKarrasSigmas"],
+  ["exponential", "useExponentialSigmas"],
+]);
 
 /** Schedules of noise levels that are what a solver takes by itself. */
 const USUAL_SCHEDULES = ["automatic", "normal", "uniform", ""];
@@ -174,9 +188,12 @@ function asRun(workflow) {
  */
 function place(found, [nameOfSampler, sampler], [nameOfSchedule, schedule]) {
   const solver = Object.entries(SOLVERS).find(([, names]) => names.includes(sampler))?.[0];
-  if (solver) found.solver = solver;
+  const keys = solver ? { solver } : VARIANTS.find(([names]) => names.includes(sampler))?.[1];
+  if (keys) Object.assign(found, keys);
   else if (sampler) found[`${nameOfSampler}: ${sampler}`] = "";
-  if (!USUAL_SCHEDULES.includes(schedule.toLowerCase())) found[`${nameOfSchedule}: ${schedule}`] = "";
+  const spacing = SCHEDULES.get(schedule.toLowerCase());
+  if (spacing && hasSpacing(keys?.solver ?? "")) found[spacing] = "true";
+  else if (!USUAL_SCHEDULES.includes(schedule.toLowerCase())) found[`${nameOfSchedule}: ${schedule}`] = "";
 }
 
 /** @param {string} value */

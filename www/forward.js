@@ -6,10 +6,17 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart } from "./plot.js";
+import { SPACINGS } from "./solver_keys.js";
 import { StateError } from "./pkg/index.js";
 
 /** @import { Page, View } from "./views.js" */
 /** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
+
+/** What is said of the noise that the network sees, before it has looked. */
+const NOT_ASKED = "epsilon hat, the noise that the network sees: not asked";
+
+/** What of the form the schedule depends on. */
+const OF_SCHEDULE = /** @type {const} */ (["solver", "steps", ...SPACINGS, "algorithmType", "solverOrder", "eta"]);
 
 /** How long the picture takes to dissolve when nobody drags, in milliseconds. */
 const DISSOLVES = 5000;
@@ -73,7 +80,7 @@ export function open(page) {
   const noise = document.createElement("figure");
   noise.dataset.views = "forward";
   noise.innerHTML = `
-    <canvas id="noise" width="64" height="64" role="img" aria-label="epsilon hat, the noise that the network sees: not asked"></canvas>
+    <canvas id="noise" width="64" height="64" role="img" aria-label="${NOT_ASKED}"></canvas>
     <figcaption><b><i>ε̂</i></b> the noise the network sees<span data-needs="hasLatents">, decoded</span></figcaption>`;
   denoised.parentElement?.before(noise);
 
@@ -99,6 +106,8 @@ export function open(page) {
   /** The number of the picture on the pad. */
   let edition = 0;
   let isShown = false;
+  /** Whether the network's guess is on the plates. */
+  let isGuessed = false;
   /** The t that is asked for while another one is computed: only the newest counts. @type {{ t: number | null } | undefined} */
   let wanted;
   /** @type {Promise<void> | undefined} */
@@ -206,7 +215,8 @@ export function open(page) {
         const { image } = await process.at(t);
         film.unshow();
         fill(sample, image, t === null ? "x 0, the picture itself" : `x t, the picture at t = ${t}`);
-        for (const canvas of [denoised, noiseCanvas]) fill(canvas);
+        fill(denoised, undefined, "x hat 0, the prediction: not asked yet");
+        unguess();
         section.dataset.shown = String(t);
       } catch (error) {
         // The model that it was of has been replaced.
@@ -218,6 +228,13 @@ export function open(page) {
   }
 
   const noiseCanvas = /** @type {HTMLCanvasElement} */ (noise.querySelector("canvas"));
+
+  /** Takes back what the network saw, and what was said of it: its guess is no longer on the plate. */
+  function unguess() {
+    fill(noiseCanvas, undefined, NOT_ASKED);
+    if (isGuessed) page.unsay();
+    isGuessed = false;
+  }
 
   /**
    * The process of what is on the page, which is opened anew where that has changed.
@@ -260,6 +277,7 @@ export function open(page) {
         fill(noiseCanvas, noise, `epsilon hat, the noise that the network sees at t = ${t}`);
         fill(denoised, guessed, `x hat 0, the network's guess at t = ${t}`);
         section.dataset.error = String(error);
+        isGuessed = true;
         const found = `At t = ${t} the mean of (ε − ε̂)² is ${error.toPrecision(3)}.`;
         const { guidanceScale } = asked();
         return guidanceScale === 1
@@ -273,9 +291,9 @@ export function open(page) {
   async function showSchedule() {
     const pipeline = page.pipeline();
     if (!pipeline || !page.canRead({ points: false })) return;
-    const { solver, steps, eta } = optionsOf(readParameters());
+    const options = optionsOf(readParameters());
     try {
-      schedule = await pipeline.schedule({ solver, steps, eta });
+      schedule = await pipeline.schedule(Object.fromEntries(OF_SCHEDULE.map((name) => [name, options[name]])));
     } catch (error) {
       if (!(error instanceof StateError)) page.showError(error);
       return;
@@ -340,6 +358,8 @@ export function open(page) {
     dissolving = requestAnimationFrame(next);
   });
   guess.addEventListener("click", ask);
+  // A step of the way back takes the plates.
+  film.onTurn(() => isShown && film.shownStep() && unguess());
   pad.onChange(() => {
     edition += 1;
     if (isShown) request();
@@ -350,7 +370,7 @@ export function open(page) {
       request();
     });
   }
-  for (const id of ["solver", "steps", "eta", "seed"]) {
+  for (const id of ["solver", "steps", "spacing", "algorithm", "order", "eta", "seed"]) {
     document.getElementById(id)?.addEventListener("change", () => {
       if (!isShown) return;
       if (id !== "seed") showSchedule();
@@ -386,6 +406,7 @@ export function open(page) {
     leave() {
       isShown = false;
       stop();
+      unguess();
       pad.hide();
     },
     async release() {
@@ -406,6 +427,7 @@ export function open(page) {
         return;
       }
       stop();
+      unguess();
       await page.draw(
         { ...conditions(), image: pad.picture(), startTimestep: t },
         { image: pad.pictureName(), startTimestep: String(t) },

@@ -23,6 +23,9 @@ export function add(file) {
   const entry = { name, source: file, slider };
   remove.addEventListener("click", () => {
     added = added.filter((other) => other !== entry);
+    // The button has the focus, and takes it along.
+    const next = item.nextElementSibling ?? item.previousElementSibling;
+    /** @type {HTMLElement | null} */ (next?.querySelector("button") ?? document.getElementById("lora-file"))?.focus();
     item.remove();
   });
   label.append(name, slider);

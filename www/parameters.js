@@ -2,6 +2,7 @@
 // The form's values: read for a run, kept in the address and in pictures, restored from both.
 
 import { isUsed } from "./fields.js";
+import { SPACINGS } from "./solver_keys.js";
 import { refresh } from "./solvers.js";
 import { remark, sent } from "./vocabulary.js";
 
@@ -22,6 +23,11 @@ const FIELDS = {
   strength: "strength",
   noiseLevel: "noise-level",
   guidanceRescale: "guidance-rescale",
+  useKarrasSigmas: "spacing",
+  useExponentialSigmas: "spacing",
+  useBetaSigmas: "spacing",
+  algorithmType: "algorithm",
+  solverOrder: "order",
   eta: "eta",
   clipSkip: "clip-skip",
   longPrompts: "long-prompts",
@@ -39,6 +45,7 @@ const NUMBERS = /** @type {const} */ ([
   "strength",
   "noiseLevel",
   "guidanceRescale",
+  "solverOrder",
   "eta",
   "clipSkip",
 ]);
@@ -61,12 +68,34 @@ function field(name) {
   return /** @type {any} */ (document.getElementById(FIELDS[name]));
 }
 
+/** Parameters whose field is one for all of them: it names the one that is true, or none. @type {readonly string[]} */
+const RIVALS = SPACINGS;
+
+/** @param {keyof Parameters} name */
+function valueOf(name) {
+  const { value } = field(name);
+  if (!RIVALS.includes(name)) return value.trim();
+  return value === name ? "true" : value === "none" ? "false" : "";
+}
+
+/**
+ * @param {keyof Parameters} name
+ * @param {string} value
+ */
+function setValue(name, value) {
+  const part = field(name);
+  if (!RIVALS.includes(name)) part.value = value;
+  else if (value === "true") part.value = name;
+  // What is said of one of them leaves another one's truth alone.
+  else if (part.value === name || !RIVALS.includes(part.value)) part.value = value === "false" ? "none" : "";
+}
+
 /**
  * What a run is to be made with. What means nothing to the model, or to the view, is kept in its field, but not read.
  * @returns {Parameters}
  */
 export function readParameters() {
-  const read = (/** @type {keyof Parameters} */ name) => (isUsed(field(name)) ? field(name).value.trim() : "");
+  const read = (/** @type {keyof Parameters} */ name) => (isUsed(field(name)) ? valueOf(name) : "");
   return /** @type {Parameters} */ (Object.fromEntries(NAMES.map((name) => [name, read(name)])));
 }
 
@@ -76,10 +105,13 @@ export function readParameters() {
  */
 export function writeParameters(parameters) {
   const given = /** @type {[keyof Parameters, string][]} */ (Object.entries(parameters));
-  for (const [name, value] of given) field(name).value = value;
+  for (const [name, value] of given) setValue(name, value);
+  const lost = given.filter(([name, value]) => value.trim() !== "" && valueOf(name) === "").map(([name]) => name);
+  // A choice that there is not leaves none at all: what is left to the model takes its place.
+  for (const name of lost) setValue(name, "");
   remark();
   refresh();
-  return given.filter(([name, value]) => value.trim() !== "" && field(name).value === "").map(([name]) => name);
+  return lost;
 }
 
 /**
@@ -98,7 +130,8 @@ export function restoreParameters(parameters) {
  * @returns {SampleOptions}
  */
 export function optionsOf(parameters) {
-  const { prompt, negativePrompt, seed, solver, preview, longPrompts, vaeTiling } = parameters;
+  const { prompt, negativePrompt, seed, solver, algorithmType, preview, longPrompts, vaeTiling } = parameters;
+  const spaced = SPACINGS.filter((name) => parameters[name] !== "").map((name) => [name, parameters[name] === "true"]);
   const given = NUMBERS.filter((name) => parameters[name] !== "").map((name) => [name, Number(parameters[name])]);
   const seeds = seedsOf(parameters);
   return {
@@ -106,10 +139,11 @@ export function optionsOf(parameters) {
     negativePrompt: sent(negativePrompt) || undefined,
     ...(seeds.length > 1 ? { seeds, numImagesPerPrompt: seeds.length } : { seed: BigInt(seed) }),
     solver: solver || undefined,
+    algorithmType: algorithmType || undefined,
     preview: /** @type {SampleOptions["preview"]} */ (preview || undefined),
     vaeTiling: vaeTiling === "true" || undefined,
     longPrompts: /** @type {SampleOptions["longPrompts"]} */ (longPrompts || undefined),
-    ...Object.fromEntries(given),
+    ...Object.fromEntries([...given, ...spaced]),
   };
 }
 

@@ -2,6 +2,7 @@
 // The solvers that the open model can be run with, what each is for, and the steps that it takes.
 
 import { StateError } from "./pkg/index.js";
+import { hasAlgorithm, hasSpacing, highestOrder } from "./solver_keys.js";
 
 /** @import { ModelInfo, Pipeline, Solver } from "./pkg/index.js" */
 
@@ -37,6 +38,10 @@ const SOLVERS = {
 const choice = /** @type {HTMLSelectElement} */ (document.getElementById("solver"));
 const steps = /** @type {HTMLInputElement} */ (document.getElementById("steps"));
 const hint = /** @type {HTMLElement} */ (document.getElementById("solver-hint"));
+/** The fields of what not every solver lets be chosen. */
+const [spacing, algorithm, order] = ["spacing", "algorithm", "order"].map(
+  (id) => /** @type {HTMLInputElement | HTMLSelectElement} */ (document.getElementById(id)),
+);
 /** All of them, in their groups. */
 const groups = [...choice.querySelectorAll("optgroup")].map((group) => ({ group, options: [...group.children] }));
 
@@ -48,18 +53,22 @@ let newest = 0;
 choice.addEventListener("change", refresh);
 steps.addEventListener("input", refresh);
 
-/** Leaves those to choose from that the model can be run with. @param {Pipeline} opened */
+/**
+ * Leaves those to choose from that the model can be run with.
+ * @param {Pipeline} opened
+ * @returns {boolean} whether the one that was chosen is among them; if not, it is the model's own from now on
+ */
 export function show(opened) {
   pipeline = opened;
   const { solvers } = opened.info;
+  const chosen = choice.value;
   for (const { group, options } of groups) {
     const left = options.filter((option) => solvers.includes(/** @type {any} */ (option).value));
     group.replaceChildren(...left);
     group.hidden = left.length === 0;
   }
-  // One that a link has brought, and this model cannot do.
-  if (choice.selectedIndex < 0) choice.value = "";
   refresh();
+  return choice.value === chosen;
 }
 
 /** Says what the solver is for, which steps it takes, and how often the network is asked in them. */
@@ -68,12 +77,20 @@ export async function refresh() {
   const { info } = pipeline;
   const asked = ++newest;
   const solver = choice.value || Object.entries(SOLVERS).find(([, [name]]) => name === info.scheduler)?.[0] || "";
+  order.setAttribute("max", String(highestOrder(solver)));
+  for (const [field, isChosen] of /** @type {const} */ ([
+    [spacing, hasSpacing(solver)],
+    [algorithm, hasAlgorithm(solver)],
+    [order, highestOrder(solver) > 0],
+  ])) {
+    /** @type {HTMLElement} */ (field.closest(".field")).hidden = !isChosen;
+  }
   const { min, max } = info.solverSteps[solver] ?? { min: 1, max: 1000 };
   steps.min = String(min);
   steps.max = String(max);
   const count = steps.valueAsNumber;
   const isPossible = count >= min && count <= max;
-  const name = choice.selectedOptions[0].value ? choice.selectedOptions[0].text : "This solver";
+  const name = choice.value ? choice.selectedOptions[0].text : "This solver";
   const range = min > 1 ? `${min} to ${max}` : `at most ${max}`;
   steps.setCustomValidity(isPossible || steps.value === "" ? "" : `${name} takes ${range} steps here.`);
   const words = [SOLVERS[/** @type {Solver} */ (solver)]?.[1] ?? "", steps.validationMessage];

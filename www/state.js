@@ -101,19 +101,12 @@ export function show() {
             : "ready";
 
   const isCancelled = !loading && running?.controller.signal.aborted === true;
-  const focused = document.activeElement;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   if (state.start) button("start").textContent = state.start;
   button("start").disabled = busy || !state.pipeline || !state.start;
   button("cancel").disabled = !busy;
   for (const idle of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-idle]"))) {
     idle.disabled = busy || !state.pipeline;
-  }
-  // A button that is switched off drops the focus, and its counterpart is what goes on.
-  for (const [from, to] of [
-    ["start", "cancel"],
-    ["cancel", "start"],
-  ]) {
-    if (focused === button(from) && button(from).disabled) button(to).focus({ preventScroll: true });
   }
 
   progress.hidden = !busy;
@@ -131,6 +124,25 @@ export function show() {
   element("question").hidden = question === undefined;
   element("asked").textContent = question?.text ?? "";
   button("yes").textContent = question?.yes ?? "";
+  keepFocus(focused);
+}
+
+/** What had the focus before the button that ends things. @type {HTMLElement | undefined} */
+let origin;
+
+/**
+ * What is switched off or hidden drops the focus. Whatever goes on in its place gets it: the button that ends what has begun, and
+ * after that what it was begun with.
+ * @param {HTMLElement | null} focused what had it before
+ */
+function keepFocus(focused) {
+  const takesFocus = (/** @type {HTMLElement} */ part) =>
+    !part.matches(":disabled") && part.getClientRects().length > 0;
+  if (!focused || focused === document.body || (focused === document.activeElement && takesFocus(focused))) return;
+  const [cancel, start, retry] = ["cancel", "start", "retry"].map(button);
+  const next = [cancel, focused === cancel ? origin : undefined, start, retry].find((part) => part && takesFocus(part));
+  if (next === cancel) origin = focused;
+  next?.focus({ preventScroll: true });
 }
 
 /** What is shown of problems. @type {Problem | undefined} */
@@ -169,6 +181,7 @@ export function ask(text, yes) {
     state.question = { text, yes, answer };
     element("announcement").textContent = text;
     show();
+    button("yes").focus({ preventScroll: true });
     element("question").scrollIntoView({ block: "nearest" });
   });
 }
@@ -188,4 +201,6 @@ button("dismiss").addEventListener("click", () => {
 button("yes").addEventListener("click", () => state.question?.answer(true));
 button("no").addEventListener("click", dismiss);
 // A key that is held down on "Start" must not go on to press what has taken its place.
-button("cancel").addEventListener("keydown", (event) => event.repeat && event.preventDefault());
+for (const next of [button("cancel"), button("yes")]) {
+  next.addEventListener("keydown", (event) => event.repeat && event.preventDefault());
+}

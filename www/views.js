@@ -93,6 +93,8 @@ function pageOf(name) {
     /** @type {(given: import("./pkg/index.js").SampleOptions, about: Partial<import("./metadata.js").Made>) => Promise<void>} */
     draw: (given, about) => draw(name, given, about),
     say: (/** @type {string} */ status) => say(name, { status }),
+    /** Takes back how something ended that is no longer shown. */
+    unsay: () => say(name, { status: "", isDone: false }),
     showNotice: (/** @type {string} */ notice = "") => say(name, { notice }),
     showError: (/** @type {unknown} */ error) => say(name, { status: "", problem: problemOf(error) }),
     /** Says that a file cannot be read. @type {(file: string, error: unknown) => void} */

@@ -48,7 +48,7 @@ test("the parameters of a web UI are read, and what has no place here keeps its 
     negativePrompt: "blurry\nugly",
     steps: "20",
     solver: "dpmpp_2m",
-    "Schedule type: Karras": "",
+    useKarrasSigmas: "true",
     guidanceScale: "7",
     seed: "18446744073709551615",
     width: "512",
@@ -64,6 +64,21 @@ test("the parameters of a web UI are read, and what has no place here keeps its 
     readParametersText("fox\nSteps: 9, Sampler: DPM++ SDE, Schedule type: Automatic, CFG scale: 7, Seed: 1"),
     { prompt: "fox", steps: "9", "Sampler: DPM++ SDE": "", guidanceScale: "7", seed: "1", ...NOISE },
   );
+  // What a name says besides the solver, and what this solver, or any here, cannot be told.
+  for (const [sampler, schedule, keys] of /** @type {const} */ ([
+    ["DPM++ 2M SDE", "Karras", { solver: "dpmpp_2m", algorithmType: "sde-dpmsolver++", useKarrasSigmas: "true" }],
+    [
+      "DPM++ 3M SDE Exponential",
+      undefined,
+      { solver: "dpmpp_2m", algorithmType: "sde-dpmsolver++", solverOrder: "3", useExponentialSigmas: "true" },
+    ],
+    ["Euler a", "Karras", { solver: "euler_ancestral", "Schedule type: Karras": "" }],
+    ["DPM++ SDE", "Karras", { "Sampler: DPM++ SDE": "", "Schedule type: Karras": "" }],
+    ["Euler", "Beta", { solver: "euler", "Schedule type: Beta": "" }],
+  ])) {
+    const line = `Steps: 9, Sampler: ${sampler}${schedule ? `, Schedule type: ${schedule}` : ""}, Seed: 1`;
+    assert.deepEqual(readParametersText(`fox\n${line}`), { prompt: "fox", steps: "9", seed: "1", ...keys, ...NOISE });
+  }
   for (const other of ["", "a fox", "Steps", "Steps:\n"]) assert.equal(readParametersText(other), undefined);
 });
 
@@ -155,6 +170,17 @@ describe("on the page", () => {
     );
     assert.deepEqual(values, ["panda", "12", "euler", "3", "18446744073709551615", "64"]);
     assert.match(await page.locator("#notice").innerText(), /up to you: Hires upscale, the noise that another program/);
+    // What its name says of the noise levels has a field here.
+    const karras = "fox\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1";
+    await page.locator("input.arrivals[multiple]").setInputFiles({
+      name: "dpm.png",
+      mimeType: "image/png",
+      buffer: pngOf([header, { type: "tEXt", data: Buffer.from(`parameters\0${karras}`) }, ...rest]),
+    });
+    await page.getByText("the settings of dpm.png are restored").waitFor();
+    assert.equal(await page.locator("#solver").inputValue(), "dpmpp_2m");
+    assert.equal(await page.locator("#spacing").inputValue(), "useKarrasSigmas");
+    assert.doesNotMatch(await page.locator("#notice").innerText(), /Karras/i);
     // A seed that no number holds, in a graph.
     const graph = JSON.stringify(GRAPH).replace("156680208700286", "18446744073709551557");
     const other = pngOf([header, { type: "tEXt", data: Buffer.from(`prompt\0${graph}`) }, ...rest]);

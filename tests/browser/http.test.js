@@ -202,6 +202,16 @@ test("a host that does not answer is asked twice, and an abort ends the waiting 
     assert.deepEqual([error.code, error.cause], ["aborted", "enough"]);
     assert.ok(seconds < 3, `${seconds} s`);
   }
+  // Also one that comes just before the waiting.
+  for (const answer of [{ status: 503, headers: { "retry-after": "50" } }, { end: 10 }]) {
+    const controller = new AbortController();
+    const onWait = () => controller.abort("enough");
+    const { error, seconds, requests } = await hosted(context, [answer], () =>
+      readFile(URL, "a", { signal: controller.signal, onWait }),
+    );
+    assert.deepEqual([error.code, error.cause, requests.length], ["aborted", "enough", 1]);
+    assert.ok(seconds < 1, `${seconds} s`);
+  }
 });
 
 test("a busy host is asked again when it says, or after longer and longer pauses", async (context) => {

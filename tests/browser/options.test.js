@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AbortError, throwIfAborted } from "../../js/errors.js";
 import { checkBoundOptions, checkLoadOptions, checkSampleOptions } from "../../js/options.js";
-import { Run } from "../../js/run.js";
+import { Run } from "../../js/walk.js";
 
 // Names of the browser that Node has not.
 Object.assign(globalThis, { Worker: class {}, ImageData: class {} });

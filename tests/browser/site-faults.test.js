@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe } from "node:test";
 import { browserTests, faults, root, SITE } from "./harness/index.js";
+import { chunksOf, pngOf } from "./harness/png.js";
 import { agree, draw, drop, open, pixels, reach, start } from "./harness/site.js";
 
 /** @import { Page } from "playwright-core" */
@@ -271,14 +272,38 @@ describe("a field that cannot be read", () => {
     ["width=7", /“Width” is 7/],
     ["steps=", /“Steps” is empty/],
     ["solver=magic", /solver “magic”, which is unknown/],
+    ["solver=flow_euler", /solver “flow_euler”, which is unknown/],
     ["steps=many", /steps “many”, which is unknown/],
   ])) {
     test(`of a link (${values}) is named, and nothing is drawn`, async ({ page, site }) => {
       await page.goto(site.url(`${SITE}#prompt=fox&${values}&run=1`));
       await refused(page, words);
       assert.equal(await page.locator("[data-step]").count(), 0);
+      // Likewise on a page with an open model.
+      await open(page, site);
+      await page.evaluate((hash) => (location.hash = hash), `prompt=fox&${values}&run=1`);
+      await refused(page, words);
+      assert.equal(await page.locator("[data-step]").count(), 0);
     });
   }
+
+  test("of a picture is named, and what is left to the model takes its place", async ({ page, site }) => {
+    await open(page, site);
+    const [header, ...rest] = chunksOf(await readFile(join(root, "tests/pictures/fox.png"))).filter(
+      ({ type }) => !/TXt|tEXt/.test(type),
+    );
+    for (const solver of ["flow_euler", "magic"]) {
+      const made = JSON.stringify({ prompt: "panda", solver, model: "emoji64" });
+      const file = pngOf([header, { type: "tEXt", data: Buffer.from(`undiffuse\0${made}`) }, ...rest]);
+      await drop(page, "other.png", file, "image/png");
+      await page.getByText(`this model cannot take solver = ${solver}`, { exact: false }).waitFor();
+      assert.equal(await page.locator("#solver").inputValue(), "");
+      assert.equal(await page.locator("#error").innerText(), "");
+    }
+    await page.locator("#steps").fill("2");
+    await page.locator("#start").click();
+    await reach(page, "done");
+  });
 });
 
 describe("cancelling", () => {
@@ -358,13 +383,122 @@ describe("cancelling", () => {
     await draw(page, { steps: 1 });
     site.reset();
     await page.getByRole("link", { name: "FID" }).click();
-    await page.locator("#classify").click();
+    // Pressed again at once, it waits for a load of its own and not for the one that is ending.
+    await page.evaluate(async () => {
+      const [classify, cancel] = ["classify", "cancel"].map(
+        (id) => /** @type {HTMLButtonElement} */ (document.getElementById(id)),
+      );
+      classify.click();
+      cancel.click();
+      while (classify.disabled) await new Promise((resolve) => setTimeout(resolve));
+      classify.click();
+    });
     await page.locator("#answers li").first().waitFor();
+    assert.equal(await page.locator("#status").innerText(), "Looked");
+  });
+});
+
+describe("the focus", () => {
+  const test = browserTests({ graphics: "no-adapter" });
+
+  /** Waits until an element has the focus. @param {Page} page @param {string} id */
+  const focused = (page, id) =>
+    page.waitForFunction((id) => document.activeElement?.id === id, id, { timeout: 60_000 });
+
+  test("goes to a question, and from there and back to what goes on", async ({ page, site }) => {
+    await open(page, site);
+    for (const field of ["#width", "#height"]) await type(page, field, "1024");
+    await page.locator("#steps").fill("50");
+    await page.locator("#start").press("Enter");
+    await focused(page, "yes");
+    await page.keyboard.press("Enter");
+    await focused(page, "cancel");
+    await page.keyboard.press("Enter");
+    await focused(page, "start");
+    await page.keyboard.press("Enter");
+    await focused(page, "yes");
+    await page.getByRole("button", { name: "Not now" }).press("Enter");
+    await focused(page, "start");
+  });
+
+  test("is never dropped by a button that is switched off or goes away", async ({ page, site }) => {
+    await open(page, site);
+    await page.locator("#profile summary").click();
+    await page.locator("#measure").press("Enter");
+    await focused(page, "cancel");
+    await reach(page, "ready");
+    await focused(page, "measure");
+    await drop(page, ...WRONG[0], "");
+    await refused(page, /paper\.pdf/);
+    await page.locator("#dismiss").press("Enter");
+    await focused(page, "start");
+    await page.locator("#steps").fill("1");
+    await page.getByLabel("Prompt", { exact: true }).fill("fox ".repeat(100));
+    await page.locator("#start").press("Enter");
+    await page.locator("#cure").waitFor();
+    await page.locator("#cure").press("Enter");
+    await reach(page, "done");
+    await focused(page, "start");
+    await page.getByRole("link", { name: "FID" }).click();
+    await page.locator("#classify").press("Enter");
+    await page.locator("#answers li").first().waitFor();
+    await focused(page, "classify");
+    await page.getByRole("link", { name: "Noise to picture" }).click();
+    await page.getByRole("button", { name: "Use the one shown" }).press("Enter");
+    await page.getByRole("button", { name: "Remove", exact: true }).press("Enter");
+    await focused(page, "start");
   });
 });
 
 describe("views", () => {
   const test = browserTests({ graphics: "no-adapter" });
+
+  test("keep what they have found for as long as it is of the picture and the model that are there", async ({
+    page,
+    site,
+  }) => {
+    await open(page, site, "#view=bound");
+    await page.locator("#terms").selectOption("25");
+    await page.locator("#start").click();
+    await reach(page, "done");
+    const found = async () => [
+      await page.locator("#bits").innerText(),
+      await page.locator("[data-views=bound] tbody tr").count(),
+      await page.locator("#status").innerText(),
+      await page.locator("body").getAttribute("data-state"),
+      await page.locator("#terms").inputValue(),
+    ];
+    const before = await found();
+    assert.match(String(before[2]), /^26 terms in /);
+    for (const name of ["Noise to picture", "The bound"]) await page.getByRole("link", { name }).click();
+    assert.deepEqual(await found(), before);
+    await page.getByRole("button", { name: "Blank" }).click();
+    assert.deepEqual(await found(), ["–", 0, "", "ready", "25"]);
+    // The guess at one t is not that at another.
+    await page.getByRole("link", { name: "Picture to noise" }).click();
+    const turn = async (/** @type {string} */ t) => {
+      await page.locator("#t").fill(t);
+      await page.waitForFunction((t) => document.getElementById("forward")?.dataset.shown === t, t);
+    };
+    const guess = async () => {
+      await page.locator("#guess").click();
+      await page.getByText("At t = 500 the mean of", { exact: false }).first().waitFor();
+      assert.match(String(await page.locator("#noise").getAttribute("aria-label")), /t = 500/);
+    };
+    const isGone = async () => {
+      assert.equal(await page.locator("#status").innerText(), "");
+      assert.match(String(await page.locator("#noise").getAttribute("aria-label")), /not asked/);
+      assert.match(String(await page.locator("#denoised").getAttribute("aria-label")), /not (asked|begun)/);
+    };
+    await turn("500");
+    await guess();
+    await turn("100");
+    await isGone();
+    await turn("500");
+    await guess();
+    for (const name of ["Noise to picture", "Picture to noise"]) await page.getByRole("link", { name }).click();
+    await isGone();
+  });
 
   test("leave nothing of themselves behind, and find their own again", async ({ page, site }) => {
     await open(page, site);
@@ -535,6 +669,7 @@ describe("pictures and files", () => {
     const size = () => page.locator("#canvas").evaluate((canvas) => /** @type {HTMLCanvasElement} */ (canvas).width);
     assert.equal(await size(), 64);
     await page.locator("#width").fill("96");
+    await page.keyboard.press("Tab");
     assert.match(await page.locator("#easel-words").innerText(), /its middle, at 96 × 64/);
     await draw(page, { steps: 2 });
     assert.equal(await size(), 96);

@@ -206,6 +206,63 @@ describe("the page", () => {
     assert.equal(await shown(page), picture);
   });
 
+  test("noise levels, equation and order of a solver change the picture, and come back with a PNG and a link", async ({
+    page,
+    site,
+  }) => {
+    await open(page, site);
+    const given = /** @type {const} */ ([
+      ["#spacing", "useKarrasSigmas"],
+      ["#algorithm", "sde-dpmsolver++"],
+      ["#order", "1"],
+    ]);
+    await draw(page, { steps: 3, solver: "dpmpp_2m" });
+    const pictures = [await shown(page)];
+    await page.locator("#more summary").click();
+    for (const [field, value] of given) {
+      if (field === "#order") await page.locator(field).fill(value);
+      else await page.locator(field).selectOption(value);
+      await draw(page, { steps: 3, solver: "dpmpp_2m" });
+      pictures.push(await shown(page));
+    }
+    assert.equal(new Set(pictures).size, 4);
+    const link = page.url();
+    assert.match(link, /useKarrasSigmas=true&algorithmType=sde-dpmsolver%2B%2B&solverOrder=1/);
+    const { content } = await download(page);
+    const { undiffuse } = textsOf(content);
+    const { useKarrasSigmas, algorithmType, solverOrder } = JSON.parse(undiffuse);
+    assert.deepEqual([useKarrasSigmas, algorithmType, solverOrder], ["true", "sde-dpmsolver++", "1"]);
+    const isBack = async () => {
+      for (const [field, value] of given) assert.equal(await page.locator(field).inputValue(), value, field);
+    };
+    for (const [field] of given) {
+      if (field === "#order") await page.locator(field).fill("");
+      else await page.locator(field).selectOption("");
+    }
+    await drop(page, "mine.png", content, "image/png");
+    await page.getByText("the settings of mine.png are restored", { exact: true }).waitFor();
+    await isBack();
+    await page.goto("about:blank");
+    await page.goto(link);
+    await reach(page, "done");
+    await isBack();
+    assert.equal(await shown(page), pictures[3]);
+    // As the command writes them.
+    const restored = (/** @type {string} */ hash) =>
+      page.evaluate((hash) => {
+        location.hash = hash;
+        return new Promise((resolve) =>
+          setTimeout(() => resolve(/** @type {HTMLSelectElement} */ (document.getElementById("spacing")).value), 500),
+        );
+      }, hash);
+    assert.equal(
+      await restored("solver=dpmpp_2m&useExponentialSigmas=true&useKarrasSigmas=false"),
+      "useExponentialSigmas",
+    );
+    assert.equal(await restored("solver=dpmpp_2m&useKarrasSigmas=false"), "none");
+    assert.equal(await restored("solver=dpmpp_2m"), "");
+  });
+
   test("a PNG of the command restores what it was made with, to the same pixels", async ({ page, site }) => {
     // It was drawn with --portable; a browser that fuses products and sums may round a level otherwise.
     const portable = await readFile(join(root, "dist/pkg/internal/kernels_simd.wasm"));
@@ -273,6 +330,42 @@ describe("the page", () => {
     assert.equal(await shown(page), first);
   });
 
+  test("a mask stays where it was painted on the picture, whatever the size is on the way", async ({ page, site }) => {
+    await open(page, site);
+    await draw(page, { seed: 7, steps: 2 });
+    await page.locator("#more summary").click();
+    await page.getByRole("button", { name: "Use the one shown" }).click();
+    await page.locator("#mask").scrollIntoViewIfNeeded();
+    const board = await page.locator("#mask").boundingBox();
+    assert.ok(board);
+    await page.mouse.move(board.x + 0.5 * board.width, board.y + 0.5 * board.height);
+    await page.mouse.down();
+    await page.mouse.move(board.x + 0.6 * board.width, board.y + 0.6 * board.height, { steps: 4 });
+    await page.mouse.up();
+    const [painted] = await pixels(page, "#mask");
+    for (const size of ["4", "40", "400", "4", "64"]) {
+      await page.getByLabel("Width").fill(size);
+      await page.getByLabel("Height").fill("64");
+      await page.keyboard.press("Tab");
+    }
+    assert.equal((await pixels(page, "#mask"))[0], painted);
+    // Twice as wide, the board shows the middle half of the picture, and of the mask the same.
+    await page.getByLabel("Width").fill("128");
+    await page.keyboard.press("Tab");
+    const box = await page.locator("#mask").evaluate((canvas) => {
+      const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
+      const data = /** @type {HTMLCanvasElement} */ (canvas).getContext("2d")?.getImageData(0, 0, width, height).data;
+      const at = [...(data ?? [])].flatMap((value, index) => (index % 4 === 3 && value > 128 ? [(index - 3) / 4] : []));
+      const [xs, ys] = [at.map((pixel) => pixel % width), at.map((pixel) => Math.floor(pixel / width))];
+      return [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    });
+    // Its middle line goes from 0.5 to 0.6 of 128 pixels, which of the height begin 32 further up, and the brush is 12 % wide of 64.
+    const [left, right, top, bottom] = [64 - 7.7, 76.8 + 7.7, 64 - 32 - 7.7, 76.8 - 32 + 7.7];
+    for (const [at, expected] of [left, right, top, bottom].entries()) {
+      assert.ok(Math.abs(box[at] - expected) <= 2, `${box} in place of ${[left, right, top, bottom]}`);
+    }
+  });
+
   test("draws several pictures at once, each as it would be alone", async ({ page, site }) => {
     await open(page, site);
     await page.locator("#more summary").click();
@@ -326,8 +419,18 @@ describe("the page", () => {
       return visible.sort().join(" ");
     };
     const common = ["eta", "height", "pictures", "preview", "seed", "solver", "steps", "width"];
+    // Of what a solver has.
+    const keys = ["spacing", "algorithm", "order"];
     const text = ["clip-skip", "guidance", "guidance-rescale", "long-prompts", "negative-prompt", "prompt"];
-    assert.equal(await fields(), [...common, ...text, "vae-tiling"].sort().join(" "));
+    assert.equal(await fields(), [...common, ...keys, ...text, "vae-tiling"].sort().join(" "));
+    for (const [solver, has] of /** @type {const} */ ([
+      ["ddim", []],
+      ["euler", ["spacing"]],
+      ["unipc", ["spacing", "order"]],
+    ])) {
+      await page.getByLabel("Solver", { exact: true }).selectOption(solver);
+      assert.equal(await fields(), [...common, ...has, ...text, "vae-tiling"].sort().join(" "), solver);
+    }
     await page
       .locator("input[webkitdirectory]")
       .setInputFiles(join(root, "tests/reference/pipelines/models/ddpm_uncond"));
