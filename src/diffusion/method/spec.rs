@@ -10,6 +10,9 @@ use super::{
 };
 use crate::diffusion::{error::Error, keys::Keys, table::whole::Table};
 
+/// A reader of the keys that only one class has.
+pub type Read = fn(&Keys, &Common) -> Result<Arc<dyn Method>, Error>;
+
 /// A solver, described: names, limits, what it takes, and how a config becomes a [`Method`].
 pub struct Spec {
     /// The name that a user types, such as `dpmpp_2m`.
@@ -35,7 +38,7 @@ pub struct Spec {
     /// The settings that a user may give in place of the config's.
     pub settings: &'static [Setting],
     /// Reads the keys of its own class.
-    pub read: fn(&Keys, &Common) -> Result<Arc<dyn Method>, Error>,
+    pub read: Read,
 }
 
 /// A solver with the settings of one scheduler's config: plain values, which a config that holds one may hand to any thread.
