@@ -45,7 +45,7 @@ pub struct Args {
     device: device::Options,
 
     #[command(flatten)]
-    wgsl: wgsl::Options,
+    wgsl: wgsl::ShaderFolder,
 }
 
 /// Runs the network.

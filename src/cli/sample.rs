@@ -210,7 +210,7 @@ pub struct Args {
     profile: Option<Option<PathBuf>>,
 
     #[command(flatten)]
-    wgsl: wgsl::Options,
+    wgsl: wgsl::ShaderFolder,
 }
 
 /// One of torch's random streams.

@@ -12,13 +12,13 @@ use super::output::{Output, note};
 
 /// Where shaders are written to.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Options {
+pub struct ShaderFolder {
     /// On a GPU: write the WGSL of every kernel that was compiled to this folder, a file for each kernel
     #[arg(long, value_name = "FOLDER")]
     write_wgsl: Option<PathBuf>,
 }
 
-impl Options {
+impl ShaderFolder {
     /// Writes the kernels that `device` has compiled, if that was asked for.
     pub fn write(&self, device: &Device) -> Result<(), Error> {
         let Some(folder) = &self.write_wgsl else { return Ok(()) };
