@@ -94,7 +94,12 @@ export function describeFile(source, option) {
 function describeUrl(address) {
   const url = new URL(address);
   if (HUBS.includes(url.hostname)) url.pathname = resolvedPath(url.pathname);
-  const [, folder, file] = /** @type {RegExpExecArray} */ (/^(.*\/)([^/]*)$/.exec(url.pathname));
+  const parts = /^(.*\/)([^/]*)$/.exec(url.pathname);
+  if (!parts) {
+    const message = `source: ${JSON.stringify(address)} is no address of files; it begins with https:// or http://.`;
+    throw new OptionError("invalid-option", message, { option: "source" });
+  }
+  const [, folder, file] = parts;
   if (!WEIGHT_FILE.test(file)) return { kind: "url", base: url.href };
   url.pathname = folder;
   try {

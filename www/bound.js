@@ -197,6 +197,14 @@ export function open(page) {
     forget();
   });
 
+  /** Settles when what can be asked of the model is on the page. */
+  let beginning = Promise.resolve();
+
+  const show = () => {
+    beginning = begin();
+    beginning.catch(page.showError);
+  };
+
   async function begin() {
     const pipeline = page.pipeline();
     if (!pipeline) return;
@@ -230,7 +238,7 @@ export function open(page) {
     enter() {
       isShown = true;
       pad.show(beside, { film: film.lastPicture, refuse: page.refuse });
-      begin().catch(page.showError);
+      show();
     },
     leave() {
       isShown = false;
@@ -238,9 +246,10 @@ export function open(page) {
     },
     async release() {},
     modelChanged() {
-      if (isShown) begin().catch(page.showError);
+      if (isShown) show();
     },
     async submit() {
+      await beginning;
       const pipeline = page.pipeline();
       if (!pipeline) return;
       const { prompt, seed } = optionsOf(readParameters());

@@ -264,6 +264,15 @@ describe("the page's bound", () => {
     assert.match(await page.locator("#bound-of").innerText(), /of the latents/);
   });
 
+  test("a link that starts it computes as many terms as the page says", async ({ page, site }) => {
+    await page.goto(site.url(`${SITE}#view=bound&run=1`));
+    await page.waitForFunction(() => /Term \d+ of \d+/.test(document.getElementById("status")?.textContent ?? ""));
+    const status = await page.locator("#status").innerText();
+    assert.equal(await page.locator("#terms").inputValue(), "100");
+    assert.match(status, /of 101\b/);
+    await page.locator("#cancel").click();
+  });
+
   test("cancel ends it within a term, and what has come stays", async ({ page, site }) => {
     await open(page, site);
     await page.locator("#terms").selectOption("");

@@ -56,6 +56,16 @@ test("the address of a file is all of its source", async () => {
   }
 });
 
+test("an address without files is refused in words", () => {
+  for (const source of ["mailto:a@host.test", "javascript:0", "blob:x"]) {
+    assert.throws(
+      () => describeSource(source),
+      (/** @type {any} */ error) =>
+        error.code === "invalid-option" && error.message.includes(source) && /https/.test(error.message),
+    );
+  }
+});
+
 test("a file is a source, and a folder’s files are seen from its root", () => {
   const files = (/** @type {any} */ source) => openSource(describeSource(source), new AbortController().signal).files;
   assert.deepEqual(files(new File(["x"], "mine.safetensors")), ["mine.safetensors"]);
