@@ -1,5 +1,9 @@
 //! Options that a model does not take, refused before its weights are read, each with a sentence that says why.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
 use crate::common::reference;
 use pollster::block_on;
 use undiffuse::pipeline::{Checkpoint, LongPrompts, OpenOptions, Rgba, SampleOptions, Scheduler, Text};
@@ -192,4 +196,59 @@ fn a_scheduler_that_wants_a_learned_variance_of_a_network_without_one_is_refused
     let expected = "DDPMScheduler: \"variance_type\" is learned; supported: fixed_small and fixed_large: this network has \
         learned no variance";
     assert_eq!(error, expected);
+}
+
+/// What stands in `source` between `start` and the next line that is `}` or ends in it.
+fn block<'a>(source: &'a str, start: &str) -> &'a str {
+    let (_, rest) = source.split_once(start).unwrap_or_else(|| panic!("no {start}"));
+    rest.split("\n}").next().unwrap()
+}
+
+/// The names at the beginnings of lines of `block`, in front of `ending`.
+fn names_before(block: &str, beginning: &str, ending: &str) -> BTreeSet<String> {
+    let names = block.lines().filter_map(|line| line.trim_start().strip_prefix(beginning)?.split_once(ending));
+    let names = names.map(|(name, _)| name.trim_end_matches('?').to_owned());
+    names.filter(|name| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')).collect()
+}
+
+/// `guidance_scale` as JavaScript spells it.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &word[..1].to_uppercase() + &word[1..])
+}
+
+#[test]
+fn every_option_of_a_run_is_known_to_every_face() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let fields = |path: &str, start: &str| names_before(block(&read(path), start), "pub ", ":");
+    let mut library = fields("src/pipeline/options.rs", "pub struct SampleOptions {");
+    // A solver by its name, and the settings that such a name may say.
+    assert!(library.remove("solver_keys") && library.insert("solver".into()));
+    library.extend(fields("src/diffusion/names.rs", "pub struct SolverKeys {"));
+    assert!(library.len() > 35, "{library:?}");
+    let package: BTreeSet<String> = library.iter().map(|name| camel_case(name)).collect();
+
+    let options = read("js/options.js");
+    let mut rules = names_before(block(&options, "const SCHEDULE = {"), "", ":");
+    rules.extend(names_before(block(&options, "const SAMPLE = {"), "", ":"));
+    // JavaScript's own: what ends a run, and whether x_T is the first of its pictures.
+    for own in ["signal", "includeInitial"] {
+        assert!(rules.remove(own), "{own}");
+    }
+    assert_eq!(rules, package, "js/options.js");
+    let types = read("js/index.d.ts");
+    let mut typed = names_before(block(&types, "export interface SampleOptions {"), "", ":");
+    typed.retain(|name| !["signal", "includeInitial"].contains(&name.as_str()));
+    assert_eq!(typed, package, "js/index.d.ts");
+
+    let web = read("src/web/pipeline.rs");
+    let taken = |name: &String| web.contains(&format!("(\"{name}\")")) || web.contains(&format!(" {name}: "));
+    let missing: Vec<_> = package.iter().filter(|name| !taken(name)).collect();
+    assert!(missing.is_empty(), "src/web/pipeline.rs does not read {missing:?}");
+    // A command has no use for pictures on the way.
+    library.remove("preview");
+    let command = [read("src/cli/sample.rs"), read("src/cli/scheduler.rs")].concat();
+    let missing: Vec<_> = library.iter().filter(|name| !command.contains(&format!(" {name}: "))).collect();
+    assert!(missing.is_empty(), "the command has no {missing:?}");
 }
