@@ -326,6 +326,10 @@ fn paths(module: &[String], tokens: &[String], modules: &BTreeMap<Vec<String>, &
                 depth -= 1;
                 inner.pop_if(|(_, began)| *began == depth);
             }
+            // A visibility imports nothing.
+            "pub" if tokens.get(i + 1).is_some_and(|token| token == "(") => {
+                i += tokens[i..].iter().take_while(|token| *token != ")").count();
+            }
             "mod" if tokens.get(i + 2).is_some_and(|token| token == "{") => inner.push((tokens[i + 1].clone(), depth)),
             // But for `use<…>`, which says what a type captures.
             "use" if tokens.get(i + 1).is_some_and(|token| token != "<") => {
@@ -334,8 +338,7 @@ fn paths(module: &[String], tokens: &[String], modules: &BTreeMap<Vec<String>, &
                 paths.extend(spelled.iter().filter_map(|path| absolute(&here(), path, modules)));
                 continue;
             }
-            // But for `pub(in crate::…)`, which imports nothing.
-            "crate" | "super" | "undiffuse" if i == 0 || !["::", "in"].contains(&tokens[i - 1].as_str()) => {
+            "crate" | "super" | "undiffuse" if i == 0 || tokens[i - 1] != "::" => {
                 let mut path = vec![tokens[i].clone()];
                 while tokens.get(i + 1).is_some_and(|token| token == "::") {
                     path.extend(tokens.get(i + 2).cloned());
@@ -409,10 +412,12 @@ fn paths_are_read_as_they_are_spelled() {
         #[cfg(all(test, not(x)))]
         mod tests { use crate::tests; fn f() {} }
         impl super::l::M {}
+        pub(super) fn m() {}
+        pub(in crate::n) struct O(pub crate::p::Q);
     "##;
     let found: Vec<String> =
         paths(&names("a::b"), &tokens(text), &modules).into_iter().map(|path| path.join("::")).collect();
-    assert_eq!(found, ["d::self", "d::e", "g", "a::c::*", "i::j", "a::c::k", "a::l::M"]);
+    assert_eq!(found, ["d::self", "d::e", "g", "a::c::*", "i::j", "a::c::k", "a::l::M", "p::Q"]);
     assert_eq!(
         circle(&BTreeMap::from([("a", vec!["b"]), ("b", vec!["c"]), ("c", vec!["b"])])),
         Some(vec!["b", "c", "b"])

@@ -5,6 +5,7 @@ pub(super) mod denoiser;
 pub(super) mod family;
 pub(super) mod layout;
 pub(super) mod load;
+pub(super) mod naming;
 pub(super) mod text_encoder;
 pub(super) mod textual_inversion;
 pub(super) mod weight_file;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::layout::{Naming, Part};
+use super::naming::{Naming, Part};
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::WeightSpec;
 use crate::pipeline::error::Error;

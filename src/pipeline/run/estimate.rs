@@ -1,20 +1,12 @@
 //! What a run will take, found without making it.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use super::pipeline::Pipeline;
 use super::request::{Request, Task};
-use crate::device::Device;
 use crate::graph::Graph;
 use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::SampleOptions;
 use crate::pipeline::pictures::preview::{self, Previews};
-use crate::profile::now;
-
-/// The share of the CPU's multiply-adds that a network reaches, before a run has shown it.
-const USUAL_SHARE: f64 = 0.5;
 
 /// What a run takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,31 +70,6 @@ impl RunCost {
     }
 }
 
-/// How fast a pipeline's last step was, in floating point operations a second; shared with its runs.
-#[derive(Clone, Debug, Default)]
-pub(in crate::pipeline) struct Pace(Rc<Cell<Option<f64>>>);
-
-impl Pace {
-    /// Takes note of `flop` operations that took from `start`, of [`now`], until now.
-    pub fn note(&self, flop: u64, start: f64) {
-        let seconds = now() - start;
-        // A clock that stands still, or a step without arithmetic, says nothing.
-        if seconds > 0.0 && flop > 0 {
-            self.0.set(Some(flop as f64 / seconds));
-        }
-    }
-
-    /// The last pace, or before the first step that which `device` can be expected to have.
-    fn on(&self, device: &Device) -> Result<Option<f64>, Error> {
-        match (self.0.get(), device) {
-            (None, Device::Cpu(device)) => {
-                Ok(Some(USUAL_SHARE * device.flop_per_second().map_err(crate::device::Error::from)?))
-            }
-            (known, _) => Ok(known),
-        }
-    }
-}
-
 impl Pipeline {
     /// What a run with these options takes. Nothing is compiled and no weight is read; the first time on a CPU, its speed is
     /// measured in some tens of milliseconds.
@@ -127,7 +94,9 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
+    use crate::device::Device;
     use crate::pipeline::Preview;
+    use crate::profile::now;
     use crate::weights::DirectorySource;
 
     fn emoji64() -> Pipeline {
@@ -169,7 +138,7 @@ mod tests {
         while block_on(sampler.step()).unwrap().is_some() {}
         let took = now() - start;
         let known = pipeline.estimate(options).unwrap();
-        let pace = pipeline.pace.0.get().unwrap();
+        let pace = pipeline.pace.last().unwrap();
         assert_eq!(known.seconds, Some(known.flop as f64 / pace));
         // Other programs take the processor meanwhile: only the magnitude is sure.
         let ratio = known.seconds.unwrap() / took;

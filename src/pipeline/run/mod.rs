@@ -1,6 +1,7 @@
 //! One run of the reverse process, from options to x_0.
 
 pub(super) mod estimate;
+pub(super) mod pace;
 pub(super) mod pipeline;
 pub(super) mod random;
 pub(super) mod request;

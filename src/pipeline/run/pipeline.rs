@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::estimate::Pace;
+use super::pace::Pace;
 use crate::device::Device;
 use crate::diffusion::SchedulerConfig;
 use crate::pipeline::error::Error;

@@ -1,6 +1,7 @@
 //! One reverse process: x_T from the seed, then step by step to x_0.
 
-use super::estimate::{Pace, RunCost};
+use super::estimate::RunCost;
+use super::pace::Pace;
 use super::pipeline::Pipeline;
 use super::random::Streams;
 use super::request::Request;

@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::names::Tensors;
+use crate::pipeline::model::naming::Tensors;
 
 /// A module of LDM, and its path in diffusers.
 type Modules = Vec<(String, String)>;

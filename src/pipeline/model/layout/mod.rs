@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `mod` | [`Layout`]: configs, weights, tokenizers and schedulers, wherever they lie |
 //! | `folder` | the weight files of a component's folder: variants, shards, GGUF |
-//! | `names` | what files call the weights of a network |
+//! | `note` | what was assumed |
 //! | `single_file` | checkpoints in one file: what they are, and the configs that they imply |
 //! | `ldm` | the networks of such files: from the shapes of their tensors to configs and names |
 
 mod folder;
 mod ldm;
-mod names;
+mod note;
 mod single_file;
 
 use std::cell::{Cell, RefCell};
@@ -18,15 +18,14 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
-pub(in crate::pipeline) use names::{Naming, Part};
-
 use self::folder::Finder;
-use self::names::Tensors;
+pub use self::note::Note;
 use self::single_file::SingleFile;
 use crate::diffusion::SchedulerConfig;
 use crate::graph::WeightSpec;
 use crate::pipeline::error::Error;
 use crate::pipeline::model::family::Family;
+use crate::pipeline::model::naming::{Naming, Tensors};
 use crate::pipeline::model::weight_file::{HostTable, WeightFile};
 use crate::text::{TokenFiles, Tokenizer};
 use crate::weights::{self, Source, TensorFile, TensorInfo, read_small};
@@ -57,15 +56,6 @@ pub struct OpenOptions<'a> {
     pub prediction_type: Option<String>,
     /// Where CLIP's `merges.txt` lies, for checkpoints in one file, which bring no tokenizer. Native builds have their own.
     pub vocabulary: Option<&'a dyn Source>,
-}
-
-/// Something about a checkpoint that its files do not say, or say otherwise, and what was made of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// What was assumed, and why.
-    pub text: String,
-    /// The option of [`OpenOptions`] that says otherwise, and its value.
-    pub option: Option<(&'static str, &'static str)>,
 }
 
 /// A checkpoint whose files have been found.

@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Note;
 use super::ldm;
-use super::names::{Naming, Tensors, is_dead};
+use super::note::Note;
 use crate::pipeline::error::Error;
 use crate::pipeline::error::list;
+use crate::pipeline::model::naming::{Naming, Tensors, is_dead};
 use crate::pipeline::model::textual_inversion::{TEXTUAL_INVERSION, is_textual_inversion};
 use crate::weights::{TensorFile, TensorInfo};
 

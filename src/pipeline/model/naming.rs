@@ -45,7 +45,7 @@ const DEAD: [&str; 12] = [
 ];
 
 /// Whether the stored tensor `name` is one that no network is run with.
-pub(super) fn is_dead(name: &str) -> bool {
+pub(in crate::pipeline) fn is_dead(name: &str) -> bool {
     name.split('.').any(|part| DEAD.contains(&part))
 }
 
@@ -171,7 +171,7 @@ const MAX_DEPTH: usize = 16;
 const MAX_COUNT: usize = 1 << 12;
 
 /// The tensors of one network: their shapes, by their names behind its prefix.
-pub(super) struct Tensors<'a> {
+pub(in crate::pipeline) struct Tensors<'a> {
     shapes: HashMap<&'a str, &'a [usize]>,
     /// The paths of all modules that have a tensor inside.
     modules: HashSet<&'a str>,

@@ -1,0 +1,41 @@
+//! How fast runs are on this device.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::device::Device;
+use crate::pipeline::error::Error;
+use crate::profile::now;
+
+/// The share of the CPU's multiply-adds that a network reaches, before a run has shown it.
+const USUAL_SHARE: f64 = 0.5;
+
+/// How fast a pipeline's last step was, in floating point operations a second; shared with its runs.
+#[derive(Clone, Debug, Default)]
+pub(in crate::pipeline) struct Pace(Rc<Cell<Option<f64>>>);
+
+impl Pace {
+    /// Takes note of `flop` operations that took from `start`, of [`now`], until now.
+    pub fn note(&self, flop: u64, start: f64) {
+        let seconds = now() - start;
+        // A clock that stands still, or a step without arithmetic, says nothing.
+        if seconds > 0.0 && flop > 0 {
+            self.0.set(Some(flop as f64 / seconds));
+        }
+    }
+
+    /// The pace of the last step; none before the first.
+    pub fn last(&self) -> Option<f64> {
+        self.0.get()
+    }
+
+    /// The last pace, or before the first step that which `device` can be expected to have.
+    pub fn on(&self, device: &Device) -> Result<Option<f64>, Error> {
+        match (self.last(), device) {
+            (None, Device::Cpu(device)) => {
+                Ok(Some(USUAL_SHARE * device.flop_per_second().map_err(crate::device::Error::from)?))
+            }
+            (known, _) => Ok(known),
+        }
+    }
+}
