@@ -70,7 +70,7 @@ fn load(device: &Device, graph: &Graph, dtype: Dtype, chunk: usize) -> Weights {
 }
 
 fn run(device: &Device, graph: &Graph, weights: &Weights) -> Vec<f32> {
-    let mut program = block_on(Program::compile(device, graph, weights)).unwrap();
+    let mut program = block_on(Program::compile(device, graph, &[weights])).unwrap();
     program.write("x", &numbers(99, program.input_length("x").unwrap())).unwrap();
     block_on(program.run()).unwrap();
     block_on(program.read_f32("y")).unwrap()
@@ -82,7 +82,7 @@ fn matrix(device: &Device, weights: &Weights, input: usize, output: usize) -> Ve
     let root = builder.root();
     let x = root.input("x", &[input, input]).unwrap();
     root.output("y", root.at("layer").linear(x, output, false).unwrap());
-    let mut program = block_on(Program::compile(device, &builder.finish(), weights)).unwrap();
+    let mut program = block_on(Program::compile(device, &builder.finish(), &[weights])).unwrap();
     let one: Vec<f32> = (0..input * input).map(|i| f32::from(u8::from(i / input == i % input))).collect();
     program.write("x", &one).unwrap();
     block_on(program.run()).unwrap();
@@ -213,7 +213,8 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
             let spec = &graph.weights()[0];
             let additions = [addition(spec, 4, 7, 0.3), addition(spec, 1, 8, -1.2)];
             let before = (run(&Device::cpu(), &graph, &on_cpu), run(&device, &graph, &on_gpu));
-            let (bytes, mut earlier) = (on_gpu.bytes(), block_on(Program::compile(&device, &graph, &on_gpu)).unwrap());
+            let (bytes, mut earlier) =
+                (on_gpu.bytes(), block_on(Program::compile(&device, &graph, &[&on_gpu])).unwrap());
 
             // Something else first: it must leave nothing behind.
             for weights in [&on_cpu, &on_gpu] {

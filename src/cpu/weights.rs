@@ -252,14 +252,11 @@ impl Weights {
         Error::Weight { name: self.specs.get(index).map(|spec| spec.name.clone()).unwrap_or_default(), message }
     }
 
-    /// The weight called `name` in a form, as it is now.
+    /// The weight `index`, which has been loaded, in a form, as it is now.
     ///
     /// # Errors
-    /// If there is none, or no memory for the form.
-    pub(super) fn find(&self, name: &str, form: Form) -> Result<Stored, Error> {
-        let index = self.specs.iter().position(|spec| spec.name == name);
-        let index = index.filter(|&index| self.loaded[index].is_some());
-        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+    /// If there is no memory for the form.
+    pub(super) fn find(&self, index: usize, form: Form) -> Result<Stored, Error> {
         let stored = self.merged.borrow().get(&index).cloned().unwrap_or_else(|| self.original(index));
         if form == Form::of(&self.specs[index]) {
             return Ok(stored);

@@ -175,10 +175,8 @@ impl Weights {
         self.stored.iter().flatten().chain(merged.values()).map(|stored| stored.buffer.size()).sum()
     }
 
-    /// The weight called `name`, as it is now.
-    pub(super) fn find(&self, name: &str) -> Result<Stored, Error> {
-        let index = self.specs.iter().position(|spec| spec.name == name);
-        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+    /// The weight `index`, as it is now.
+    pub(super) fn find(&self, index: usize) -> Result<Stored, Error> {
         match self.merged.borrow().get(&index) {
             Some(merged) => Ok(merged.clone()),
             None => self.original(index).cloned(),
