@@ -11,7 +11,7 @@ use super::machine::Region;
 use super::network::Network;
 use super::plan::Plan;
 use super::weights::Stored;
-use super::{Device, Error, Weights};
+use super::{Device, Error, Machine, Weights};
 use crate::graph::{DType, Graph, NodeId, Op, WeightSpec, find_weight};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
@@ -130,6 +130,19 @@ impl Program {
 
     fn address(&self, id: NodeId) -> usize {
         self.values.address() + self.plan.of_node[id.index()]
+    }
+
+    /// Where its values are.
+    pub(super) fn machine(&self) -> &Rc<dyn Machine> {
+        self.device.machine()
+    }
+
+    /// Where an f32 output lies after a run.
+    ///
+    /// # Errors
+    /// If there is no such output, or no run has made it.
+    pub(super) fn place(&self, output: &str) -> Result<usize, Error> {
+        Ok(self.address(self.output(output, DType::F32)?))
     }
 
     /// The graph that runs.

@@ -65,6 +65,10 @@ impl Weights for cpu::Weights {
     fn restore(&self, index: usize) {
         self.restore(index);
     }
+
+    async fn store(&self, name: &str, source: &cpu::Program, output: &str) -> Result<(), Error> {
+        Ok(self.store(name, source, output)?)
+    }
 }
 
 impl Program for cpu::Program {

@@ -84,6 +84,12 @@ pub trait Weights {
 
     /// Takes back what [`Weights::merge`] has made of weight `index`, for programs compiled from now on.
     fn restore(&self, index: usize);
+
+    /// Copies an output of `source` to the place of the weight `name`, for all programs that use it.
+    ///
+    /// # Errors
+    /// If the weight is not kept as f32 or has been merged with additions, or if the output does not fit it.
+    async fn store(&self, name: &str, source: &Self::Program, output: &str) -> Result<(), Error>;
 }
 
 /// A graph with its weights on a device. Inputs keep what was written to them; outputs keep their value until the next run.

@@ -60,6 +60,10 @@ impl Weights for gpu::Weights {
     fn restore(&self, index: usize) {
         self.restore(index);
     }
+
+    async fn store(&self, name: &str, source: &gpu::Program, output: &str) -> Result<(), Error> {
+        Ok(self.store(name, source, output).await?)
+    }
 }
 
 impl Program for gpu::Program {

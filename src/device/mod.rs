@@ -167,6 +167,27 @@ impl Weights {
     pub fn restore(&self, index: usize) {
         engine!(self, weights => engine::Weights::restore(&**weights, index))
     }
+
+    /// Copies an f32 output of `source` to the place of the weight `name`, on the device, laid out as kernels read it. The output has
+    /// the weight's shape and its checkpoint's order.
+    ///
+    /// Programs that were compiled with the weight see it from their next run on, and so do [`Weights::merge`] and programs to come.
+    /// Only a program that was compiled before the weight was last merged or restored may keep what it had.
+    ///
+    /// # Errors
+    /// If there is no such weight or output, if a matrix is not kept as f32, if additions are merged into the weight, if the shapes
+    /// differ, or if the device refuses. A value that is not finite is found by [`Program::read`] of the output, not here.
+    pub async fn store(&self, name: &str, source: &Program, output: &str) -> Result<(), Error> {
+        match (self, source) {
+            (Self::Cpu(weights), Program::Cpu(source)) => {
+                engine::Weights::store(&**weights, name, source, output).await
+            }
+            (Self::Gpu(weights), Program::Gpu(source)) => {
+                engine::Weights::store(&**weights, name, source, output).await
+            }
+            _ => Err(Error::Mixed),
+        }
+    }
 }
 
 impl Program {

@@ -307,7 +307,8 @@ impl Program {
         self.begin_read(&[])?.finish().await.map(|_| ())
     }
 
-    fn memory_of(&self, id: NodeId) -> Memory<'_> {
+    /// The memory that the value of a node is in.
+    pub(super) fn memory_of(&self, id: NodeId) -> Memory<'_> {
         Memory::range(&self.slabs, self.placement.nodes[id.index()])
     }
 }

@@ -83,6 +83,16 @@ pub struct WeightSpec {
 }
 
 impl WeightSpec {
+    /// What speaks against the output `name` of `graph` as this weight's values: another shape or element type.
+    ///
+    /// # Errors
+    /// If there is no such output.
+    pub(crate) fn mismatch(&self, graph: &Graph, name: &str) -> Result<Option<String>, Error> {
+        let Node { shape, dtype, .. } = graph.node(graph.output(name)?);
+        let differs = *shape != self.shape || *dtype != DType::F32;
+        Ok(differs.then(|| format!("output `{name}` is {dtype:?} {shape:?}, the weight F32 {:?}", self.shape)))
+    }
+
     /// `[out, in, height · width]` of a weight that is a matrix; `None` for a vector.
     pub fn matrix(&self) -> Option<[usize; 3]> {
         match (self.role, &self.shape[..]) {
