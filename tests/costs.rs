@@ -78,7 +78,7 @@ fn a_profile_on_the_cpu_has_the_time_of_every_node_and_leaves_the_outputs_as_the
         let bytes: Vec<u8> = (0..count).flat_map(|i| ((i as f32 * 0.7).sin() * 0.05).to_le_bytes()).collect();
         weights.put(index, Dtype::F32, &bytes).expect("bytes of a weight");
     }
-    let mut program = block_on(cpu::Program::new(&graph, &weights)).expect("a complete network");
+    let mut program = block_on(cpu::Program::new(&device, &graph, &[&weights])).expect("a complete network");
     program.write("sample", &[0.1; 2 * 4 * 16 * 16]).expect("an input");
     block_on(program.run()).expect("finite values");
     let before = program.read("out").expect("an output");

@@ -46,12 +46,16 @@ fn weights(device: &Device, graph: &Graph, value: f32) -> Weights {
     weights
 }
 
+async fn compile(graph: &Graph, weights: &Weights) -> Result<Program, Error> {
+    Program::new(weights.device(), graph, &[weights]).await
+}
+
 #[test]
 fn a_value_that_is_not_finite_is_reported_with_the_layer_that_made_it() {
     for pack in [false, true] {
         for value in [f32::NAN, f32::NEG_INFINITY] {
             let graph = network(pack);
-            let mut program = block_on(Program::new(&graph, &weights(&cpu(), &graph, value))).unwrap();
+            let mut program = block_on(compile(&graph, &weights(&cpu(), &graph, value))).unwrap();
             program.write("x", &[1.0; 108]).unwrap();
             let error = block_on(program.run()).unwrap_err();
             assert_eq!(error, Error::NonFinite { path: "blocks.1.conv".into(), op: "conv2d" }, "pixels: {pack}");
@@ -63,7 +67,7 @@ fn a_value_that_is_not_finite_is_reported_with_the_layer_that_made_it() {
 #[test]
 fn an_input_that_is_not_finite_is_reported_as_such_and_a_better_one_runs() {
     let graph = network(false);
-    let mut program = block_on(Program::new(&graph, &weights(&cpu(), &graph, 0.5))).unwrap();
+    let mut program = block_on(compile(&graph, &weights(&cpu(), &graph, 0.5))).unwrap();
     let mut x = [1.0; 108];
     for value in [f32::INFINITY, f32::NAN] {
         x[100] = value;
@@ -79,7 +83,7 @@ fn an_input_that_is_not_finite_is_reported_as_such_and_a_better_one_runs() {
 #[test]
 fn an_output_that_nothing_has_made_and_data_that_do_not_fit_are_refused() {
     let graph = network(false);
-    let mut program = block_on(Program::new(&graph, &weights(&cpu(), &graph, 0.5))).unwrap();
+    let mut program = block_on(compile(&graph, &weights(&cpu(), &graph, 0.5))).unwrap();
     assert_eq!(program.read("out").unwrap_err(), Error::NotRun("out".into()));
     assert_eq!(program.feed_back("x", "out").unwrap_err(), Error::NotRun("out".into()));
     let expected = Error::InputLength { name: "x".into(), expected: 108, found: 3 };
@@ -87,10 +91,7 @@ fn an_output_that_nothing_has_made_and_data_that_do_not_fit_are_refused() {
     assert!(matches!(program.write("y", &[]).unwrap_err(), Error::Graph(_)));
     assert!(matches!(program.read("y").unwrap_err(), Error::Graph(_)));
     let missing = Weights::new(&cpu(), graph.weights()).unwrap();
-    assert_eq!(
-        block_on(Program::new(&graph, &missing)).unwrap_err(),
-        Error::MissingWeight("blocks.0.conv.weight".into())
-    );
+    assert_eq!(block_on(compile(&graph, &missing)).unwrap_err(), Error::MissingWeight("blocks.0.conv.weight".into()));
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn outputs_become_inputs_of_the_same_program_and_of_one_on_the_same_or_another_d
     root.output("out", root.affine(root.input("x", &[33]).unwrap(), 2.0, 1.0).unwrap());
     let graph = builder.finish();
     let device = cpu();
-    let program = |device: &Device| block_on(Program::new(&graph, &Weights::new(device, &[]).unwrap())).unwrap();
+    let program = |device: &Device| block_on(compile(&graph, &Weights::new(device, &[]).unwrap())).unwrap();
     let mut first = program(&device);
     block_on(first.run()).unwrap();
     assert_eq!(first.read("out").unwrap(), [1.0; 33], "an input is zero before it is written");
@@ -127,7 +128,7 @@ fn a_convolution_that_upsamples_gives_the_same_bits_as_one_behind_the_upsampling
         let folded = fold_upsampling(&graph);
         assert_eq!(folded.nodes().len() + 1, graph.nodes().len());
         let [apart, together] = [&graph, &folded].map(|graph| {
-            let mut program = block_on(Program::new(graph, &weights(&cpu(), graph, 0.5))).unwrap();
+            let mut program = block_on(compile(graph, &weights(&cpu(), graph, 0.5))).unwrap();
             let x: Vec<f32> = (0..30 * channels).map(|i| (i as f32 * 0.9).cos()).collect();
             program.write("x", &x).unwrap();
             block_on(program.run()).unwrap();
@@ -140,7 +141,7 @@ fn a_convolution_that_upsamples_gives_the_same_bits_as_one_behind_the_upsampling
 #[test]
 fn the_time_of_every_node_is_told_and_inputs_take_none() {
     let graph = network(false);
-    let mut program = block_on(Program::new(&graph, &weights(&cpu(), &graph, 0.5))).unwrap();
+    let mut program = block_on(compile(&graph, &weights(&cpu(), &graph, 0.5))).unwrap();
     let seconds = block_on(program.run_timed()).unwrap();
     assert_eq!(seconds.len(), graph.nodes().len());
     assert_eq!(seconds[0], 0.0);
@@ -204,7 +205,7 @@ fn what_does_not_fit_into_memory_is_refused_by_name_and_leaves_nothing_behind() 
                 weights.put(index, Dtype::F32, &vec![0; 4 * spec.shape.iter().product::<usize>()])?;
             }
             weights.finish()?;
-            block_on(block_on(Program::new(&graph, &weights))?.run())
+            block_on(block_on(compile(&graph, &weights))?.run())
         };
         let result = run();
         assert!(sizes.borrow().is_empty(), "{limit} bytes leave something behind");
@@ -313,7 +314,7 @@ fn a_run_that_nobody_wants_ends_at_the_next_pause_and_the_one_after_it_is_whole(
     let graph = network(false);
     let wanted = Rc::new(Cell::new(usize::MAX));
     let device = Hasty::device(&wanted);
-    let mut program = block_on(Program::new(&graph, &weights(&device, &graph, 0.5))).unwrap();
+    let mut program = block_on(compile(&graph, &weights(&device, &graph, 0.5))).unwrap();
     let x: Vec<f32> = (0..108).map(|i| (i as f32 * 0.9).cos()).collect();
     program.write("x", &x).unwrap();
     wanted.set(usize::MAX);
@@ -337,7 +338,7 @@ fn a_search_for_the_first_value_that_is_not_finite_leaves_nothing_behind_when_it
     let graph = network(false);
     let wanted = Rc::new(Cell::new(usize::MAX));
     let device = Hasty::device(&wanted);
-    let mut program = block_on(Program::new(&graph, &weights(&device, &graph, 0.5))).unwrap();
+    let mut program = block_on(compile(&graph, &weights(&device, &graph, 0.5))).unwrap();
     let count = |program: &mut Program, x: f32| {
         wanted.set(usize::MAX);
         program.write("x", &[x; 108]).unwrap();

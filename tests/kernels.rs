@@ -138,9 +138,11 @@ impl Pair {
         }
         pollster::block_on(on_gpu.finish()).unwrap();
         let twin = twin::Program::new(graph, on_twin).unwrap();
-        let gpu = pollster::block_on(gpu::Program::compile(device, graph, Rc::new(on_gpu))).unwrap();
+        let gpu = pollster::block_on(gpu::Program::compile(device, graph, &[Rc::new(on_gpu)])).unwrap();
         let on_cpu = on_cpu.iter();
-        let prepare = |weights| pollster::block_on(cpu::Program::new(graph, weights)).unwrap();
+        let prepare = |weights: &cpu::Weights| {
+            pollster::block_on(cpu::Program::new(weights.device(), graph, &[weights])).unwrap()
+        };
         let cpu = on_cpu.map(|(name, weights)| (*name, prepare(weights))).collect();
         let mut pair = Self { twin, gpu, cpu };
         for (name, id) in graph.inputs() {
@@ -983,7 +985,7 @@ fn damaged(device: &gpu::Device, value: f32, pack: bool) -> gpu::Program {
         weights.put(index, Dtype::F32, &encode(Dtype::F32, &values)).unwrap();
     }
     pollster::block_on(weights.finish()).unwrap();
-    let program = pollster::block_on(gpu::Program::compile(device, &graph, Rc::new(weights))).unwrap();
+    let program = pollster::block_on(gpu::Program::compile(device, &graph, &[Rc::new(weights)])).unwrap();
     program.write("x", &[1.0; 108]).unwrap();
     program
 }
@@ -1052,7 +1054,7 @@ fn a_graph_over_the_limits_is_refused_with_the_tensors_name() {
     });
     let weights = Rc::new(gpu::Weights::new(&device, graph.weights()));
     let before = device.allocated_bytes();
-    let error = pollster::block_on(gpu::Program::compile(&device, &graph, weights)).unwrap_err();
+    let error = pollster::block_on(gpu::Program::compile(&device, &graph, &[weights])).unwrap_err();
     assert!(matches!(&error, gpu::Error::TooLarge { bytes, .. } if *bytes > limit as u64), "{error}");
     assert_eq!(device.allocated_bytes(), before);
 }
@@ -1081,10 +1083,10 @@ fn a_program_whose_weights_were_destroyed_says_so() {
         weights.put(index, Dtype::F32, &encode(Dtype::F32, values)).unwrap();
     }
     let weights = Rc::new(weights);
-    let program = pollster::block_on(gpu::Program::compile(&device, &graph, weights.clone())).unwrap();
+    let program = pollster::block_on(gpu::Program::compile(&device, &graph, &[weights.clone()])).unwrap();
     weights.destroy();
     assert_eq!(program.run().unwrap_err(), gpu::Error::Destroyed("checkpoint"));
-    assert!(pollster::block_on(gpu::Program::compile(&device, &graph, weights)).is_err());
+    assert!(pollster::block_on(gpu::Program::compile(&device, &graph, &[weights])).is_err());
 }
 
 #[test]
@@ -1114,8 +1116,8 @@ fn data_of_the_wrong_length_and_unknown_names_are_refused() {
     assert!(error.to_string().contains("blocks.0.conv.weight"), "{error}");
     let error = weights.put(0, Dtype::U8, &[0; 81]).unwrap_err();
     assert!(error.to_string().contains("U8"), "{error}");
-    let compiled = gpu::Program::compile(&device, program.graph(), Rc::new(weights));
-    let error = pollster::block_on(compiled).unwrap_err();
+    let weights = [Rc::new(weights)];
+    let error = pollster::block_on(gpu::Program::compile(&device, program.graph(), &weights)).unwrap_err();
     assert_eq!(error, gpu::Error::MissingWeight("blocks.0.conv.weight".into()));
 }
 

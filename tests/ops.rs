@@ -6,7 +6,7 @@ use crate::common::{Tally, Tensor, max_abs, read_tensors, reference, worst_beyon
 use pollster::block_on;
 use undiffuse::device::{Device, Program, WeightLoader};
 use undiffuse::graph::{
-    Activation, Builder, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope, TimestepEmbeddingOptions, fuse,
+    Activation, Builder, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope, TimestepEmbeddingOptions,
 };
 use undiffuse::models::guidance_scale_embedding;
 use undiffuse::weights::Dtype;
@@ -106,7 +106,7 @@ fn guidance_scale_embeddings(case: &Case) -> Result<f64, String> {
 }
 
 fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, String> {
-    let graph = fuse(&builder.finish());
+    let graph = builder.finish();
     let mut loader = WeightLoader::new(device, graph.weights()).map_err(|e| e.to_string())?;
     for (index, spec) in graph.weights().iter().enumerate() {
         // A norm without affine parameters is one with weight 1 and bias 0.
@@ -116,7 +116,7 @@ fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, Strin
         loader.put(index, Dtype::F32, &bytes).map_err(|e| e.to_string())?;
     }
     let weights = pollster::block_on(loader.finish()).map_err(|e| e.to_string())?;
-    let mut program = block_on(Program::compile(device, &graph, &weights)).map_err(|e| e.to_string())?;
+    let mut program = block_on(Program::compile(device, &graph, &[&weights])).map_err(|e| e.to_string())?;
     for (name, _) in graph.inputs() {
         program.write(name, &case[name].data).map_err(|e| e.to_string())?;
     }

@@ -198,7 +198,7 @@ fn the_memory_plan_is_what_the_device_allocates() {
         weights.end().unwrap();
     }
     block_on(weights.finish()).unwrap();
-    let program = block_on(gpu::Program::compile(&device, &graph, Rc::new(weights))).unwrap();
+    let program = block_on(gpu::Program::compile(&device, &graph, &[Rc::new(weights)])).unwrap();
     let memory = program.memory();
     let planned = planned + memory.activation_bytes + memory.parameter_bytes;
     let allocated = device.allocated_bytes();

@@ -25,9 +25,9 @@ const ROOMS: &[Wall] = &[
     ("profile", &["graph"]),
     ("cpu", &["graph", "profile", "weights"]),
     ("gpu", &["graph", "profile", "weights"]),
-    ("twin", &["cpu", "graph"]),
+    ("twin", &["diffusion", "graph"]),
     ("device", &["cpu", "gpu", "graph", "profile", "weights"]),
-    ("pipeline", &["cpu", "device", "diffusion", "gpu", "graph", "models", "noise", "profile", "text", "weights"]),
+    ("pipeline", &["device", "diffusion", "graph", "models", "noise", "profile", "text", "weights"]),
     ("metrics", &["device", "graph", "models", "noise", "order", "pipeline", "weights"]),
     (
         "web",

@@ -5,6 +5,7 @@ use pollster::block_on;
 use undiffuse::device::{Device, Program, WeightLoader, Weights};
 use undiffuse::gpu;
 use undiffuse::graph::{Builder, Conv2dOptions, Graph, WeightRole, WeightSpec};
+use undiffuse::twin;
 use undiffuse::weights::{Dtype, LowRank};
 
 fn gpu() -> gpu::Device {
@@ -70,7 +71,7 @@ fn load(device: &Device, graph: &Graph, dtype: Dtype, chunk: usize) -> Weights {
 }
 
 fn run(device: &Device, graph: &Graph, weights: &Weights) -> Vec<f32> {
-    let mut program = block_on(Program::compile(device, graph, weights)).unwrap();
+    let mut program = block_on(Program::compile(device, graph, &[weights])).unwrap();
     program.write("x", &numbers(99, program.input_length("x").unwrap())).unwrap();
     block_on(program.run()).unwrap();
     block_on(program.read_f32("y")).unwrap()
@@ -82,7 +83,7 @@ fn matrix(device: &Device, weights: &Weights, input: usize, output: usize) -> Ve
     let root = builder.root();
     let x = root.input("x", &[input, input]).unwrap();
     root.output("y", root.at("layer").linear(x, output, false).unwrap());
-    let mut program = block_on(Program::compile(device, &builder.finish(), weights)).unwrap();
+    let mut program = block_on(Program::compile(device, &builder.finish(), &[weights])).unwrap();
     let one: Vec<f32> = (0..input * input).map(|i| f32::from(u8::from(i / input == i % input))).collect();
     program.write("x", &one).unwrap();
     block_on(program.run()).unwrap();
@@ -213,7 +214,8 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
             let spec = &graph.weights()[0];
             let additions = [addition(spec, 4, 7, 0.3), addition(spec, 1, 8, -1.2)];
             let before = (run(&Device::cpu(), &graph, &on_cpu), run(&device, &graph, &on_gpu));
-            let (bytes, mut earlier) = (on_gpu.bytes(), block_on(Program::compile(&device, &graph, &on_gpu)).unwrap());
+            let (bytes, mut earlier) =
+                (on_gpu.bytes(), block_on(Program::compile(&device, &graph, &[&on_gpu])).unwrap());
 
             // Something else first: it must leave nothing behind.
             for weights in [&on_cpu, &on_gpu] {
@@ -304,5 +306,105 @@ fn an_addition_that_does_not_fit_is_refused_with_the_weights_name() {
         let one = LowRank { up: vec![1.0; 4], down: vec![1.0; 1], scale: 1.0 };
         let message = block_on(weights.merge(1, &[one])).unwrap_err().to_string();
         assert!(message.contains("layer.bias") && message.contains("takes no low-rank addition"), "{message}");
+    }
+}
+
+/// A program that has made twice its input `values`, of `shape`, as `new`.
+fn doubling(device: &Device, shape: &[usize], values: &[f32]) -> Program {
+    let builder = Builder::new();
+    let root = builder.root();
+    root.output("new", root.affine(root.input("values", shape).unwrap(), 2.0, 0.0).unwrap());
+    let nothing = block_on(WeightLoader::new(device, &[]).unwrap().finish()).unwrap();
+    let mut program = block_on(Program::compile(device, &builder.finish(), &[&nothing])).unwrap();
+    program.write("values", values).unwrap();
+    block_on(program.run()).unwrap();
+    program
+}
+
+#[test]
+fn a_program_writes_weights_of_each_role_which_programs_compiled_before_and_after_see() {
+    let large = {
+        let builder = Builder::new();
+        let root = builder.root();
+        let x = root.input("x", &[1, 32, 32, 16]).unwrap();
+        root.output("y", root.at("layer").conv2d(x, Conv2dOptions::same(16, 3)).unwrap());
+        builder.finish()
+    };
+    for graph in [linear(64, 10, true), linear(7, 5, true), convolution(5, 6, 3), convolution(32, 6, 1), large] {
+        for device in [Device::cpu(), Device::Gpu(gpu())] {
+            let what = format!("{:?} on {device:?}", graph.weights()[0].shape);
+            let weights = load(&device, &graph, Dtype::F32, 1000);
+            let x = numbers(99, graph.node(graph.inputs()[0].1).elements());
+            let mut program = block_on(Program::compile(&device, &graph, &[&weights])).unwrap();
+            program.write("x", &x).unwrap();
+            block_on(program.run()).unwrap();
+            let mut stored = Vec::new();
+            for (index, spec) in graph.weights().iter().enumerate() {
+                let values = numbers(40 + index as u64, spec.shape.iter().product());
+                let source = doubling(&device, &spec.shape, &values);
+                block_on(weights.store(&spec.name, &source, "new")).unwrap();
+                stored.push(values.iter().map(|value| 2.0 * value).collect::<Vec<f32>>());
+            }
+            let mut twin = twin::Program::new(&graph, stored).unwrap();
+            twin.write("x", &x).unwrap();
+            twin.run();
+            let expected = twin.read("y").unwrap();
+            block_on(program.run()).unwrap();
+            assert_close(&block_on(program.read_f32("y")).unwrap(), expected, 1e-5, &format!("{what}, before"));
+            assert_close(&run(&device, &graph, &weights), expected, 1e-5, &format!("{what}, after"));
+            // What additions are merged into is the weight as it was written.
+            let none = addition(&graph.weights()[0], 1, 7, 0.0);
+            block_on(weights.merge(0, &[none])).unwrap();
+            assert_close(&run(&device, &graph, &weights), expected, 1e-5, &format!("{what}, merged"));
+        }
+    }
+}
+
+#[test]
+fn weights_that_a_program_cannot_write_are_refused_by_name() {
+    let graph = linear(8, 4, true);
+    for device in [Device::cpu(), Device::Gpu(gpu())] {
+        let refused = |weights: &Weights, name: &str, shape: &[usize], words: &str| {
+            let source = doubling(&device, shape, &vec![1.0; shape.iter().product()]);
+            let message = block_on(weights.store(name, &source, "new")).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(words), "{message}");
+        };
+        let weights = load(&device, &graph, Dtype::F32, 1000);
+        refused(&weights, "layer.weight", &[8, 4], "[8, 4], the weight F32 [4, 8]");
+        refused(&weights, "other.weight", &[4, 8], "has no tensor");
+        block_on(weights.merge(0, &[addition(&graph.weights()[0], 1, 7, 1.0)])).unwrap();
+        refused(&weights, "layer.weight", &[4, 8], "additions");
+        for dtype in [Dtype::F16, Dtype::BF16] {
+            let weights = load(&device, &graph, dtype, 1000);
+            refused(&weights, "layer.weight", &[4, 8], &format!("a matrix of {dtype} takes no new values"));
+            let bias = doubling(&device, &[4], &[1.0; 4]);
+            block_on(weights.store("layer.bias", &bias, "new")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_program_finds_each_weight_in_one_of_several_sets() {
+    let graph = linear(8, 4, true);
+    for device in [Device::cpu(), Device::Gpu(gpu())] {
+        let set = |range: std::ops::Range<usize>| {
+            let specs = &graph.weights()[range.clone()];
+            let mut loader = WeightLoader::new(&device, specs).unwrap();
+            for (index, (number, spec)) in range.zip(specs).enumerate() {
+                let bytes = bytes(Dtype::F32, number as u64, spec.shape.iter().product());
+                loader.put(index, Dtype::F32, &bytes).unwrap();
+            }
+            block_on(loader.finish()).unwrap()
+        };
+        let (all, matrix, bias) = (set(0..2), set(0..1), set(1..2));
+        let mut program = block_on(Program::compile(&device, &graph, &[&bias, &matrix])).unwrap();
+        program.write("x", &numbers(99, 24)).unwrap();
+        block_on(program.run()).unwrap();
+        assert_eq!(block_on(program.read_f32("y")).unwrap(), run(&device, &graph, &all));
+        let refused = |sets: &[&Weights]| block_on(Program::compile(&device, &graph, sets)).unwrap_err().to_string();
+        let twice = refused(&[&all, &bias]);
+        assert!(twice.contains("layer.bias") && twice.contains("two of the sets"), "{twice}");
+        let never = refused(&[&matrix]);
+        assert!(never.contains("layer.bias") && never.contains("has no tensor"), "{never}");
     }
 }

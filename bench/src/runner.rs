@@ -7,7 +7,6 @@ use clap::ValueEnum;
 use undiffuse::cpu;
 use undiffuse::device::{Device, Program, WeightLoader};
 use undiffuse::gpu::{self, DeviceOptions};
-use undiffuse::graph::fuse;
 use undiffuse::profile::Profile;
 
 use crate::network::Network;
@@ -45,7 +44,7 @@ pub struct Runner {
 impl Runner {
     /// Loads the weights and compiles the network, as a pipeline does.
     pub fn new(device: &Device, network: &Network) -> Result<Self> {
-        let graph = fuse(&network.graph);
+        let graph = &network.graph;
         let source = network.weights()?;
         let mut loader = WeightLoader::new(device, graph.weights())?;
         for (index, spec) in graph.weights().iter().enumerate() {
@@ -54,7 +53,7 @@ impl Runner {
         }
         let program = pollster::block_on(async {
             let weights = loader.finish().await?;
-            Program::compile(device, &graph, &weights).await
+            Program::compile(device, graph, &[&weights]).await
         })?;
         Ok(Self { program, inputs: network.inputs() })
     }

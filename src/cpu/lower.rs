@@ -11,7 +11,7 @@ use super::form::Form;
 use super::network::{Network, picture, rows_and_channels, with_form};
 use super::plan::Plan;
 use super::weights::Stored;
-use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, Walk, WeightId, strides, update};
+use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, SolverOp, Walk, WeightId, strides, update};
 
 /// Bytes of an f32.
 const F32: usize = 4;
@@ -235,7 +235,7 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
                 max_period: max_period.into(),
             }));
         }
-        &Op::Guidance { model_output, coefficients, rescale } => {
+        &Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }) => {
             jobs.push(Job::new(guidance::Guidance {
                 x: places.node(model_output),
                 scale: places.node(coefficients) + F32 * update::GUIDANCE,
@@ -245,12 +245,12 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
                 rescale: rescale.into(),
             }));
         }
-        &Op::Threshold { x, ratio, max_value } => {
+        &Op::Solver(SolverOp::Threshold { x, ratio, max_value }) => {
             let (batch, image) = (node.shape[0], elements / node.shape[0]);
             let (ratio, max_value) = (ratio.into(), max_value.into());
             jobs.push(Job::new(guidance::Threshold { x: places.node(x), y, batch, image, ratio, max_value }));
         }
-        &Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
+        &Op::Solver(SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }) => {
             let elements = places.graph().node(sample).elements();
             jobs.push(Job::new(linear_update::LinearUpdate {
                 sample: places.node(sample),

@@ -11,8 +11,8 @@ use super::machine::Region;
 use super::network::Network;
 use super::plan::Plan;
 use super::weights::Stored;
-use super::{Device, Error, Weights};
-use crate::graph::{DType, Graph, NodeId, Op};
+use super::{Device, Error, Machine, Weights};
+use crate::graph::{DType, Graph, NodeId, Op, WeightSpec, find_weight};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
@@ -44,23 +44,29 @@ pub struct MemoryReport {
 }
 
 impl Program {
-    /// Prepares `graph`; its weights are looked up by name.
+    /// Prepares `graph`, each of whose weights is found by its name in exactly one of `weights`.
     ///
     /// # Errors
-    /// If a weight of the graph is not among `weights` or has not been loaded, if there is no memory for the graph's values, or if
-    /// it became unwanted.
-    pub async fn new(graph: &Graph, weights: &Weights) -> Result<Self, Error> {
-        weights.check_complete()?;
-        let machine = weights.device().machine();
+    /// If a weight of the graph is in none of `weights` or in two, has not been loaded or lies in the memory of another machine than
+    /// `device`, if there is no memory for the graph's values, or if it became unwanted.
+    pub async fn new(device: &Device, graph: &Graph, weights: &[&Weights]) -> Result<Self, Error> {
+        weights.iter().try_for_each(|weights| weights.check_complete())?;
+        let machine = device.machine();
         let network = Network::new(graph);
         let forms = network.forms();
         let mut bound = Vec::with_capacity(forms.len());
-        for (spec, form) in graph.weights().iter().zip(&forms) {
-            bound.push(weights.find(&spec.name, *form)?);
+        let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
+        for (WeightSpec { name, .. }, form) in graph.weights().iter().zip(&forms) {
+            let [set, index] = find_weight(&sets, name)?.ok_or_else(|| Error::MissingWeight(name.clone()))?;
+            if !Rc::ptr_eq(machine, weights[set].device().machine()) {
+                let message = "it lies in another machine's memory than the network".to_owned();
+                return Err(Error::Weight { name: name.clone(), message });
+            }
+            bound.push(weights[set].find(index, *form)?);
             // Forms that no program has had yet take time to make.
-            weights.device().pause().await?;
+            device.pause().await?;
         }
-        weights.forget_staging();
+        weights.iter().for_each(|weights| weights.forget_staging());
         let plan = Plan::new(&network, &network.scratch(&forms));
         let region = |bytes: u64| {
             let region = usize::try_from(bytes).ok().and_then(|bytes| Region::new(machine, bytes));
@@ -68,7 +74,7 @@ impl Program {
         };
         let (values, statuses) = (region(plan.bytes)?, region(4 * graph.nodes().len() as u64)?);
         let mut program = Self {
-            device: weights.device().clone(),
+            device: device.clone(),
             network,
             weights: bound,
             forms,
@@ -124,6 +130,19 @@ impl Program {
 
     fn address(&self, id: NodeId) -> usize {
         self.values.address() + self.plan.of_node[id.index()]
+    }
+
+    /// Where its values are.
+    pub(super) fn machine(&self) -> &Rc<dyn Machine> {
+        self.device.machine()
+    }
+
+    /// Where an f32 output lies after a run.
+    ///
+    /// # Errors
+    /// If there is no such output, or no run has made it.
+    pub(super) fn place(&self, output: &str) -> Result<usize, Error> {
+        Ok(self.address(self.output(output, DType::F32)?))
     }
 
     /// The graph that runs.

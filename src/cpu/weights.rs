@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use half::f16;
-use undiffuse_kernels::{ALIGNMENT, Job};
+use undiffuse_kernels::{ALIGNMENT, Job, layout};
 
 use super::form::Form;
 use super::machine::Region;
-use super::{Device, Error};
+use super::{Device, Error, Program};
 use crate::graph::WeightSpec;
 use crate::weights::{Cutter, Dtype, LowRank};
 
@@ -55,6 +55,11 @@ struct Arriving {
 pub(super) struct Stored {
     region: Rc<Region>,
     offset: usize,
+}
+
+/// Whether the sum of a matrix of `dtype` and additions is rounded to f16.
+fn is_rounded(dtype: Dtype) -> bool {
+    dtype == Dtype::F16 || dtype.is_float8() || dtype.is_quantised()
 }
 
 impl Stored {
@@ -210,7 +215,7 @@ impl Weights {
         self.unpack(index, &self.original(index))?;
         let (machine, staging) = (self.device.machine(), self.staging(index)?);
         machine.read(staging.address(), cast_slice_mut(&mut original));
-        let as_half = dtype == Dtype::F16 || dtype.is_float8() || dtype.is_quantised();
+        let as_half = is_rounded(dtype);
         for (value, original) in values.iter_mut().zip(original) {
             *value += original;
             if as_half {
@@ -230,6 +235,54 @@ impl Weights {
     pub fn restore(&self, index: usize) {
         self.merged.borrow_mut().remove(&index);
         self.transformed.borrow_mut().retain(|(other, _), _| *other != index);
+    }
+
+    /// Copies an output of `source` to the place of the weight `name`, in every form that a program reads it in. Programs compiled since
+    /// the weight was last merged or restored see it.
+    ///
+    /// # Errors
+    /// If there is no such weight or output, if a matrix was not loaded as f32 or is merged, if the shapes differ, if nothing has made
+    /// the output, or if it lies in another machine's memory.
+    pub fn store(&self, name: &str, source: &Program, output: &str) -> Result<(), Error> {
+        let index = self.specs.iter().position(|spec| spec.name == name);
+        let (index, dtype) = index
+            .and_then(|index| Some((index, self.loaded[index]?)))
+            .ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+        let spec = &self.specs[index];
+        let is_narrow = spec.matrix().is_some() && (is_rounded(dtype) || dtype == Dtype::BF16);
+        let refusal = match spec.mismatch(source.graph(), output)? {
+            _ if is_narrow => Some(format!("a matrix of {dtype} takes no new values, one of F32 does")),
+            _ if self.merged.borrow().contains_key(&index) => {
+                Some("it has additions, which have to go first".to_owned())
+            }
+            _ if !Rc::ptr_eq(self.device.machine(), source.machine()) => {
+                Some(format!("output `{output}` lies in another machine's memory"))
+            }
+            mismatch => mismatch,
+        };
+        if let Some(message) = refusal {
+            return Err(self.error(index, message));
+        }
+        let plain = source.place(output)?;
+        let of_spec = Form::of(spec);
+        let transformed = self.transformed.borrow();
+        let others = transformed.iter().filter(|((other, _), _)| *other == index);
+        let others = others.map(|((_, form), stored)| (*form, stored.address()));
+        for (form, address) in others.chain([(of_spec, self.original(index).address())]) {
+            let elements = spec.shape.iter().product();
+            let strides = [0, 0, 0, 1];
+            let copy = layout::Copy {
+                x: plain,
+                y: address,
+                shape: [1, 1, 1, elements],
+                x_strides: strides,
+                y_strides: strides,
+            };
+            // SAFETY: the output and the weight are as long as the spec says, in this form, and are held by `source` and here; a
+            // program's values share no memory with weights.
+            unsafe { self.device.run_now(form.pack(spec, plain, address).unwrap_or_else(|| Job::new(copy))) }?;
+        }
+        Ok(())
     }
 
     /// Whether each weight of the network is there.
@@ -252,14 +305,11 @@ impl Weights {
         Error::Weight { name: self.specs.get(index).map(|spec| spec.name.clone()).unwrap_or_default(), message }
     }
 
-    /// The weight called `name` in a form, as it is now.
+    /// The weight `index`, which has been loaded, in a form, as it is now.
     ///
     /// # Errors
-    /// If there is none, or no memory for the form.
-    pub(super) fn find(&self, name: &str, form: Form) -> Result<Stored, Error> {
-        let index = self.specs.iter().position(|spec| spec.name == name);
-        let index = index.filter(|&index| self.loaded[index].is_some());
-        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+    /// If there is no memory for the form.
+    pub(super) fn find(&self, index: usize, form: Form) -> Result<Stored, Error> {
         let stored = self.merged.borrow().get(&index).cloned().unwrap_or_else(|| self.original(index));
         if form == Form::of(&self.specs[index]) {
             return Ok(stored);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Error;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Memory};
 use super::capabilities::{Capabilities, Class, Limits};
 use super::faults::{Caught, Faults, scoped};
 use super::kernel::{Kernel, KernelSource};
@@ -298,7 +298,7 @@ impl Device {
         kernel: &Kernel,
         pipeline: &Pipeline,
         parameters: &[u32],
-        reads: &[&Buffer],
+        reads: &[Memory],
         write: &Buffer,
     ) -> wgpu::SubmissionIndex {
         let device = &self.shared.device;
@@ -307,10 +307,10 @@ impl Device {
         let uniform = self.buffer(bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
         self.write(&uniform, &bytes);
         let bindings = [0].iter().chain(kernel.entry.reads).chain([&kernel.entry.write]);
-        let buffers = [&uniform].into_iter().chain(reads.iter().copied()).chain([write]);
+        let memories = [Memory::whole(&uniform)].into_iter().chain(reads.iter().copied()).chain([Memory::whole(write)]);
         let entries: Vec<_> = bindings
-            .zip(buffers)
-            .map(|(&binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .zip(memories)
+            .map(|(&binding, memory)| wgpu::BindGroupEntry { binding, resource: memory.binding() })
             .collect();
         let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,

@@ -36,8 +36,7 @@ impl Program {
             for tiling in variants.candidates(product) {
                 let mut variants = variants.clone();
                 variants.set_measured(Measured::from([(key, tiling)]));
-                let weights = self.weights.clone();
-                let candidate = Program::compile_with(&self.device, &graph, weights, &variants).await?;
+                let candidate = Program::compile_with(&self.device, &graph, &self.weights, &variants).await?;
                 // The first candidate says how often all are repeated, so that they are compared alike.
                 let repeats = match repeats {
                     Some(repeats) => repeats,

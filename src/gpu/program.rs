@@ -14,7 +14,7 @@ use super::read_back::{NodeNames, PendingRead};
 use super::variants::Variants;
 use super::weights::Stored;
 use super::{Error, Weights};
-use crate::graph::{DType, Graph, NodeId, Op, fold_upsampling};
+use crate::graph::{DType, Graph, NodeId, Op, WeightSpec, find_weight, fold_upsampling};
 
 /// Dispatches in one submit: few enough that none runs for long, many enough that submitting costs nothing.
 pub(super) const DISPATCHES_PER_SUBMIT: usize = 96;
@@ -41,7 +41,7 @@ pub struct Program {
     pub(super) device: Device,
     graph: Graph,
     pub(super) nodes: NodeNames,
-    pub(super) weights: Rc<Weights>,
+    pub(super) weights: Vec<Rc<Weights>>,
     /// The weights as they were when this was compiled, which keeps them alive.
     pub(super) bound: Vec<Stored>,
     pub(super) recorded: Vec<Recorded>,
@@ -73,11 +73,11 @@ impl Recorded {
 }
 
 impl Program {
-    /// Compiles `graph`; its weights are looked up by name.
+    /// Compiles `graph`, each of whose weights is found by its name in exactly one of `weights`.
     ///
     /// # Errors
-    /// If a weight is missing, a tensor exceeds the device's limits, memory runs out, a kernel does not compile, or the device is lost.
-    pub async fn compile(device: &Device, graph: &Graph, weights: Rc<Weights>) -> Result<Self, Error> {
+    /// If a weight is in none of them or in two, a tensor exceeds the device's limits, memory runs out, a kernel does not compile, or the device is lost.
+    pub async fn compile(device: &Device, graph: &Graph, weights: &[Rc<Weights>]) -> Result<Self, Error> {
         Self::compile_with(device, graph, weights, &device.variants()).await
     }
 
@@ -85,12 +85,17 @@ impl Program {
     pub(super) async fn compile_with(
         device: &Device,
         graph: &Graph,
-        weights: Rc<Weights>,
+        weights: &[Rc<Weights>],
         variants: &Variants,
     ) -> Result<Self, Error> {
         device.check()?;
-        weights.check()?;
-        let found: Vec<_> = graph.weights().iter().map(|spec| weights.find(&spec.name)).collect::<Result<_, _>>()?;
+        weights.iter().try_for_each(|weights| weights.check())?;
+        let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
+        let find = |WeightSpec { name, .. }: &WeightSpec| match find_weight(&sets, name)? {
+            Some([set, index]) => weights[set].find(index),
+            None => Err(Error::MissingWeight(name.clone())),
+        };
+        let found: Vec<_> = graph.weights().iter().map(find).collect::<Result<_, _>>()?;
         let graph = &fold_upsampling(graph);
         let lowered = lower::lower(graph, device.limits(), variants, |id| found[id.index()].storage)?;
         let placement = Placement::new(graph, &lowered, device.limits())?;
@@ -144,7 +149,7 @@ impl Program {
             parameters,
             constants,
             status,
-            weights,
+            weights: weights.to_vec(),
             bound: found,
         })
     }
@@ -160,7 +165,7 @@ impl Program {
             activation_bytes: self.placement.total(),
             unplanned_bytes: self.placement.unplanned_bytes,
             parameter_bytes: self.parameters.size() + self.constants.iter().map(|buffer| buffer.size()).sum::<u64>(),
-            weight_bytes: self.weights.bytes(),
+            weight_bytes: self.weights.iter().map(|weights| weights.bytes()).sum(),
         }
     }
 
@@ -302,7 +307,8 @@ impl Program {
         self.begin_read(&[])?.finish().await.map(|_| ())
     }
 
-    fn memory_of(&self, id: NodeId) -> Memory<'_> {
+    /// The memory that the value of a node is in.
+    pub(super) fn memory_of(&self, id: NodeId) -> Memory<'_> {
         Memory::range(&self.slabs, self.placement.nodes[id.index()])
     }
 }

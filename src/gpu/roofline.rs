@@ -1,6 +1,6 @@
 //! A device's ceilings, measured on it.
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Memory};
 use super::device::Device;
 use super::kernel::{Kernel, words};
 use super::kernels::roofline::{COPY_VECTORS, HALF_MULTIPLY_ADDS, MATRICES, MULTIPLY_ADDS, Roofline};
@@ -105,6 +105,6 @@ async fn fastest(device: &Device, mut work: impl AsyncFnMut(u32)) -> Result<f64,
 
 fn queue(device: &Device, kernel: Kernel, parameters: Roofline, (source, destination): (&Buffer, &Buffer)) {
     if let Some(pipeline) = device.pipeline(&kernel) {
-        device.dispatch(&kernel, &pipeline, words(&parameters), &[source], destination);
+        device.dispatch(&kernel, &pipeline, words(&parameters), &[Memory::whole(source)], destination);
     }
 }

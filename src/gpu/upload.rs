@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use super::Error;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Memory};
 use super::device::{Device, Outcome};
 use super::kernel::Kernel;
 use super::storage::Storage;
@@ -151,7 +151,7 @@ impl Queue {
         let Some(staging) = &self.staging else { return };
         let (pipeline, outcome) = self.device.pipeline_at_once(&kernel);
         self.outcomes.extend(outcome);
-        self.submissions.push_back(self.device.dispatch(&kernel, &pipeline, parameters, &[staging], to));
+        self.submissions.push_back(self.device.dispatch(&kernel, &pipeline, parameters, &[Memory::whole(staging)], to));
         if self.submissions.len() > UNDER_WAY {
             // In a browser this does nothing, and the browser sees to it itself.
             let submission_index = self.submissions.pop_front();

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::Error;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Memory};
 use super::device::Device;
 use super::kernel::words;
 use super::storage::{MERGE, Merge, Storage};
 use super::upload::{Shape, Upload};
+use super::{Error, Program};
 use crate::graph::WeightSpec;
 use crate::weights::{Dtype, LowRank};
 
@@ -133,7 +133,8 @@ impl Weights {
         let (merged, down, up) = buffers?;
         caught.map_err(|fault| fault.of_buffer(spec.name.clone(), bytes))?;
         let parameters = Merge::new(sizes, rank, storage);
-        self.device.dispatch(&kernel, &pipeline, words(&parameters), &[&down, &original.buffer, &up], &merged);
+        let reads = [Memory::whole(&down), Memory::whole(&original.buffer), Memory::whole(&up)];
+        self.device.dispatch(&kernel, &pipeline, words(&parameters), &reads, &merged);
         self.merged.borrow_mut().insert(index, Stored { buffer: Rc::new(merged), storage });
         Ok(())
     }
@@ -141,6 +142,47 @@ impl Weights {
     /// Takes back what [`Weights::merge`] has made of weight `index`.
     pub fn restore(&self, index: usize) {
         self.merged.borrow_mut().remove(&index);
+    }
+
+    /// Copies an output of `source` to the place of the weight `name`: what is run later, by a program that was compiled with the weight
+    /// as it was loaded, sees it.
+    ///
+    /// # Errors
+    /// If there is no such weight or output, if a matrix is not kept as f32 or is merged, if the shapes differ, or if the device is
+    /// lost.
+    pub async fn store(&self, name: &str, source: &Program, output: &str) -> Result<(), Error> {
+        self.device.check()?;
+        self.check()?;
+        source.check()?;
+        let index = self.specs.iter().position(|spec| spec.name == name);
+        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+        let (spec, Stored { buffer, storage }) = (&self.specs[index], self.original(index)?);
+        let refusal = match spec.mismatch(source.graph(), output)? {
+            _ if *storage != Storage::F32 => {
+                Some(format!("a matrix of {} takes no new values, one of F32 does", storage.name()))
+            }
+            _ if self.merged.borrow().contains_key(&index) => {
+                Some("it has additions, which have to go first".to_owned())
+            }
+            mismatch => mismatch,
+        };
+        if let Some(message) = refusal {
+            return Err(Error::Weight { name: name.to_owned(), message });
+        }
+        let from = source.memory_of(source.graph().output(output)?);
+        let Some(sizes @ [out, ..]) = spec.matrix() else {
+            let mut encoder = self.device.raw().create_command_encoder(&Default::default());
+            let bytes = 4 * spec.shape.iter().product::<usize>() as u64;
+            encoder.copy_buffer_to_buffer(from.buffer, from.offset, buffer, 0, bytes);
+            self.device.queue().submit([encoder.finish()]);
+            return Ok(());
+        };
+        let (kernel, parameters) = storage.lay_out(sizes, out, 0);
+        self.device.compile(&[(kernel, name)]).await?;
+        if let Some(pipeline) = self.device.pipeline(&kernel) {
+            self.device.dispatch(&kernel, &pipeline, &parameters, &[from], buffer);
+        }
+        Ok(())
     }
 
     /// The weights' names, shapes and roles.
@@ -175,10 +217,8 @@ impl Weights {
         self.stored.iter().flatten().chain(merged.values()).map(|stored| stored.buffer.size()).sum()
     }
 
-    /// The weight called `name`, as it is now.
-    pub(super) fn find(&self, name: &str) -> Result<Stored, Error> {
-        let index = self.specs.iter().position(|spec| spec.name == name);
-        let index = index.ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
+    /// The weight `index`, as it is now.
+    pub(super) fn find(&self, index: usize) -> Result<Stored, Error> {
         match self.merged.borrow().get(&index) {
             Some(merged) => Ok(merged.clone()),
             None => self.original(index).cloned(),

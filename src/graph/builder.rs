@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::op::update;
 use super::{
-    Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, Pooling, WeightId, WeightRole, WeightSpec,
+    Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, Pooling, SolverOp, WeightId, WeightRole,
+    WeightSpec, update,
 };
 
 /// A graph under construction.
@@ -401,7 +401,7 @@ impl<'b> Scope<'b> {
             let found = self.shape(coefficients);
             return Err(self.error(format!("guidance with coefficients of shape {found:?}, rescaled by {rescale}")));
         }
-        self.push(Op::Guidance { model_output, coefficients, rescale }, shape, DType::F32)
+        self.push(Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }), shape, DType::F32)
     }
 
     /// x0 = a·sample + b·output with the update's own a and b, not clipped: what [`Scope::threshold`] is applied to.
@@ -423,7 +423,7 @@ impl<'b> Scope<'b> {
         if shape.is_empty() || !(0.0..=1.0).contains(&ratio) || max_value.is_nan() || max_value <= 0.0 {
             return Err(self.error(format!("a threshold at the quantile {ratio} of {shape:?}, at most {max_value}")));
         }
-        self.push(Op::Threshold { x, ratio, max_value }, shape, DType::F32)
+        self.push(Op::Solver(SolverOp::Threshold { x, ratio, max_value }), shape, DType::F32)
     }
 
     /// `noise` times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
@@ -471,7 +471,11 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("update of a sample {shape:?} by a model output {output:?}")));
         }
         shape[0] *= update::RESULTS;
-        self.push(Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }, shape, DType::F32)
+        self.push(
+            Op::Solver(SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }),
+            shape,
+            DType::F32,
+        )
     }
 
     /// `[batch, 1 or 3 channels, height, width]` in −1..1 as RGBA8 pixels `[batch, height, width]`.

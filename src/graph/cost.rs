@@ -6,8 +6,7 @@
 use std::iter::Sum;
 use std::ops::Add;
 
-use super::op::update;
-use super::{Graph, Node, NodeId, Op, WeightId};
+use super::{Graph, Node, NodeId, Op, SolverOp, WeightId, update};
 
 /// Arithmetic and traffic of one node, or of several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -88,10 +87,10 @@ impl Graph {
             // Two products and a function.
             Op::TimestepEmbedding { .. } => (0, 3 * result),
             // Guidance itself, two deviations, the factor.
-            Op::Guidance { .. } => (0, (3 + 2 * 4 + 1) * result),
+            Op::Solver(SolverOp::Guidance { .. }) => (0, (3 + 2 * 4 + 1) * result),
             // An absolute value, the clamp, the quotient; how a quantile is found is a kernel's own affair.
-            Op::Threshold { .. } => (0, 4 * result),
-            Op::LinearUpdate { sample, model_output, x0, .. } => {
+            Op::Solver(SolverOp::Threshold { .. }) => (0, 4 * result),
+            Op::Solver(SolverOp::LinearUpdate { sample, model_output, x0, .. }) => {
                 let sample = elements(*sample);
                 let guidance = if elements(*model_output) > sample { 3 } else { 0 };
                 let x0 = if x0.is_some() { 0 } else { 5 };

@@ -15,15 +15,17 @@ mod op;
 mod plan;
 mod rewrite;
 mod single;
+mod solver;
 mod split;
 mod walk;
 
 pub use builder::{Builder, Conv2dOptions, Pool2dOptions, Scope, TimestepEmbeddingOptions};
 pub use cost::Cost;
 pub use liveness::Liveness;
-pub use op::{Activation, BinaryOp, Op, Padding, Pooling, update};
+pub use op::{Activation, BinaryOp, Op, Padding, Pooling};
 pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
 pub use rewrite::{fold_upsampling, fuse};
+pub use solver::{SolverOp, update};
 pub use split::{Split, split};
 pub(crate) use walk::{Walk, strides};
 
@@ -81,6 +83,16 @@ pub struct WeightSpec {
 }
 
 impl WeightSpec {
+    /// What speaks against the output `name` of `graph` as this weight's values: another shape or element type.
+    ///
+    /// # Errors
+    /// If there is no such output.
+    pub(crate) fn mismatch(&self, graph: &Graph, name: &str) -> Result<Option<String>, Error> {
+        let Node { shape, dtype, .. } = graph.node(graph.output(name)?);
+        let differs = *shape != self.shape || *dtype != DType::F32;
+        Ok(differs.then(|| format!("output `{name}` is {dtype:?} {shape:?}, the weight F32 {:?}", self.shape)))
+    }
+
     /// `[out, in, height · width]` of a weight that is a matrix; `None` for a vector.
     pub fn matrix(&self) -> Option<[usize; 3]> {
         match (self.role, &self.shape[..]) {
@@ -168,6 +180,21 @@ impl Graph {
     }
 }
 
+/// The place of the weight `name` in `sets`, as the position of the set and that in it; `None` if it is in none.
+///
+/// # Errors
+/// If two of them have it.
+pub fn find_weight(sets: &[&[WeightSpec]], name: &str) -> Result<Option<[usize; 2]>, Error> {
+    let mut found = None;
+    for (set, specs) in sets.iter().enumerate() {
+        let Some(index) = specs.iter().position(|spec| spec.name == name) else { continue };
+        if found.replace([set, index]).is_some() {
+            return Err(Error::AmbiguousWeight(name.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
 fn find(list: &[(String, NodeId)], name: &str, kind: &'static str) -> Result<NodeId, Error> {
     list.iter().find(|(n, _)| n == name).map(|(_, id)| *id).ok_or_else(|| Error::NoSuchPort {
         kind,
@@ -199,6 +226,9 @@ pub enum Error {
         /// Shape at the second.
         second: Vec<usize>,
     },
+    /// One weight name in two of the sets of weights that a network is given.
+    #[error("weight `{0}` is in two of the sets of weights that this network is given")]
+    AmbiguousWeight(String),
     /// An input or output that the graph does not have.
     #[error("no {kind} called `{name}`; this network has: {known}")]
     NoSuchPort {

@@ -1,5 +1,6 @@
-//! The ops, and what each computes.
+//! The ops on tensors, and what each computes. Those of a solver's step are [`SolverOp`]s.
 
+use super::solver::SolverOp;
 use super::{NodeId, WeightId};
 
 /// Padding of a convolution, with zeros, or of a pooling, with nothing; in pixels.
@@ -244,42 +245,8 @@ pub enum Op {
         /// Largest period, 10000 in all known models.
         max_period: f32,
     },
-    /// Classifier-free guidance with rescaling (Lin et al. 2023, arXiv 2305.08891, equations 15 and 16; diffusers'
-    /// `rescale_noise_cfg`): guided = u + g·(c − u), then (φ·std(c)/std(guided) + 1 − φ)·guided with the standard
-    /// deviations over each image.
-    Guidance {
-        /// `[2 * batch, ...]`, the unconditional half u first, then the conditional half c; the result is `[batch, ...]`.
-        model_output: NodeId,
-        /// As of [`Op::LinearUpdate`], of which only g = [`update::GUIDANCE`] is read.
-        coefficients: NodeId,
-        /// φ, `guidance_rescale`.
-        rescale: f32,
-    },
-    /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): s is the `ratio` quantile of |x| over each
-    /// image, at least 1 and then at most `max_value`; x is clamped to ±s and divided by s.
-    Threshold {
-        /// `[batch, ...]`.
-        x: NodeId,
-        /// `dynamic_thresholding_ratio`; between two values the quantile is linear, as `torch.quantile` has it.
-        ratio: f32,
-        /// `sample_max_value`.
-        max_value: f32,
-    },
-    /// Guidance and the linear update of a solver's step in one op; see [`update`] for its terms.
-    LinearUpdate {
-        /// x_t, `[batch, ...]`.
-        sample: NodeId,
-        /// `[batch, ...]`, or `[2 * batch, ...]` with the unconditional half first.
-        model_output: NodeId,
-        /// Fresh noise, shape of `sample`.
-        noise: NodeId,
-        /// `[update::HISTORY * batch, ...]`.
-        history: NodeId,
-        /// `[update::COEFFICIENTS]`.
-        coefficients: NodeId,
-        /// x0, shape of `sample`, where the coefficients alone do not make it.
-        x0: Option<NodeId>,
-    },
+    /// An op of a solver's step, which is no part of a network.
+    Solver(SolverOp),
     /// `[batch, channels, height, width]` in −1..1 (1 or 3 channels) to RGBA8 pixels `[batch, height, width]`, red in the lowest
     /// byte: 255 · clamp(x/2 + 1/2, 0, 1), halves rounded to even, alpha 255.
     PackRgba8 {
@@ -288,31 +255,41 @@ pub enum Op {
     },
 }
 
-/// The terms and coefficients of [`Op::LinearUpdate`].
-///
-/// With g = guidance: output = u + g·(c − u) of a doubled batch, else the model output itself;
-/// x0 = clamp(a·sample + b·output, −clip, clip), unless it is given;
-/// each row of the result is a combination of `[sample, output, x0, noise, history…]`.
-/// The result stacks along the batch axis: the new sample, x0, and the new history, [`update::HISTORY`] slots of it.
-pub mod update {
-    pub use crate::diffusion::HISTORY;
-
-    /// Number of terms of a row.
-    pub const TERMS: usize = 4 + HISTORY;
-    /// Tensors stacked in the result: sample, x0, history.
-    pub const RESULTS: usize = 2 + HISTORY;
-    /// Index of the guidance scale g.
-    pub const GUIDANCE: usize = 0;
-    /// Index of a: what x0 takes of the sample.
-    pub const X0_SAMPLE: usize = 1;
-    /// Index of b: what x0 takes of the output.
-    pub const X0_OUTPUT: usize = 2;
-    /// Index of the clipping range of x0 (`f32::MAX` for none).
-    pub const CLIP: usize = 3;
-    /// Index of the first row, the new sample's; the history rows follow it.
-    pub const ROWS: usize = 4;
-    /// Length of the coefficient vector.
-    pub const COEFFICIENTS: usize = ROWS + (1 + HISTORY) * TERMS;
+/// Calls `$each` with a reference to each node that the op reads, shared or exclusive as the one to the op is.
+macro_rules! each_input {
+    ($op:expr, $each:expr) => {{
+        let mut each = $each;
+        match $op {
+            Op::Input => {}
+            Op::Conv2d { x, residual, .. } | Op::Linear { x, residual, .. } => {
+                each(x);
+                residual.into_iter().for_each(each);
+            }
+            Op::GroupNorm { x, .. }
+            | Op::LayerNorm { x, .. }
+            | Op::Activate { x, .. }
+            | Op::Geglu { x }
+            | Op::Affine { x, .. }
+            | Op::Slice { x, .. }
+            | Op::Reshape { x }
+            | Op::Permute { x, .. }
+            | Op::ResizeNearest { x }
+            | Op::ResizeBilinear { x }
+            | Op::Pool2d { x, .. }
+            | Op::PackRgba8 { x }
+            | Op::Solver(SolverOp::Threshold { x, .. })
+            | Op::TimestepEmbedding { timestep: x, .. } => each(x),
+            Op::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(each),
+            Op::Binary { a, b, .. } => [a, b].into_iter().for_each(each),
+            Op::Concat { inputs, .. } => inputs.into_iter().for_each(each),
+            Op::Solver(SolverOp::Guidance { model_output, coefficients, .. }) => {
+                [model_output, coefficients].into_iter().for_each(each);
+            }
+            Op::Solver(SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }) => {
+                [sample, model_output, noise, history, coefficients].into_iter().chain(x0).for_each(each);
+            }
+        }
+    }};
 }
 
 impl Op {
@@ -337,19 +314,14 @@ impl Op {
             Op::ResizeBilinear { .. } => "resize_bilinear",
             Op::Pool2d { .. } => "pool2d",
             Op::TimestepEmbedding { .. } => "timestep_embedding",
-            Op::Guidance { .. } => "guidance",
-            Op::Threshold { .. } => "threshold",
-            Op::LinearUpdate { .. } => "linear_update",
+            Op::Solver(op) => op.name(),
             Op::PackRgba8 { .. } => "pack_rgba8",
         }
     }
 
     /// Calls `visit` with each node the op reads, in a fixed order.
     pub fn for_each_input(&self, mut visit: impl FnMut(NodeId)) {
-        self.clone().map_inputs(|id| {
-            visit(id);
-            id
-        });
+        each_input!(self, |id: &NodeId| visit(*id));
     }
 
     /// Calls `visit` with each weight the op reads, in a fixed order.
@@ -367,36 +339,6 @@ impl Op {
 
     /// Replaces each node the op reads.
     pub fn map_inputs(&mut self, mut map: impl FnMut(NodeId) -> NodeId) {
-        let mut each = |id: &mut NodeId| *id = map(*id);
-        match self {
-            Op::Input => {}
-            Op::Conv2d { x, residual, .. } | Op::Linear { x, residual, .. } => {
-                each(x);
-                residual.iter_mut().for_each(each);
-            }
-            Op::GroupNorm { x, .. }
-            | Op::LayerNorm { x, .. }
-            | Op::Activate { x, .. }
-            | Op::Geglu { x }
-            | Op::Affine { x, .. }
-            | Op::Slice { x, .. }
-            | Op::Reshape { x }
-            | Op::Permute { x, .. }
-            | Op::ResizeNearest { x }
-            | Op::ResizeBilinear { x }
-            | Op::Pool2d { x, .. }
-            | Op::PackRgba8 { x }
-            | Op::Threshold { x, .. }
-            | Op::TimestepEmbedding { timestep: x, .. } => each(x),
-            Op::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(each),
-            Op::Binary { a, b, .. } => [a, b].into_iter().for_each(each),
-            Op::Concat { inputs, .. } => inputs.iter_mut().for_each(each),
-            Op::Guidance { model_output, coefficients, .. } => {
-                [model_output, coefficients].into_iter().for_each(each);
-            }
-            Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
-                [sample, model_output, noise, history, coefficients].into_iter().chain(x0).for_each(each);
-            }
-        }
+        each_input!(self, |id: &mut NodeId| *id = map(*id));
     }
 }

@@ -3,7 +3,6 @@
 use super::Error;
 use super::feature_network::{FeatureNetwork, OpenNetwork};
 use crate::device::{Device, Program, Weights};
-use crate::graph::fuse;
 use crate::models::feature_input;
 use crate::order::sort_by_key;
 use crate::pipeline::Rgba;
@@ -164,7 +163,7 @@ impl FeatureExtractor {
             None => {
                 let graph = feature_input(batch, height, width, side);
                 let graph = graph.map_err(|source| Error::Model { file: "pictures".to_owned(), source })?;
-                Program::compile(&self.device, &graph, &self.weights).await?
+                Program::compile(&self.device, &graph, &[&self.weights]).await?
             }
         };
         if self.inputs.len() >= MAX_SIZES {
@@ -172,8 +171,8 @@ impl FeatureExtractor {
         }
         self.inputs.push(([batch, height, width], input));
         if !self.networks.iter().any(|(of, _)| *of == batch) {
-            let graph = fuse(&self.network.graph(batch)?);
-            self.networks.push((batch, Program::compile(&self.device, &graph, &self.weights).await?));
+            let graph = self.network.graph(batch)?;
+            self.networks.push((batch, Program::compile(&self.device, &graph, &[&self.weights]).await?));
         }
         let (Some((_, input)), Some((_, network))) =
             (self.inputs.last_mut(), self.networks.iter_mut().find(|(of, _)| *of == batch))

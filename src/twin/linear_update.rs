@@ -1,5 +1,6 @@
 //! Guidance and a solver's update. Twin of `shaders/linear_update.wgsl`.
 
+use crate::diffusion::Terms;
 use crate::graph::update::{CLIP, GUIDANCE, HISTORY, ROWS, TERMS, X0_OUTPUT, X0_SAMPLE};
 
 /// Operands of the update; see [`crate::graph::update`].
@@ -19,31 +20,31 @@ pub struct Operands<'a> {
     pub x0: Option<&'a [f32]>,
 }
 
-/// `out` stacks the new sample, x0, and the new history.
+/// `out` stacks the new sample, x0, and the new history. What a row of coefficients makes of an element is said in [`Terms::dot`].
 pub fn linear_update(operands: Operands, out: &mut [f32]) {
     let Operands { sample, model_output, noise, history, coefficients, x0 } = operands;
     let n = sample.len();
+    let number = |index: usize| f64::from(coefficients[index]);
+    let row = |row: usize| {
+        let row = |term: usize| number(ROWS + row * TERMS + term);
+        let history = std::array::from_fn(|slot| row(4 + slot));
+        Terms { sample: row(0), model_output: row(1), x0: row(2), noise: row(3), history }
+    };
+    let (of_sample, of_history): (_, [Terms; HISTORY]) = (row(0), std::array::from_fn(|slot| row(1 + slot)));
     for i in 0..n {
-        let mut output = model_output[i];
+        let at = |tensor: &[f32], part: usize| f64::from(tensor[part * n + i]);
+        let mut output = at(model_output, 0);
         if model_output.len() > n {
-            output += coefficients[GUIDANCE] * (model_output[n + i] - output);
+            output += number(GUIDANCE) * (at(model_output, 1) - output);
         }
-        let clip = coefficients[CLIP];
-        let predicted = || (coefficients[X0_SAMPLE] * sample[i] + coefficients[X0_OUTPUT] * output).clamp(-clip, clip);
-        let x0 = x0.map_or_else(predicted, |x0| x0[i]);
-        let mut terms = [0.0; TERMS];
-        terms[..4].copy_from_slice(&[sample[i], output, x0, noise[i]]);
-        for slot in 0..HISTORY {
-            terms[4 + slot] = history[slot * n + i];
-        }
-        let row = |row: usize| {
-            let weights = &coefficients[ROWS + row * TERMS..][..TERMS];
-            weights.iter().zip(terms).map(|(weight, term)| weight * term).sum::<f32>()
-        };
-        out[i] = row(0);
-        out[n + i] = x0;
-        for slot in 0..HISTORY {
-            out[(2 + slot) * n + i] = row(1 + slot);
+        let predicted = || number(X0_SAMPLE) * at(sample, 0) + number(X0_OUTPUT) * output;
+        let x0 = x0.map_or_else(|| predicted().clamp(-number(CLIP), number(CLIP)), |x0| at(x0, 0));
+        let history = std::array::from_fn(|slot| at(history, slot));
+        let now = Terms { sample: at(sample, 0), model_output: output, x0, noise: at(noise, 0), history };
+        out[i] = of_sample.dot(&now) as f32;
+        out[n + i] = x0 as f32;
+        for (slot, terms) in of_history.iter().enumerate() {
+            out[(2 + slot) * n + i] = terms.dot(&now) as f32;
         }
     }
 }

@@ -17,3 +17,27 @@ mod threshold;
 mod timestep_embedding;
 
 pub use program::Program;
+
+/// What the oracle refuses.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// An input or output that the network does not have.
+    #[error(transparent)]
+    Graph(#[from] crate::graph::Error),
+    /// A weight that is missing, or has another length than its shape says.
+    #[error("the weight `{0}` is missing or of another length")]
+    Weight(String),
+    /// Data of the wrong length for an input.
+    #[error("input `{name}` takes {expected} numbers, got {found}")]
+    InputLength {
+        /// Name of the input.
+        name: String,
+        /// Elements that it has.
+        expected: usize,
+        /// Elements given.
+        found: usize,
+    },
+    /// An output that nothing has made, or of another element type than was asked for.
+    #[error("output `{0}` was read before the network ran, or as another type")]
+    NotRun(String),
+}

@@ -1,12 +1,12 @@
 //! A graph evaluated node by node.
 
+use super::Error;
 use super::convolution::Residual;
 use super::{
     activation, attention, convolution, elementwise, guidance, layout, linear_update, norm, resample, threshold,
     timestep_embedding,
 };
-use crate::cpu::Error;
-use crate::graph::{DType, Graph, Node, NodeId, Op, WeightId, update};
+use crate::graph::{DType, Graph, Node, NodeId, Op, SolverOp, WeightId, update};
 
 /// A graph with its weights. Every node keeps its value until the next run.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Program {
         for (index, spec) in graph.weights().iter().enumerate() {
             let length = spec.shape.iter().product::<usize>();
             if weights.get(index).map(Vec::len) != Some(length) {
-                return Err(Error::MissingWeight(spec.name.clone()));
+                return Err(Error::Weight(spec.name.clone()));
             }
         }
         let values = graph.nodes().iter().map(|node| vec![0.0; node.elements()]).collect();
@@ -180,14 +180,14 @@ impl Program {
                     timestep_embedding::Options { dim, flip_sin_to_cos, downscale_freq_shift, scale, max_period };
                 timestep_embedding::timestep_embedding(value(timestep), options, out);
             }
-            &Op::Guidance { model_output, coefficients, rescale } => {
+            &Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }) => {
                 let scale = value(coefficients)[update::GUIDANCE];
                 guidance::guidance(value(model_output), scale, rescale, node.elements() / node.shape[0], out);
             }
-            &Op::Threshold { x, ratio, max_value } => {
+            &Op::Solver(SolverOp::Threshold { x, ratio, max_value }) => {
                 threshold::threshold(value(x), ratio, max_value, node.elements() / node.shape[0], out);
             }
-            &Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
+            &Op::Solver(SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }) => {
                 let operands = linear_update::Operands {
                     sample: value(sample),
                     model_output: value(model_output),

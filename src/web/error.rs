@@ -213,7 +213,7 @@ fn of_graph(error: &graph::Error) -> Facts {
     use graph::Error::*;
     match error {
         Shape { path, .. } | WeightConflict { path, .. } => Facts::new("shape-mismatch").tensor(path),
-        NoSuchPort { .. } => Facts::new("internal"),
+        AmbiguousWeight(_) | NoSuchPort { .. } => Facts::new("internal"),
     }
 }
 
@@ -221,6 +221,7 @@ fn of_device(error: &device::Error) -> Facts {
     match error {
         device::Error::Cpu(error) => of_cpu(error),
         device::Error::Gpu(error) => of_gpu(error),
+        device::Error::Graph(error) => of_graph(error),
         device::Error::Mixed => Facts::new("internal"),
     }
 }

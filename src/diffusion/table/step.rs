@@ -120,16 +120,10 @@ impl Step {
             let std = learned_variance.map_or(1.0, |learned| learned.std(f64::from(model_output[at(i, 1)])));
             let z = std * noise.map_or(0.0, |noise| f64::from(noise[i]));
             let slots: [f64; HISTORY] = std::array::from_fn(|slot| f64::from(history[slot][i]));
-            let combine = |terms: &Terms| {
-                let now = terms.sample * f64::from(x)
-                    + terms.model_output * f64::from(output)
-                    + terms.x0 * x0
-                    + terms.noise * z;
-                slots.iter().zip(terms.history).fold(now, |sum, (slot, coefficient)| sum + coefficient * slot)
-            };
-            prev_sample.push(combine(&self.prev_sample) as f32);
+            let now = Terms { sample: x.into(), model_output: output.into(), x0, noise: z, history: slots };
+            prev_sample.push(self.prev_sample.dot(&now) as f32);
             for (slot, terms) in history.iter_mut().zip(&self.history) {
-                slot[i] = combine(terms) as f32;
+                slot[i] = terms.dot(&now) as f32;
             }
         }
         Ok(Applied { prev_sample, x0: x0.into_iter().map(|x| x as f32).collect() })

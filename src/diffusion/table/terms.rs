@@ -49,6 +49,15 @@ impl Terms {
         slots
     };
 
+    /// The combination itself, for one element: `values` has what each term is there.
+    pub fn dot(&self, values: &Self) -> f64 {
+        let now = self.sample * values.sample
+            + self.model_output * values.model_output
+            + self.x0 * values.x0
+            + self.noise * values.noise;
+        values.history.iter().zip(self.history).fold(now, |sum, (slot, coefficient)| sum + coefficient * slot)
+    }
+
     /// The history after `newest` has moved into slot 0 and those behind it one back, `kept` slots in all.
     pub(in crate::diffusion) fn pushed(newest: Self, kept: usize) -> [Self; HISTORY] {
         std::array::from_fn(|slot| match slot {

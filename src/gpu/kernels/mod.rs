@@ -51,7 +51,7 @@ pub(super) fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
         Op::Binary { .. } | Op::Concat { .. } | Op::Slice { .. } | Op::Permute { .. } => strided::lower(lowering, node),
         Op::ResizeNearest { .. } | Op::ResizeBilinear { .. } | Op::Pool2d { .. } => resample::lower(lowering, node),
         Op::TimestepEmbedding { .. } => timestep::lower(lowering, node),
-        Op::Guidance { .. } | Op::Threshold { .. } | Op::LinearUpdate { .. } => solver::lower(lowering, node),
+        Op::Solver(ref op) => solver::lower(lowering, node, op),
         Op::PackRgba8 { .. } => pixels::lower(lowering, node),
     }
 }

@@ -4,7 +4,7 @@
 use crate::gpu::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::{ABSENT, Lowering, UNCOUNTED};
-use crate::graph::{Node, Op, update};
+use crate::graph::{Node, SolverOp, update};
 
 parameters! {
     /// Parameters of `shaders/guidance.wgsl`.
@@ -63,23 +63,23 @@ static LINEAR_UPDATE: Entry = Entry {
 pub static ENTRIES: [&Entry; 3] = [&GUIDANCE, &THRESHOLD, &LINEAR_UPDATE];
 
 /// Adds the dispatch of a guidance, of a thresholding or of a linear update.
-pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
+pub fn lower(lowering: &mut Lowering, node: &Node, op: &SolverOp) -> Result<(), Error> {
     let y = lowering.y();
     // Of the ops that reduce over an image.
     let images = node.shape.first().copied().unwrap_or(1);
     let image = (node.elements() / images) as u32;
-    match &node.op {
-        Op::Guidance { model_output, coefficients, rescale } => {
+    match op {
+        SolverOp::Guidance { model_output, coefficients, rescale } => {
             let reads = [model_output, coefficients].map(|&id| Operand::Node(id));
             let parameters = Guidance { invocations: UNCOUNTED, image, rescale: *rescale };
             lowering.dispatch(GUIDANCE.kernel(), &[images, GUIDANCE.workgroup as usize], &reads, y, &parameters)
         }
-        &Op::Threshold { x, ratio, max_value } => {
+        &SolverOp::Threshold { x, ratio, max_value } => {
             let parameters = Threshold { invocations: UNCOUNTED, image, ratio, max_value };
             let lanes = [images, THRESHOLD.workgroup as usize];
             lowering.dispatch(THRESHOLD.kernel(), &lanes, &[Operand::Node(x)], y, &parameters)
         }
-        Op::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
+        SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 } => {
             let elements = |id| lowering.graph().node(id).elements();
             let count = elements(*sample);
             let parameters = LinearUpdate {
@@ -91,6 +91,5 @@ pub fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
             let reads = [a, b, c, d, e, x0.map_or(ABSENT, Operand::Node)];
             lowering.dispatch(LINEAR_UPDATE.kernel(), &[count], &reads, y, &parameters)
         }
-        _ => Ok(()),
     }
 }

@@ -75,10 +75,11 @@ impl Conditioning {
     /// The device's refusal, or a value that is not finite.
     pub async fn compile(&self, parts: &Parts, graph: &Graph) -> Result<Program, Error> {
         let names: Vec<&str> = self.0.iter().map(|&(name, _)| name).collect();
+        // Fused before it is split: a residual of the step then belongs to the product that it is added to.
         let Split { once, each } = split(&fuse(graph), &names);
-        let mut step = Program::compile(&parts.device, &each, &parts.unet).await?;
+        let mut step = Program::compile(&parts.device, &each, &[&parts.unet]).await?;
         if !once.outputs().is_empty() {
-            let mut prepare = Program::compile(&parts.device, &once, &parts.unet).await?;
+            let mut prepare = Program::compile(&parts.device, &once, &[&parts.unet]).await?;
             self.write(&mut prepare, &once)?;
             prepare.run().await?;
             // Reading is what finds a value that is not finite on a GPU.

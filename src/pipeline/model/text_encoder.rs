@@ -2,7 +2,7 @@
 
 use super::weight_file::{HostTable, WeightFile};
 use crate::device::{Device, Program, Weights, floats};
-use crate::graph::{WeightSpec, fuse};
+use crate::graph::WeightSpec;
 use crate::models::{self, ClipTextConfig};
 use crate::pipeline::error::Error;
 
@@ -101,7 +101,7 @@ impl TextEncoder {
         let graph = self.config.graph_with_states(texts.len(), tokens, states);
         let graph = graph.map_err(|e| Error::model("text_encoder/config.json", e))?;
         let names: Vec<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
-        let mut program = Program::compile(device, &fuse(&graph), &self.weights).await?;
+        let mut program = Program::compile(device, &graph, &[&self.weights]).await?;
         program.write("inputs_embeds", &embeds)?;
         program.run().await?;
         let outputs = program.read(&names).await?;
@@ -131,7 +131,7 @@ impl TextEncoder {
         let tokens = state.len() / (rows * self.config.hidden_size).max(1);
         let graph = self.config.final_layer_norm(rows, tokens);
         let graph = graph.map_err(|e| Error::model("text_encoder/config.json", e))?;
-        let mut program = Program::compile(device, &graph, &self.weights).await?;
+        let mut program = Program::compile(device, &graph, &[&self.weights]).await?;
         program.write("hidden_state", state)?;
         program.run().await?;
         Ok(program.read_f32("last_hidden_state").await?)

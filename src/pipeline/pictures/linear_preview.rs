@@ -4,7 +4,7 @@
 //! the decoder gives to random latents on those latents.
 
 use crate::device::{Device, Program, WeightLoader, Weights};
-use crate::graph::{Builder, Graph, NodeId, Pool2dOptions, Scope, WeightSpec, fuse};
+use crate::graph::{Builder, Graph, NodeId, Pool2dOptions, Scope, WeightSpec};
 use crate::models::{self, AutoencoderKlConfig};
 use crate::noise::TorchCpu;
 use crate::pipeline::error::Error;
@@ -37,7 +37,7 @@ impl LinearPreview {
         let (channels, colours) = (vae.latent_channels, vae.out_channels);
         let latents = random_latents(channels);
         let graph = mean_colours(vae).map_err(|e| Error::model("vae/config.json", e))?;
-        let mut program = Program::compile(device, &fuse(&graph), vae_weights).await?;
+        let mut program = Program::compile(device, &graph, &[vae_weights]).await?;
         program.write("latents", &latents)?;
         program.run().await?;
         let targets = program.read_f32("colours").await?;

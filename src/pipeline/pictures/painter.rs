@@ -1,8 +1,8 @@
 //! Latents to pictures on the device, by whatever turns the one into the other.
 
-use super::tiled::{Direction, Tiled, is_too_large};
+use super::tiled::{Direction, Tiled};
 use crate::device::{Program, Weights, floats};
-use crate::graph::{Builder, Graph, NodeId, Scope, fuse};
+use crate::graph::{Builder, Graph, NodeId, Scope};
 use crate::models;
 use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
@@ -71,12 +71,12 @@ impl Painter {
         };
         let too_large = |e| parts.model.info.too_large(height, width, e);
         let program = match longest_tile >= height.max(width) {
-            true => Some(Program::compile(&parts.device, &fuse(&whole().map_err(too_large)?), weights).await),
+            true => Some(Program::compile(&parts.device, &whole().map_err(too_large)?, &[weights]).await),
             false => None,
         };
         let means = match program {
             Some(Ok(program)) => Means::Whole(program),
-            Some(Err(error)) if !is_too_large(&error) => return Err(error.into()),
+            Some(Err(error)) if !error.is_too_large() => return Err(error.into()),
             _ => {
                 let graph = |size| tile(size).map_err(too_large);
                 let (size, direction) = ([height, width], Direction::Decode(scale_factor));

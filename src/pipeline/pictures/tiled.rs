@@ -1,11 +1,10 @@
 //! An autoencoder's network over a picture in tiles, where the whole is too large for the device.
 
-use crate::device::{self, Device, Program, Weights, floats};
-use crate::graph::{Graph, fuse};
+use crate::device::{Device, Program, Weights, floats};
+use crate::graph::Graph;
 use crate::models::Tiling;
 use crate::pipeline::error::Error;
 use crate::pipeline::options::SampleOptions;
-use crate::{cpu, gpu};
 
 /// Sides of the latents' tiles are multiples of this, as kernels like them.
 const GRAIN: usize = 4;
@@ -41,15 +40,6 @@ pub(in crate::pipeline) struct Tiled {
     scales: [usize; 2],
 }
 
-/// Whether an error of the device says that a smaller network may do.
-pub(in crate::pipeline) fn is_too_large(error: &device::Error) -> bool {
-    use device::Error::{Cpu, Gpu};
-    matches!(
-        error,
-        Gpu(gpu::Error::TooLarge { .. } | gpu::Error::OutOfMemory { .. }) | Cpu(cpu::Error::OutOfMemory { .. })
-    )
-}
-
 impl Tiled {
     /// Prepares a network for latents of `[height, width]`; no side of a tile is longer than `longest`. `graph` builds it for
     /// one picture of a given size of latents, with one input and one output, both `[1, channels, …]`.
@@ -67,8 +57,8 @@ impl Tiled {
         let mut side = size[0].max(size[1]).min(longest);
         loop {
             let [rows, columns] = size.map(|length| Tiling::new(length, side, side / 4));
-            let graph = fuse(&graph([rows.tile(), columns.tile()])?);
-            match Program::compile(device, &graph, weights).await {
+            let graph = graph([rows.tile(), columns.tile()])?;
+            match Program::compile(device, &graph, &[weights]).await {
                 Ok(program) => {
                     let name = |ports: &[(String, _)]| ports.first().map(|(name, _)| name.clone()).unwrap_or_default();
                     let (input, output) = (name(graph.inputs()), name(graph.outputs()));
@@ -78,7 +68,7 @@ impl Tiled {
                     };
                     return Ok(Self { program, input, output, rows, columns, scales });
                 }
-                Err(error) if is_too_large(&error) && side > SMALLEST => {
+                Err(error) if error.is_too_large() && side > SMALLEST => {
                     side = (side * 7 / 8 / GRAIN * GRAIN).max(SMALLEST);
                 }
                 Err(error) => return Err(error.into()),
@@ -162,6 +152,7 @@ mod tests {
 
     use super::*;
     use crate::device::WeightLoader;
+    use crate::gpu;
     use crate::models::AutoencoderKlConfig;
     use crate::weights::Dtype;
 
@@ -187,10 +178,10 @@ mod tests {
         let device = Device::Gpu(device);
         let (config, weights) = autoencoder(&device);
         let graph = |[height, width]: [usize; 2]| config.decoder(1, height, width).map_err(|e| Error::model("vae", e));
-        let whole = block_on(Program::compile(&device, &fuse(&graph([64, 64]).unwrap()), &weights));
+        let whole = block_on(Program::compile(&device, &graph([64, 64]).unwrap(), &[&weights]));
         whole.map(drop).unwrap();
-        let whole = block_on(Program::compile(&device, &fuse(&graph([72, 64]).unwrap()), &weights));
-        assert!(whole.map(drop).is_err_and(|error| is_too_large(&error)));
+        let whole = block_on(Program::compile(&device, &graph([72, 64]).unwrap(), &[&weights]));
+        assert!(whole.map(drop).is_err_and(|error| error.is_too_large()));
         let compile = Tiled::compile(&device, &weights, [72, 64], usize::MAX, Direction::Decode(8), &graph);
         let tiled = block_on(compile).unwrap();
         assert!(tiled.rows.starts().len() > 1 && tiled.rows.tile() > 40, "{:?}", tiled.rows);

@@ -31,11 +31,9 @@ impl Pace {
 
     /// The last pace, or before the first step that which `device` can be expected to have.
     pub fn on(&self, device: &Device) -> Result<Option<f64>, Error> {
-        match (self.last(), device) {
-            (None, Device::Cpu(device)) => {
-                Ok(Some(USUAL_SHARE * device.flop_per_second().map_err(crate::device::Error::from)?))
-            }
-            (known, _) => Ok(known),
+        match self.last() {
+            None => Ok(device.flop_per_second()?.map(|most| USUAL_SHARE * most)),
+            known => Ok(known),
         }
     }
 }

@@ -7,9 +7,8 @@ use super::random::Streams;
 use super::request::Request;
 use super::start::Start;
 use super::step_graph::{coefficients, variance_line};
-use crate::device::Program;
+use crate::device::{Measured, Program};
 use crate::diffusion::{Forward, LearnedVariance, Table};
-use crate::gpu::variants::Measured;
 use crate::pipeline::condition::conditioning::Conditioning;
 use crate::pipeline::error::Error;
 use crate::pipeline::options::SampleOptions;
@@ -174,7 +173,7 @@ impl Sampler {
     }
 
     /// Takes the time of the kernels that a GPU can compute a step with, and returns the fastest for each of its products (see
-    /// [`crate::gpu::Program::measure_kernels`]); nothing where there is no choice.
+    /// [`Program::measure_kernels`]); nothing where there is no choice.
     ///
     /// # Errors
     /// If memory runs out or the device is lost.

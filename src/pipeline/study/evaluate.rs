@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::device::{Device, Program, Weights, floats};
-use crate::graph::{Graph, fuse};
+use crate::graph::Graph;
 use crate::models::{self, AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Unet2dConditionInputs};
 use crate::pipeline::error::Error;
 use crate::pipeline::model::denoiser::Denoiser;
@@ -278,7 +278,7 @@ impl Component {
 
     /// Runs `graph` on `inputs`, all of which it must take.
     async fn execute(&self, graph: &Graph, weights: &Weights, mut inputs: Tensors) -> Result<Tensors, Error> {
-        let mut program = Program::compile(&self.device, &fuse(graph), weights).await?;
+        let mut program = Program::compile(&self.device, graph, &[weights]).await?;
         for (name, id) in graph.inputs() {
             let missing = || Error::Input { name: name.clone(), message: "it is missing".into() };
             let mut tensor = inputs.remove(name).ok_or_else(missing)?;

@@ -1,42 +1,53 @@
-//! One graph, either executor: the CPU or WebGPU behind the same calls.
+//! One graph, any engine: the CPU or WebGPU behind the same calls.
+
+mod cpu;
+mod engine;
+mod error;
+mod gpu;
 
 use std::rc::Rc;
 
-use crate::gpu::variants::Measured;
-use crate::graph::{Graph, WeightSpec};
+use self::engine::Engine;
+pub use self::error::Error;
+pub use crate::gpu::variants::Measured;
+use crate::graph::{Graph, WeightSpec, fuse};
 use crate::profile::Profile;
 use crate::weights::{Dtype, LowRank};
-use crate::{cpu, gpu};
+
+/// Calls the engine that a value of the facade belongs to.
+macro_rules! engine {
+    ($value:expr, $part:ident => $call:expr) => {
+        match $value {
+            Self::Cpu($part) => $call,
+            Self::Gpu($part) => $call,
+        }
+    };
+}
 
 /// Where networks run.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The executor of [`crate::cpu`].
-    Cpu(cpu::Device),
+    Cpu(crate::cpu::Device),
     /// The executor of [`crate::gpu`].
-    Gpu(gpu::Device),
+    Gpu(crate::gpu::Device),
 }
 
 impl Device {
     /// This machine's CPU, with all of its cores and vectors.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn cpu() -> Self {
-        Self::Cpu(cpu::Device::native(None, cpu::Arithmetic::default()))
+        Self::Cpu(crate::cpu::Device::native(None, crate::cpu::Arithmetic::default()))
     }
-}
 
-/// What can go wrong on a device.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Error {
-    /// On the CPU.
-    #[error(transparent)]
-    Cpu(#[from] cpu::Error),
-    /// On a GPU.
-    #[error(transparent)]
-    Gpu(#[from] gpu::Error),
-    /// A program, weights and a source of data that are not of one device.
-    #[error("the parts of this network lie on different devices")]
-    Mixed,
+    /// Floating point operations in a second at most, measured when first asked for; `None` on a GPU, of which it is not known
+    /// beforehand.
+    ///
+    /// # Errors
+    /// If there is no memory for the measurement.
+    pub fn flop_per_second(&self) -> Result<Option<f64>, Error> {
+        engine!(self, device => Engine::flop_per_second(device))
+    }
 }
 
 /// Words read back from a device as the f32 values that they are.
@@ -48,27 +59,27 @@ pub fn floats(words: Vec<u32>) -> Vec<f32> {
 #[derive(Debug)]
 pub enum Weights {
     /// On the CPU.
-    Cpu(Rc<cpu::Weights>),
+    Cpu(Rc<crate::cpu::Weights>),
     /// On a GPU; freed when the last program that uses them is.
-    Gpu(Rc<gpu::Weights>),
+    Gpu(Rc<crate::gpu::Weights>),
 }
 
 /// Weights being loaded.
 #[derive(Debug)]
 pub enum WeightLoader {
     /// On the CPU.
-    Cpu(Box<cpu::Weights>),
+    Cpu(Box<crate::cpu::Weights>),
     /// On a GPU.
-    Gpu(Box<gpu::Weights>),
+    Gpu(Box<crate::gpu::Weights>),
 }
 
 /// A graph with its weights on a device; dropping it frees what it holds there.
 #[derive(Debug)]
 pub enum Program {
     /// On the CPU.
-    Cpu(Box<cpu::Program>),
+    Cpu(Box<crate::cpu::Program>),
     /// On a GPU.
-    Gpu(Box<gpu::Program>),
+    Gpu(Box<crate::gpu::Program>),
 }
 
 impl WeightLoader {
@@ -77,10 +88,10 @@ impl WeightLoader {
     /// # Errors
     /// If they would not fit.
     pub fn new(device: &Device, specs: &[WeightSpec]) -> Result<Self, Error> {
-        match device {
-            Device::Cpu(device) => Ok(Self::Cpu(Box::new(cpu::Weights::new(device, specs)?))),
-            Device::Gpu(device) => Ok(Self::Gpu(Box::new(gpu::Weights::new(device, specs)))),
-        }
+        Ok(match device {
+            Device::Cpu(device) => Self::Cpu(Box::new(device.places(specs)?)),
+            Device::Gpu(device) => Self::Gpu(Box::new(device.places(specs)?)),
+        })
     }
 
     /// Stores weight `index` of the specs from all of its bytes in the checkpoint.
@@ -88,10 +99,9 @@ impl WeightLoader {
     /// # Errors
     /// As [`WeightLoader::begin`], [`WeightLoader::chunk`] and [`WeightLoader::end`].
     pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::Cpu(weights) => Ok(weights.put(index, dtype, bytes)?),
-            Self::Gpu(weights) => Ok(weights.put(index, dtype, bytes)?),
-        }
+        self.begin(index, dtype)?;
+        self.chunk(bytes)?;
+        self.end()
     }
 
     /// Starts on weight `index` of the specs, whose bytes come next by [`WeightLoader::chunk`].
@@ -99,10 +109,7 @@ impl WeightLoader {
     /// # Errors
     /// If a tensor of this dtype cannot be the weight, or the device has no room for it.
     pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
-        match self {
-            Self::Cpu(weights) => Ok(weights.begin(index, dtype)?),
-            Self::Gpu(weights) => Ok(weights.begin(index, dtype)?),
-        }
+        engine!(self, weights => engine::Weights::begin(&mut **weights, index, dtype))
     }
 
     /// The next bytes of the weight, any number, as stored in the checkpoint.
@@ -110,10 +117,7 @@ impl WeightLoader {
     /// # Errors
     /// If they are more than the weight has, or the device is lost.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::Cpu(weights) => Ok(weights.chunk(bytes)?),
-            Self::Gpu(weights) => Ok(weights.chunk(bytes)?),
-        }
+        engine!(self, weights => engine::Weights::chunk(&mut **weights, bytes))
     }
 
     /// All bytes of the weight have come.
@@ -121,10 +125,7 @@ impl WeightLoader {
     /// # Errors
     /// If they were too few, or the device is lost.
     pub fn end(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Cpu(weights) => Ok(weights.end()?),
-            Self::Gpu(weights) => Ok(weights.end()?),
-        }
+        engine!(self, weights => engine::Weights::end(&mut **weights))
     }
 
     /// The loaded weights, when the device has taken all of them.
@@ -132,34 +133,22 @@ impl WeightLoader {
     /// # Errors
     /// A weight that is missing, or for which there was no memory, by name.
     pub async fn finish(self) -> Result<Weights, Error> {
-        match self {
-            Self::Cpu(mut weights) => {
-                weights.finish()?;
-                Ok(Weights::Cpu(Rc::new(*weights)))
-            }
-            Self::Gpu(mut weights) => {
-                weights.finish().await?;
-                Ok(Weights::Gpu(Rc::new(*weights)))
-            }
-        }
+        Ok(match self {
+            Self::Cpu(weights) => Weights::Cpu(finished(*weights).await?),
+            Self::Gpu(weights) => Weights::Gpu(finished(*weights).await?),
+        })
     }
 }
 
 impl Weights {
     /// Their names, shapes and roles; [`Weights::merge`] takes a position in this list.
     pub fn specs(&self) -> &[WeightSpec] {
-        match self {
-            Self::Cpu(weights) => weights.specs(),
-            Self::Gpu(weights) => weights.specs(),
-        }
+        engine!(self, weights => engine::Weights::specs(&**weights))
     }
 
     /// Bytes that they take on the device.
     pub fn bytes(&self) -> u64 {
-        match self {
-            Self::Cpu(weights) => weights.bytes(),
-            Self::Gpu(weights) => weights.bytes(),
-        }
+        engine!(self, weights => engine::Weights::bytes(&**weights))
     }
 
     /// Replaces matrix `index` by W + Σ scale·up·down, on the device. W is always the weight as it was loaded, so that rounding
@@ -171,36 +160,47 @@ impl Weights {
     /// # Errors
     /// If the factors do not fit the weight, if it is no matrix, or if the device refuses.
     pub async fn merge(&self, index: usize, additions: &[LowRank]) -> Result<(), Error> {
-        match self {
-            Self::Cpu(weights) => Ok(weights.merge(index, additions).await?),
-            Self::Gpu(weights) => Ok(weights.merge(index, additions).await?),
-        }
+        engine!(self, weights => engine::Weights::merge(&**weights, index, additions).await)
     }
 
     /// Takes back what [`Weights::merge`] has made of weight `index`, for programs compiled from now on.
     pub fn restore(&self, index: usize) {
-        match self {
-            Self::Cpu(weights) => weights.restore(index),
-            Self::Gpu(weights) => weights.restore(index),
+        engine!(self, weights => engine::Weights::restore(&**weights, index))
+    }
+
+    /// Copies an f32 output of `source` to the place of the weight `name`, on the device, laid out as kernels read it. The output has
+    /// the weight's shape and its checkpoint's order.
+    ///
+    /// Programs that were compiled with the weight see it from their next run on, and so do [`Weights::merge`] and programs to come.
+    /// Only a program that was compiled before the weight was last merged or restored may keep what it had.
+    ///
+    /// # Errors
+    /// If there is no such weight or output, if a matrix is not kept as f32, if additions are merged into the weight, if the shapes
+    /// differ, or if the device refuses. A value that is not finite is found by [`Program::read`] of the output, not here.
+    pub async fn store(&self, name: &str, source: &Program, output: &str) -> Result<(), Error> {
+        match (self, source) {
+            (Self::Cpu(weights), Program::Cpu(source)) => {
+                engine::Weights::store(&**weights, name, source, output).await
+            }
+            (Self::Gpu(weights), Program::Gpu(source)) => {
+                engine::Weights::store(&**weights, name, source, output).await
+            }
+            _ => Err(Error::Mixed),
         }
     }
 }
 
 impl Program {
-    /// Prepares `graph`, whose weights are looked up by name.
+    /// Prepares `graph`, each of whose weights is found by its name in exactly one of `weights`.
     ///
     /// # Errors
-    /// If a weight is missing, or the device cannot run the graph.
-    pub async fn compile(device: &Device, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
-        match (device, weights) {
-            (Device::Cpu(_), Weights::Cpu(weights)) => {
-                Ok(Self::Cpu(Box::new(cpu::Program::new(graph, weights).await?)))
-            }
-            (Device::Gpu(device), Weights::Gpu(weights)) => {
-                Ok(Self::Gpu(Box::new(gpu::Program::compile(device, graph, weights.clone()).await?)))
-            }
-            _ => Err(Error::Mixed),
-        }
+    /// If a weight is in none or in two of them, by name, or the device cannot run the graph.
+    pub async fn compile(device: &Device, graph: &Graph, weights: &[&Weights]) -> Result<Self, Error> {
+        let graph = fuse(graph);
+        Ok(match device {
+            Device::Cpu(device) => Self::Cpu(Box::new(compile(device, &graph, weights).await?)),
+            Device::Gpu(device) => Self::Gpu(Box::new(compile(device, &graph, weights).await?)),
+        })
     }
 
     /// Fills an input.
@@ -208,10 +208,7 @@ impl Program {
     /// # Errors
     /// If there is no such input or it has another length.
     pub fn write(&mut self, input: &str, data: &[f32]) -> Result<(), Error> {
-        match self {
-            Self::Cpu(program) => Ok(program.write(input, data)?),
-            Self::Gpu(program) => Ok(program.write(input, data)?),
-        }
+        engine!(self, program => engine::Program::write(&mut **program, input, data))
     }
 
     /// Number of elements of an input.
@@ -219,11 +216,8 @@ impl Program {
     /// # Errors
     /// If there is no such input.
     pub fn input_length(&self, input: &str) -> Result<usize, Error> {
-        let graph = match self {
-            Self::Cpu(program) => program.graph(),
-            Self::Gpu(program) => program.graph(),
-        };
-        Ok(graph.node(graph.input(input).map_err(cpu::Error::from)?).elements())
+        let graph = engine!(self, program => engine::Program::graph(&**program));
+        Ok(graph.node(graph.input(input)?).elements())
     }
 
     /// Fills an input with an output of `source`, on the device.
@@ -232,8 +226,12 @@ impl Program {
     /// If there is no such input or output, or they differ in length.
     pub fn copy_from(&mut self, input: &str, source: &Program, output: &str) -> Result<(), Error> {
         match (self, source) {
-            (Self::Cpu(program), Self::Cpu(source)) => Ok(program.copy_from(input, source, output)?),
-            (Self::Gpu(program), Self::Gpu(source)) => Ok(program.copy_input(input, source, output)?),
+            (Self::Cpu(program), Self::Cpu(source)) => {
+                engine::Program::copy_from(&mut **program, input, source, output)
+            }
+            (Self::Gpu(program), Self::Gpu(source)) => {
+                engine::Program::copy_from(&mut **program, input, source, output)
+            }
             _ => Err(Error::Mixed),
         }
     }
@@ -243,10 +241,7 @@ impl Program {
     /// # Errors
     /// As [`Program::copy_from`].
     pub fn feed_back(&mut self, input: &str, output: &str) -> Result<(), Error> {
-        match self {
-            Self::Cpu(program) => Ok(program.feed_back(input, output)?),
-            Self::Gpu(program) => Ok(program.copy_input(input, program, output)?),
-        }
+        engine!(self, program => engine::Program::feed_back(&mut **program, input, output))
     }
 
     /// Computes the outputs; on a GPU, queues the work.
@@ -255,21 +250,15 @@ impl Program {
     /// A value that is not finite (on a GPU found by [`Program::read`]), a lost device, or on the CPU, that the outputs became
     /// unwanted.
     pub async fn run(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Cpu(program) => Ok(program.run().await?),
-            Self::Gpu(program) => Ok(program.run()?),
-        }
+        engine!(self, program => engine::Program::run(&mut **program).await)
     }
 
-    /// The fastest kernels for this program on this device: [`gpu::Program::measure_kernels`]. The CPU has no choice.
+    /// The fastest kernels for this program on this device: [`crate::gpu::Program::measure_kernels`]. The CPU has no choice.
     ///
     /// # Errors
     /// If memory runs out or the device is lost.
     pub async fn measure_kernels(&self) -> Result<Measured, Error> {
-        match self {
-            Self::Cpu(_) => Ok(Measured::default()),
-            Self::Gpu(program) => Ok(program.measure_kernels().await?),
-        }
+        engine!(self, program => engine::Program::measure_kernels(&**program).await)
     }
 
     /// Where the time of a run goes, with the inputs that were written last; the device's ceilings are measured when they are first
@@ -278,10 +267,7 @@ impl Program {
     /// # Errors
     /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.
     pub async fn profile(&mut self) -> Result<Profile, Error> {
-        match self {
-            Self::Cpu(program) => Ok(program.profile().await?),
-            Self::Gpu(program) => Ok(program.profile().await?),
-        }
+        engine!(self, program => engine::Program::profile(&mut **program).await)
     }
 
     /// The outputs `names` after a run, as 32-bit words: the bits of f32 values, or packed pixels.
@@ -289,10 +275,7 @@ impl Program {
     /// # Errors
     /// If there is no such output, nothing has run, a value was not finite, or the device is lost.
     pub async fn read(&mut self, names: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
-        match self {
-            Self::Cpu(program) => names.iter().map(|name| Ok(program.read_words(name)?)).collect(),
-            Self::Gpu(program) => Ok(program.read(names).await?),
-        }
+        engine!(self, program => engine::Program::read(&mut **program, names).await)
     }
 
     /// One f32 output after a run.
@@ -302,4 +285,16 @@ impl Program {
     pub async fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, Error> {
         Ok(self.read(&[name]).await?.remove(0).into_iter().map(f32::from_bits).collect())
     }
+}
+
+/// Compiles `graph` on `engine`, whose weights all of `weights` have to be.
+async fn compile<E: Engine>(engine: &E, graph: &Graph, weights: &[&Weights]) -> Result<E::Program, Error> {
+    let own = weights.iter().map(|weights| E::own(weights).cloned().ok_or(Error::Mixed));
+    engine.compile(graph, &own.collect::<Result<Vec<_>, _>>()?).await
+}
+
+/// The weights when the device has taken all of them, to be shared.
+async fn finished<W: engine::Weights>(mut weights: W) -> Result<Rc<W>, Error> {
+    weights.finish().await?;
+    Ok(Rc::new(weights))
 }
