@@ -530,7 +530,7 @@ form.addEventListener("submit", (event) => {
 for (const part of [form, element("stage"), element("below")]) {
   // Before the field's own listeners, which may find something else to complain about.
   part.addEventListener("input", fieldsEdited, { capture: true });
-  part.addEventListener("change", fieldsChanged, { capture: true });
+  part.addEventListener("change", () => fitPicture(), { capture: true });
 }
 element("views").addEventListener("click", (event) => {
   const link = /** @type {HTMLElement} */ (event.target).closest("a");

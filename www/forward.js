@@ -213,6 +213,8 @@ export function open(page) {
       try {
         const process = await opened(pipeline);
         const { image } = await process.at(t);
+        // The plates are another view's by now.
+        if (!isShown) return;
         film.unshow();
         fill(sample, image, t === null ? "x 0, the picture itself" : `x t, the picture at t = ${t}`);
         fill(denoised, undefined, "x hat 0, the prediction: not asked yet");

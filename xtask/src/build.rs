@@ -14,39 +14,58 @@ use wasm_bindgen_cli_support::Bindgen;
 
 use crate::kernels;
 use crate::licenses;
+use crate::sizes;
 use crate::tools::{self, WASM};
 
 /// A module that is built from the crate with one of its features.
 struct Module {
     /// The feature of Cargo's.
     feature: &'static str,
-    /// What the module is called.
+    /// The module's name.
     name: &'static str,
+    /// The most that it may weigh, in bytes of brotli.
+    limit: usize,
 }
 
-/// What a page fetches for its first picture; and what it fetches besides when features of pictures are asked for.
-const MODULES: [Module; 2] =
-    [Module { feature: "pipeline", name: "undiffuse" }, Module { feature: "features", name: "undiffuse_features" }];
+/// The module of a first picture, and the one that a page fetches besides when features of pictures are asked for.
+const MODULES: [Module; 2] = [
+    Module { feature: "pipeline", name: "undiffuse", limit: PIPELINE_LIMIT },
+    Module { feature: "features", name: "undiffuse_features", limit: FEATURES_LIMIT },
+];
+
+/// The module of a first picture, in `pkg/`.
+const MAIN: &str = "internal/undiffuse_bg.wasm";
+
+/// The build of the kernels that a page fetches if the CPU is its device, in `pkg/`. Of the two builds it is the larger one in brotli.
+const KERNELS: &str = "internal/kernels_relaxed.wasm";
 
 /// The most that a page may have to fetch for its first picture, in bytes of brotli: the first module, all scripts and one build of the
-/// kernels, if the CPU is its device.
-const LIMIT: usize = 440_000;
+/// kernels. It is less than these three may weigh by themselves.
+const LIMIT: usize = 434_000;
 
-/// The most that the second module may weigh, likewise.
-const FEATURES_LIMIT: usize = 200_000;
+/// The most that the module of a first picture may weigh, in bytes of brotli.
+const PIPELINE_LIMIT: usize = 373_000;
+
+/// The most that the module of features may weigh, in bytes of brotli.
+const FEATURES_LIMIT: usize = 188_000;
+
+/// The most that one build of the kernels may weigh, in bytes of brotli.
+const KERNELS_LIMIT: usize = 26_500;
+
+/// The most that all scripts of the package may weigh, minified and in bytes of brotli.
+const SCRIPTS_LIMIT: usize = 36_000;
+
+/// Tells LLVM that instructions are a hundred times as dear as it takes them for, and so to inline next to nothing but what gets
+/// smaller by it: at its own prices it inlines whatever is called from one place.
+const INLINING: &str = "-Cllvm-args=-inline-instr-cost=500 -inline-call-penalty=2500";
 
 /// The least code on the wire, which is not the shortest: brotli finds what functions have in common, unless one is inlined where it is
 /// called once or the code is rearranged until nothing repeats, and finds it the better the nearer they lie, as those of similar names do.
-const WASM_OPT: [&str; 5] = [
-    "-O2",
-    "--one-caller-inline-max-function-size=0",
-    "--skip-pass=simplify-locals",
-    "--reorder-functions-by-name",
-    "--strip-debug",
-];
+const WASM_OPT: [&str; 4] =
+    ["-O2", "--one-caller-inline-max-function-size=0", "--skip-pass=simplify-locals", "--reorder-functions-by-name"];
 
-/// Builds `pkg/`, its tarball and `dist/` and checks what a page loads of them for its size.
-pub fn build() -> Result<()> {
+/// Builds `pkg/`, its tarball and `dist/` and checks what a page loads of them for its size, which it prints in detail if asked to.
+pub fn build(with_sizes: bool) -> Result<()> {
     tools::wasm_target()?;
     tools::node_modules()?;
     let root = tools::root();
@@ -56,7 +75,8 @@ pub fn build() -> Result<()> {
     for module in &MODULES {
         println!("building the crate for {WASM}: {}", module.feature);
         let features = ["--no-default-features", "--features", module.feature];
-        tools::run(tools::cargo().args(["build", "--profile", "web", "--lib", "--target", WASM]).args(features))?;
+        let library = ["rustc", "--profile", "web", "--lib", "--crate-type", "cdylib", "--target", WASM];
+        tools::run(tools::cargo().args(library).args(features).args(["--", INLINING]))?;
         let internal = cargo.target.join("undiffuse-web").join(module.name);
         bind(&cargo.target.join(WASM).join("web/undiffuse.wasm"), module.name, &internal)?;
         for (path, content) in read(&internal)? {
@@ -96,11 +116,6 @@ pub fn build() -> Result<()> {
     if changed.0 > 0 || !tarball.exists() {
         tools::output(tools::command("npm").args(["pack", "--silent", "./pkg"]))?;
     }
-    let weigh = |files: &[&Path]| brotli(files.iter().map(|path| root.join("dist/pkg").join(path)));
-    let script = |path: &Path| path.strip_prefix("pkg").ok().filter(|path| is_script(path)).map(Path::to_owned);
-    let scripts: Vec<PathBuf> = site.keys().filter_map(|path| script(path)).collect();
-    let first = ["internal/undiffuse_bg.wasm", "internal/kernels_relaxed.wasm"].map(Path::new);
-    let first: Vec<&Path> = scripts.iter().map(PathBuf::as_path).chain(first).collect();
     println!(
         "pkg/: {} files, {} changed, packed as {}; dist/: {} files, {} changed",
         package.len(),
@@ -109,12 +124,47 @@ pub fn build() -> Result<()> {
         site.len(),
         changed.1
     );
-    check_size("a page loads", weigh(&first)?, LIMIT)?;
-    check_size(
-        "for features it loads another",
-        weigh(&[Path::new("internal/undiffuse_features_bg.wasm")])?,
-        FEATURES_LIMIT,
-    )
+    if with_sizes {
+        print_sizes(&cargo.target)?;
+    }
+    check_sizes()
+}
+
+/// Prints where the bytes are that a page loads for its first picture.
+fn print_sizes(target: &Path) -> Result<()> {
+    let shipped = tools::root().join("dist/pkg");
+    let weigh = |path: PathBuf| Ok((path.display().to_string(), weigh(&[path])?));
+    let files = first_picture()?.into_iter().map(weigh).collect::<Result<_>>()?;
+    let module = sizes::of_module(&shipped.join(MAIN), &symbols(&target.join("undiffuse-web").join(MODULES[0].name)))?;
+    sizes::print("fetched for a first picture", "bytes in brotli", &files);
+    sizes::print(&format!("section of {MAIN}"), "bytes", &module.sections);
+    sizes::print("code in it, by crate and room", "bytes", &module.code);
+    println!();
+    Ok(())
+}
+
+/// Holds each module, the scripts, and all that a first picture needs to their limits.
+fn check_sizes() -> Result<()> {
+    for Module { feature, name, limit } in &MODULES {
+        let file = format!("internal/{name}_bg.wasm");
+        check_size(&format!("the module of `{feature}` is"), weigh(&[file.into()])?, *limit)?;
+    }
+    let (scripts, modules): (Vec<_>, Vec<_>) = first_picture()?.into_iter().partition(|path| is_script(path));
+    check_size("the kernels are", weigh(&[KERNELS.into()])?, KERNELS_LIMIT)?;
+    check_size("the scripts are", weigh(&scripts)?, SCRIPTS_LIMIT)?;
+    check_size("for its first picture a page loads", weigh(&[scripts, modules].concat())?, LIMIT)
+}
+
+/// The files of `pkg/` that a page may have to fetch for its first picture: all scripts, the first module, and one build of the kernels.
+fn first_picture() -> Result<Vec<PathBuf>> {
+    let mut files = tools::files_below(&tools::root().join("dist/pkg"))?;
+    files.retain(|path| is_script(path) || [MAIN, KERNELS].map(Path::new).contains(&path.as_path()));
+    Ok(files)
+}
+
+/// The file with the names of a module's functions, for a module that is made in `output`.
+fn symbols(output: &Path) -> PathBuf {
+    output.with_extension("symbols")
 }
 
 /// Prints what something weighs, and fails if that is more than it may.
@@ -173,7 +223,9 @@ fn bind(module: &Path, name: &str, output: &Path) -> Result<()> {
         number_hashes(output, name)?;
         let wasm = output.join(format!("{name}_bg.wasm"));
         println!("optimising it, {} bytes", fs::metadata(&wasm)?.len());
-        tools::wasm_opt(&wasm, &wasm, &WASM_OPT)
+        // The names go beside the module, by the functions' indices: the sizes are to be those of the module as it ships.
+        let names = format!("--symbolmap={}", symbols(output).display());
+        tools::wasm_opt(&wasm, &wasm, &[&WASM_OPT[..], &[&names, "--strip-debug"]].concat())
     })
 }
 
@@ -252,8 +304,10 @@ fn minify(files: &mut BTreeMap<PathBuf, Vec<u8>>, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The size of all `files` together as a static host would send them.
-fn brotli(files: impl Iterator<Item = PathBuf>) -> Result<usize> {
-    let size = tools::output(tools::command("node").arg("xtask/src/brotli.mjs").args(files))?;
+/// The size of all `files` of the site's `pkg/` together as a static host would send them.
+fn weigh(files: &[PathBuf]) -> Result<usize> {
+    let shipped = tools::root().join("dist/pkg");
+    let paths = files.iter().map(|path| shipped.join(path));
+    let size = tools::output(tools::command("node").arg("xtask/src/brotli.mjs").args(paths))?;
     size.parse().with_context(|| format!("brotli.mjs printed {size:?}"))
 }

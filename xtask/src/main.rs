@@ -6,6 +6,7 @@ mod build;
 mod kernels;
 mod licenses;
 mod serve;
+mod sizes;
 mod test;
 mod tools;
 
@@ -23,7 +24,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build the npm package into pkg/ and the static site into dist/
-    Build,
+    Build {
+        /// Print where the bytes of what a page loads are: by file, by section, and by crate and room
+        #[arg(long)]
+        sizes: bool,
+    },
     /// Print the licences of all that is built into the command, to go with it where it is handed on as a program
     Licenses,
     /// Build, then serve the site on this machine until interrupted
@@ -54,10 +59,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Build => build::build(),
+        Command::Build { sizes } => build::build(sizes),
         Command::Licenses => licenses::of_command().map(|text| print!("{text}")),
         Command::Serve { port, plain } => {
-            build::build().and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
+            build::build(false).and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
         }
         Command::Test { only } => test::test(&only),
         Command::Bench { only, quick } => bench::bench(&only, quick),

@@ -103,7 +103,7 @@ impl Stage {
                 tools::run(tools::cargo().args(["doc", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
                 return count(tools::cargo().args(["test", "--no-fail-fast", "--doc"]), libtest);
             }
-            Self::Build => build::build()?,
+            Self::Build => build::build(false)?,
             Self::Types => {
                 tools::run(tools::node("typescript/bin/tsc").args(["--project", "tsconfig.json"]))?;
             }

@@ -90,7 +90,7 @@ pub fn bench(only: &[Part], is_quick: bool) -> Result<()> {
     let is_wanted = |part: Part| if only.is_empty() { part != Part::Gpu } else { only.contains(&part) };
     let parts: Vec<Part> = Part::value_variants().iter().copied().filter(|&part| is_wanted(part)).collect();
     if parts.iter().any(|part| part.is_web()) {
-        build::build()?;
+        build::build(false)?;
         println!("browser: {}", tools::chromium()?.display());
     }
     tools::vulkan()?;
