@@ -1083,7 +1083,7 @@ fn a_program_whose_weights_were_destroyed_says_so() {
         weights.put(index, Dtype::F32, &encode(Dtype::F32, values)).unwrap();
     }
     let weights = Rc::new(weights);
-    let program = pollster::block_on(gpu::Program::compile(&device, &graph, &[weights.clone()])).unwrap();
+    let program = pollster::block_on(gpu::Program::compile(&device, &graph, std::slice::from_ref(&weights))).unwrap();
     weights.destroy();
     assert_eq!(program.run().unwrap_err(), gpu::Error::Destroyed("checkpoint"));
     assert!(pollster::block_on(gpu::Program::compile(&device, &graph, &[weights])).is_err());
