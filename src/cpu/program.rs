@@ -44,13 +44,15 @@ pub struct MemoryReport {
 }
 
 impl Program {
-    /// Prepares `graph`, each of whose weights is found by its name in exactly one of `weights`.
+    /// Prepares `graph`, each of whose weights is found by its name in exactly one of `weights`, on the device of the first of these or,
+    /// if there are none, on `device`.
     ///
     /// # Errors
     /// If a weight of the graph is in none of `weights` or in two, has not been loaded or lies in the memory of another machine than
-    /// `device`, if there is no memory for the graph's values, or if it became unwanted.
+    /// the first of them, if there is no memory for the graph's values, or if it became unwanted.
     pub async fn new(device: &Device, graph: &Graph, weights: &[&Weights]) -> Result<Self, Error> {
         weights.iter().try_for_each(|weights| weights.check_complete())?;
+        let device = weights.first().map_or(device, |weights| weights.device());
         let machine = device.machine();
         let network = Network::new(graph);
         let forms = network.forms();
