@@ -1,5 +1,5 @@
 //! The solvers. Each file is one: its equation, its coefficients, and at the end what it says of itself, a
-//! [`Spec`](super::method::spec::Spec). Here is the list of them, from which all else that depends on the solver follows.
+//! [`Spec`]. Here is the list of them, from which all else that depends on the solver follows.
 
 use std::{fmt, str::FromStr};
 
