@@ -22,12 +22,11 @@ export class ForwardProcess {
    * @param {Public.ForwardOptions} options
    */
   static async open(connection, run, options) {
-    const { seed, signal, image, rest } = checkForwardOptions(options);
+    const { signal, image, json } = checkForwardOptions(options);
     const request = {
       type: /** @type {const} */ ("forward"),
       run,
-      seed,
-      options: rest,
+      options: json,
       image: await pixelsOf(image, "image", signal),
     };
     try {

@@ -121,12 +121,12 @@ class Host {
         return [{ first: request.first, total, warning }];
       }
       case "schedule": {
-        const schedule = this.#loaded().schedule(JSON.stringify(request.options));
+        const schedule = this.#loaded().schedule(request.options);
         return [schedule, [schedule.betas.buffer, schedule.alphasCumprod.buffer]];
       }
       case "estimate": {
-        const { seed, seeds, options, image, mask } = request;
-        return [this.#loaded().estimate(seed, seeds, JSON.stringify(options), image, mask)];
+        const { options, image, mask } = request;
+        return [this.#loaded().estimate(options, image, mask)];
       }
       case "profile":
         return [await this.#profile(request, signal)];
@@ -261,8 +261,8 @@ class Host {
   }
 
   /** @param {RunDescription} description */
-  async #sample({ run, first, seed, seeds, options, image, mask }) {
-    const sampler = await this.#idle().sample(seed, seeds, JSON.stringify(options), image, mask);
+  async #sample({ run, first, options, image, mask }) {
+    const sampler = await this.#idle().sample(options, image, mask);
     this.#run = { id: run, first, task: sampler };
     return sampler;
   }
@@ -271,8 +271,8 @@ class Host {
    * @param {Request & { type: "bound" }} request
    * @returns {Promise<Begun>}
    */
-  async #bound({ run, seed, options, images }) {
-    const bound = await this.#idle().bound(seed, JSON.stringify(options), images);
+  async #bound({ run, options, images }) {
+    const bound = await this.#idle().bound(options, images);
     this.#run = { id: run, task: bound };
     return { total: bound.total, warning: bound.warning };
   }
@@ -282,8 +282,8 @@ class Host {
    * @param {AbortSignal} signal
    * @returns {Promise<Opened>}
    */
-  async #forward({ run, seed, options, image }, signal) {
-    const process = await this.#idle().forward_process(seed, JSON.stringify(options), image);
+  async #forward({ run, options, image }, signal) {
+    const process = await this.#idle().forward_process(options, image);
     if (signal.aborted) process.dispose();
     throwIfAborted(signal);
     this.#run = { id: run, task: process };

@@ -137,110 +137,154 @@ export interface LoadProgress {
  * What to draw and how, under diffusers' names. An option that means nothing to the model that is loaded is refused.
  */
 export interface SampleOptions {
-  /** What to draw; with a list, a picture for each. Default `""`. */
+  // <SampleOptions: written by `cargo xtask generate` from src/pipeline/options/table.rs>
+  /** What to draw; several prompts are drawn at once. Models without a text encoder take the empty one only. */
   prompt?: string | readonly string[] | undefined;
+  /** SDXL: what the second text encoder is told; the same as the first if absent. */
+  prompt2?: string | readonly string[] | undefined;
   /**
-   * What to steer away from; used where `guidanceScale` is above 1. Absent, SDXL steers away from nothing at all, which
-   * is not the same as `""`.
+   * What to stay away from, one text for all pictures or one for each prompt; without effect at a `guidanceScale` of 1
+   * or below. Absent is not empty to SDXL, which then takes an embedding of zeros.
    */
   negativePrompt?: string | readonly string[] | undefined;
-  /** What SDXL's second text encoder reads. Default: what the first one reads. */
-  prompt2?: string | readonly string[] | undefined;
-  /** Likewise, of the negative prompt. */
+  /** SDXL: what the second text encoder is told to stay away from; the same as the first if absent. */
   negativePrompt2?: string | readonly string[] | undefined;
+  /** How many pictures to draw of each prompt, all at once. Default 1. */
+  numImagesPerPrompt?: number | undefined;
   /**
-   * An integer from 0 to 2^64 - 1 (above 2^53, as a bigint). The same seed and options give the same pictures,
+   * Seed of the one random stream that all pictures of the run share. The same seed and options give the same pictures,
    * the ones that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`. Default 0.
    */
   seed?: number | bigint | undefined;
   /**
-   * A seed for each picture, in place of one for all: each is then the picture that it would be alone. As many as
-   * there are pictures.
+   * A seed for each picture in place of one for all, as many as there are pictures. Each draws from a stream of its
+   * own, and is the picture that it would be alone.
    */
   seeds?: readonly (number | bigint)[] | undefined;
-  /** Whose random stream the seed begins: torch's on the CPU (the default), or on an NVIDIA GPU. */
+  /**
+   * Which of torch's random streams the seeds are for.
+   * - `"cpu"`, the default: `torch.Generator("cpu")`.
+   * - `"cuda"`: `torch.Generator("cuda")`.
+   */
   generator?: "cpu" | "cuda" | undefined;
-  /** How many pictures of each prompt are drawn, all at once. Default 1. */
-  numImagesPerPrompt?: number | undefined;
-  /** The number of steps (diffusers' `num_inference_steps`), within {@link ModelInfo.solverSteps}. Default 25. */
+  /**
+   * Number of steps, diffusers' `num_inference_steps`. Where the scheduler's `steps_offset` has no room in so many, as
+   * with all T steps of DDPM, as much of it is left out as does not fit: diffusers cannot run these. From and to how
+   * many, {@link ModelInfo.solverSteps} says. Default 25.
+   */
   steps?: number | undefined;
-  /** The noise levels themselves, descending, in place of `steps`; for the solvers that take them. */
+  /** Timesteps to visit in place of `steps`, descending, for solvers that take them. */
   timesteps?: readonly number[] | undefined;
-  /** Likewise, as σ. */
+  /**
+   * Noise levels σ to visit in place of `steps`, descending, for solvers that take them; Euler's with the one where it
+   * arrives.
+   */
   sigmas?: readonly number[] | undefined;
-  /** LCM: how many steps the model was distilled from. Default: what its scheduler says. */
+  /**
+   * LCM: steps of the schedule that the model was distilled from; what its scheduler says if absent. TCD: the most
+   * steps of a run that may visit any timestep.
+   */
   originalInferenceSteps?: number | undefined;
-  /** Weight g of classifier-free guidance, ε_u + g·(ε_c − ε_u). At 1 and below there is none. Default 7.5. */
+  /**
+   * How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and a step takes
+   * half the time. Default 7.5.
+   */
   guidanceScale?: number | undefined;
-  /** How far the guided prediction is scaled back to the deviation of the one without guidance, 0 (the default) to 1. */
+  /**
+   * How far the guided prediction is brought back to the spread of the one that the prompt gives, from 0 to 1 (Lin et
+   * al. 2023, arXiv 2305.08891). Default 0.
+   */
   guidanceRescale?: number | undefined;
   /**
-   * One of {@link ModelInfo.solvers}, or a name that says its settings too, such as `"DPM++ 2M SDE Karras"`. Default: the one in the
-   * checkpoint's `scheduler_config.json`.
+   * The solver that walks from noise to picture, with the checkpoint's settings; the one that the checkpoint was saved
+   * with if absent. A name such as "DPM++ 2M SDE Karras" says settings, too. One of {@link ModelInfo.solvers}.
    */
   solver?: Solver | (string & {}) | undefined;
-  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do. This and the next four: default what the scheduler's config says. */
-  useKarrasSigmas?: boolean | undefined;
-  /** Whether σ is spaced evenly in log σ. */
-  useExponentialSigmas?: boolean | undefined;
-  /** Whether σ is spaced by quantiles of a Beta distribution. */
-  useBetaSigmas?: boolean | undefined;
-  /** The equation that `dpmpp_2m` and `dpmpp_2s` solve. */
-  algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {}) | undefined;
-  /** How many predictions a step of `dpmpp_2m`, `dpmpp_2s`, `unipc` or `deis` takes into account. */
-  solverOrder?: number | undefined;
   /**
-   * The content of a `scheduler_config.json`, used as it is in place of the checkpoint's own: `_class_name` says which
-   * solver. Not together with `solver`, which keeps the checkpoint's settings.
+   * A `scheduler_config.json`, used as it is in place of the checkpoint's own: its `_class_name` says which solver. Not
+   * together with `solver`.
    */
   scheduler?: Readonly<Record<string, unknown>> | undefined;
-  /** Share of fresh noise in each DDIM or TCD step: 0 (the default) is deterministic, 1 is DDPM. */
+  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do; what the scheduler's config says if absent. */
+  useKarrasSigmas?: boolean | undefined;
+  /** Whether σ is spaced evenly in log σ; what the scheduler's config says if absent. */
+  useExponentialSigmas?: boolean | undefined;
+  /** Whether σ is spaced by quantiles of a Beta distribution; what the scheduler's config says if absent. */
+  useBetaSigmas?: boolean | undefined;
+  /** The equation that dpmpp_2m and dpmpp_2s solve: dpmsolver++, sde-dpmsolver++, dpmsolver or sde-dpmsolver. */
+  algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {}) | undefined;
+  /** How many predictions a step of dpmpp_2m, dpmpp_2s, unipc or deis takes into account. */
+  solverOrder?: number | undefined;
+  /**
+   * DDIM's and TCD's η: the share of DDPM's noise that each step adds, from 0 (deterministic) to 1 (ancestral). Other
+   * solvers pay no heed to it. Default 0.
+   */
   eta?: number | undefined;
   /** DDIM: whether ε is computed anew from the clipped x̂_0. Default false. */
   useClippedModelOutput?: boolean | undefined;
-  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: of `image`, or the model's own width. */
-  width?: number | undefined;
-  /** Pixels, likewise. */
+  /**
+   * Height in pixels; if absent the model's own, and without a `mask` that of `image`. A multiple of
+   * {@link ModelInfo.sizeMultiple}.
+   */
   height?: number | undefined;
-  /** The picture to start from, to paint into or to enlarge: see {@link ModelInfo.takesImage}. */
+  /**
+   * Width in pixels; if absent the model's own, and without a `mask` that of `image`. A multiple of
+   * {@link ModelInfo.sizeMultiple}.
+   */
+  width?: number | undefined;
+  /** A picture to begin with, to fill or to enlarge. See {@link ModelInfo.takesImage}. */
   image?: PictureSource | undefined;
-  /** Where to paint into `image`: white is drawn anew, black stays. */
+  /** What of `image` to draw anew: where it is white. As large as `image`, or brought to its size. */
   mask?: PictureSource | undefined;
-  /** How much of `image` is given up to noise, 0 to 1. Default: 0.8, and with a mask 1. */
+  /**
+   * How much of the schedule to walk, from a little above 0 to 1, which forgets `image`. If absent 0.8, with a `mask`
+   * 1, and for SDXL 0.3, with a `mask` 0.9999.
+   */
   strength?: number | undefined;
   /**
-   * In place of `strength`: the run begins at exactly the x_t that {@link ForwardProcess.at} shows of `image` and `seed` at
-   * this timestep, and makes the steps that `steps` leaves below it.
+   * In place of `strength` the timestep of training to begin at, whether or not a run would visit it: x_t of `image`
+   * there, √ᾱ_t·x_0 + √(1−ᾱ_t)·ε in the scale of the solver, and then the timesteps below it that a run would visit.
+   * Draws are those of `strength`, and where that begins at the same timestep the run is the same. Models without an
+   * autoencoder take a picture for this alone. It is the x_t that {@link ForwardProcess.at} shows of `image` and
+   * `seed`.
    */
   startTimestep?: number | undefined;
-  /** How much noise is added to the picture that is to be enlarged. Default 20. */
+  /** Upscaler: how much noise is added to `image` before it is enlarged; 20 if absent. */
   noiseLevel?: number | undefined;
-  /** How many of the text encoder's last layers are left out. Default: as the model was trained. */
+  /** How many of the text encoder's last layers to leave out; as the model was trained if absent. */
   clipSkip?: number | undefined;
   /**
-   * What happens to prompts that are longer than the text encoder: `"cut"` (the default) drops the rest, and
-   * {@link Run.warning} names it; `"chunks"` encodes them in several parts.
+   * What becomes of a prompt that is longer than the text encoder.
+   * - `"cut"`, the default: What is too much is dropped, and named in a warning.
+   * - `"chunks"`: It is encoded in several parts.
    */
   longPrompts?: "cut" | "chunks" | undefined;
-  /** SDXL: height and width that the picture is said to have had. Default: its own. */
+  /** SDXL: how large the picture is said to have been before it was scaled; the run's size if absent. */
   originalSize?: readonly [height: number, width: number] | undefined;
-  /** SDXL: how far from its top and left it is said to have been cropped. Default [0, 0]. */
+  /** SDXL: how far from its top and left the picture is said to have been cropped. Default [0, 0]. */
   cropsCoordsTopLeft?: readonly [top: number, left: number] | undefined;
-  /** SDXL: the size that it is said to have been made for. Default: its own. */
+  /** SDXL: the size that the picture is said to have been made for; the run's size if absent. */
   targetSize?: readonly [height: number, width: number] | undefined;
-  /** SDXL: the same, of what to steer away from. Default: as `originalSize`. */
+  /**
+   * SDXL: `originalSize` for the negative prompt; a run from noise takes it together with `negativeTargetSize` only.
+   */
   negativeOriginalSize?: readonly [height: number, width: number] | undefined;
-  /** SDXL: likewise. Default [0, 0]. */
+  /**
+   * SDXL: `cropsCoordsTopLeft` for the negative prompt, where both its sizes are given. A run that begins with a
+   * picture has one crop for both prompts, as in diffusers. Default [0, 0].
+   */
   negativeCropsCoordsTopLeft?: readonly [top: number, left: number] | undefined;
-  /** SDXL: likewise. Default: as `targetSize`. */
+  /**
+   * SDXL: `targetSize` for the negative prompt; a run from noise takes it together with `negativeOriginalSize` only.
+   */
   negativeTargetSize?: readonly [height: number, width: number] | undefined;
   /**
-   * How the pictures of a step are made; those of the last are always decoded.
-   * - `"decode"`: by the model's own decoder, which may take longer than the step;
-   * - `"tiny"`: by {@link LoadOptions.tinyVae};
-   * - `"linear"`: by a map from latents to colours, fitted to the decoder: soft, and next to free;
-   * - `"none"`: not at all;
-   * - `"auto"` (the default): `"tiny"` where there is one, or else `"linear"`.
+   * Which pictures of a step are shown; those of the last are always decoded.
+   * - `"auto"`, the default: `"tiny"` where there is a tiny autoencoder, or else `"linear"`.
+   * - `"decode"`: By the model's own decoder, which may take longer than the step.
+   * - `"tiny"`: By {@link LoadOptions.tinyVae}.
+   * - `"linear"`: By a map from latents to colours, fitted to the decoder: soft, and next to free.
+   * - `"none"`: None.
    */
   preview?: PreviewMode | undefined;
   /**
@@ -248,6 +292,7 @@ export interface SampleOptions {
    * and gives a slightly different picture. Default false.
    */
   vaeTiling?: boolean | undefined;
+  // </SampleOptions>
   /**
    * Whether the run begins with x_T itself (from a picture, with the x_t that it begins at), as a {@link BareStep} with index -1
    * and no x̂_0. Default false.
@@ -395,36 +440,59 @@ export interface RunEstimate {
 
 /** What the forward process is of, and what the network is told where it is asked. */
 export interface ForwardOptions {
-  /** x_0. */
+  // <ForwardOptions: written by `cargo xtask generate` from src/pipeline/options/table.rs>
+  /** The picture x_0, before it is encoded. Alpha is dropped, and colours too where the model is grey. */
   image: PictureSource;
   /**
-   * Where the noise is added: to the latents, in which the network lives (the default where the model has an autoencoder),
-   * or to the picture itself.
+   * What noise is added to.
+   * - `"latents"`, the default: What the model works on: where it has an autoencoder the latents of the picture, else
+   *   its pixels.
+   * - `"pixels"`: The pixels of the picture, whatever the model works on.
    */
   space?: "latents" | "pixels" | undefined;
-  /** Chooses ε, which is the same for every t. As a run from the same picture and seed draws it. Default 0. */
-  seed?: number | bigint | undefined;
-  /** Whose random stream the seed begins. Default `"cpu"`. */
-  generator?: "cpu" | "cuda" | undefined;
-  /** What the network is told by {@link ForwardProcess.predict}. Default `""`. */
-  prompt?: string | undefined;
-  /** As of a run. */
-  negativePrompt?: string | undefined;
-  /** As of a run; default 1, which is the network's own guess. */
-  guidanceScale?: number | undefined;
-  /** Whose scale x_t has, as of a run: some hold x_0 + σ·ε. Default: the checkpoint's own. */
-  solver?: SampleOptions["solver"] | undefined;
-  /** As of a run. */
-  scheduler?: SampleOptions["scheduler"] | undefined;
   /**
-   * Pixels. Default: those of the picture, rounded down to multiples of {@link ModelInfo.sizeMultiple}; for a model that works
-   * on pixels, its own width.
+   * Seed of ε, which is the same for every t, and before it of the draw from what the autoencoder makes of the picture:
+   * those of a run. Default 0.
+   */
+  seed?: number | bigint | undefined;
+  /**
+   * Which of torch's random streams the seed is for.
+   * - `"cpu"`, the default: `torch.Generator("cpu")`.
+   * - `"cuda"`: `torch.Generator("cuda")`.
+   */
+  generator?: "cpu" | "cuda" | undefined;
+  /** The solver whose scale x_t has, as of a run: some hold x_0 + σ·ε. The checkpoint's own if absent. */
+  solver?: Solver | (string & {}) | undefined;
+  /** A `scheduler_config.json` in place of the checkpoint's own, as of a run. */
+  scheduler?: Readonly<Record<string, unknown>> | undefined;
+  /** What the network is told; models without a text encoder take the empty one only. */
+  prompt?: string | undefined;
+  /** What stands on the other side of guidance. Absent is not empty to SDXL, as in a run. */
+  negativePrompt?: string | undefined;
+  /**
+   * How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below the network is shown as it was
+   * trained. Default 1.
+   */
+  guidanceScale?: number | undefined;
+  /**
+   * Height in pixels. If absent that of the picture, and for a model that works on pixels its own: as in a run from a
+   * picture.
+   */
+  height?: number | undefined;
+  /**
+   * Width in pixels. If absent that of the picture, and for a model that works on pixels its own: as in a run from a
+   * picture.
    */
   width?: number | undefined;
-  /** Pixels, likewise. */
-  height?: number | undefined;
-  /** How latents become pictures: as of a run, but that there always is one. */
+  /**
+   * How latents become pictures. There is always one.
+   * - `"auto"`, the default: `"tiny"` where there is a tiny autoencoder, or else `"linear"`.
+   * - `"decode"`: By the model's own decoder.
+   * - `"tiny"`: By {@link LoadOptions.tinyVae}.
+   * - `"linear"`: By a map from latents to colours, fitted to the decoder: soft, and next to free.
+   */
   preview?: Exclude<PreviewMode, "none"> | undefined;
+  // </ForwardOptions>
   signal?: AbortSignal | undefined;
 }
 
@@ -472,40 +540,70 @@ export interface Prediction {
 
 /** Whose variational bound to compute, and how. */
 export interface BoundOptions {
-  /** The picture. It is brought to the model's own size, or to `width` × `height`. */
+  // <BoundOptions: written by `cargo xtask generate` from src/pipeline/options/table.rs>
+  /** The picture. It is brought to the model's own size, or to `width` and `height`. */
   image?: PictureSource | undefined;
   /** Several pictures, in place of `image`: each gets a bound. */
   images?: readonly PictureSource[] | undefined;
-  /** What the network is told: one text for all pictures, or a list with one for each. Default `""`. */
+  /**
+   * What the network is told, one text for all pictures or one for each; models without a text encoder take the empty
+   * one only.
+   */
   prompt?: string | readonly string[] | undefined;
-  /** As of a run; used where `guidanceScale` is above 1. */
+  /** What stands on the other side of guidance. Absent is not empty to SDXL, as in a run. */
   negativePrompt?: string | readonly string[] | undefined;
-  /** As of a run. Default 1: the bound is that of the model as it was trained. */
+  /**
+   * How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and the bound is
+   * that of the model as it was trained. Default 1.
+   */
   guidanceScale?: number | undefined;
-  /** The timesteps whose terms are computed. Default: all of them, which is the bound itself. */
+  /** The timesteps whose terms are computed; all of them if absent, which is the bound itself. */
   timesteps?: readonly number[] | undefined;
   /**
-   * How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms fall
-   * about as 1/t. The bound is estimated from these.
+   * How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms
+   * fall about as 1/t. The bound is estimated from these.
    */
   terms?: number | undefined;
   /**
-   * Whether each of these is drawn from its part of the timesteps by the seed, in place of the part's middle: the estimate is
-   * then right on average over seeds. Default false.
+   * Whether each of the `terms` is drawn from its part of the timesteps by the seed, in place of the part's middle: the
+   * estimate is then right on average over seeds. Default false.
    */
   random?: boolean | undefined;
-  /** The variance of the model's step. Default: as its scheduler has it, or else `"fixed_small"`. */
+  /**
+   * The variance σ_t² of the model's step; if absent the one that the checkpoint's scheduler names, or else that of
+   * `"fixed_small"`.
+   * - `"fixed_small"`: The variance of the true step, which knows the picture.
+   * - `"fixed_large"`: β_t.
+   * - `"learned"`: What the network says.
+   * - `"learned_range"`: What the network says, between the other two.
+   */
   variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range" | undefined;
-  /** Whether x̂_0 is clamped to the range of pixels; latents never are. Default true. */
+  /**
+   * Whether x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never
+   * clamped. Default true.
+   */
   clipDenoised?: boolean | undefined;
-  /** Whether latents are drawn from what the autoencoder makes of a picture, in place of their mean. Default false. */
-  samplePosterior?: boolean | undefined;
-  /** Chooses the noise of every term. Default 0. */
+  /**
+   * Seed of the noise. That of the term at t is `torch.randn((pictures, channels, height, width),
+   * generator=manual_seed(seed + t))`. Default 0.
+   */
   seed?: number | bigint | undefined;
-  /** Pixels, a multiple of {@link ModelInfo.sizeMultiple}. Default: the model's own. */
-  width?: number | undefined;
-  /** Pixels, likewise. */
+  /**
+   * Whether latents are drawn from what the autoencoder makes of a picture, by the noise of `manual_seed(seed + T)`,
+   * rather than its mean. Default false.
+   */
+  samplePosterior?: boolean | undefined;
+  /**
+   * Height in pixels that every picture is brought to; that of the model if absent. A multiple of
+   * {@link ModelInfo.sizeMultiple}.
+   */
   height?: number | undefined;
+  /**
+   * Width in pixels that every picture is brought to; that of the model if absent. A multiple of
+   * {@link ModelInfo.sizeMultiple}.
+   */
+  width?: number | undefined;
+  // </BoundOptions>
   /** Ends it, on the CPU also in the middle of a term, and frees its memory. */
   signal?: AbortSignal | undefined;
 }
@@ -583,6 +681,7 @@ export interface Bound extends AsyncIterable<BoundTerm>, PromiseLike<BoundSummar
 }
 
 /** What of {@link SampleOptions} says which solver it is and which steps it makes. */
+// <ScheduleOptions: written by `cargo xtask generate` from src/pipeline/options/table.rs>
 export type ScheduleOptions = Pick<
   SampleOptions,
   | "steps"
@@ -600,6 +699,7 @@ export type ScheduleOptions = Pick<
   | "useClippedModelOutput"
   | "signal"
 >;
+// </ScheduleOptions>
 
 /** The noise schedule of a model, and a solver's way through it: the reverse process as a table. */
 export interface Schedule {

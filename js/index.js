@@ -114,9 +114,9 @@ export class Pipeline {
    * @returns {Promise<Public.Schedule>}
    */
   async schedule(options = {}) {
-    const { signal, rest } = checkScheduleOptions(options);
+    const { signal, json } = checkScheduleOptions(options);
     /** @type {PlainSchedule} */
-    const { table, ...schedule } = await this.#connection.request({ type: "schedule", options: rest }, { signal });
+    const { table, ...schedule } = await this.#connection.request({ type: "schedule", options: json }, { signal });
     return { ...schedule, ...camelCased(JSON.parse(table)) };
   }
 

@@ -3,6 +3,7 @@
 
 import { OptionError } from "./errors.js";
 import { isPicture } from "./picture.js";
+import { BOUND, FORWARD, OF_SCHEDULE, SAMPLE } from "./rules.js";
 import { absoluteUrl } from "./source.js";
 
 /** @import { BoundOptions, FeatureLoadOptions, ForwardOptions, LoadOptions, Lora, SampleOptions, ScheduleOptions, Source } from "./index.d.ts" */
@@ -56,106 +57,31 @@ const LORA = {
   weight: [Number.isFinite, "a finite number"],
 };
 
-const STRING = /** @type {Rules[string]} */ ([isString, "a string"]);
-const TEXT = /** @type {Rules[string]} */ ([isText, "a string, or a list with one for each picture"]);
-const PICTURE = /** @type {Rules[string]} */ ([
-  isPicture,
-  "a Blob, ImageData, ImageBitmap, an image, a canvas or a URL",
-]);
-const NUMBER = /** @type {Rules[string]} */ ([Number.isFinite, "a finite number"]);
-const BOOLEAN = /** @type {Rules[string]} */ ([(value) => typeof value === "boolean", "true or false"]);
-const COUNT = /** @type {Rules[string]} */ ([isCount, "a positive integer"]);
-const WHOLE = /** @type {Rules[string]} */ ([isWhole, "a whole number"]);
-const PAIR = /** @type {Rules[string]} */ ([isPair, "two whole numbers, vertical before horizontal"]);
-const NUMBERS = /** @type {Rules[string]} */ ([isListOf(Number.isFinite), "a list of finite numbers"]);
 const SEED = "an integer from 0 to 2^64 - 1, as a number or a bigint";
 
-/** @type {Rules} */
-const SCHEDULE = {
-  steps: COUNT,
-  timesteps: NUMBERS,
-  sigmas: NUMBERS,
-  originalInferenceSteps: COUNT,
-  solver: [isString, "a solver's name"],
-  scheduler: [isObject, "an object, the content of a scheduler_config.json"],
-  useKarrasSigmas: BOOLEAN,
-  useExponentialSigmas: BOOLEAN,
-  useBetaSigmas: BOOLEAN,
-  algorithmType: STRING,
-  solverOrder: COUNT,
-  eta: NUMBER,
-  useClippedModelOutput: BOOLEAN,
-  signal: SIGNAL,
-};
-
-/** @type {Rules} */
-const SAMPLE = {
-  ...SCHEDULE,
-  prompt: TEXT,
-  negativePrompt: TEXT,
-  prompt2: TEXT,
-  negativePrompt2: TEXT,
+/** The rule for each kind of value. @type {Rules} */
+const KINDS = {
+  text: [isString, "a string"],
+  texts: [isText, "a string, or a list with one for each picture"],
   seed: [isSeed, SEED],
   seeds: [isListOf(isSeed), `a list, each ${SEED}`],
-  generator: oneOf("cpu", "cuda"),
-  numImagesPerPrompt: COUNT,
-  guidanceScale: NUMBER,
-  guidanceRescale: NUMBER,
-  width: COUNT,
-  height: COUNT,
-  image: PICTURE,
-  mask: PICTURE,
-  strength: NUMBER,
-  startTimestep: WHOLE,
-  noiseLevel: WHOLE,
-  clipSkip: WHOLE,
-  longPrompts: oneOf("cut", "chunks"),
-  originalSize: PAIR,
-  cropsCoordsTopLeft: PAIR,
-  targetSize: PAIR,
-  negativeOriginalSize: PAIR,
-  negativeCropsCoordsTopLeft: PAIR,
-  negativeTargetSize: PAIR,
-  preview: oneOf("auto", "decode", "tiny", "linear", "none"),
-  vaeTiling: BOOLEAN,
-  includeInitial: BOOLEAN,
+  count: [isCount, "a positive integer"],
+  whole: [isWhole, "a whole number"],
+  wholes: [isListOf(isWhole), "a list of whole numbers"],
+  number: [Number.isFinite, "a finite number"],
+  numbers: [isListOf(Number.isFinite), "a list of finite numbers"],
+  pair: [isPair, "two whole numbers, vertical before horizontal"],
+  flag: [(value) => typeof value === "boolean", "true or false"],
+  solver: [isString, "a solver's name"],
+  config: [isObject, "an object, the content of a scheduler_config.json"],
+  picture: [isPicture, "a Blob, ImageData, ImageBitmap, an image, a canvas or a URL"],
+  pictures: [(value) => isListOf(isPicture)(value) && value.length > 0, "a list of pictures"],
 };
 
-/** @type {Rules} */
-const FORWARD = {
-  image: PICTURE,
-  space: oneOf("latents", "pixels"),
-  seed: SAMPLE.seed,
-  generator: SAMPLE.generator,
-  prompt: STRING,
-  negativePrompt: STRING,
-  guidanceScale: NUMBER,
-  solver: SCHEDULE.solver,
-  scheduler: SCHEDULE.scheduler,
-  width: COUNT,
-  height: COUNT,
-  preview: oneOf("auto", "decode", "tiny", "linear"),
-  signal: SIGNAL,
-};
-
-/** @type {Rules} */
-const BOUND = {
-  image: PICTURE,
-  images: [(value) => isListOf(isPicture)(value) && value.length > 0, "a list of pictures"],
-  prompt: TEXT,
-  negativePrompt: TEXT,
-  guidanceScale: NUMBER,
-  timesteps: [isListOf(isWhole), "a list of whole numbers"],
-  terms: COUNT,
-  random: BOOLEAN,
-  variance: oneOf("fixed_small", "fixed_large", "learned", "learned_range"),
-  clipDenoised: BOOLEAN,
-  samplePosterior: BOOLEAN,
-  seed: SAMPLE.seed,
-  width: COUNT,
-  height: COUNT,
-  signal: SIGNAL,
-};
+const [SAMPLE_RULES, FORWARD_RULES, BOUND_RULES] = [{ ...SAMPLE, includeInitial: "flag" }, FORWARD, BOUND].map(rulesOf);
+const SCHEDULE_RULES = rulesOf(
+  Object.fromEntries(Object.entries(SAMPLE).filter(([name]) => OF_SCHEDULE.includes(name))),
+);
 
 /**
  * @param {LoadOptions} options
@@ -189,7 +115,7 @@ export function checkFeatureLoadOptions(options) {
  * @param {{ count?: number, signal?: AbortSignal }} options
  */
 export function checkClassifyOptions(options) {
-  check(options, { count: COUNT, signal: SIGNAL }, "classify");
+  check(options, { count: KINDS.count, signal: SIGNAL }, "classify");
   return options;
 }
 
@@ -205,50 +131,43 @@ export function checkLoras(loras) {
 
 /**
  * @param {SampleOptions} options
+ * @param {SampleOptions} [instead]  what goes before them
  */
-export function checkSampleOptions(options) {
-  check(options, SAMPLE, "sample");
-  const { seed = 0, seeds = [], signal, image, mask, includeInitial = false, ...rest } = options;
-  return {
-    seed: BigInt(seed),
-    seeds: BigUint64Array.from(seeds, BigInt),
-    signal,
-    image,
-    mask,
-    includeInitial,
-    rest: withSchedulerAsText(rest),
-  };
+export function checkSampleOptions(options, instead) {
+  check(options, SAMPLE_RULES, "sample");
+  const { signal, image, mask, includeInitial = false, ...rest } = options;
+  return { signal, image, mask, includeInitial, json: toJson({ ...rest, ...instead }) };
 }
 
 /**
  * @param {ScheduleOptions} options
  */
 export function checkScheduleOptions(options) {
-  check(options, SCHEDULE, "schedule");
+  check(options, SCHEDULE_RULES, "schedule");
   const { signal, ...rest } = options;
-  return { signal, rest: withSchedulerAsText(rest) };
+  return { signal, json: toJson(rest) };
 }
 
 /**
  * @param {ForwardOptions} options
  */
 export function checkForwardOptions(options) {
-  check(options, FORWARD, "forwardProcess");
-  const { seed = 0, signal, image, ...rest } = options;
+  check(options, FORWARD_RULES, "forwardProcess");
+  const { signal, image, ...rest } = options;
   if (image === undefined) throw wrong("image", "forwardProcess needs an image.");
-  return { seed: BigInt(seed), signal, image, rest: withSchedulerAsText(rest) };
+  return { signal, image, json: toJson(rest) };
 }
 
 /**
  * @param {BoundOptions} options
  */
 export function checkBoundOptions(options) {
-  check(options, BOUND, "bound");
-  const { seed = 0, signal, image, images = image && [image], ...rest } = options;
+  check(options, BOUND_RULES, "bound");
+  const { signal, image, images = image && [image], ...rest } = options;
   if (!images) throw wrong("image", "bound needs an image, or a list of images.");
   refuseBoth(options, "image", "images");
   refuseBoth(options, "timesteps", "terms");
-  return { seed: BigInt(seed), signal, images, rest };
+  return { signal, images, json: toJson(rest) };
 }
 
 /**
@@ -259,20 +178,6 @@ export function checkTimestep(timestep, orNone) {
   if (isWhole(timestep) || (orNone && timestep === null)) return;
   const expected = orNone ? "a whole number, or null for the picture itself" : "a whole number";
   throw wrong("timestep", `timestep has to be ${expected}; it is ${shown(timestep)}.`);
-}
-
-/**
- * @template {Pick<ScheduleOptions, "solver" | "scheduler">} O
- * @param {O} options
- */
-function withSchedulerAsText({ scheduler, ...rest }) {
-  refuseBoth(
-    { solver: rest.solver, scheduler },
-    "solver",
-    "scheduler",
-    "; a scheduler's config names its solver itself",
-  );
-  return { ...rest, scheduler: scheduler && toJson(scheduler, "scheduler") };
 }
 
 /**
@@ -296,16 +201,17 @@ function refuseBoth(options, one, other, why = "") {
 }
 
 /**
- * @param {object} value
- * @param {string} option
+ * The options as the module reads them: JSON has no infinities, which Python's configs do, and no seeds beyond 2^53.
+ * @param {ScheduleOptions & object} options
  */
-function toJson(value, option) {
+function toJson(options) {
+  refuseBoth(options, "solver", "scheduler", "; a scheduler's config names its solver itself");
+  const isUnwritable = (/** @type {unknown} */ value) =>
+    typeof value === "bigint" || (typeof value === "number" && !Number.isFinite(value));
   try {
-    // JSON has no infinities, and Python's configs do.
-    return JSON.stringify(value, (_, inner) =>
-      typeof inner === "number" && !Number.isFinite(inner) ? String(inner) : inner,
-    );
+    return JSON.stringify(options, (_, value) => (isUnwritable(value) ? String(value) : value));
   } catch (cause) {
+    const option = "scheduler";
     throw new OptionError("invalid-option", `${option} cannot be written as JSON: ${cause}.`, { option, cause });
   }
 }
@@ -332,6 +238,16 @@ function check(options, rules, method) {
       throw wrong(option, `${option} has to be ${expected}; it is ${shown(value)}.${hint}`);
     }
   }
+}
+
+/**
+ * The rules of options by their kinds. Any of them can be ended.
+ * @param {Record<string, string | string[]>} kinds
+ * @returns {Rules}
+ */
+function rulesOf(kinds) {
+  const rules = Object.entries(kinds).map(([name, kind]) => [name, Array.isArray(kind) ? oneOf(...kind) : KINDS[kind]]);
+  return { ...Object.fromEntries(rules), signal: SIGNAL };
 }
 
 /** @param {unknown} value */

@@ -12,8 +12,8 @@
  */
 
 /**
- * A run that is to be made, by its number; `first` is the index of its first step, -1 where that is to be x_T itself.
- * @typedef {{ run: number, first: number, seed: bigint, seeds: BigUint64Array, options: object, image?: Pixels, mask?: Pixels }} RunDescription
+ * A run that is to be made, by its number; `options` are JSON; `first` is the index of its first step, -1 where that is to be x_T itself.
+ * @typedef {{ run: number, first: number, options: string, image?: Pixels, mask?: Pixels }} RunDescription
  */
 
 /**
@@ -24,11 +24,11 @@
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription
  *   | { type: "estimate" } & RunDescription
- *   | { type: "schedule", options: object }
- *   | { type: "forward", run: number, seed: bigint, options: object, image: Pixels }
+ *   | { type: "schedule", options: string }
+ *   | { type: "forward", run: number, options: string, image: Pixels }
  *   | { type: "noised", run: number, timestep: number | null }
  *   | { type: "predict", run: number, timestep: number | null }
- *   | { type: "bound", run: number, seed: bigint, options: object, images: Pixels[] }
+ *   | { type: "bound", run: number, options: string, images: Pixels[] }
  *   | { type: "step", run: number }
  *   | { type: "stop", run: number }
  *   | { type: "features", ask: FeatureRequest }

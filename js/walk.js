@@ -169,9 +169,8 @@ export class Run extends Walk {
    * @param {Public.SampleOptions} options
    */
   async describe(run, options) {
-    const { signal, description } = await describeRun(run, options);
-    if (!this.#isWatched)
-      Object.assign(description, { options: { ...description.options, preview: "none" }, first: 0 });
+    const { signal, description } = await describeRun(run, options, this.#isWatched ? {} : { preview: "none" });
+    if (!this.#isWatched) description.first = 0;
     return { signal, request: { type: /** @type {const} */ ("sample"), ...description } };
   }
 
@@ -198,17 +197,16 @@ export class Run extends Walk {
  * What the host is told of a run.
  * @param {number} run
  * @param {Public.SampleOptions} options
+ * @param {Public.SampleOptions} [instead]  what goes before them
  * @returns {Promise<{ signal?: AbortSignal, description: RunDescription }>}
  */
-export async function describeRun(run, options) {
-  const { signal, seed, seeds, image, mask, includeInitial, rest } = checkSampleOptions(options);
+export async function describeRun(run, options, instead) {
+  const { signal, image, mask, includeInitial, json } = checkSampleOptions(options, instead);
   throwIfAborted(signal);
   const description = {
     run,
     first: includeInitial ? -1 : 0,
-    seed,
-    seeds,
-    options: rest,
+    options: json,
     image: image === undefined ? undefined : await pixelsOf(image, "image", signal),
     mask: mask === undefined ? undefined : await pixelsOf(mask, "mask", signal),
   };
@@ -240,10 +238,10 @@ export class Bound extends Walk {
    * @param {Public.BoundOptions} options
    */
   async describe(run, options) {
-    const { seed, signal, images, rest } = checkBoundOptions(options);
+    const { signal, images, json } = checkBoundOptions(options);
     const pixels = [];
     for (const image of images) pixels.push(await pixelsOf(image, "images", signal));
-    return { signal, request: { type: /** @type {const} */ ("bound"), run, seed, options: rest, images: pixels } };
+    return { signal, request: { type: /** @type {const} */ ("bound"), run, options: json, images: pixels } };
   }
 
   /** @param {PlainTerm} plain */

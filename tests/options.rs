@@ -1,12 +1,15 @@
 //! Options that a model does not take, refused before its weights are read, each with a sentence that says why.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+use std::fmt::Debug;
 
 use crate::common::reference;
 use pollster::block_on;
-use undiffuse::pipeline::{Checkpoint, LongPrompts, OpenOptions, Rgba, SampleOptions, Scheduler, Text};
+use serde_json::{Map, Value, json};
+use undiffuse::pipeline::spec::{Described, Field, Kind, described, with_names};
+use undiffuse::pipeline::{
+    self, BoundOptions, Checkpoint, ForwardOptions, LongPrompts, OpenOptions, Rgba, SampleOptions, Scheduler, Text,
+    Timesteps, camel_case,
+};
 use undiffuse::weights::DirectorySource;
 
 fn open(model: &str) -> Checkpoint {
@@ -198,57 +201,95 @@ fn a_scheduler_that_wants_a_learned_variance_of_a_network_without_one_is_refused
     assert_eq!(error, expected);
 }
 
-/// What stands in `source` between `start` and the next line that is `}` or ends in it.
-fn block<'a>(source: &'a str, start: &str) -> &'a str {
-    let (_, rest) = source.split_once(start).unwrap_or_else(|| panic!("no {start}"));
-    rest.split("\n}").next().unwrap()
+/// What a caller may write for an option of a kind, and what is of no kind that there is.
+fn values(kind: Kind) -> Vec<Value> {
+    match kind {
+        Kind::Text => vec![json!("a")],
+        Kind::Texts => vec![json!("a"), json!(["a", "b"])],
+        Kind::Seed => vec![json!(7), json!("18446744073709551615")],
+        Kind::Seeds => vec![json!([7, "18446744073709551615"])],
+        Kind::Count | Kind::Whole => vec![json!(3)],
+        Kind::Wholes => vec![json!([3, 1])],
+        Kind::Number => vec![json!(0.5), json!(2)],
+        Kind::Numbers => vec![json!([2, 0.5])],
+        Kind::Pair(_) => vec![json!([2, 3])],
+        Kind::Flag | Kind::Setting => vec![json!(true), json!(false)],
+        Kind::Choice(names) => names.iter().map(|(name, _)| json!(name)).collect(),
+        Kind::Name(such_as) => such_as.iter().map(|name| json!(name)).collect(),
+        Kind::Solver => vec![json!("ddim"), json!("DPM++ 2M Karras")],
+        Kind::Config => vec![json!({ "_class_name": "DDIMScheduler", "sample_max_value": "Infinity" })],
+        Kind::Picture | Kind::Pictures => vec![],
+    }
 }
 
-/// The names at the beginnings of lines of `block`, in front of `ending`.
-fn names_before(block: &str, beginning: &str, ending: &str) -> BTreeSet<String> {
-    let names = block.lines().filter_map(|line| line.trim_start().strip_prefix(beginning)?.split_once(ending));
-    let names = names.map(|(name, _)| name.trim_end_matches('?').to_owned());
-    names.filter(|name| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')).collect()
-}
-
-/// `guidance_scale` as JavaScript spells it.
-fn camel_case(name: &str) -> String {
-    let mut words = name.split('_');
-    let first = words.next().unwrap_or_default().to_owned();
-    words.fold(first, |name, word| name + &word[..1].to_uppercase() + &word[1..])
+/// Checks that a record reads every option that it describes, its default too, and no other type of value.
+fn check_reader<T: Default + PartialEq + Debug>(
+    fields: &[Field],
+    read: impl Fn(Map<String, Value>) -> Result<T, pipeline::Error>,
+) {
+    let options = described(fields);
+    let alone = |option: &Described, value: Value| {
+        // One option means nothing without the other.
+        let beside = (option.name == "random").then(|| ("terms".to_owned(), json!(4)));
+        read(Map::from_iter([(camel_case(option.name), value)].into_iter().chain(beside)))
+    };
+    for option in &options {
+        for value in values(option.spec.kind) {
+            let read = alone(option, value.clone()).unwrap_or_else(|e| panic!("{} of {value}: {e}", option.name));
+            let default = option.default.as_ref().map(|json| serde_json::from_str::<Value>(json).unwrap());
+            if option.name != "random" {
+                assert_eq!(
+                    read == T::default(),
+                    default == Some(value.clone()),
+                    "{} of {value}: {read:?}",
+                    option.name
+                );
+            }
+        }
+        if !matches!(option.spec.kind, Kind::Picture | Kind::Pictures) {
+            let wrong = json!({ "no": ["such", "value"] });
+            let error = alone(option, wrong).expect_err(option.name).to_string();
+            assert!(error.contains(option.name) || option.spec.kind == Kind::Config, "{}: {error}", option.name);
+        }
+        assert!(alone(option, Value::Null).is_ok(), "{} of null", option.name);
+    }
+    let error = read(Map::from_iter([("guidance_scael".to_owned(), json!(1))])).unwrap_err().to_string();
+    assert_eq!(error, "`options` is `guidance_scael`: there is no such option");
 }
 
 #[test]
-fn every_option_of_a_run_is_known_to_every_face() {
-    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    let fields = |path: &str, start: &str| names_before(block(&read(path), start), "pub ", ":");
-    let mut library = fields("src/pipeline/options.rs", "pub struct SampleOptions {");
-    // A solver by its name, and the settings that such a name may say.
-    assert!(library.remove("solver_keys") && library.insert("solver".into()));
-    library.extend(fields("src/diffusion/names.rs", "pub struct SolverKeys {"));
-    assert!(library.len() > 35, "{library:?}");
-    let package: BTreeSet<String> = library.iter().map(|name| camel_case(name)).collect();
+fn every_option_that_is_described_is_read() {
+    check_reader(SampleOptions::FIELDS, SampleOptions::from_json);
+    check_reader(ForwardOptions::FIELDS, ForwardOptions::from_json);
+    check_reader(BoundOptions::FIELDS, BoundOptions::from_json);
+}
 
-    let options = read("js/options.js");
-    let mut rules = names_before(block(&options, "const SCHEDULE = {"), "", ":");
-    rules.extend(names_before(block(&options, "const SAMPLE = {"), "", ":"));
-    // JavaScript's own: what ends a run, and whether x_T is the first of its pictures.
-    for own in ["signal", "includeInitial"] {
-        assert!(rules.remove(own), "{own}");
+#[test]
+fn options_that_are_made_of_several_are_read_together() {
+    let read = |json: Value| SampleOptions::from_json(json.as_object().unwrap().clone()).map_err(|e| e.to_string());
+    let named = read(json!({ "solver": "DPM++ 2M Karras", "solverOrder": 3 })).unwrap();
+    assert_eq!(named.scheduler, Scheduler::Solver(undiffuse::diffusion::Solver::Dpmpp2m));
+    assert_eq!((named.solver_keys.use_karras_sigmas, named.solver_keys.solver_order), (Some(true), Some(3)));
+    // A spacing that is given takes the place of the name's.
+    let given = read(json!({ "solver": "DPM++ 2M Karras", "useBetaSigmas": true })).unwrap().solver_keys;
+    assert_eq!((given.use_karras_sigmas, given.use_beta_sigmas), (None, Some(true)));
+    let both = read(json!({ "solver": "ddim", "scheduler": { "_class_name": "DDIMScheduler" } }));
+    assert_eq!(both.unwrap_err(), "`solver` is ddim: leave it out, or else `scheduler`");
+    let bound = |json: Value| BoundOptions::from_json(json.as_object().unwrap().clone()).map_err(|e| e.to_string());
+    assert_eq!(bound(json!({ "terms": 4, "random": true })).unwrap().timesteps, Timesteps::Drawn(4));
+    assert_eq!(bound(json!({ "terms": 4 })).unwrap().timesteps, Timesteps::Spread(4));
+    assert_eq!(bound(json!({ "timesteps": [4, 2] })).unwrap().timesteps, Timesteps::List(vec![4, 2]));
+    let both = bound(json!({ "timesteps": [4], "terms": 4 }));
+    assert_eq!(both.unwrap_err(), "`terms` is 4: leave it out, or else `timesteps`");
+}
+
+#[test]
+fn a_description_names_other_options_as_each_face_does() {
+    let options = described(SampleOptions::FIELDS);
+    let mask = options.iter().find(|option| option.name == "strength").unwrap();
+    let words = with_names(&mask.words, &options, &|name| format!("--{name}"));
+    assert!(words.contains("forgets --image") && words.contains("with a --mask 1,") && !words.contains('`'), "{words}");
+    for option in &options {
+        assert!(option.words.ends_with('.'), "{}: {}", option.name, option.words);
     }
-    assert_eq!(rules, package, "js/options.js");
-    let types = read("js/index.d.ts");
-    let mut typed = names_before(block(&types, "export interface SampleOptions {"), "", ":");
-    typed.retain(|name| !["signal", "includeInitial"].contains(&name.as_str()));
-    assert_eq!(typed, package, "js/index.d.ts");
-
-    let web = read("src/web/pipeline.rs");
-    let taken = |name: &String| web.contains(&format!("(\"{name}\")")) || web.contains(&format!(" {name}: "));
-    let missing: Vec<_> = package.iter().filter(|name| !taken(name)).collect();
-    assert!(missing.is_empty(), "src/web/pipeline.rs does not read {missing:?}");
-    // A command has no use for pictures on the way.
-    library.remove("preview");
-    let command = [read("src/cli/sample.rs"), read("src/cli/scheduler.rs")].concat();
-    let missing: Vec<_> = library.iter().filter(|name| !command.contains(&format!(" {name}: "))).collect();
-    assert!(missing.is_empty(), "the command has no {missing:?}");
 }

@@ -29,10 +29,7 @@ const ROOMS: &[Wall] = &[
     ("device", &["cpu", "gpu", "graph", "profile", "weights"]),
     ("pipeline", &["device", "diffusion", "graph", "models", "noise", "profile", "text", "weights"]),
     ("metrics", &["device", "graph", "models", "noise", "order", "pipeline", "weights"]),
-    (
-        "web",
-        &["cpu", "device", "diffusion", "gpu", "graph", "metrics", "models", "noise", "pipeline", "text", "weights"],
-    ),
+    ("web", &["cpu", "device", "diffusion", "gpu", "graph", "metrics", "models", "pipeline", "text", "weights"]),
     ("cli", &["cpu", "device", "diffusion", "gpu", "graph", "metrics", "noise", "pipeline", "profile", "weights"]),
 ];
 
@@ -53,7 +50,7 @@ const DIFFUSION: &[Wall] = &[
 const PIPELINE: &[Wall] = &[
     ("error", &[]),
     ("rgba", &[]),
-    ("options", &["rgba"]),
+    ("options", &["error", "rgba"]),
     ("model", &["error", "options"]),
     ("condition", &["error", "model", "options"]),
     ("pictures", &["error", "model", "options", "rgba"]),

@@ -2,79 +2,49 @@
 // The form's values: read for a run, kept in the address and in pictures, restored from both.
 
 import { isUsed } from "./fields.js";
-import { SPACINGS } from "./solver_keys.js";
 import { refresh } from "./solvers.js";
 import { remark, sent } from "./vocabulary.js";
 
 /** @import { ModelInfo, SampleOptions } from "./pkg/index.js" */
 
-/** Which element holds which parameter. The names in a link are the package's own, but for `pictures`: as many seeds. */
-const FIELDS = {
-  prompt: "prompt",
-  negativePrompt: "negative-prompt",
-  seed: "seed",
-  steps: "steps",
-  guidanceScale: "guidance",
-  solver: "solver",
-  preview: "preview",
-  pictures: "pictures",
-  width: "width",
-  height: "height",
-  strength: "strength",
-  noiseLevel: "noise-level",
-  guidanceRescale: "guidance-rescale",
-  useKarrasSigmas: "spacing",
-  useExponentialSigmas: "spacing",
-  useBetaSigmas: "spacing",
-  algorithmType: "algorithm",
-  solverOrder: "order",
-  eta: "eta",
-  clipSkip: "clip-skip",
-  longPrompts: "long-prompts",
-  vaeTiling: "vae-tiling",
-};
+/** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
 
-/** As they are typed: what is left to the model is empty. @typedef {Record<keyof typeof FIELDS, string>} Parameters */
+/**
+ * The field of each parameter: `data-option` names an option of the package's, or several rivals, of which the field says which one is
+ * true. The names in a link are these too, and `pictures`: as many seeds.
+ */
+const FIELDS = new Map(
+  [.../** @type {NodeListOf<Field>} */ (document.querySelectorAll("[data-option]"))].flatMap((field) =>
+    (field.dataset.option ?? "").split(" ").map((name) => /** @type {const} */ ([name, field])),
+  ),
+);
 
-/** Parameters that are numbers to the package. The seed is one too, but too large for a number. */
-const NUMBERS = /** @type {const} */ ([
-  "steps",
-  "guidanceScale",
-  "width",
-  "height",
-  "strength",
-  "noiseLevel",
-  "guidanceRescale",
-  "solverOrder",
-  "eta",
-  "clipSkip",
-]);
+const NAMES = /** @type {(keyof Parameters)[]} */ ([...FIELDS.keys()]);
 
-const NAMES = /** @type {(keyof Parameters)[]} */ (Object.keys(FIELDS));
+/** As they are typed: what is left to the model is empty. @typedef {Record<keyof SampleOptions | "pictures", string>} Parameters */
 
 /**
  * @param {string} name
  * @returns {name is keyof Parameters}
  */
 export function isParameter(name) {
-  return Object.hasOwn(FIELDS, name);
+  return FIELDS.has(name);
 }
 
-/**
- * @param {keyof Parameters} name
- * @returns {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement}
- */
+/** @param {keyof Parameters} name */
 function field(name) {
-  return /** @type {any} */ (document.getElementById(FIELDS[name]));
+  return /** @type {Field} */ (FIELDS.get(name));
 }
 
-/** Parameters whose field is one for all of them: it names the one that is true, or none. @type {readonly string[]} */
-const RIVALS = SPACINGS;
+/** Whether the field is one for several parameters. @param {string} name */
+function hasRivals(name) {
+  return FIELDS.get(name)?.dataset.option !== name;
+}
 
 /** @param {keyof Parameters} name */
 function valueOf(name) {
   const { value } = field(name);
-  if (!RIVALS.includes(name)) return value.trim();
+  if (!hasRivals(name)) return value.trim();
   return value === name ? "true" : value === "none" ? "false" : "";
 }
 
@@ -84,10 +54,10 @@ function valueOf(name) {
  */
 function setValue(name, value) {
   const part = field(name);
-  if (!RIVALS.includes(name)) part.value = value;
+  if (!hasRivals(name)) part.value = value;
   else if (value === "true") part.value = name;
   // What is said of one of them leaves another one's truth alone.
-  else if (part.value === name || !RIVALS.includes(part.value)) part.value = value === "false" ? "none" : "";
+  else if (part.value === name || !FIELDS.has(part.value)) part.value = value === "false" ? "none" : "";
 }
 
 /**
@@ -130,21 +100,25 @@ export function restoreParameters(parameters) {
  * @returns {SampleOptions}
  */
 export function optionsOf(parameters) {
-  const { prompt, negativePrompt, seed, solver, algorithmType, preview, longPrompts, vaeTiling } = parameters;
-  const spaced = SPACINGS.filter((name) => parameters[name] !== "").map((name) => [name, parameters[name] === "true"]);
-  const given = NUMBERS.filter((name) => parameters[name] !== "").map((name) => [name, Number(parameters[name])]);
+  const { prompt, negativePrompt, seed, pictures: _, ...others } = parameters;
+  const given = Object.entries(others).filter(([, value]) => value !== "");
   const seeds = seedsOf(parameters);
   return {
+    ...Object.fromEntries(given.map(([name, value]) => [name, typed(name, value)])),
     prompt: sent(prompt),
     negativePrompt: sent(negativePrompt) || undefined,
     ...(seeds.length > 1 ? { seeds, numImagesPerPrompt: seeds.length } : { seed: BigInt(seed) }),
-    solver: solver || undefined,
-    algorithmType: algorithmType || undefined,
-    preview: /** @type {SampleOptions["preview"]} */ (preview || undefined),
-    vaeTiling: vaeTiling === "true" || undefined,
-    longPrompts: /** @type {SampleOptions["longPrompts"]} */ (longPrompts || undefined),
-    ...Object.fromEntries([...given, ...spaced]),
   };
+}
+
+/**
+ * A value as the package takes it.
+ * @param {string} name
+ * @param {string} value
+ */
+function typed(name, value) {
+  if (FIELDS.get(name)?.type === "number") return Number(value);
+  return ["true", "false"].includes(value) ? value === "true" : value;
 }
 
 /**

@@ -417,12 +417,12 @@ fn settings(args: &Args) -> Value {
 
 /// What a picture is said to be made with, but for its prompt and seed.
 fn made(args: &Args) -> Provenance {
-    let SampleOptions { steps, guidance_scale, solver_keys, .. } = options(args);
+    let SampleOptions { steps, guidance_scale, scheduler, solver_keys, .. } = options(args);
     let path = args.generated.canonicalize().unwrap_or_else(|_| args.generated.clone());
     Provenance::new(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned())
         .with("steps", steps)
         .with("guidanceScale", guidance_scale)
-        .with_solver(args.solver.as_ref(), solver_keys)
+        .with_solver(&scheduler, &solver_keys)
         .with("eta", args.eta)
         .with_files(&args.files)
 }

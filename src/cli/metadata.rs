@@ -1,7 +1,8 @@
 //! What a picture was made with, as texts for its PNG: once as the tools for such pictures read it, once for the page.
 
 use serde_json::{Map, Value};
-use undiffuse::diffusion::{SolverKeys, SolverName};
+use undiffuse::diffusion::SolverKeys;
+use undiffuse::pipeline::Scheduler;
 
 use super::model::Files;
 
@@ -30,12 +31,16 @@ impl Provenance {
     }
 
     /// With the solver that is asked for and its settings, whatever name says them.
-    pub fn with_solver(self, solver: Option<&SolverName>, keys: SolverKeys) -> Self {
-        self.with("solver", solver.map(|name| name.solver.name()))
+    pub fn with_solver(self, scheduler: &Scheduler, keys: &SolverKeys) -> Self {
+        let solver = match scheduler {
+            Scheduler::Solver(solver) => Some(solver.name()),
+            Scheduler::Checkpoint | Scheduler::Config(_) => None,
+        };
+        self.with("solver", solver)
             .with("useKarrasSigmas", keys.use_karras_sigmas)
             .with("useExponentialSigmas", keys.use_exponential_sigmas)
             .with("useBetaSigmas", keys.use_beta_sigmas)
-            .with("algorithmType", keys.algorithm_type)
+            .with("algorithmType", keys.algorithm_type.as_deref())
             .with("solverOrder", keys.solver_order)
     }
 

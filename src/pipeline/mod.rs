@@ -31,12 +31,16 @@ pub use model::checkpoint::{Checkpoint, ModelInfo, Takes};
 pub use model::family::{pipeline_classes, scheduler_of};
 pub use model::layout::{Note, OpenOptions};
 pub use model::weight_file::LoadProgress;
-pub use options::{LongPrompts, Preview, SampleOptions, Scheduler, Text};
+#[cfg(not(target_arch = "wasm32"))]
+pub use options::spec;
+pub use options::{
+    BoundOptions, ForwardOptions, LongPrompts, Preview, SampleOptions, Scheduler, Space, Text, Timesteps, camel_case,
+};
 pub use rgba::Rgba;
 pub use run::estimate::RunEstimate;
 pub use run::pipeline::Pipeline;
 pub use run::sampler::{Sampler, StepOutput};
 pub use run::schedule::Schedule;
-pub use study::bound::{Bound, BoundEstimate, BoundOptions, BoundSummary, Term, TermKind, Timesteps};
+pub use study::bound::{Bound, BoundEstimate, BoundSummary, Term, TermKind};
 pub use study::evaluate::{Component, NamedTensor, OpenComponent};
-pub use study::noising::{ForwardOptions, ForwardProcess, Noised, NoisyPicture, Prediction, Space};
+pub use study::noising::{ForwardProcess, Noised, NoisyPicture, Prediction};

@@ -1,7 +1,7 @@
 //! Pictures as callers give and get them.
 
 /// An RGBA picture, 8 bits a channel, rows from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rgba {
     /// Columns.
     pub width: usize,

@@ -65,7 +65,7 @@ impl Error {
         };
         let sentence = match self {
             Self::Pipeline(error) => error.with_option_names(&quoted),
-            Self::Scheduler(error) => pipeline::Error::from(error).with_option_names(&camel_case),
+            Self::Scheduler(error) => pipeline::Error::from(error).with_option_names(&pipeline::camel_case),
             error => error.to_string(),
         };
         let error = JsValue::from(js_sys::Error::new(&pipeline::brief(&sentence)));
@@ -83,7 +83,7 @@ impl Error {
 
 /// An option as sentences have it.
 fn quoted(option: &str) -> String {
-    format!("`{}`", camel_case(option))
+    format!("`{}`", pipeline::camel_case(option))
 }
 
 impl Facts {
@@ -100,20 +100,8 @@ impl Facts {
     }
 
     fn option(self, option: &str) -> Self {
-        Self { option: Some(camel_case(option)), ..self }
+        Self { option: Some(pipeline::camel_case(option)), ..self }
     }
-}
-
-/// `guidance_scale` here is `guidanceScale` there.
-pub(super) fn camel_case(option: &str) -> String {
-    let mut words = option.split('_');
-    let mut name = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let mut letters = word.chars();
-        name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-        name.extend(letters);
-    }
-    name
 }
 
 fn of_pipeline(error: &pipeline::Error) -> Facts {

@@ -4,20 +4,18 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
-use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
 
-use super::error::{self, Error};
+use super::error::Error;
 use super::promise::promise;
 use super::slot::Slot;
 use super::source::{Failure, JsSource, OpenSource};
 use super::{Machine, Pixels, open_device, picture_of};
-use crate::diffusion::{SchedulerConfig, Solver, SolverKeys, SolverName};
-use crate::noise::Stream;
+use crate::diffusion::Solver;
 use crate::pipeline::{
-    self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, Note, OpenOptions, Preview,
-    Rgba, SampleOptions, Scheduler, Space, StepOutput, Takes, Text, Timesteps,
+    self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LoraFile, Note, OpenOptions, Rgba, SampleOptions,
+    Scheduler, StepOutput, Takes, camel_case,
 };
 use crate::weights::Source;
 
@@ -142,10 +140,8 @@ impl Pipeline {
     /// # Errors
     /// As of [`Pipeline::sample`].
     pub fn schedule(&self, options: &str) -> Result<JsValue, JsValue> {
-        let schedule = sample_options(options).and_then(|options| {
-            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-            self.0.schedule(&options).map_err(|error| of_run(error, has_scheduler))
-        });
+        let schedule = run_options(options)
+            .and_then(|options| self.0.schedule(&options).map_err(|error| of_run(error, &options.scheduler)));
         let pipeline::Schedule { class, num_train_timesteps, noise, table } = schedule.map_err(Error::into_js)?;
         Ok(object(&[
             ("class", class.into()),
@@ -160,44 +156,40 @@ impl Pipeline {
     ///
     /// # Errors
     /// As of [`Pipeline::sample`].
-    pub fn estimate(
-        &self,
-        seed: u64,
-        seeds: Vec<u64>,
-        options: String,
-        image: Option<Pixels>,
-        mask: Option<Pixels>,
-    ) -> Result<JsValue, JsValue> {
-        let asked = RunRequest { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
-        let estimate = asked.options().and_then(|(options, has_scheduler)| {
-            self.0.estimate(options).map_err(|error| of_run(error, has_scheduler))
+    pub fn estimate(&self, options: &str, image: Option<Pixels>, mask: Option<Pixels>) -> Result<JsValue, JsValue> {
+        let (image, mask) = (image.map(picture_of), mask.map(picture_of));
+        let estimate = run_options(options).and_then(|options| {
+            let scheduler = options.scheduler.clone();
+            let estimate = self.0.estimate(SampleOptions { image, mask, ..options });
+            estimate.map_err(|error| of_run(error, &scheduler))
         });
         let pipeline::RunEstimate { calls, flop, seconds } = estimate.map_err(Error::into_js)?;
         Ok(object(&[("calls", (calls as f64).into()), ("flop", (flop as f64).into()), ("seconds", seconds.into())]))
     }
 
     /// Prepares the forward process of a picture; resolves to a [`ForwardProcess`]. `options` are those of `ForwardOptions` in
-    /// index.d.ts but for the seed, the picture and the signal, as JSON.
-    pub fn forward_process(&self, seed: u64, options: String, image: Pixels) -> Promise {
+    /// index.d.ts but for the picture and the signal, as JSON.
+    pub fn forward_process(&self, options: String, image: Pixels) -> Promise {
         let pipeline = self.0.clone();
         let image = picture_of(image);
         promise(async move {
-            let options = forward_options(&options)?;
-            let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-            let process = pipeline.forward_process(ForwardOptions { seed, image, ..options }).await;
-            let process = process.map_err(|error| of_run(error, has_scheduler))?;
+            let options = ForwardOptions::from_json(parsed(&options)?).map_err(of_options)?;
+            let scheduler = options.scheduler.clone();
+            let process = pipeline.forward_process(ForwardOptions { image, ..options }).await;
+            let process = process.map_err(|error| of_run(error, &scheduler))?;
             let (num_train_timesteps, shape) = (process.num_train_timesteps() as u32, process.shape());
             Ok(ForwardProcess { num_train_timesteps, shape, slot: Slot::new(process) }.into())
         })
     }
 
-    /// Prepares the bound of pictures; resolves to a [`Bound`]. `options` are those of `BoundOptions` in index.d.ts but for the seed,
-    /// the pictures and the signal, as JSON.
-    pub fn bound(&self, seed: u64, options: String, images: Vec<Pixels>) -> Promise {
+    /// Prepares the bound of pictures; resolves to a [`Bound`]. `options` are those of `BoundOptions` in index.d.ts but for the
+    /// pictures and the signal, as JSON.
+    pub fn bound(&self, options: String, images: Vec<Pixels>) -> Promise {
         let pipeline = self.0.clone();
         let images = images.into_iter().map(picture_of).collect();
         promise(async move {
-            let bound = pipeline.bound(BoundOptions { seed, images, ..bound_options(&options)? }).await?;
+            let options = BoundOptions::from_json(parsed(&options)?)?;
+            let bound = pipeline.bound(BoundOptions { images, ..options }).await?;
             let (total, warning) = (bound.total() as u32, bound.warning().map(str::to_owned));
             Ok(Bound { total, warning, slot: Slot::new(bound) }.into())
         })
@@ -213,52 +205,31 @@ impl Pipeline {
         })
     }
 
-    /// Prepares a run; resolves to a [`Sampler`]. `options` are those of `SampleOptions` in index.d.ts but for the seeds, the
-    /// pictures and the signal, as JSON; `scheduler` in it is JSON of its own, in a string.
-    pub fn sample(
-        &self,
-        seed: u64,
-        seeds: Vec<u64>,
-        options: String,
-        image: Option<Pixels>,
-        mask: Option<Pixels>,
-    ) -> Promise {
+    /// Prepares a run; resolves to a [`Sampler`]. `options` are those of `SampleOptions` in index.d.ts but for the pictures and
+    /// what is JavaScript's own, as JSON.
+    pub fn sample(&self, options: String, image: Option<Pixels>, mask: Option<Pixels>) -> Promise {
         let pipeline = self.0.clone();
-        let asked = RunRequest { seed, seeds, image: image.map(picture_of), mask: mask.map(picture_of), options };
+        let (image, mask) = (image.map(picture_of), mask.map(picture_of));
         promise(async move {
-            let (options, has_scheduler) = asked.options()?;
-            let sampler = pipeline.sampler(options).await;
-            let sampler = sampler.map_err(|error| of_run(error, has_scheduler))?;
+            let options = run_options(&options)?;
+            let scheduler = options.scheduler.clone();
+            let sampler = pipeline.sampler(SampleOptions { image, mask, ..options }).await;
+            let sampler = sampler.map_err(|error| of_run(error, &scheduler))?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
     }
 }
 
-/// What is asked of a run.
-struct RunRequest {
-    seed: u64,
-    seeds: Vec<u64>,
-    image: Option<Rgba>,
-    mask: Option<Rgba>,
-    /// All else, as JSON.
-    options: String,
-}
-
-impl RunRequest {
-    /// As the crate has it, and whether it brings a scheduler of its own.
-    fn options(self) -> Result<(SampleOptions, bool), Error> {
-        let Self { seed, seeds, image, mask, options } = self;
-        let options = SampleOptions { seed, seeds, image, mask, ..sample_options(&options)? };
-        let has_scheduler = matches!(options.scheduler, Scheduler::Config(_));
-        Ok((options, has_scheduler))
-    }
+/// The options of a run but for its pictures.
+fn run_options(options: &str) -> Result<SampleOptions, Error> {
+    SampleOptions::from_json(parsed(options)?).map_err(of_options)
 }
 
 /// The error of a run, which may lie in a scheduler that came with the options.
-fn of_run(error: pipeline::Error, has_scheduler: bool) -> Error {
+fn of_run(error: pipeline::Error, scheduler: &Scheduler) -> Error {
     match error {
-        pipeline::Error::Diffusion(error) if has_scheduler => Error::Scheduler(error),
+        pipeline::Error::Diffusion(error) if matches!(scheduler, Scheduler::Config(_)) => Error::Scheduler(error),
         error => error.into(),
     }
 }
@@ -473,185 +444,23 @@ impl Sampler {
     }
 }
 
-/// The fields of an object of JSON, taken one after the other.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    /// The field `key`; `None` where it is absent or null.
-    fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, serde_json::Error> {
-        let value = self.0.remove(key).unwrap_or_default();
-        serde_json::from_value(value).map_err(|error| serde_json::Error::custom(format_args!("`{key}`: {error}")))
-    }
-
-    /// A prompt, or a list of them.
-    fn take_text(&mut self, key: &str) -> Result<Option<Text>, serde_json::Error> {
-        if self.0.get(key).is_some_and(Value::is_string) {
-            return Ok(self.take::<String>(key)?.map(Text::from));
-        }
-        Ok(self.take::<Vec<String>>(key)?.map(Text::from))
-    }
-
-    /// Whose random stream a seed begins.
-    fn take_generator(&mut self) -> Result<Stream, serde_json::Error> {
-        Ok(match self.take::<String>("generator")?.as_deref() {
-            Some("cuda") => Stream::TorchCuda,
-            _ => Stream::TorchCpu,
-        })
-    }
-
-    /// The solver, by its name or by a config, and the settings that its name says.
-    fn take_scheduler(&mut self) -> Result<(Scheduler, SolverKeys), Error> {
-        let scheduler = match (self.take::<String>("scheduler")?, self.take::<String>("solver")?) {
-            // The text of a scheduler_config.json.
-            (Some(config), _) => {
-                Scheduler::Config(Box::new(SchedulerConfig::from_json(&config).map_err(Error::Scheduler)?))
-            }
-            (None, Some(name)) => {
-                let SolverName { solver, keys } = name.parse().map_err(pipeline::Error::from)?;
-                return Ok((Scheduler::Solver(solver), keys));
-            }
-            (None, None) => Scheduler::Checkpoint,
-        };
-        Ok((scheduler, SolverKeys::default()))
-    }
-
-    /// The solver's settings.
-    fn take_solver_keys(&mut self) -> Result<SolverKeys, serde_json::Error> {
-        Ok(SolverKeys {
-            use_karras_sigmas: self.take("useKarrasSigmas")?,
-            use_exponential_sigmas: self.take("useExponentialSigmas")?,
-            use_beta_sigmas: self.take("useBetaSigmas")?,
-            algorithm_type: self.take("algorithmType")?,
-            solver_order: self.take("solverOrder")?,
-        })
-    }
-
-    /// How pictures are made of latents.
-    fn take_preview(&mut self) -> Result<Preview, serde_json::Error> {
-        Ok(match self.take::<String>("preview")?.as_deref() {
-            Some("decode") => Preview::Decode,
-            Some("tiny") => Preview::Tiny,
-            Some("linear") => Preview::Linear,
-            Some("none") => Preview::None,
-            _ => Preview::Auto,
-        })
-    }
-
-    /// Refuses what nobody has taken.
-    fn finish(self) -> Result<(), serde_json::Error> {
-        match self.0.keys().next() {
-            Some(key) => Err(serde_json::Error::custom(format_args!("unknown field `{key}`"))),
-            None => Ok(()),
-        }
-    }
+/// The object that the JSON of options is.
+fn parsed(options: &str) -> Result<Map<String, Value>, Error> {
+    Ok(serde_json::from_slice(options.as_bytes())?)
 }
 
-/// All of [`SampleOptions`] but the seeds and the pictures, as JavaScript names them; what is absent takes the default. Which words
-/// there are for a choice, and that only one of the solver and the scheduler is there, options.js has seen to.
-fn sample_options(json: &str) -> Result<SampleOptions, Error> {
-    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
-    let usual = SampleOptions::default();
-    let (scheduler, keys) = fields.take_scheduler()?;
-    let options = SampleOptions {
-        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
-        prompt_2: fields.take_text("prompt2")?,
-        negative_prompt: fields.take_text("negativePrompt")?,
-        negative_prompt_2: fields.take_text("negativePrompt2")?,
-        num_images_per_prompt: fields.take("numImagesPerPrompt")?.unwrap_or(usual.num_images_per_prompt),
-        generator: fields.take_generator()?,
-        steps: fields.take("steps")?.unwrap_or(usual.steps),
-        timesteps: fields.take("timesteps")?,
-        sigmas: fields.take("sigmas")?,
-        original_inference_steps: fields.take("originalInferenceSteps")?,
-        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
-        guidance_rescale: fields.take("guidanceRescale")?.unwrap_or(usual.guidance_rescale),
-        scheduler,
-        solver_keys: fields.take_solver_keys()?.or(keys),
-        eta: fields.take("eta")?.unwrap_or(usual.eta),
-        use_clipped_model_output: fields.take("useClippedModelOutput")?.unwrap_or(usual.use_clipped_model_output),
-        height: fields.take("height")?,
-        width: fields.take("width")?,
-        strength: fields.take("strength")?,
-        start_timestep: fields.take("startTimestep")?,
-        noise_level: fields.take("noiseLevel")?,
-        clip_skip: fields.take("clipSkip")?,
-        long_prompts: match fields.take::<String>("longPrompts")?.as_deref() {
-            Some("chunks") => LongPrompts::Chunks,
-            _ => LongPrompts::Cut,
-        },
-        original_size: fields.take("originalSize")?,
-        crops_coords_top_left: fields.take("cropsCoordsTopLeft")?.unwrap_or(usual.crops_coords_top_left),
-        target_size: fields.take("targetSize")?,
-        negative_original_size: fields.take("negativeOriginalSize")?,
-        negative_crops_coords_top_left: fields
-            .take("negativeCropsCoordsTopLeft")?
-            .unwrap_or(usual.negative_crops_coords_top_left),
-        negative_target_size: fields.take("negativeTargetSize")?,
-        preview: fields.take_preview()?,
-        vae_tiling: fields.take("vaeTiling")?.unwrap_or(usual.vae_tiling),
-        ..usual
-    };
-    fields.finish()?;
-    Ok(options)
-}
-
-/// All of [`ForwardOptions`] but the seed and the picture, likewise.
-fn forward_options(json: &str) -> Result<ForwardOptions, Error> {
-    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
-    let usual = ForwardOptions::new(Rgba { width: 0, height: 0, pixels: Vec::new() });
-    let options = ForwardOptions {
-        space: match fields.take::<String>("space")?.as_deref() {
-            Some("pixels") => Space::Pixels,
-            _ => Space::Latents,
-        },
-        generator: fields.take_generator()?,
-        // Noise is the same for all of a solver's settings.
-        scheduler: fields.take_scheduler()?.0,
-        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
-        negative_prompt: fields.take_text("negativePrompt")?,
-        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
-        height: fields.take("height")?,
-        width: fields.take("width")?,
-        preview: fields.take_preview()?,
-        ..usual
-    };
-    fields.finish()?;
-    Ok(options)
-}
-
-/// All of [`BoundOptions`] but the seed and the pictures, likewise.
-fn bound_options(json: &str) -> Result<BoundOptions, Error> {
-    let mut fields = Fields(serde_json::from_slice(json.as_bytes())?);
-    let usual = BoundOptions::default();
-    let (listed, terms) = (fields.take("timesteps")?, fields.take("terms")?);
-    let options = BoundOptions {
-        prompt: fields.take_text("prompt")?.unwrap_or(usual.prompt),
-        negative_prompt: fields.take_text("negativePrompt")?,
-        guidance_scale: fields.take("guidanceScale")?.unwrap_or(usual.guidance_scale),
-        timesteps: match (listed, terms, fields.take("random")?) {
-            (Some(list), _, _) => Timesteps::List(list),
-            (None, Some(count), Some(true)) => Timesteps::Drawn(count),
-            (None, Some(count), _) => Timesteps::Spread(count),
-            (None, None, _) => Timesteps::All,
-        },
-        variance: match fields.take::<String>("variance")? {
-            Some(name) => Some(name.parse().map_err(pipeline::Error::from)?),
-            None => None,
-        },
-        clip_denoised: fields.take("clipDenoised")?.unwrap_or(usual.clip_denoised),
-        sample_posterior: fields.take("samplePosterior")?.unwrap_or(usual.sample_posterior),
-        height: fields.take("height")?,
-        width: fields.take("width")?,
-        ..usual
-    };
-    fields.finish()?;
-    Ok(options)
+/// The error of options, of which a scheduler's config is one.
+fn of_options(error: pipeline::Error) -> Error {
+    match error {
+        pipeline::Error::Diffusion(ref scheduler) if !error.is_of_option() => Error::Scheduler(scheduler.clone()),
+        error => error.into(),
+    }
 }
 
 /// A note on a checkpoint, with the option that says otherwise as JavaScript has it.
 fn words(note: &Note) -> String {
     match note.option {
-        Some((option, value)) => format!("{}; {}: \"{value}\" says otherwise", note.text, error::camel_case(option)),
+        Some((option, value)) => format!("{}; {}: \"{value}\" says otherwise", note.text, camel_case(option)),
         None => note.text.clone(),
     }
 }

@@ -44,7 +44,23 @@ test("a seed that is wrong is told how to be written", () => {
     assert.match(messageOf(() => checkBoundOptions({ image: "a.png", seed })).message, words, String(seed));
   }
   assert.match(messageOf(() => checkSampleOptions({ seeds: [1, 2 ** 60] })).message, /: 1152921504606846976n\.$/);
-  assert.equal(checkSampleOptions({ seed: 15680804124523978021n }).seed, 15680804124523978021n);
+  const json = (/** @type {any} */ options) => JSON.parse(checkSampleOptions(options).json);
+  assert.deepEqual(json({ seed: 15680804124523978021n }), { seed: "15680804124523978021" });
+  assert.deepEqual(json({ seeds: [1, 2n] }), { seeds: [1, "2"] });
+});
+
+test("options become JSON once, with what JSON has no numbers for in words", () => {
+  const scheduler = { _class_name: "DDIMScheduler", sample_max_value: Infinity, clip_sample: false };
+  const { json, includeInitial } = checkSampleOptions({ scheduler, steps: 3, eta: undefined, includeInitial: true });
+  assert.equal(includeInitial, true);
+  assert.deepEqual(JSON.parse(json), { scheduler: { ...scheduler, sample_max_value: "Infinity" }, steps: 3 });
+  /** @type {any} */
+  const circular = {};
+  circular.self = circular;
+  const error = messageOf(() => checkSampleOptions({ scheduler: circular }));
+  assert.deepEqual([error.code, error.option], ["invalid-option", "scheduler"]);
+  const both = messageOf(() => checkSampleOptions({ scheduler, solver: "ddim" }));
+  assert.match(both.message, /^solver and scheduler were both given; a scheduler's config names its solver itself\./);
 });
 
 test("the kernels may lie in any folder, however its address ends", () => {

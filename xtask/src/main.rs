@@ -3,8 +3,10 @@
 
 mod bench;
 mod build;
+mod generate;
 mod kernels;
 mod licenses;
+mod options;
 mod serve;
 mod sizes;
 mod test;
@@ -29,6 +31,8 @@ enum Command {
         #[arg(long)]
         sizes: bool,
     },
+    /// Write what JavaScript, its types and the page need of the options, from the library's table of them
+    Generate,
     /// Print the licences of all that is built into the command, to go with it where it is handed on as a program
     Licenses,
     /// Build, then serve the site on this machine until interrupted
@@ -60,6 +64,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Build { sizes } => build::build(sizes),
+        Command::Generate => generate::write(),
         Command::Licenses => licenses::of_command().map(|text| print!("{text}")),
         Command::Serve { port, plain } => {
             build::build(false).and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))

@@ -8,7 +8,7 @@ use crate::diffusion::{Forward, ForwardAt, Reading, SchedulerConfig};
 use crate::noise::{Generator, Stream};
 use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
-use crate::pipeline::options::{Preview, SampleOptions, Scheduler, Text};
+use crate::pipeline::options::{ForwardOptions, SampleOptions, Space};
 use crate::pipeline::pictures::image::Rgb;
 use crate::pipeline::pictures::painter::rgba8;
 use crate::pipeline::pictures::preview::Viewer;
@@ -18,62 +18,6 @@ use crate::pipeline::run::pipeline::Pipeline;
 use crate::pipeline::run::random::Streams;
 use crate::pipeline::run::request::{self, check_conditions};
 use crate::pipeline::run::start;
-
-/// What noise is added to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Space {
-    /// The pixels of the picture, whatever the model works on.
-    Pixels,
-    /// What the model works on: for one with an autoencoder the latents of the picture, for others its pixels.
-    #[default]
-    Latents,
-}
-
-/// Whose forward process to show and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ForwardOptions {
-    /// x_0, before it is encoded. Alpha is dropped, and colours too where the model is grey.
-    pub image: Rgba,
-    /// What noise is added to.
-    pub space: Space,
-    /// Seed of the noise, and before it of the draw from what the autoencoder makes of the picture: those of a run.
-    pub seed: u64,
-    /// Which of torch's random streams the seed is for.
-    pub generator: Stream,
-    /// Whose scale and timesteps x_t has; its noise schedule is the checkpoint's but for a config of its own.
-    pub scheduler: Scheduler,
-    /// What the network is told; models without a text encoder take the empty one only.
-    pub prompt: Text,
-    /// What stands on the other side of guidance. Absent is not empty to SDXL, as in a run.
-    pub negative_prompt: Option<Text>,
-    /// g in ε_u + g·(ε_c − ε_u). At 1 or below, the default, the network is shown as it was trained.
-    pub guidance_scale: f64,
-    /// Height in pixels. If absent that of the picture, and for a model that works on pixels its own: as in a run from a picture.
-    pub height: Option<usize>,
-    /// Width in pixels; likewise.
-    pub width: Option<usize>,
-    /// How latents become pictures: quickly, unless [`Preview::Decode`] is asked for. There is always a picture.
-    pub preview: Preview,
-}
-
-impl ForwardOptions {
-    /// Those of a picture, everything else as it is by default.
-    pub fn new(image: Rgba) -> Self {
-        Self {
-            image,
-            space: Space::default(),
-            seed: 0,
-            generator: Stream::TorchCpu,
-            scheduler: Scheduler::Checkpoint,
-            prompt: Text::default(),
-            negative_prompt: None,
-            guidance_scale: 1.0,
-            height: None,
-            width: None,
-            preview: Preview::Auto,
-        }
-    }
-}
 
 /// x_t.
 #[derive(Clone, Debug, PartialEq)]

@@ -188,8 +188,9 @@ fn sample_variance(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::{BoundOptions, Timesteps, timesteps as choose};
+    use super::super::timesteps::timesteps as choose;
     use super::*;
+    use crate::pipeline::options::{BoundOptions, Timesteps};
 
     /// The terms of a chain of `all` timesteps whose L_t are `of`, as far as they are asked for.
     fn terms(timesteps: Timesteps, seed: u64, all: usize, of: impl Fn(usize) -> f64) -> Option<BoundEstimate> {

@@ -1,13 +1,13 @@
 //! The bound of pictures, computed term by term.
 
 use super::estimate::{BoundSummary, Term, TermKind, estimate};
-use super::options::{BoundOptions, timesteps};
+use super::timesteps::timesteps;
 use crate::diffusion::{Decoder, VariationalBound};
 use crate::noise::{Generator, Stream};
 use crate::pipeline::error::Error;
 use crate::pipeline::model::checkpoint::{Checkpoint, Model};
 use crate::pipeline::model::load::Parts;
-use crate::pipeline::options::SampleOptions;
+use crate::pipeline::options::{BoundOptions, SampleOptions};
 use crate::pipeline::pictures::encoder::Encoder;
 use crate::pipeline::pictures::image::{Filter, Rgb};
 use crate::pipeline::pictures::tiled::longest_tile;

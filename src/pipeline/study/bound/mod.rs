@@ -2,8 +2,7 @@
 
 mod estimate;
 mod job;
-mod options;
+mod timesteps;
 
 pub use estimate::{BoundEstimate, BoundSummary, Term, TermKind};
 pub use job::Bound;
-pub use options::{BoundOptions, Timesteps};

@@ -1,76 +1,8 @@
-//! Whose bound is asked for, and which of its terms.
+//! Which terms of a bound are computed.
 
-use crate::diffusion::{Cdf, Variance};
 use crate::noise::TorchCpu;
 use crate::pipeline::error::Error;
-use crate::pipeline::options::Text;
-use crate::pipeline::rgba::Rgba;
-
-/// Which terms are computed. Terms are named by the timestep t at which they call the network, t = 0 … T−1; L_T calls none, and
-/// is always there.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Timesteps {
-    /// All of them: the bound itself.
-    #[default]
-    All,
-    /// These, in any order.
-    List(Vec<usize>),
-    /// As many as this, spread so that the bound is estimated well: t = 0, and the middle of each part of t = 1 … T−1. The parts
-    /// grow with t, as evenly on a logarithmic scale as whole numbers allow, since L_t falls about as 1/t.
-    Spread(usize),
-    /// Likewise, one of each part being drawn by the seed. The estimate of the bound is right on average over seeds.
-    Drawn(usize),
-}
-
-/// Whose bound to compute and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BoundOptions {
-    /// The pictures. Alpha is dropped, and colours too where the model is grey.
-    pub images: Vec<Rgba>,
-    /// What the network is told, one text for all pictures or one for each; models without a text encoder take the empty one only.
-    pub prompt: Text,
-    /// What stands on the other side of guidance. Absent is not empty to SDXL, as in a run.
-    pub negative_prompt: Option<Text>,
-    /// g in ε_u + g·(ε_c − ε_u). At 1 or below, the default, there is no guidance, and the bound is that of the model as it was
-    /// trained.
-    pub guidance_scale: f64,
-    /// Which terms.
-    pub timesteps: Timesteps,
-    /// σ_t², if absent the one that the checkpoint's scheduler names, or else [`Variance::FixedSmall`].
-    pub variance: Option<Variance>,
-    /// Whether x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never clamped.
-    pub clip_denoised: bool,
-    /// Φ in L_0, where the data are pixels.
-    pub cdf: Cdf,
-    /// The noise of the term at t is `torch.randn((pictures, channels, height, width), generator=manual_seed(seed + t))`.
-    pub seed: u64,
-    /// Whether latents are drawn from what the autoencoder makes of a picture, by the noise of `manual_seed(seed + T)`, rather than
-    /// its mean.
-    pub sample_posterior: bool,
-    /// Height in pixels that every picture is brought to; that of the model if absent.
-    pub height: Option<usize>,
-    /// Width in pixels; likewise.
-    pub width: Option<usize>,
-}
-
-impl Default for BoundOptions {
-    fn default() -> Self {
-        Self {
-            images: Vec::new(),
-            prompt: Text::default(),
-            negative_prompt: None,
-            guidance_scale: 1.0,
-            timesteps: Timesteps::All,
-            variance: None,
-            clip_denoised: true,
-            cdf: Cdf::Exact,
-            seed: 0,
-            sample_posterior: false,
-            height: None,
-            width: None,
-        }
-    }
-}
+use crate::pipeline::options::{BoundOptions, Timesteps};
 
 /// The timesteps that are asked for, ascending, each with how many of the bound's it stands for; and whether these are a part of
 /// its own.

@@ -1,0 +1,210 @@
+//! The options of a run as arguments: made from the library's description of each, and read into the library's options.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde_json::{Map, Value, json};
+use undiffuse::pipeline::spec::{Described, Kind, Recorded, described, with_names};
+use undiffuse::pipeline::{SampleOptions, Scheduler, camel_case};
+
+use super::values::{Seed, seed};
+use super::{Error, picture, scheduler};
+
+/// The options of `sample` that say what to draw.
+pub struct RunOptions {
+    /// Those that were given, and the defaults that a picture says, as JSON under JavaScript's names.
+    pub values: Map<String, Value>,
+    /// The files that were given, by their options.
+    pub files: BTreeMap<&'static str, PathBuf>,
+    /// The seeds: one for each picture, or one for all.
+    pub seeds: Vec<Seed>,
+    /// The number of prompts and that of pictures of each.
+    pub count: [usize; 2],
+}
+
+impl RunOptions {
+    /// The options of the library, with the pictures read.
+    pub fn read(&self) -> Result<SampleOptions, Error> {
+        let mut options = SampleOptions::from_json(self.values.clone())?;
+        for (&name, path) in &self.files {
+            match name {
+                "image" => options.image = Some(picture::read(path)?),
+                "mask" => options.mask = Some(picture::read(path)?),
+                _ => {
+                    let config = scheduler::Scheduler::read(path)?.config;
+                    options.scheduler = Scheduler::Config(Box::new(config));
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    /// True if `name` was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name) || self.values.contains_key(&camel_case(name))
+    }
+
+    /// What a picture of prompt number `prompt` says of the values: those that were given and are not the default, and some whatever
+    /// they are.
+    pub fn recorded(&self, prompt: usize) -> Vec<(String, Value)> {
+        let own = |option: Described| {
+            let name = camel_case(option.name);
+            let value = match self.values.get(&name)? {
+                Value::Array(texts) if option.spec.kind == Kind::Texts => texts.get(prompt)?,
+                value => value,
+            };
+            let is_default = option.default.as_deref() == Some(&value.to_string());
+            let is_recorded = match option.spec.recorded {
+                Recorded::Always => true,
+                Recorded::Given => !is_default,
+                Recorded::Never => false,
+            };
+            is_recorded.then(|| (name, value.clone()))
+        };
+        described(SampleOptions::FIELDS).into_iter().filter_map(own).collect()
+    }
+
+    /// The texts of the prompt `name`: none, one, or one for each picture's prompt.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        match self.values.get(&camel_case(name)) {
+            Some(Value::Array(texts)) => texts.iter().filter_map(text).collect(),
+            value => value.and_then(text).into_iter().collect(),
+        }
+    }
+}
+
+impl clap::Args for RunOptions {
+    fn augment_args(command: Command) -> Command {
+        let options = described(SampleOptions::FIELDS);
+        options.iter().filter_map(|option| argument(option, &options)).fold(command, Command::arg)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for RunOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut run = Self { values: Map::new(), files: BTreeMap::new(), seeds: Vec::new(), count: [1, 1] };
+        for option in described(SampleOptions::FIELDS) {
+            let is_given = matches!(matches.try_contains_id(option.name), Ok(true))
+                && matches.value_source(option.name) == Some(ValueSource::CommandLine);
+            if option.spec.command.is_some() && (is_given || option.spec.recorded == Recorded::Always) {
+                run.take(&option, matches);
+            }
+        }
+        run.count = [run.texts("prompt").len().max(1), *one(matches, "num_images_per_prompt").unwrap_or(&1)];
+        Ok(run)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl RunOptions {
+    /// Takes what `matches` has of an option.
+    fn take(&mut self, option: &Described, matches: &ArgMatches) {
+        let name = option.name;
+        let value = match option.spec.kind {
+            Kind::Text | Kind::Name(_) | Kind::Choice(_) => json!(one::<String>(matches, name)),
+            Kind::Texts => match &list::<String>(matches, name)[..] {
+                [text] => json!(text),
+                texts => json!(texts),
+            },
+            Kind::Count | Kind::Whole => json!(one::<usize>(matches, name)),
+            Kind::Number => json!(one::<f64>(matches, name)),
+            Kind::Numbers => json!(list::<f64>(matches, name)),
+            Kind::Wholes => json!(list::<usize>(matches, name)),
+            Kind::Pair(_) => json!(one::<[usize; 2]>(matches, name)),
+            Kind::Flag | Kind::Setting => json!(one::<bool>(matches, name)),
+            Kind::Seed | Kind::Seeds => {
+                self.seeds = list(matches, name);
+                let seeds: Vec<String> = self.seeds.iter().map(|seed| seed.value.to_string()).collect();
+                if option.spec.kind == Kind::Seed { json!(seeds.first()) } else { json!(seeds) }
+            }
+            // The library reads the name again, and what it says beside the solver.
+            Kind::Solver => json!(matches.get_raw(name).and_then(|mut names| names.next()?.to_str())),
+            Kind::Config | Kind::Picture | Kind::Pictures => {
+                self.files.extend(one::<PathBuf>(matches, name).map(|path| (name, path.clone())));
+                return;
+            }
+        };
+        self.values.insert(camel_case(name), value);
+    }
+}
+
+fn one<'a, T: Clone + Send + Sync + 'static>(matches: &'a ArgMatches, name: &str) -> Option<&'a T> {
+    matches.get_one(name)
+}
+
+fn list<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Vec<T> {
+    matches.get_many(name).into_iter().flatten().cloned().collect()
+}
+
+/// The option as an argument; `None` if the command has none.
+fn argument(option: &Described, options: &[Described]) -> Option<Arg> {
+    let spec = &option.spec;
+    let more = spec.command?;
+    let flag = |name: &str| format!("--{}", name.replace('_', "-"));
+    let words = with_names(&option.words, options, &flag);
+    let words = [&words, more].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ");
+    let name = |usual: &'static str| spec.value_name.unwrap_or(usual);
+    let arg = Arg::new(option.name)
+        .long(option.name.replace('_', "-"))
+        .help(words.trim_end_matches('.').to_owned())
+        .conflicts_with_all(spec.conflicts);
+    let arg = spec.requires.iter().fold(arg, |arg, other| arg.requires(*other));
+    let arg = match spec.kind {
+        Kind::Text | Kind::Name(_) => arg.value_name(name(if spec.kind == Kind::Text { "TEXT" } else { "NAME" })),
+        Kind::Texts => arg.value_name(name("TEXT")).action(ArgAction::Append),
+        Kind::Seed => arg.value_name(name("NUMBER")).value_parser(seed),
+        Kind::Seeds => arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(seed),
+        Kind::Count | Kind::Whole if option.name == "steps" => {
+            arg.value_name(name("NUMBER")).value_parser(scheduler::steps)
+        }
+        Kind::Count | Kind::Whole => arg.value_name(name("NUMBER")).value_parser(RangedU64ValueParser::<usize>::new()),
+        Kind::Number => arg.value_name(name("NUMBER")).value_parser(value_parser!(f64)),
+        Kind::Numbers => arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(value_parser!(f64)),
+        Kind::Wholes => {
+            arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(RangedU64ValueParser::<usize>::new())
+        }
+        Kind::Pair(sides) => {
+            let shown = if sides == ["top", "left"] { "TOP,LEFT" } else { "H,W" };
+            arg.value_name(name(shown)).value_parser(pair)
+        }
+        Kind::Flag => arg.action(ArgAction::SetTrue),
+        Kind::Setting => arg
+            .value_name(name("true|false"))
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(value_parser!(bool)),
+        Kind::Choice(names) => {
+            let shown = |(name, words): &(&'static str, &'static str)| PossibleValue::new(name).help(words);
+            arg.value_name(name("NAME")).value_parser(PossibleValuesParser::new(names.iter().map(shown)))
+        }
+        Kind::Solver => arg.value_name(name("NAME")).value_parser(scheduler::SolverParser),
+        Kind::Config => arg.value_name(name("CONFIG")).value_parser(value_parser!(PathBuf)),
+        Kind::Picture | Kind::Pictures => arg.value_name(name("FILE")).value_parser(value_parser!(PathBuf)),
+    };
+    Some(match &option.default {
+        Some(default) if !matches!(spec.kind, Kind::Flag | Kind::Pair(_)) => {
+            arg.default_value(default.trim_matches('"').to_owned())
+        }
+        _ => arg,
+    })
+}
+
+/// The two whole numbers of `text`.
+fn pair(text: &str) -> Result<[usize; 2], String> {
+    let numbers =
+        text.split_once(',').and_then(|(one, other)| Some([one.trim().parse().ok()?, other.trim().parse().ok()?]));
+    numbers.ok_or_else(|| "expected two whole numbers with a comma between them, such as 512,768".into())
+}
