@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use undiffuse::diffusion::{Cdf, Variance};
 use undiffuse::pipeline::{Bound, BoundOptions, BoundSummary, Term, TermKind, Text, Timesteps};
 
-use super::chart::{Axis, Chart, Format, Marks, Panel, Point, Series};
+use super::chart::{Axis, Chart, Marks, Panel, Point, Series};
+use super::chart_file::{self, Format};
 use super::output::{Output, bar, note, plain, result, results};
 use super::values::{self, Seed, seed};
 use super::{Error, device, model, picture};
@@ -170,7 +171,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     walk(&mut bound).await?;
     let summary = bound.summary();
     if let Some((path, format, file)) = &chart {
-        draw(&summary, &args.model).write(file, path, *format)?;
+        chart_file::write(&draw(&summary, &args.model), file, path, *format)?;
         note(format_args!("wrote {}", file.path().display()));
     }
     if args.json {

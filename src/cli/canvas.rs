@@ -3,16 +3,7 @@
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use undiffuse::pipeline::Rgba;
 
-/// Red, green and blue.
-pub type Colour = [u8; 3];
-
-/// Where a text is, as seen from its position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
-    Start,
-    Middle,
-    End,
-}
+pub use super::chart::{Anchor, Colour};
 
 /// Heights of a line of text that there are, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

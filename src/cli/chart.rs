@@ -1,13 +1,19 @@
-//! Charts: a description of panels with bars or lines, as SVG or as PNG.
+//! Charts: a description of panels with bars or lines, laid out as shapes, and as SVG.
+//!
+//! Nothing but the standard library is used here: the tables of the project's own measurements are drawn by this file, too.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use undiffuse::pipeline::Rgba;
+/// Red, green and blue.
+pub type Colour = [u8; 3];
 
-use super::canvas::{Anchor, Canvas, Colour, Height, Style};
-use super::output::Output;
-use super::{Error, picture};
+/// Where a text is, as seen from its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    Start,
+    Middle,
+    End,
+}
 
 /// Panels under a common title.
 #[derive(Clone, Debug, Default)]
@@ -89,12 +95,12 @@ pub struct Point {
     pub error: Option<f64>,
 }
 
-/// Width of a panel with its labels, and its height; lengths are SVG's pixels, of which a PNG has two on each side.
+/// Width of a panel with its labels, and its height, in SVG's pixels.
 const PANEL: [f64; 2] = [860.0, 340.0];
-/// Likewise of one of several side by side.
+/// Width and height of one of several panels side by side.
 const NARROW: [f64; 2] = [460.0, 320.0];
+/// Width of what is left free around a chart.
 const MARGIN: f64 = 16.0;
-const PNG_SCALE: f64 = 2.0;
 
 /// Lengths between labels, as few as may be.
 const TICK_DISTANCE: f64 = 60.0;
@@ -113,11 +119,11 @@ const PALETTE: [Colour; 6] =
 const INK: Colour = [36, 41, 47];
 const SOFT: Colour = [101, 109, 118];
 const FAINT: Colour = [216, 222, 228];
-const PAPER: Colour = [255, 255, 255];
+pub const PAPER: Colour = [255, 255, 255];
 
 /// What a shape is painted with.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Paint {
+pub enum Paint {
     Ink,
     Soft,
     Faint,
@@ -125,7 +131,8 @@ enum Paint {
 }
 
 impl Paint {
-    fn colour(self) -> Colour {
+    /// The colour on white.
+    pub fn colour(self) -> Colour {
         match self {
             Self::Ink => INK,
             Self::Soft => SOFT,
@@ -147,7 +154,7 @@ impl Paint {
 
 /// How large a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Size {
+pub enum Size {
     Title,
     Panel,
     Small,
@@ -155,7 +162,7 @@ enum Size {
 
 /// What a chart is made of once it is laid out.
 #[derive(Clone, Debug)]
-enum Shape {
+pub enum Shape {
     Bar { from: [f64; 2], to: [f64; 2], paint: Paint },
     Line { points: Vec<[f64; 2]>, width: f64, dashed: bool, paint: Paint },
     Dot { at: [f64; 2], radius: f64, paint: Paint },
@@ -163,80 +170,45 @@ enum Shape {
 }
 
 /// Shapes and the size of the whole.
-struct Drawing {
-    size: [f64; 2],
-    shapes: Vec<Shape>,
+pub struct Drawing {
+    pub size: [f64; 2],
+    pub shapes: Vec<Shape>,
 }
 
 impl Drawing {
-    fn text(&mut self, at: [f64; 2], text: &str, size: Size, anchor: Anchor, paint: Paint) {
+    /// Adds a text.
+    pub fn text(&mut self, at: [f64; 2], text: &str, size: Size, anchor: Anchor, paint: Paint) {
         self.shapes.push(Shape::Text { at, text: text.to_owned(), size, anchor, paint });
     }
 
-    fn line(&mut self, from: [f64; 2], to: [f64; 2], width: f64, paint: Paint) {
+    /// Adds a straight line.
+    pub fn line(&mut self, from: [f64; 2], to: [f64; 2], width: f64, paint: Paint) {
         self.shapes.push(Shape::Line { points: vec![from, to], width, dashed: false, paint });
     }
-}
 
-/// A kind of file that a chart can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Svg,
-    Png,
-}
-
-impl Format {
-    /// The kind that a file's name ends on.
-    ///
-    /// # Errors
-    /// Another ending.
-    pub fn of(path: &Path) -> Result<Self, Error> {
-        match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
-            Some("svg") => Ok(Self::Svg),
-            Some("png") => Ok(Self::Png),
-            _ => Err(Error::path(path, "a chart is an SVG or a PNG; give a name that ends on .svg or .png")),
-        }
-    }
-}
-
-impl Chart {
-    /// Writes the chart.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn write(&self, file: &Output, path: &Path, format: Format) -> Result<(), Error> {
-        match format {
-            Format::Svg => file.write(self.to_svg().as_bytes()),
-            Format::Png => {
-                file.write(&picture::encode(&self.to_picture(), &[]).map_err(|error| Error::path(path, error))?)
-            }
-        }
-    }
-
-    /// The chart as an SVG that can be read on a light page and on a dark one.
-    pub fn to_svg(&self) -> String {
-        let Drawing { size: [width, height], shapes } = self.layout();
+    /// The shapes as an SVG that can be read on a light page and on a dark one.
+    pub fn to_svg(&self, title: &str) -> String {
+        let [width, height] = self.size;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\">\n"
         );
-        _ = writeln!(svg, "<title>{}</title>", escaped(&self.title));
+        _ = writeln!(svg, "<title>{}</title>", escaped(title));
         svg.push_str(&style());
-        for shape in &shapes {
+        for shape in &self.shapes {
             draw_svg(&mut svg, shape);
         }
         svg + "</svg>\n"
     }
+}
 
-    /// The chart as a picture on white.
-    pub fn to_picture(&self) -> Rgba {
-        let Drawing { size, shapes } = self.layout();
-        let [width, height] = size.map(|side| (side * PNG_SCALE).ceil() as usize);
-        let mut canvas = Canvas::new(width, height, PAPER);
-        shapes.iter().for_each(|shape| draw_png(&mut canvas, shape));
-        canvas.into_picture()
+impl Chart {
+    /// The chart as an SVG that can be read on a light page and on a dark one.
+    pub fn to_svg(&self) -> String {
+        self.layout().to_svg(&self.title)
     }
 
-    fn layout(&self) -> Drawing {
+    /// The chart as shapes.
+    pub fn layout(&self) -> Drawing {
         let columns = self.columns.clamp(1, self.panels.len().max(1));
         let [width, height] = if columns == 1 { PANEL } else { NARROW };
         let rows = self.panels.len().div_ceil(columns);
@@ -387,10 +359,10 @@ fn narrowest(points: &[Point], range: &Range) -> f64 {
 
 /// From the least to the largest value that an axis shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Range {
-    from: f64,
-    to: f64,
-    scale: Scale,
+pub struct Range {
+    pub from: f64,
+    pub to: f64,
+    pub scale: Scale,
 }
 
 impl Range {
@@ -419,7 +391,7 @@ impl Range {
     }
 
     /// Where a value lies, 0 at the beginning and 1 at the end.
-    fn share(&self, value: f64) -> f64 {
+    pub fn share(&self, value: f64) -> f64 {
         match self.scale {
             Scale::Linear => (value - self.from) / (self.to - self.from),
             Scale::Logarithmic if value <= 0.0 => f64::NEG_INFINITY,
@@ -428,7 +400,7 @@ impl Range {
     }
 
     /// Round numbers within, some `distance` apart on an axis of `length`.
-    fn ticks(&self, length: f64, distance: f64) -> Vec<f64> {
+    pub fn ticks(&self, length: f64, distance: f64) -> Vec<f64> {
         let most = ((length / distance) as usize).max(2);
         match self.scale {
             Scale::Linear => {
@@ -468,7 +440,7 @@ fn step(from: f64, to: f64, most: usize) -> f64 {
 }
 
 /// A tick in as few characters as tell it.
-fn label(value: f64) -> String {
+pub fn label(value: f64) -> String {
     if value != 0.0 && !(1e-4..1e6).contains(&value.abs()) {
         return format!("{value:.0e}");
     }
@@ -547,67 +519,6 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn draw_png(canvas: &mut Canvas, shape: &Shape) {
-    let scaled = |at: [f64; 2]| at.map(|value| value * PNG_SCALE);
-    match shape {
-        Shape::Bar { from, to, paint } => {
-            let (mut from, mut to) = (scaled(*from), scaled(*to));
-            // Neighbours share an edge, which must be that of a pixel or shine through.
-            (from[0], to[0]) = (from[0].round(), to[0].round().max(from[0].round() + 1.0));
-            canvas.rect(from, to, paint.colour());
-        }
-        Shape::Line { points, width, dashed, paint } => {
-            let places: Vec<[f64; 2]> = points.iter().map(|&at| scaled(at)).collect();
-            let width = width * PNG_SCALE;
-            let mut pen = |from, to| canvas.line(from, to, width, paint.colour());
-            match places[..] {
-                [[x1, y1], [x2, y2]] if !dashed && (x1 == x2 || y1 == y2) => {
-                    // Straight along the pixels, with edges on theirs.
-                    let edge = |centre: f64| (centre - width / 2.0).round();
-                    let (left, right) = if x1 == x2 { (edge(x1), edge(x1) + width) } else { (x1.min(x2), x1.max(x2)) };
-                    let (top, bottom) = if y1 == y2 { (edge(y1), edge(y1) + width) } else { (y1.min(y2), y1.max(y2)) };
-                    canvas.rect([left, top], [right, bottom], paint.colour());
-                }
-                _ if *dashed => dashes(&places, [10.0, 8.0], &mut pen),
-                _ => places.windows(2).for_each(|pair| pen(pair[0], pair[1])),
-            }
-        }
-        Shape::Dot { at, radius, paint } => {
-            canvas.line(scaled(*at), scaled(*at), 2.0 * radius * PNG_SCALE, paint.colour());
-        }
-        Shape::Text { at: [x, y], text, size, anchor, paint } => {
-            let (height, bold) = match size {
-                Size::Title => (Height::H32, true),
-                Size::Panel => (Height::H24, true),
-                Size::Small => (Height::H24, false),
-            };
-            let style = Style { height, bold, colour: paint.colour(), anchor: *anchor };
-            canvas.text(x * PNG_SCALE, y * PNG_SCALE, text, style);
-        }
-    }
-}
-
-/// Draws a line in pieces of a length, with gaps of another between them.
-fn dashes(points: &[[f64; 2]], [dash, gap]: [f64; 2], pen: &mut dyn FnMut([f64; 2], [f64; 2])) {
-    let mut walked = 0.0;
-    for pair in points.windows(2) {
-        let [from, to] = [pair[0], pair[1]];
-        let length = libm::hypot(to[0] - from[0], to[1] - from[1]);
-        let at = |share: f64| [0, 1].map(|axis| from[axis] + (to[axis] - from[axis]) * share / length);
-        let mut done = 0.0;
-        while done < length {
-            let phase = walked % (dash + gap);
-            let left = if phase < dash { dash - phase } else { dash + gap - phase };
-            let next = (done + left.max(1e-6)).min(length);
-            if phase < dash {
-                pen(at(done), at(next));
-            }
-            walked += next - done;
-            done = next;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -660,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_draw_whatever_the_numbers_are() {
+    fn an_svg_is_drawn_whatever_the_numbers_are() {
         let strange = [f64::NAN, f64::INFINITY, 0.0, -1.0, 1e-300, 1e300];
         for ys in [&[][..], &[1.0], &[0.0, 0.0], &strange, &[1.0; 1000]] {
             for marks in [Marks::Bars, Marks::Line, Marks::Dashed] {
@@ -669,8 +580,6 @@ mod tests {
                     let svg = chart.to_svg();
                     assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
                     assert!(!svg.contains("<a &") && svg.contains("&lt;a &amp; b&gt;"), "names cannot break it: {svg}");
-                    let picture = chart.to_picture();
-                    assert_eq!(picture.pixels.len(), 4 * picture.width * picture.height);
                 }
             }
         }
@@ -687,14 +596,5 @@ mod tests {
         // The legend's comes first.
         let [_, one, two, four] = heights[..] else { panic!("{heights:?}") };
         assert!((two / one - 2.0).abs() < 0.01 && (four / one - 4.0).abs() < 0.01, "{heights:?}");
-    }
-
-    #[test]
-    fn a_file_that_is_neither_kind_of_chart_is_refused() {
-        assert_eq!(Format::of(Path::new("a/b.SVG")).unwrap(), Format::Svg);
-        assert_eq!(Format::of(Path::new("b.png")).unwrap(), Format::Png);
-        for name in ["chart", "chart.pdf", ".svg"] {
-            assert!(Format::of(Path::new(name)).is_err(), "{name}");
-        }
     }
 }

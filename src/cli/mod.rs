@@ -18,7 +18,7 @@
 //! | `values` | seeds and texts |
 //! | `tensors` | safetensors files of a user's own |
 //! | `picture` | PNG files, read and written |
-//! | `chart`, `canvas` | charts as SVG and PNG, and the picture that the latter is drawn on |
+//! | `chart`, `chart_file`, `canvas` | charts as shapes and SVG, their files, and the picture that a PNG is drawn on |
 //! | `profile` | `--profile` |
 //! | `metadata` | what a picture was made with, inside its PNG |
 //! | `input` | files that are read, up to a limit |
@@ -30,6 +30,7 @@ mod bound;
 mod cache;
 mod canvas;
 mod chart;
+mod chart_file;
 mod device;
 mod error;
 mod feature_set;

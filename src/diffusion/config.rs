@@ -11,7 +11,7 @@ use super::{
     method::{
         common::{Common, TimestepSpacing},
         consistency,
-        options::StepOptions,
+        options::{StepOption, StepOptions},
         run::Run,
         spec::{MAX_INFERENCE_STEPS, Method, Setting, Spec},
         variance_type::VarianceType,
@@ -27,8 +27,8 @@ use super::{
     table::whole::Table,
 };
 
-/// No solver needs more steps than this to run at all: PNDM visits this many timesteps before it has enough predictions.
-const MOST_LEAST_STEPS: usize = 4;
+/// No solver refuses so many numbers of steps in a row between its least and its most.
+const REFUSED_IN_A_ROW: usize = 4;
 
 /// A scheduler as a checkpoint configures it, diffusers' `SchedulerMixin` with its `config`.
 #[derive(Clone)]
@@ -215,6 +215,11 @@ impl SchedulerConfig {
         self.scheduler.as_ref().map(|scheduler| scheduler.solver)
     }
 
+    /// True if `StepOptions::strength` shortens the grid from which its class takes timesteps. Others refuse it.
+    pub fn takes_strength(&self) -> bool {
+        self.solver().is_some_and(|solver| solver.spec().options.contains(&StepOption::Strength))
+    }
+
     fn scheduler(&self) -> Result<&Scheduler, Error> {
         self.scheduler
             .as_ref()
@@ -341,7 +346,8 @@ impl SchedulerConfig {
     fn steps(&self) -> Option<RangeInclusive<usize>> {
         let runs = |&n: &usize| self.table(n, &StepOptions::default()).is_ok();
         let cap = self.num_train_timesteps().ok()?.min(MAX_INFERENCE_STEPS);
-        let least = (1..=MOST_LEAST_STEPS.min(cap)).find(runs)?;
+        let least = self.scheduler().ok()?.method.least_steps();
+        let least = (least..=cap).take(REFUSED_IN_A_ROW).find(runs)?;
         let (mut most, mut too_many, mut stride) = (cap, cap + 1, 1);
         while !runs(&most) {
             (most, too_many) = (most.saturating_sub(stride).max(least), most);

@@ -3,6 +3,9 @@
 
 mod bench;
 mod build;
+#[path = "../../src/cli/chart.rs"]
+#[allow(dead_code)] // what the command alone draws
+mod chart;
 mod generate;
 mod kernels;
 mod licenses;

@@ -387,8 +387,7 @@ pub(in crate::pipeline) fn table(model: &Model, options: &SampleOptions, task: &
         return Ok(scheduler.table(steps, &step_options)?);
     }
     // The pipeline that fills a part of a picture leaves steps out, like other families.
-    let spreads =
-        model.family.spreads_steps && scheduler.solver() == Some(Solver::Lcm) && matches!(task, Task::ImageToImage(_));
+    let spreads = model.family.spreads_steps && scheduler.takes_strength() && matches!(task, Task::ImageToImage(_));
     if let Some(start) = options.start_timestep {
         match spreads && options.timesteps.is_none() {
             true => {
