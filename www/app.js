@@ -166,16 +166,16 @@ function modelOpened(opened, isOther) {
   const info = /** @type {ModelInfo} */ (state.pipeline?.info);
   showFieldsFor(info);
   const isLeft = solvers.show(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline));
-  if (!isLeft && linked.has("solver")) unread.add("solver");
+  if (!isLeft && pending.linked.has("solver")) pending.unread.add("solver");
   showDevice(/** @type {import("./pkg/index.js").Pipeline} */ (state.pipeline).device);
   if (isOther) {
     loras.clear();
     profile.clear();
     const isBuiltin = opened === BUILTIN;
     button("builtin").hidden = isBuiltin;
-    element("examples").hidden = element("vocabulary").hidden = !isBuiltin || !about;
-    learn(isBuiltin ? about?.vocabulary : undefined);
-    suggest(isBuiltin ? (about?.settings ?? {}) : USUAL);
+    element("examples").hidden = element("vocabulary").hidden = !isBuiltin || !pending.about;
+    learn(isBuiltin ? pending.about?.vocabulary : undefined);
+    suggest(isBuiltin ? (pending.about?.settings ?? {}) : USUAL);
     if (info.needsImage) more.open = true;
     element("trained").textContent = `This model was trained at ${info.width} × ${info.height}.`;
   }
@@ -195,8 +195,21 @@ function fitPicture() {
   easel.fit({ width: side(width, info.width), height: side(height, info.height) });
 }
 
-/** What the form held when the load began whose model may be next. @type {Parameters} */
-let before;
+/** What there is to know until a model has come: what the form is to hold then, and who has said so. */
+const pending = {
+  /** What the form held when the load began whose model may be next. @type {Parameters} */
+  before: readParameters(),
+  /** What was asked for last. @type {Asked | undefined} */
+  awaited: undefined,
+  /** The arrival of the built-in model's examples. @type {Promise<void> | undefined} */
+  offered: undefined,
+  /** The settings that suit the built-in model and what it knows, once they are there. @type {{ settings: Partial<Parameters>, vocabulary: import("./vocabulary.js").Vocabulary } | undefined} */
+  about: undefined,
+  /** The parameters that the link came with which the page was opened by. @type {Set<string>} */
+  linked: new Set(),
+  /** Those of them that the page, or the model that was opened, cannot take. @type {Set<keyof Parameters>} */
+  unread: new Set(),
+};
 
 /**
  * Writes what suits a model into the form, but for what the visitor, or a link, has written since the load began.
@@ -206,36 +219,21 @@ function suggest(settings) {
   const now = readParameters();
   const untouched = Object.entries(settings).filter(([name]) => {
     const parameter = /** @type {keyof Parameters} */ (name);
-    return now[parameter] === before[parameter] && !linked.has(name);
+    return now[parameter] === pending.before[parameter] && !pending.linked.has(name);
   });
   writeParameters(Object.fromEntries(untouched));
 }
-
-/** The parameters that the link came with which the page was opened by. @type {Set<string>} */
-const linked = new Set();
-
-/** Those of them that the page, or the model that was opened, cannot take. @type {Set<keyof Parameters>} */
-const unread = new Set();
-
-/** What was asked for last. @type {Asked | undefined} */
-let awaited;
-
-/** The arrival of the built-in model's examples. @type {Promise<void> | undefined} */
-let offered;
-
-/** The settings that suit the built-in model and what it knows, once they are there. @type {{ settings: Partial<Parameters>, vocabulary: import("./vocabulary.js").Vocabulary } | undefined} */
-let about;
 
 /** Offers the built-in model's examples, with the settings that suit it. The page works without them. */
 async function showAbout() {
   const response = await fetch(ABOUT).catch(() => undefined);
   if (!response?.ok) {
-    offered = undefined;
+    pending.offered = undefined;
     return;
   }
   /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[] } & import("./vocabulary.js").Vocabulary} */
   const { steps, guidanceScale, solver, preview, prompts, ...vocabulary } = await response.json();
-  about = {
+  pending.about = {
     vocabulary,
     settings: { prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver, preview },
   };
@@ -251,10 +249,10 @@ async function showAbout() {
   list.children[1].replaceChildren(...glyphs.map((glyph) => chip(glyph, () => `${glyph}, ${styleNow()}`)));
 
   // The model may still be on its way. Another one has no use for them.
-  if ((state.opened ?? awaited) !== BUILTIN) return;
+  if ((state.opened ?? pending.awaited) !== BUILTIN) return;
   examples.hidden = list.hidden = false;
   learn(vocabulary);
-  suggest(about.settings);
+  suggest(pending.about.settings);
 }
 
 /**
@@ -480,8 +478,9 @@ async function follow({ parameters, model: asked, variant, run, view }, { isFirs
   } else if (!isOpen && !(await openBuiltin())) return;
   await turned;
   // Examples that do not arrive hold nothing up.
-  if (state.opened === BUILTIN) await Promise.race([offered, new Promise((resolve) => setTimeout(resolve, 1000))]);
-  const [lost] = isWritten ? unread : restoreParameters(parameters);
+  if (state.opened === BUILTIN)
+    await Promise.race([pending.offered, new Promise((resolve) => setTimeout(resolve, 1000))]);
+  const [lost] = isWritten ? pending.unread : restoreParameters(parameters);
   fieldsChanged();
   if (lost) {
     const message = `The link asks for ${lost} “${parameters[lost]}”, which is unknown here.`;
@@ -491,8 +490,8 @@ async function follow({ parameters, model: asked, variant, run, view }, { isFirs
 
 /** @param {Partial<Parameters>} parameters */
 function writeLinked(parameters) {
-  for (const name of Object.keys(parameters)) linked.add(name);
-  for (const name of writeParameters(parameters)) unread.add(name);
+  for (const name of Object.keys(parameters)) pending.linked.add(name);
+  for (const name of writeParameters(parameters)) pending.unread.add(name);
 }
 
 arrange({ release: views.release, problemOf: model.problemOf });
@@ -506,10 +505,10 @@ views.arrangeViews({
 model.arrangeModel({
   own: BUILTIN,
   begins(asked) {
-    before = readParameters();
-    awaited = asked;
-    if (state.opened) linked.clear();
-    if (asked === BUILTIN) offered ??= showAbout();
+    pending.before = readParameters();
+    pending.awaited = asked;
+    if (state.opened) pending.linked.clear();
+    if (asked === BUILTIN) pending.offered ??= showAbout();
     else if (!state.opened) button("builtin").hidden = false;
   },
   opened: modelOpened,

@@ -6,6 +6,7 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
+import { scaffold } from "./scaffold.js";
 import { about } from "./vocabulary.js";
 
 /** @import { Page, View } from "./views.js" */
@@ -97,21 +98,14 @@ const BELOW = `
  * @returns {View}
  */
 export function open(page) {
-  const section = document.createElement("section");
-  section.id = "bound";
-  section.dataset.views = "bound";
-  section.setAttribute("aria-label", "The bound");
-  section.innerHTML = INNER;
-  const below = document.createElement("section");
-  below.dataset.views = "bound";
-  below.setAttribute("aria-label", "Its terms");
-  below.innerHTML = BELOW;
-  page.stage.append(section);
-  page.below.append(below);
-  const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+  const view = scaffold(page, "bound", {
+    stage: { id: "bound", label: "The bound", html: INNER },
+    below: { label: "Its terms", html: BELOW },
+  });
+  const { stage, below, element } = view;
   const choice = (/** @type {string} */ id) => /** @type {HTMLSelectElement} */ (element(id));
   const logarithmic = /** @type {HTMLInputElement} */ (element("logarithmic"));
-  const beside = /** @type {HTMLElement} */ (section.querySelector(".beside"));
+  const beside = /** @type {HTMLElement} */ (stage.querySelector(".beside"));
   const body = /** @type {HTMLElement} */ (below.querySelector("tbody"));
 
   /** @type {BoundTerm[]} */
@@ -121,7 +115,6 @@ export function open(page) {
   /** Which model the view is set up for. @type {Pipeline | undefined} */
   let begunFor;
   let timesteps = 1000;
-  let isShown = false;
   let chart = makeChart();
 
   function makeChart() {
@@ -193,7 +186,7 @@ export function open(page) {
   });
   pad.onChange(() => {
     // What is being measured is of the picture before.
-    if (isShown) page.idle();
+    if (view.isShown) page.idle();
     forget();
   });
 
@@ -236,17 +229,17 @@ export function open(page) {
   return {
     start: "Measure the bound",
     enter() {
-      isShown = true;
+      view.isShown = true;
       pad.show(beside, { film: film.lastPicture, refuse: page.refuse });
       show();
     },
     leave() {
-      isShown = false;
+      view.isShown = false;
       pad.hide();
     },
     async release() {},
     modelChanged() {
-      if (isShown) show();
+      if (view.isShown) show();
     },
     async submit() {
       await beginning;

@@ -6,6 +6,7 @@ import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
+import { scaffold } from "./scaffold.js";
 import { unlessAborted } from "./task.js";
 import { FeatureExtractor } from "./pkg/index.js";
 
@@ -87,20 +88,13 @@ const BELOW = `
  * @returns {View}
  */
 export function open(page) {
-  const section = document.createElement("section");
-  section.id = "fid-view";
-  section.dataset.views = "fid";
-  section.setAttribute("aria-label", "FID");
-  section.innerHTML = INNER;
+  const view = scaffold(page, "fid", {
+    stage: { id: "fid-view", label: "FID", html: INNER },
+    below: { label: "FID by the number of pictures", html: BELOW },
+  });
+  const { below, element } = view;
   const chart = new Chart("FID by the number of pictures", { x: { name: "pictures" }, height: 220, from: 0 });
-  const below = document.createElement("section");
-  below.dataset.views = "fid";
-  below.setAttribute("aria-label", "FID by the number of pictures");
-  below.innerHTML = BELOW;
   below.prepend(chart.element);
-  page.stage.append(section);
-  page.below.append(below);
-  const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
   const prompts = /** @type {HTMLTextAreaElement} */ (element("prompts"));
   const count = /** @type {HTMLInputElement} */ (element("count"));
   const choice = /** @type {HTMLSelectElement} */ (element("real"));
@@ -115,7 +109,6 @@ export function open(page) {
   let own = [];
   /** @type {[number, number, number | undefined][]} */
   let values = [];
-  let isShown = false;
 
   /**
    * The classifier, which is loaded when it is first needed. A load that is called off is nobody else's: the next one begins anew.
@@ -310,7 +303,7 @@ export function open(page) {
   return {
     start: "Draw and compare",
     enter() {
-      isShown = true;
+      view.isShown = true;
       pad.show(/** @type {Element} */ (below.querySelector(".beside")), {
         film: film.lastPicture,
         refuse: page.refuse,
@@ -319,14 +312,14 @@ export function open(page) {
       begin();
     },
     leave() {
-      isShown = false;
+      view.isShown = false;
       pad.hide();
     },
     async release() {},
     modelChanged() {
       showDistance();
       clearSheet();
-      if (isShown) begin();
+      if (view.isShown) begin();
     },
     async submit() {
       await page.work("Preparing", run, {

@@ -5,12 +5,13 @@
 import * as film from "./film.js";
 import * as pad from "./pad.js";
 import { optionsOf, readParameters } from "./parameters.js";
-import { Chart } from "./plot.js";
+import { scaffold } from "./scaffold.js";
+import { SCHEDULE, ScheduleChart } from "./schedule_chart.js";
 import { SPACINGS } from "./solver_keys.js";
 import { StateError } from "./pkg/index.js";
 
 /** @import { Page, View } from "./views.js" */
-/** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule, SolverStep, Terms } from "./pkg/index.js" */
+/** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule } from "./pkg/index.js" */
 
 /** What is said of the noise that the network sees, before it has looked. */
 const NOT_ASKED = "epsilon hat, the noise that the network sees: not asked";
@@ -41,38 +42,22 @@ const INNER = `
   </div>
   <p id="space-hint" class="hint"></p>`;
 
-const BELOW = `
-  <div class="charts"></div>
-  <details id="coefficients">
-    <summary></summary>
-    <div class="scrolls" tabindex="0" role="region" aria-label="The solver’s coefficients, step by step">
-      <table><thead></thead><tbody></tbody></table>
-    </div>
-  </details>`;
-
 /**
  * @param {Page} page
  * @returns {View}
  */
 export function open(page) {
-  const section = document.createElement("section");
-  section.id = "forward";
-  section.dataset.views = "forward";
-  section.setAttribute("aria-label", "The forward process");
-  section.innerHTML = INNER;
-  const below = document.createElement("section");
-  below.dataset.views = "forward";
-  below.setAttribute("aria-label", "The schedule and the solver");
-  below.innerHTML = BELOW;
-  page.stage.append(section);
-  page.below.append(below);
-  const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (section.querySelector(`#${id}`));
+  const view = scaffold(page, "forward", {
+    stage: { id: "forward", label: "The forward process", html: INNER },
+    below: { label: "The schedule and the solver", html: SCHEDULE },
+  });
+  const { stage, element } = view;
   const slider = /** @type {HTMLInputElement} */ (element("t"));
   const guess = /** @type {HTMLButtonElement} */ (element("guess"));
   const dissolve = /** @type {HTMLButtonElement} */ (element("dissolve"));
   const prompted = /** @type {HTMLInputElement} */ (element("prompted"));
   const guided = /** @type {HTMLInputElement} */ (element("guided"));
-  const spaces = /** @type {HTMLInputElement[]} */ ([...section.querySelectorAll("[name=space]")]);
+  const spaces = /** @type {HTMLInputElement[]} */ ([...stage.querySelectorAll("[name=space]")]);
 
   const plates = /** @type {HTMLElement} */ (document.querySelector(".plates"));
   const sample = /** @type {HTMLCanvasElement} */ (document.getElementById("canvas"));
@@ -84,18 +69,7 @@ export function open(page) {
     <figcaption><b><i>ε̂</i></b> the noise the network sees<span data-needs="hasLatents">, decoded</span></figcaption>`;
   denoised.parentElement?.before(noise);
 
-  const pick = (/** @type {number} */ x) => turnTo(Math.min(Math.max(Math.round(x), 0), last()));
-  const remaining = new Chart("ᾱₜ, what is left of the picture", {
-    x: { name: "t" },
-    y: { range: [0, 1] },
-    onPick: pick,
-  });
-  const ratio = new Chart("signal to noise, ᾱₜ / (1 − ᾱₜ)", { x: { name: "t" }, y: { log: true }, onPick: pick });
-  const coefficients = new Chart("the solver’s xₜ₋₁, a sum of", { x: { name: "t" }, onPick: pick });
-  below.querySelector(".charts")?.append(remaining.element, ratio.element, coefficients.element);
-  const [summary, head, body] = ["summary", "thead", "tbody"].map(
-    (name) => /** @type {HTMLElement} */ (below.querySelector(`#coefficients ${name}`)),
-  );
+  const chart = new ScheduleChart(view.below, (x) => turnTo(Math.min(Math.max(Math.round(x), 0), last())));
 
   /** @type {Schedule | undefined} */
   let schedule;
@@ -105,7 +79,6 @@ export function open(page) {
   let forward;
   /** The number of the picture on the pad. */
   let edition = 0;
-  let isShown = false;
   /** Whether the network's guess is on the plates. */
   let isGuessed = false;
   /** The t that is asked for while another one is computed: only the newest counts. @type {{ t: number | null } | undefined} */
@@ -151,18 +124,12 @@ export function open(page) {
     const t = time();
     const words = t === null ? "x 0, the picture itself" : `t = ${t}`;
     slider.setAttribute("aria-valuetext", words);
-    for (const chart of [remaining, ratio, coefficients]) chart.mark(t ?? undefined);
+    chart.mark(t);
     const alphaBar = t === null ? 1 : schedule?.alphasCumprod[t];
     element("mixture").innerHTML = alphaBar === undefined ? "" : mixture(t, alphaBar, isOfLatents());
     /** @type {HTMLElement} */ (document.getElementById("noised")).textContent = isOfLatents()
       ? `the latent${t === null ? "" : " with noise"}, decoded`
       : `the picture${t === null ? "" : " with noise"}`;
-    const current = t === null ? -1 : (schedule?.steps.findIndex(({ timestep }) => timestep <= t) ?? -1);
-    for (const row of body.children) row.removeAttribute("aria-current");
-    const row = /** @type {HTMLElement | undefined} */ (body.children[current]);
-    const box = /** @type {HTMLElement} */ (body.closest(".scrolls"));
-    row?.setAttribute("aria-current", "step");
-    if (row) box.scrollTop = row.offsetTop - box.clientHeight / 2;
     setButtons();
   }
 
@@ -195,17 +162,17 @@ export function open(page) {
   function request() {
     if (!page.canRead({ points: false })) return;
     wanted = { t: time() };
-    section.dataset.waits = "";
+    stage.dataset.waits = "";
     serving ??= serve().finally(() => {
       serving = undefined;
-      if (wanted && isShown) request();
-      else delete section.dataset.waits;
+      if (wanted && view.isShown) request();
+      else delete stage.dataset.waits;
     });
   }
 
   async function serve() {
     await page.idle();
-    while (wanted && isShown) {
+    while (wanted && view.isShown) {
       const { t } = wanted;
       wanted = undefined;
       const pipeline = page.pipeline();
@@ -214,12 +181,12 @@ export function open(page) {
         const process = await opened(pipeline);
         const { image } = await process.at(t);
         // The plates are another view's by now.
-        if (!isShown) return;
+        if (!view.isShown) return;
         film.unshow();
         fill(sample, image, t === null ? "x 0, the picture itself" : `x t, the picture at t = ${t}`);
         fill(denoised, undefined, "x hat 0, the prediction: not asked yet");
         unguess();
-        section.dataset.shown = String(t);
+        stage.dataset.shown = String(t);
       } catch (error) {
         // The model that it was of has been replaced.
         if (error instanceof StateError && error.code === "disposed") return;
@@ -278,7 +245,7 @@ export function open(page) {
         fill(sample, image, `x t, the picture at t = ${t}`);
         fill(noiseCanvas, noise, `epsilon hat, the noise that the network sees at t = ${t}`);
         fill(denoised, guessed, `x hat 0, the network's guess at t = ${t}`);
-        section.dataset.error = String(error);
+        stage.dataset.error = String(error);
         isGuessed = true;
         const found = `At t = ${t} the mean of (ε − ε̂)² is ${error.toPrecision(3)}.`;
         const { guidanceScale } = asked();
@@ -300,40 +267,9 @@ export function open(page) {
       if (!(error instanceof StateError)) page.showError(error);
       return;
     }
-    const { alphasCumprod: alphaBars, steps: rows, class: name } = schedule;
     slider.max = String(last());
-    const points = [...alphaBars].map((alphaBar, t) => /** @type {[number, number]} */ ([t, alphaBar]));
-    const ticks = rows.map(({ timestep }) => timestep);
-    remaining.show({ lines: [{ name: "ᾱ", points }], ticks }, `falls from ${alphaBars[0]} to ${alphaBars.at(-1)}`);
-    const ratios = points.map(([t, alphaBar]) => /** @type {[number, number]} */ ([t, alphaBar / (1 - alphaBar)]));
-    const finite = ratios.filter(([, ratio]) => ratio > 0);
-    ratio.show(
-      { lines: [{ name: "SNR", points: finite }], ticks },
-      `falls from ${finite[0]?.[1]} to ${finite.at(-1)?.[1]}`,
-    );
-    summary.textContent = `The solver’s table: ${name}, ${rows.length} ${rows.length === 1 ? "call" : "calls"} of the network`;
-    showTable(rows);
+    chart.show(schedule);
     showPlace();
-  }
-
-  /** @param {readonly SolverStep[]} rows */
-  function showTable(rows) {
-    const columns = COLUMNS.filter(({ of }) => rows.some((row) => of(row) !== 0));
-    head.innerHTML = `<tr><th scope="col">t</th>${columns.map(({ name }) => `<th scope="col">${name}</th>`).join("")}</tr>`;
-    const lines = rows.map((row) => {
-      const cells = columns.map(({ of }) => `<td>${written(of(row))}</td>`);
-      return `<tr><th scope="row">${Number(row.timestep.toFixed(1))}</th>${cells.join("")}</tr>`;
-    });
-    body.innerHTML = lines.join("");
-    const sums = columns.filter(({ plot }) => plot);
-    const ascending = [...rows].sort((a, b) => a.timestep - b.timestep);
-    coefficients.show({
-      lines: sums.map(({ plot, of }) => ({
-        name: plot,
-        points: ascending.map((row) => [row.timestep, of(row)]),
-        dots: true,
-      })),
-    });
   }
 
   function stop() {
@@ -361,10 +297,10 @@ export function open(page) {
   });
   guess.addEventListener("click", ask);
   // A step of the way back takes the plates.
-  film.onTurn(() => isShown && film.shownStep() && unguess());
+  film.onTurn(() => view.isShown && film.shownStep() && unguess());
   pad.onChange(() => {
     edition += 1;
-    if (isShown) request();
+    if (view.isShown) request();
   });
   for (const input of [...spaces, prompted, guided]) {
     input.addEventListener("change", () => {
@@ -374,14 +310,14 @@ export function open(page) {
   }
   for (const id of ["solver", "steps", "spacing", "algorithm", "order", "eta", "seed"]) {
     document.getElementById(id)?.addEventListener("change", () => {
-      if (!isShown) return;
+      if (!view.isShown) return;
       if (id !== "seed") showSchedule();
       request();
     });
   }
 
   async function enter() {
-    isShown = true;
+    view.isShown = true;
     pad.show(plates, { film: film.lastPicture, refuse: page.refuse });
     await begin();
   }
@@ -406,7 +342,7 @@ export function open(page) {
     start: "Denoise from here",
     enter,
     leave() {
-      isShown = false;
+      view.isShown = false;
       stop();
       unguess();
       pad.hide();
@@ -420,7 +356,7 @@ export function open(page) {
     modelChanged() {
       forward = undefined;
       schedule = undefined;
-      if (isShown) begin();
+      if (view.isShown) begin();
     },
     async submit() {
       const t = time();
@@ -440,41 +376,6 @@ export function open(page) {
       return `${file.name} is on the pad`;
     },
   };
-}
-
-/** What a table says of a step; `plot` is what the chart calls a coefficient of x_{t-1}. */
-const COLUMNS = [
-  { name: "signal", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[0] },
-  { name: "noise", plot: "", of: (/** @type {SolverStep} */ step) => step.forward[1] },
-  { name: "x̂<sub>0</sub> from x<sub>t</sub>", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[0] },
-  { name: "x̂<sub>0</sub> from the output", plot: "", of: (/** @type {SolverStep} */ step) => step.x0[1] },
-  ...[
-    term("x<sub>t</sub>", "xₜ", ({ sample }) => sample),
-    term("output", "the network’s output", ({ modelOutput }) => modelOutput),
-    term("x̂<sub>0</sub>", "x̂₀", ({ x0 }) => x0),
-    term("z", "fresh noise z", ({ noise }) => noise),
-    ...[0, 1, 2, 3, 4].map((slot) =>
-      term(
-        `h<sub>${slot}</sub>`,
-        slot === 0 ? "what it kept last" : `what it kept, ${slot} earlier`,
-        ({ history }) => history[slot],
-      ),
-    ),
-  ],
-];
-
-/**
- * @param {string} name
- * @param {string} plot
- * @param {(terms: Terms) => number} of
- */
-function term(name, plot, of) {
-  return { name, plot, of: (/** @type {SolverStep} */ step) => of(step.prevSample) };
-}
-
-/** @param {number} value */
-function written(value) {
-  return value === 0 ? "" : value.toFixed(4).replace("-", "−");
 }
 
 /**

@@ -18,9 +18,9 @@ use crate::tools::{self, WASM};
 /// One part of `cargo xtask test`, in the order in which they run: what fails fastest comes first.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
-    /// The sources are formatted
+    /// The sources are formatted, and spelled as `typos` has it where that is installed
     Format,
-    /// Clippy has nothing to say, natively and for the browser
+    /// Clippy has nothing to say, natively and for the browser, nor `cargo deny` of what is linked where that is installed
     Lint,
     /// The tests of these commands
     Xtask,
@@ -61,6 +61,9 @@ impl Stage {
                 tools::node_modules()?;
                 tools::run(tools::node("prettier/bin/prettier.cjs").args(["--check", "."]))
                     .context("`npm run format` mends it")?;
+                if tools::has_typos() {
+                    tools::run(Command::new("typos").current_dir(tools::root()))?;
+                }
             }
             Self::Lint => {
                 tools::rust_component("clippy", "clippy")?;
@@ -69,6 +72,9 @@ impl Stage {
                     tools::run(
                         tools::cargo().args(["clippy", "--all-targets"]).args(part).args(["--", "--deny", "warnings"]),
                     )?;
+                }
+                if tools::has_deny() {
+                    tools::run(tools::cargo().args(["deny", "check", "licenses", "bans", "sources"]))?;
                 }
             }
             Self::Xtask => {

@@ -145,6 +145,16 @@ pub fn has_nextest() -> bool {
     output(cargo().args(["nextest", "--version"])).is_ok()
 }
 
+/// Whether cargo-deny is there.
+pub fn has_deny() -> bool {
+    output(cargo().args(["deny", "--version"])).is_ok()
+}
+
+/// Whether typos is there.
+pub fn has_typos() -> bool {
+    output(Command::new("typos").arg("--version")).is_ok()
+}
+
 /// Node.js and the development tools of `package-lock.json`.
 pub fn node_modules() -> Result<()> {
     npm_modules(".")
