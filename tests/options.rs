@@ -210,14 +210,14 @@ fn values(kind: Kind) -> Vec<Value> {
         Kind::Seeds => vec![json!([7, "18446744073709551615"])],
         Kind::Count | Kind::Whole => vec![json!(3)],
         Kind::Wholes => vec![json!([3, 1])],
-        Kind::Number => vec![json!(0.5), json!(2)],
-        Kind::Numbers => vec![json!([2, 0.5])],
+        Kind::Number => vec![json!(0.5), json!(2), json!("inf")],
+        Kind::Numbers => vec![json!([2, 0.5, "-Infinity"])],
         Kind::Pair(_) => vec![json!([2, 3])],
         Kind::Flag | Kind::Setting => vec![json!(true), json!(false)],
         Kind::Choice(names) => names.iter().map(|(name, _)| json!(name)).collect(),
         Kind::Name(such_as) => such_as.iter().map(|name| json!(name)).collect(),
         Kind::Solver => vec![json!("ddim"), json!("DPM++ 2M Karras")],
-        Kind::Config => vec![json!({ "_class_name": "DDIMScheduler", "sample_max_value": "Infinity" })],
+        Kind::Config => vec![json!({ "_class_name": "DDIMScheduler", "sample_max_value": 2.5 })],
         Kind::Picture | Kind::Pictures => vec![],
     }
 }

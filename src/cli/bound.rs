@@ -4,17 +4,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::ValueEnum;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
-use undiffuse::diffusion::{Cdf, Variance};
-use undiffuse::pipeline::{Bound, BoundOptions, BoundSummary, Term, TermKind, Text, Timesteps};
+use undiffuse::pipeline::{Bound, BoundOptions, BoundSummary, Term, TermKind};
 
 use super::chart::{Axis, Chart, Marks, Panel, Point, Series};
 use super::chart_file::{self, Format};
+use super::options::Given;
 use super::output::{Output, bar, note, plain, result, results};
-use super::values::{self, Seed, seed};
-use super::{Error, device, model, picture};
+use super::{Error, device, model, picture, values};
 
 /// Computes the variational bound of pictures: how many bits per dimension the model needs for them at most
 ///
@@ -37,60 +34,12 @@ pub struct Args {
     #[arg(required = true)]
     images: Vec<PathBuf>,
 
-    /// What the pictures are of, one text for all or one for each; by default the empty text. Refused by models that take
-    /// none
-    #[arg(long, value_name = "TEXT")]
-    prompt: Vec<String>,
-
-    /// What guidance leads away from; without effect at a guidance scale of 1 or below
-    #[arg(long, value_name = "TEXT")]
-    negative_prompt: Vec<String>,
-
-    /// g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, which is how models are trained
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
-    guidance_scale: f64,
-
-    /// Only the terms of these timesteps, from 0 to the schedule's last: 0,10,500,999. Without 0, the bound is not estimated
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    timesteps: Vec<usize>,
-
-    /// Only as many terms: that of t = 0, and others the farther apart the larger t is, since terms fall about as 1/t. The
-    /// standard error is then rather too large than too small
-    #[arg(long, value_name = "NUMBER", conflicts_with = "timesteps")]
-    terms: Option<usize>,
-
-    /// Of --terms, draw each from its part of the timesteps by the seed rather than take the middle: the estimate is then right
-    /// on average over seeds
-    #[arg(long, requires = "terms")]
-    random: bool,
-
-    /// The variance of the model's step: by default what the scheduler's config says, or else fixed_small
-    #[arg(long, value_name = "NAME", value_parser = variance_parser())]
-    variance: Option<Variance>,
+    #[command(flatten)]
+    options: Given<BoundOptions>,
 
     /// Do not clamp the network's idea of the picture to the range of pixels. That of latents never is
     #[arg(long)]
     no_clip: bool,
-
-    /// The normal distribution in L_0: exact, or by the approximation that the code of most papers has
-    #[arg(long, value_enum, default_value_t = Distribution::Exact)]
-    cdf: Distribution,
-
-    /// Seed of the noise; `random` or -1 for any, which is then said
-    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = seed)]
-    seed: Seed,
-
-    /// Draw latents from the distribution that the autoencoder makes of a picture, rather than take its mean
-    #[arg(long)]
-    sample_posterior: bool,
-
-    /// Height in pixels that pictures are brought to; by default what the model was trained at
-    #[arg(long, value_name = "PIXELS")]
-    height: Option<usize>,
-
-    /// Width in pixels; likewise
-    #[arg(long, value_name = "PIXELS")]
-    width: Option<usize>,
 
     #[command(flatten)]
     files: model::Files,
@@ -107,63 +56,30 @@ pub struct Args {
     chart: Option<PathBuf>,
 }
 
-/// Φ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Distribution {
-    /// By the error function
-    Exact,
-    /// By the hyperbolic tangent
-    Tanh,
-}
-
-fn variance_parser() -> impl TypedValueParser<Value = Variance> {
-    PossibleValuesParser::new(Variance::ALL.map(Variance::name)).try_map(|name| name.parse())
-}
-
 /// Computes the bound.
 pub async fn run(args: Args) -> Result<(), Error> {
     let chart = match &args.chart {
         Some(path) => Some((path, Format::of(path)?, Output::new(path)?)),
         None => None,
     };
-    values::tell(&[args.seed]);
+    let options = args.options.read()?;
+    values::tell(&args.options.seeds);
     let paths = picture::files(&args.images)?;
     let images = paths.iter().map(|path| picture::read(path)).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = args.files.open(&args.model).await?;
     let info = checkpoint.info();
-    let size = [args.width.unwrap_or(info.width), args.height.unwrap_or(info.height)];
+    let size = [options.width.unwrap_or(info.width), options.height.unwrap_or(info.height)];
     let resized = images.iter().filter(|image| [image.width, image.height] != size).count();
     if resized > 0 {
         let [width, height] = size;
         note(format_args!("{resized} of {} pictures brought to {width}×{height}", images.len()));
     }
-    let text = |texts: &[String]| (!texts.is_empty()).then(|| Text::from(texts.to_vec()));
-    let options = BoundOptions {
-        images,
-        prompt: text(&args.prompt).unwrap_or_default(),
-        negative_prompt: text(&args.negative_prompt),
-        guidance_scale: args.guidance_scale,
-        timesteps: match args.terms {
-            Some(count) if args.random => Timesteps::Drawn(count),
-            Some(count) => Timesteps::Spread(count),
-            None if args.timesteps.is_empty() => Timesteps::All,
-            None => Timesteps::List(args.timesteps.clone()),
-        },
-        variance: args.variance,
-        clip_denoised: !args.no_clip,
-        cdf: match args.cdf {
-            Distribution::Exact => Cdf::Exact,
-            Distribution::Tanh => Cdf::Tanh,
-        },
-        seed: args.seed.value,
-        sample_posterior: args.sample_posterior,
-        height: args.height,
-        width: args.width,
-    };
+    let options = BoundOptions { images, clip_denoised: !args.no_clip, ..options };
     // Whatever is wrong with the options, before the weights are read.
     checkpoint.check_bound(&options)?;
     let device = device::open(args.device).await?;
     let pipeline = model::load(checkpoint, &args.model, device).await?;
+    let seed = options.seed;
     let mut bound = pipeline.bound(options).await?;
     if let Some(warning) = bound.warning() {
         note(format_args!("warning: {warning}"));
@@ -178,7 +94,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         let mut json = summary.to_json();
         if let Value::Object(map) = &mut json {
             let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            map.extend([("images".to_owned(), json!(names)), ("seed".to_owned(), json!(args.seed.value.to_string()))]);
+            map.extend([("images".to_owned(), json!(names)), ("seed".to_owned(), json!(seed.to_string()))]);
         }
         return result(format_args!("{json}"));
     }

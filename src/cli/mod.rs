@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `sample`, `bound`, `fid`, `noise`, `forward`, `schedule`, `inspect`, `quantize` | a subcommand each: its arguments, which are its manual, and its work |
 //! | `model` | a checkpoint, opened and loaded |
-//! | `options` | the options of a run as arguments, from the library's table |
+//! | `options` | the options of a record as arguments, from the library's table |
 //! | `feature_set`, `journal` | a set of pictures as features, and the file that these are gathered in |
 //! | `npz` | statistics as another tool saves them |
 //! | `device` | `--device` and `--kernels` |

@@ -1,34 +1,59 @@
-//! The options of a run as arguments: made from the library's description of each, and read into the library's options.
+//! The options of a record as arguments: made from the library's description of each, and read into the library's options.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value, json};
-use undiffuse::pipeline::spec::{Described, Kind, Recorded, described, with_names};
-use undiffuse::pipeline::{SampleOptions, Scheduler, camel_case};
+use undiffuse::pipeline::spec::{Described, Field, Kind, Recorded, described, with_names};
+use undiffuse::pipeline::{self, BoundOptions, SampleOptions, Scheduler, camel_case};
 
 use super::values::{Seed, seed};
 use super::{Error, picture, scheduler};
 
-/// The options of `sample` that say what to draw.
-pub struct RunOptions {
+/// A record of options in the library.
+pub trait Record: Sized {
+    /// Every field as the command has it.
+    const FIELDS: &'static [Field];
+
+    /// Reads the options from JSON.
+    fn from_json(json: Map<String, Value>) -> Result<Self, pipeline::Error>;
+}
+
+impl Record for SampleOptions {
+    const FIELDS: &'static [Field] = Self::FIELDS;
+
+    fn from_json(json: Map<String, Value>) -> Result<Self, pipeline::Error> {
+        Self::from_json(json)
+    }
+}
+
+impl Record for BoundOptions {
+    const FIELDS: &'static [Field] = Self::FIELDS;
+
+    fn from_json(json: Map<String, Value>) -> Result<Self, pipeline::Error> {
+        Self::from_json(json)
+    }
+}
+
+/// The options of a record that were given.
+pub struct Given<R> {
     /// Those that were given, and the defaults that a picture says, as JSON under JavaScript's names.
     pub values: Map<String, Value>,
     /// The files that were given, by their options.
     pub files: BTreeMap<&'static str, PathBuf>,
     /// The seeds: one for each picture, or one for all.
     pub seeds: Vec<Seed>,
-    /// The number of prompts and that of pictures of each.
-    pub count: [usize; 2],
+    record: PhantomData<R>,
 }
 
-impl RunOptions {
+impl Given<SampleOptions> {
     /// The options of the library, with the pictures read.
-    pub fn read(&self) -> Result<SampleOptions, Error> {
-        let mut options = SampleOptions::from_json(self.values.clone())?;
+    pub fn read_with_files(&self) -> Result<SampleOptions, Error> {
+        let mut options = self.read()?;
         for (&name, path) in &self.files {
             match name {
                 "image" => options.image = Some(picture::read(path)?),
@@ -40,6 +65,19 @@ impl RunOptions {
             }
         }
         Ok(options)
+    }
+
+    /// The number of prompts, and that of pictures of each.
+    pub fn counts(&self) -> [usize; 2] {
+        let each = self.values.get("numImagesPerPrompt").and_then(Value::as_u64).unwrap_or(1);
+        [self.texts("prompt").len().max(1), usize::try_from(each).unwrap_or(usize::MAX)]
+    }
+}
+
+impl<R: Record> Given<R> {
+    /// The options of the library, without files.
+    pub fn read(&self) -> Result<R, Error> {
+        Ok(R::from_json(self.values.clone())?)
     }
 
     /// True if `name` was given.
@@ -64,7 +102,7 @@ impl RunOptions {
             };
             is_recorded.then(|| (name, value.clone()))
         };
-        described(SampleOptions::FIELDS).into_iter().filter_map(own).collect()
+        described(R::FIELDS).into_iter().filter_map(own).collect()
     }
 
     /// The texts of the prompt `name`: none, one, or one for each picture's prompt.
@@ -77,9 +115,9 @@ impl RunOptions {
     }
 }
 
-impl clap::Args for RunOptions {
+impl<R: Record> clap::Args for Given<R> {
     fn augment_args(command: Command) -> Command {
-        let options = described(SampleOptions::FIELDS);
+        let options = described(R::FIELDS);
         options.iter().filter_map(|option| argument(option, &options)).fold(command, Command::arg)
     }
 
@@ -88,18 +126,17 @@ impl clap::Args for RunOptions {
     }
 }
 
-impl clap::FromArgMatches for RunOptions {
+impl<R: Record> clap::FromArgMatches for Given<R> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut run = Self { values: Map::new(), files: BTreeMap::new(), seeds: Vec::new(), count: [1, 1] };
-        for option in described(SampleOptions::FIELDS) {
+        let mut given = Self { values: Map::new(), files: BTreeMap::new(), seeds: Vec::new(), record: PhantomData };
+        for option in described(R::FIELDS) {
             let is_given = matches!(matches.try_contains_id(option.name), Ok(true))
                 && matches.value_source(option.name) == Some(ValueSource::CommandLine);
             if option.spec.command.is_some() && (is_given || option.spec.recorded == Recorded::Always) {
-                run.take(&option, matches);
+                given.take(&option, matches);
             }
         }
-        run.count = [run.texts("prompt").len().max(1), *one(matches, "num_images_per_prompt").unwrap_or(&1)];
-        Ok(run)
+        Ok(given)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -108,7 +145,7 @@ impl clap::FromArgMatches for RunOptions {
     }
 }
 
-impl RunOptions {
+impl<R> Given<R> {
     /// Takes what `matches` has of an option.
     fn take(&mut self, option: &Described, matches: &ArgMatches) {
         let name = option.name;
@@ -119,8 +156,8 @@ impl RunOptions {
                 texts => json!(texts),
             },
             Kind::Count | Kind::Whole => json!(one::<usize>(matches, name)),
-            Kind::Number => json!(one::<f64>(matches, name)),
-            Kind::Numbers => json!(list::<f64>(matches, name)),
+            Kind::Number => one(matches, name).map_or(Value::Null, number),
+            Kind::Numbers => list(matches, name).iter().map(number).collect(),
             Kind::Wholes => json!(list::<usize>(matches, name)),
             Kind::Pair(_) => json!(one::<[usize; 2]>(matches, name)),
             Kind::Flag | Kind::Setting => json!(one::<bool>(matches, name)),
@@ -138,6 +175,11 @@ impl RunOptions {
         };
         self.values.insert(camel_case(name), value);
     }
+}
+
+/// A number as JSON, which has none that is not finite: those are strings.
+fn number(value: &f64) -> Value {
+    if value.is_finite() { json!(value) } else { json!(value.to_string()) }
 }
 
 fn one<'a, T: Clone + Send + Sync + 'static>(matches: &'a ArgMatches, name: &str) -> Option<&'a T> {

@@ -9,7 +9,7 @@ use undiffuse::pipeline::{LoraFile, Preview, Rgba, SampleOptions, Sampler};
 use undiffuse::weights::DirectorySource;
 
 use super::metadata::Provenance;
-use super::options::RunOptions;
+use super::options::Given;
 use super::output::{Output, bar, note, notes, result_path};
 use super::tensors::{self, Stored};
 use super::{Error, device, model, picture, profile, tuned, values, wgsl};
@@ -32,7 +32,7 @@ pub struct Args {
     model: PathBuf,
 
     #[command(flatten)]
-    run: RunOptions,
+    run: Given<SampleOptions>,
 
     /// A LoRA to merge into the weights, or its folder, with how much of it, 1 if it is not said; can be given several times
     #[arg(long, value_name = "FILE[:WEIGHT]", value_parser = lora)]
@@ -95,7 +95,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
             return Err(Error::path(&args.out, format!("{first} and {name} name the same file; give each its own")));
         }
     }
-    let options = SampleOptions { preview: Preview::None, ..args.run.read()? };
+    let options = SampleOptions { preview: Preview::None, ..args.run.read_with_files()? };
     values::tell(&args.run.seeds);
     let checkpoint = args.files.open(&args.model).await?;
     if checkpoint.info().takes_prompt && !args.run.has("prompt") && options.start_timestep.is_none() {
@@ -166,7 +166,7 @@ async fn tune(device: &Device, sampler: &Sampler) -> Result<(), Error> {
 
 /// A file for each picture.
 fn outputs(args: &Args) -> Result<Vec<Output>, Error> {
-    let [prompts, each] = args.run.count;
+    let [prompts, each] = args.run.counts();
     let count = prompts.saturating_mul(each);
     if count <= 1 {
         return Ok(vec![Output::new(&args.out)?]);
@@ -190,7 +190,7 @@ fn made(args: &Args, options: &SampleOptions, index: usize) -> Provenance {
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     // `.` has no name of its own.
     let model = args.model.canonicalize().unwrap_or_else(|_| args.model.clone());
-    let [prompts, each] = args.run.count;
+    let [prompts, each] = args.run.counts();
     let pictures = prompts * each;
     let is_alone = args.run.has("seeds");
     let loras = args.lora.iter().map(|(path, weight)| serde_json::json!({ "name": name(path), "weight": weight }));

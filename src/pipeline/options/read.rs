@@ -78,11 +78,12 @@ impl Plain for bool {
     }
 }
 
+/// JSON has no words for what is not finite: that is a string, and is refused where it is used.
 impl Plain for f64 {
     const EXPECTED: &'static str = "a number";
 
     fn of(value: &Value) -> Option<Self> {
-        value.as_f64()
+        value.as_f64().or_else(|| value.as_str()?.parse().ok().filter(|number: &f64| !number.is_finite()))
     }
 }
 

@@ -177,9 +177,9 @@ options! {
         /// The pictures. Alpha is dropped, and colours too where the model is grey.
         images: Vec<Rgba> = Vec::new() => {
             /// The picture. It is brought to the model's own size, or to `width` and `height`.
-            image: picture();
+            image: picture().without_command();
             /// Several pictures, in place of `image`: each gets a bound.
-            images: pictures();
+            images: pictures().without_command();
         };
         /// What the network is told, one text for all pictures or one for each; models without a text encoder take the empty one only.
         prompt: Text = Text::default(), texts();
@@ -194,10 +194,10 @@ options! {
             timesteps: wholes();
             /// How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms fall
             /// about as 1/t. The bound is estimated from these.
-            terms: count();
+            terms: count().conflicts(&["timesteps"]);
             /// Whether each of the `terms` is drawn from its part of the timesteps by the seed, in place of the part's middle: the
             /// estimate is then right on average over seeds.
-            random: flag();
+            random: flag().requires(&["terms"]);
         };
         /// The variance σ_t² of the model's step; if absent the one that the checkpoint's scheduler names, or else that of
         /// `"fixed_small"`.
@@ -208,20 +208,20 @@ options! {
             ("learned_range", "What the network says, between the other two"),
         ]);
         /// Whether x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never clamped.
-        clip_denoised: bool = true, flag();
+        clip_denoised: bool = true, flag().without_command();
         /// Φ in L_0, where the data are pixels.
         cdf: Cdf = Cdf::Exact, choice(&[
             ("exact", "By the error function"),
             ("tanh", "By the hyperbolic tangent, as the code of most papers has it"),
         ]).without_package();
         /// Seed of the noise. That of the term at t is `torch.randn((pictures, channels, height, width), generator=manual_seed(seed + t))`.
-        seed: u64 = 0, seed();
+        seed: u64 = 0, seed().command("`random` or -1 for any, which is then said");
         /// Whether latents are drawn from what the autoencoder makes of a picture, by the noise of `manual_seed(seed + T)`, rather than
         /// its mean.
         sample_posterior: bool = false, flag();
         /// Height in pixels that every picture is brought to; that of the model if absent.
-        height: Option<usize> = None, count().package("A multiple of {@link ModelInfo.sizeMultiple}.");
+        height: Option<usize> = None, count().value_name("PIXELS").package("A multiple of {@link ModelInfo.sizeMultiple}.");
         /// Width in pixels that every picture is brought to; that of the model if absent.
-        width: Option<usize> = None, count().package("A multiple of {@link ModelInfo.sizeMultiple}.");
+        width: Option<usize> = None, count().value_name("PIXELS").package("A multiple of {@link ModelInfo.sizeMultiple}.");
     }
 }
