@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn every_option_of_the_library_has_a_name_on_the_command_line() {
         // A browser's, those that the command leaves alone or makes right itself, and a key of a scheduler's config.
-        const NOT_GIVEN: [&str; 5] = ["begin_index", "lms_order", "preview", "variance_type", "vocabulary"];
+        const NOT_GIVEN: [&str; 6] = ["begin_index", "lms_order", "options", "preview", "variance_type", "vocabulary"];
         let command = super::super::command();
         let options = options();
         assert!(options.len() > 30 && options.contains("guidance_scale") && options.contains("height"), "{options:?}");
