@@ -9,7 +9,7 @@ use super::form::Form;
 use super::lower::{self, Places};
 use super::machine::Region;
 use super::network::Network;
-use super::plan::Plan;
+use super::plan::RegionPlan;
 use super::weights::Stored;
 use super::{Device, Error, Machine, Weights};
 use crate::graph::{DType, Graph, NodeId, Op, WeightSpec, find_weight};
@@ -22,7 +22,7 @@ pub struct Program {
     /// The graph's weights, as they were when this was prepared.
     weights: Vec<Stored>,
     forms: Vec<Form>,
-    plan: Plan,
+    plan: RegionPlan,
     values: Region,
     /// A word for each node, which says whether its value is not finite.
     statuses: Region,
@@ -69,7 +69,7 @@ impl Program {
             device.pause().await?;
         }
         weights.iter().for_each(|weights| weights.forget_staging());
-        let plan = Plan::new(&network, &network.scratch(&forms));
+        let plan = RegionPlan::new(&network, &network.scratch(&forms));
         let region = |bytes: u64| {
             let region = usize::try_from(bytes).ok().and_then(|bytes| Region::new(machine, bytes));
             region.ok_or(Error::OutOfMemory { what: "the network's values".to_owned(), bytes })

@@ -23,7 +23,7 @@ pub use builder::{Builder, Conv2dOptions, Pool2dOptions, Scope, TimestepEmbeddin
 pub use cost::Cost;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, Pooling};
-pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
+pub use plan::{Lifetime, Place, SlabPlan, Slabs, largest_live_set};
 pub use rewrite::{fold_upsampling, fuse};
 pub use solver::{SolverOp, update};
 pub use split::{Split, split};
