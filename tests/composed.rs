@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Tensor, max_abs, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::diffusion::{Clip, Forward, HISTORY, SchedulerConfig, Solver, StepOptions, Table};
+use undiffuse::diffusion::{Clip, HISTORY, Noising, SchedulerConfig, Solver, StepOptions, Table};
 use undiffuse::noise::{Stream, TorchCpu, TorchCuda};
 use undiffuse::pipeline::{
     Checkpoint, Component, ForwardOptions, LongPrompts, NamedTensor, OpenOptions, Pipeline, Preview, Rgba,
@@ -371,7 +371,7 @@ fn sdxl_begins_with_a_picture_where_its_strength_says() {
     let moments =
         call(&folder.join("vae"), &[("encode/in", tensor(&[1, 3, 32, 40], planes(&given)))], "encode/moments");
     let (mean, logvar) = moments.split_at(moments.len() / 2);
-    let Forward { signal, noise: level } = sampler.table().steps[0].forward;
+    let Noising { signal, noise: level } = sampler.table().steps[0].forward;
     let mut expected = Vec::new();
     for seed in [3, 4] {
         let mut random = TorchCpu::new(seed);

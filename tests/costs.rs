@@ -7,7 +7,7 @@ use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::graph::{Graph, Op, fuse};
 use undiffuse::models::{Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
 use undiffuse::profile::Clock;
-use undiffuse::weights::Dtype;
+use undiffuse::weights::Encoding;
 
 /// runwayml/stable-diffusion-v1-5.
 const SD15: &str = r#"{
@@ -76,7 +76,7 @@ fn a_profile_on_the_cpu_has_the_time_of_every_node_and_leaves_the_outputs_as_the
     for (index, spec) in graph.weights().iter().enumerate() {
         let count: usize = spec.shape.iter().product();
         let bytes: Vec<u8> = (0..count).flat_map(|i| ((i as f32 * 0.7).sin() * 0.05).to_le_bytes()).collect();
-        weights.put(index, Dtype::F32, &bytes).expect("bytes of a weight");
+        weights.put(index, Encoding::F32, &bytes).expect("bytes of a weight");
     }
     let mut program = block_on(cpu::Program::new(&device, &graph, &[&weights])).expect("a complete network");
     program.write("sample", &[0.1; 2 * 4 * 16 * 16]).expect("an input");

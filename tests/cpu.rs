@@ -10,7 +10,7 @@ use undiffuse::cpu::{Arithmetic, Device, Error, Host, Job, Machine, Program, Wei
 use undiffuse::device;
 use undiffuse::graph::{Builder, Conv2dOptions, Graph, fold_upsampling};
 use undiffuse::pipeline::{self, Pipeline, SampleOptions};
-use undiffuse::weights::{DirectorySource, Dtype, LocalBoxFuture};
+use undiffuse::weights::{DirectorySource, Encoding, LocalBoxFuture};
 
 fn cpu() -> Device {
     Device::native(Some(1), Arithmetic::Fused)
@@ -40,7 +40,7 @@ fn weights(device: &Device, graph: &Graph, value: f32) -> Weights {
         if spec.name == "blocks.1.conv.weight" {
             values[7] = value;
         }
-        weights.put(index, Dtype::F32, &Dtype::F32.encode(&values).unwrap()).unwrap();
+        weights.put(index, Encoding::F32, &Encoding::F32.encode(&values).unwrap()).unwrap();
     }
     weights.finish().unwrap();
     weights
@@ -202,7 +202,7 @@ fn what_does_not_fit_into_memory_is_refused_by_name_and_leaves_nothing_behind() 
         let run = || {
             let mut weights = Weights::new(&device, graph.weights())?;
             for (index, spec) in graph.weights().iter().enumerate() {
-                weights.put(index, Dtype::F32, &vec![0; 4 * spec.shape.iter().product::<usize>()])?;
+                weights.put(index, Encoding::F32, &vec![0; 4 * spec.shape.iter().product::<usize>()])?;
             }
             weights.finish()?;
             block_on(block_on(compile(&graph, &weights))?.run())

@@ -15,7 +15,7 @@ use undiffuse::models::{EmojiClassifierConfig, feature_input, inception_v3};
 use undiffuse::noise::TorchCpu;
 use undiffuse::pipeline::{Pipeline, Preview, Rgba, SampleOptions, Scheduler};
 use undiffuse::twin;
-use undiffuse::weights::{DirectorySource, Dtype, MemorySource};
+use undiffuse::weights::{DirectorySource, Encoding, MemorySource};
 
 /// The tensors of a network by their names, with their shapes.
 type Weights = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -25,10 +25,10 @@ fn fixture(name: &str) -> BTreeMap<String, Tensor> {
 }
 
 /// A file of the tensors, in the precision `dtype`.
-fn file(weights: &Weights, dtype: Dtype) -> Vec<u8> {
+fn file(weights: &Weights, dtype: Encoding) -> Vec<u8> {
     let stored = match dtype {
-        Dtype::F16 => Stored::F16,
-        Dtype::BF16 => Stored::BF16,
+        Encoding::F16 => Stored::F16,
+        Encoding::BF16 => Stored::BF16,
         _ => Stored::F32,
     };
     let bytes: Vec<_> = weights.values().map(|(_, values)| dtype.encode(values).unwrap()).collect();
@@ -106,7 +106,7 @@ fn inception_weights_are_drawn_as_the_fixture_has_drawn_them() {
 /// Compares the features of all pictures with those of the package: within 1e-4 of the largest.
 fn inception_agrees(device: Device) {
     let fixture = fixture("inception.safetensors");
-    let source = folder([("inception.safetensors", file(&inception(), Dtype::F32))]);
+    let source = folder([("inception.safetensors", file(&inception(), Encoding::F32))]);
     let mut extractor = load(&source, device).unwrap();
     assert_eq!((extractor.name(), extractor.features(), extractor.side()), ("inception-v3-fid", 2048, 299));
     for input in 0..4 {
@@ -191,7 +191,7 @@ fn emoji() -> Weights {
     graph.weights().iter().enumerate().map(draw).collect()
 }
 
-fn emoji_folder(weights: &Weights, dtype: Dtype) -> MemorySource {
+fn emoji_folder(weights: &Weights, dtype: Encoding) -> MemorySource {
     folder([("config.json", CONFIG.as_bytes().to_vec()), ("model.safetensors", file(weights, dtype))])
 }
 
@@ -231,7 +231,7 @@ fn features_of_pictures_of_any_size_come_in_their_order_and_agree_with_the_twin(
         pictures.insert(5 * seed, noise(100 + seed as u64, height, width));
     }
     for device in [Device::cpu(), crate::common::gpu()] {
-        let mut extractor = load(&emoji_folder(&weights, Dtype::F32), device.clone()).unwrap();
+        let mut extractor = load(&emoji_folder(&weights, Encoding::F32), device.clone()).unwrap();
         assert_eq!((extractor.name(), extractor.features(), extractor.side()), ("emoji", 12, 16));
         // Twice, to use the programs again.
         let found = block_on(extractor.extract(&pictures)).unwrap();
@@ -269,7 +269,7 @@ fn features_of_pictures_of_any_size_come_in_their_order_and_agree_with_the_twin(
 
 #[test]
 fn on_the_cpu_a_picture_has_the_same_features_alone_and_beside_others_whatever_its_alpha() {
-    let mut extractor = load(&emoji_folder(&emoji(), Dtype::F32), Device::cpu()).unwrap();
+    let mut extractor = load(&emoji_folder(&emoji(), Encoding::F32), Device::cpu()).unwrap();
     let pictures: Vec<Rgba> = (0..11).map(|seed| noise(seed, 24, 24)).collect();
     let together = block_on(extractor.extract(&pictures)).unwrap();
     for (mut picture, expected) in pictures.into_iter().zip(together.chunks_exact(12)) {
@@ -286,20 +286,20 @@ fn half_precision_weights_give_the_features_of_the_numbers_that_they_hold() {
         let mut extractor = load(&source, Device::cpu()).unwrap();
         (block_on(extractor.extract(&pictures)).unwrap(), extractor.fingerprint().to_owned())
     };
-    let rounded = |weights: &Weights, dtype: Dtype| -> Weights {
+    let rounded = |weights: &Weights, dtype: Encoding| -> Weights {
         let round = |values: &Vec<f32>| dtype.to_f32(&dtype.encode(values).unwrap()).unwrap();
         weights.iter().map(|(name, (shape, values))| (name.clone(), (shape.clone(), round(values)))).collect()
     };
     let emoji = |dtype| {
-        (features(emoji_folder(&emoji(), dtype)), features(emoji_folder(&rounded(&emoji(), dtype), Dtype::F32)))
+        (features(emoji_folder(&emoji(), dtype)), features(emoji_folder(&rounded(&emoji(), dtype), Encoding::F32)))
     };
     let inception_folder = |weights: &Weights, dtype| folder([("model.safetensors", file(weights, dtype))]);
     let weights = inception();
     let inception = (
-        features(inception_folder(&weights, Dtype::F16)),
-        features(inception_folder(&rounded(&weights, Dtype::F16), Dtype::F32)),
+        features(inception_folder(&weights, Encoding::F16)),
+        features(inception_folder(&rounded(&weights, Encoding::F16), Encoding::F32)),
     );
-    for ((found, fingerprint), (expected, other)) in [emoji(Dtype::F16), emoji(Dtype::BF16), inception] {
+    for ((found, fingerprint), (expected, other)) in [emoji(Encoding::F16), emoji(Encoding::BF16), inception] {
         assert_eq!(found, expected);
         assert_ne!(fingerprint, other);
     }
@@ -312,7 +312,7 @@ fn a_fingerprint_tells_weights_apart_and_not_the_order_of_a_file() {
         load(&source, Device::cpu()).unwrap().fingerprint().to_owned()
     };
     let mut weights = emoji();
-    let whole = file(&weights, Dtype::F32);
+    let whole = file(&weights, Encoding::F32);
     let expected = fingerprint(whole.clone());
     assert!(expected.len() == 16 && expected.chars().all(|c| c.is_ascii_hexdigit()), "{expected}");
     // The same tensors behind another one, which is none of the network's, in the opposite order.
@@ -333,7 +333,7 @@ fn a_fingerprint_tells_weights_apart_and_not_the_order_of_a_file() {
     let file_in_other_order = [&(json.len() as u64).to_le_bytes()[..], &json, &data].concat();
     assert_eq!(fingerprint(file_in_other_order), expected);
     weights.get_mut("glyph.bias").unwrap().1[1] += 1e-6;
-    assert_ne!(fingerprint(file(&weights, Dtype::F32)), expected);
+    assert_ne!(fingerprint(file(&weights, Encoding::F32)), expected);
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_file_that_is_not_the_network_is_refused_by_what_is_wrong_with_it() {
     let changed = |change: &dyn Fn(&mut Weights)| {
         let mut weights = emoji();
         change(&mut weights);
-        refusal(&emoji_folder(&weights, Dtype::F32))
+        refusal(&emoji_folder(&weights, Encoding::F32))
     };
     let message = changed(&|weights| drop(weights.remove("blocks.1.shortcut.bias")));
     assert_eq!(
@@ -354,7 +354,7 @@ fn a_file_that_is_not_the_network_is_refused_by_what_is_wrong_with_it() {
     let message = changed(&|weights| weights.get_mut("conv_in.bias").unwrap().1[2] = f32::NAN);
     assert!(message.contains("\"conv_in.bias\": it holds a value that is not finite"), "{message}");
 
-    let weights = file(&emoji(), Dtype::F32);
+    let weights = file(&emoji(), Encoding::F32);
     let config = |config: &str, weights: &[u8]| {
         refusal(&folder([("config.json", config.as_bytes().to_vec()), ("model.safetensors", weights.to_vec())]))
     };
@@ -380,7 +380,7 @@ fn a_file_that_is_not_the_network_is_refused_by_what_is_wrong_with_it() {
     let message = refusal(&folder([("model.safetensors", weights)]));
     assert!(message.contains("an EmojiClassifier without its config.json"), "{message}");
     let other = Weights::from([("conv.weight".to_owned(), (vec![1], vec![1.0]))]);
-    let message = refusal(&folder([("inception.safetensors", file(&other, Dtype::F32))]));
+    let message = refusal(&folder([("inception.safetensors", file(&other, Encoding::F32))]));
     assert!(message.contains("its tensors are those of another network"), "{message}");
     let message = refusal(&folder([("inception.safetensors", b"PK\x03\x04 and so on".to_vec())]));
     assert!(message.contains("PyTorch pickle") && message.contains("save_file"), "{message}");
@@ -390,7 +390,7 @@ fn a_file_that_is_not_the_network_is_refused_by_what_is_wrong_with_it() {
 fn inception_needs_every_tensor_of_each_layer_and_no_other() {
     let mut weights = inception();
     let variance = "Mixed_7c.branch3x3dbl_3b.bn.running_var";
-    let source = |weights: &Weights| folder([("inception.safetensors", file(weights, Dtype::F16))]);
+    let source = |weights: &Weights| folder([("inception.safetensors", file(weights, Encoding::F16))]);
     weights.get_mut(variance).unwrap().1[5] = -1.0;
     let message = refusal(&source(&weights));
     assert!(message.contains("Mixed_7c.branch3x3dbl_3b.") && message.contains("overflows"), "{message}");
@@ -404,7 +404,7 @@ fn inception_needs_every_tensor_of_each_layer_and_no_other() {
 
 #[test]
 fn a_picture_that_is_none_is_refused_by_its_number_before_anything_runs() {
-    let mut extractor = load(&emoji_folder(&emoji(), Dtype::F32), Device::cpu()).unwrap();
+    let mut extractor = load(&emoji_folder(&emoji(), Encoding::F32), Device::cpu()).unwrap();
     let good = noise(1, 4, 4);
     let mut refused = |picture: Rgba| {
         let error = block_on(extractor.extract(&[good.clone(), picture])).unwrap_err();
@@ -423,7 +423,7 @@ fn features_that_are_not_finite_are_an_error_that_names_the_layer() {
     let mut weights = emoji();
     weights.get_mut("blocks.1.conv2.weight").unwrap().1.fill(f32::MAX);
     for device in [Device::cpu(), crate::common::gpu()] {
-        let mut extractor = load(&emoji_folder(&weights, Dtype::F32), device).unwrap();
+        let mut extractor = load(&emoji_folder(&weights, Encoding::F32), device).unwrap();
         let message = block_on(extractor.extract(&[noise(3, 16, 16)])).unwrap_err().to_string();
         assert!(message.contains("blocks.1.conv2") && message.contains("not finite"), "{message}");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::common::reference;
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::diffusion::{Forward, NoiseSchedule, Solver};
+use undiffuse::diffusion::{NoiseSchedule, Noising, Solver};
 use undiffuse::noise::Stream;
 use undiffuse::pipeline::{
     Checkpoint, ForwardOptions, ForwardProcess, NoisyPicture, OpenOptions, Pipeline, Preview, Rgba, SampleOptions,
@@ -272,7 +272,7 @@ fn one_call_of_the_network_says_what_the_first_step_of_a_run_shows() {
             assert!(far * 200 <= predicted.x0_image.pixels.len(), "{solver}, t = {timestep}: {far} values");
 
             // x_t is made of ε̂ and x̂_0 as it is of ε and x_0.
-            let at = process.scheduler().forward_at(timestep).unwrap();
+            let at = process.scheduler().noising_at(timestep).unwrap();
             let x_t = block_on(process.at(Some(timestep))).unwrap().sample;
             let again = at.forward.add_noise(&predicted.x0, &predicted.epsilon);
             let largest = x_t.iter().chain(&predicted.x0).fold(1f32, |most, x| most.max(x.abs()));
@@ -400,10 +400,10 @@ fn what_cannot_be_is_refused_by_name() {
 fn zero_terminal_snr_leaves_noise_alone() {
     let schedule = NoiseSchedule::linear(1e-4, 0.02, 1000).with_zero_terminal_snr();
     let noisy = NoisyPicture::new(&picture(16, 16), 3, Stream::TorchCpu).unwrap();
-    assert_eq!(schedule.marginal(999), Some(Forward { signal: 0.0, noise: 1.0 }));
+    assert_eq!(schedule.marginal(999), Some(Noising { signal: 0.0, noise: 1.0 }));
     let last = noisy.at(schedule.marginal(999)).sample;
     assert_eq!(
         last,
-        NoisyPicture::new(&picture(16, 16), 3, Stream::TorchCpu).unwrap().at(Some(Forward::of_flow_sigma(1.0))).sample
+        NoisyPicture::new(&picture(16, 16), 3, Stream::TorchCpu).unwrap().at(Some(Noising::of_flow_sigma(1.0))).sample
     );
 }

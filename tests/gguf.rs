@@ -6,7 +6,7 @@ use crate::common::hostile::{FILE, Tensors, Trickle, peak_of, read, read_bytes, 
 use pollster::block_on;
 use proptest::prelude::*;
 use undiffuse::weights::gguf::{Entry, Writer};
-use undiffuse::weights::{Dtype, Error, TensorFile};
+use undiffuse::weights::{Encoding, Error, TensorFile};
 
 /// Error messages, a future or two.
 const CONSTANT: isize = 16 << 10;
@@ -80,10 +80,10 @@ fn three() -> Vec<u8> {
 
 fn tensors_of_three() -> Tensors {
     vec![
-        ("matrix".to_owned(), Dtype::F16, vec![2, 3], vec![1; 12]),
-        ("nothing".to_owned(), Dtype::F32, vec![0, 4], vec![]),
-        ("scalar".to_owned(), Dtype::F32, vec![], vec![2; 4]),
-        ("blocks".to_owned(), Dtype::Q8_0, vec![1, 32], vec![3; 34]),
+        ("matrix".to_owned(), Encoding::F16, vec![2, 3], vec![1; 12]),
+        ("nothing".to_owned(), Encoding::F32, vec![0, 4], vec![]),
+        ("scalar".to_owned(), Encoding::F32, vec![], vec![2; 4]),
+        ("blocks".to_owned(), Encoding::Q8_0, vec![1, 32], vec![3; 34]),
     ]
 }
 
@@ -135,7 +135,7 @@ fn a_shape_that_was_stored_in_rows_of_256_is_restored() {
         let entries = [entry("comfy.gguf.orig_shape.conv", ARRAY, &array(I32, 4, &shape))];
         file(&entries, &[tensor("conv", sides, Q8_0_TYPE, 0)], 32, &[5; 272])
     };
-    let restored = vec![("conv".to_owned(), Dtype::Q8_0, vec![8, 8, 2, 2], vec![5; 272])];
+    let restored = vec![("conv".to_owned(), Encoding::Q8_0, vec![8, 8, 2, 2], vec![5; 272])];
     assert_eq!(read_bytes(&stored(&[256, 1])), Ok(restored));
     let message = read_bytes(&stored(&[256, 2])).unwrap_err().to_string();
     assert!(message.contains("[2, 256] cannot become the [8, 8, 2, 2] that the metadata gives"), "{message}");
@@ -232,19 +232,29 @@ fn a_writer_refuses_what_no_reader_could_read() {
 
     let refused =
         |shape: &[usize], dtype, bytes: &[u8]| writer(&[("w", shape)]).tensor(dtype, bytes).unwrap_err().to_string();
-    assert_eq!(refused(&[2], Dtype::Bool, &[0; 2]), "tensor \"w\" of [2]: GGUF has no BOOL");
-    assert_eq!(refused(&[2], Dtype::F16, &[0; 2]), "tensor \"w\" of [2]: 2 bytes are not its rows in F16");
-    assert_eq!(refused(&[2, 16], Dtype::Q8_0, &[0; 34]), "tensor \"w\" of [2, 16]: 34 bytes are not its rows in Q8_0");
+    assert_eq!(refused(&[2], Encoding::Bool, &[0; 2]), "tensor \"w\" of [2]: GGUF has no BOOL");
+    assert_eq!(refused(&[2], Encoding::F16, &[0; 2]), "tensor \"w\" of [2]: 2 bytes are not its rows in F16");
+    assert_eq!(
+        refused(&[2, 16], Encoding::Q8_0, &[0; 34]),
+        "tensor \"w\" of [2, 16]: 34 bytes are not its rows in Q8_0"
+    );
 
     let mut one = writer(&[("w", &[1])]);
-    one.tensor(Dtype::F32, &[0; 4]).unwrap();
-    assert_eq!(one.tensor(Dtype::F32, &[0; 4]).unwrap_err().to_string(), "more tensors than announced");
+    one.tensor(Encoding::F32, &[0; 4]).unwrap();
+    assert_eq!(one.tensor(Encoding::F32, &[0; 4]).unwrap_err().to_string(), "more tensors than announced");
     let message = writer(&[("w", &[1])]).finish().unwrap_err().to_string();
     assert_eq!(message, "tensor \"w\" was announced and not written");
 }
 
 fn tensors() -> impl Strategy<Value = Tensors> {
-    let dtype = prop::sample::select(vec![Dtype::F16, Dtype::F32, Dtype::I64, Dtype::Q8_0, Dtype::Q4_1, Dtype::Q6_K]);
+    let dtype = prop::sample::select(vec![
+        Encoding::F16,
+        Encoding::F32,
+        Encoding::I64,
+        Encoding::Q8_0,
+        Encoding::Q4_1,
+        Encoding::Q6_K,
+    ]);
     let tensor = (dtype, prop::collection::vec(0usize..4, 0..4), any::<u8>()).prop_map(|(dtype, mut shape, seed)| {
         match shape.last_mut() {
             Some(row) => *row *= dtype.block().elements,

@@ -8,10 +8,10 @@ use undiffuse::gpu::Class;
 use undiffuse::gpu::kernels::Storage;
 use undiffuse::gpu::variants::{Choice, Family, Product, Tile};
 use undiffuse::graph::{
-    Activation, Builder, Conv2dOptions, DType, Graph, NodeId, Padding, Pool2dOptions, Pooling, Scope,
+    Activation, Builder, Conv2dOptions, Element, Graph, NodeId, Padding, Pool2dOptions, Pooling, Scope,
     TimestepEmbeddingOptions, WeightRole, fuse, update,
 };
-use undiffuse::weights::Dtype;
+use undiffuse::weights::Encoding;
 use undiffuse::{gpu, twin};
 
 fn device() -> gpu::Device {
@@ -87,10 +87,10 @@ impl Random {
     }
 }
 
-fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+fn encode(dtype: Encoding, values: &[f32]) -> Vec<u8> {
     match dtype {
-        Dtype::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-        Dtype::BF16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        Encoding::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        Encoding::BF16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
 }
@@ -126,7 +126,7 @@ fn weight_values(graph: &Graph, random: &mut Random) -> Vec<Vec<f32>> {
 }
 
 impl Pair {
-    fn new(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random) -> Self {
+    fn new(device: &gpu::Device, graph: &Graph, dtype: Encoding, random: &mut Random) -> Self {
         let mut on_twin = Vec::new();
         let mut on_cpu = cpus().map(|(name, device)| (name, cpu::Weights::new(&device, graph.weights()).unwrap()));
         let mut on_gpu = gpu::Weights::new(device, graph.weights());
@@ -177,7 +177,7 @@ impl Pair {
 
     fn compare(&self, name: &str, id: NodeId, got: &[u32], tolerance: f32, what: &str) {
         let node = self.twin.graph().node(id);
-        if node.dtype == DType::U32 {
+        if node.dtype == Element::U32 {
             return assert_eq!(got, self.twin.read_u32(name).unwrap(), "{what}");
         }
         let (got, expected) = (floats(got), self.twin.read(name).unwrap());
@@ -210,7 +210,7 @@ fn graph(build: impl FnOnce(&Scope) -> NodeId) -> Graph {
 const F32_TOLERANCE: f32 = 1e-5;
 
 /// Compares a graph as it is, and rewritten, on both devices.
-fn check(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random, what: &str) {
+fn check(device: &gpu::Device, graph: &Graph, dtype: Encoding, random: &mut Random, what: &str) {
     Pair::new(device, graph, dtype, random).agree(F32_TOLERANCE, what);
     let fused = fuse(graph);
     if fused != *graph {
@@ -218,7 +218,7 @@ fn check(device: &gpu::Device, graph: &Graph, dtype: Dtype, random: &mut Random,
     }
 }
 
-const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+const DTYPES: [Encoding; 3] = [Encoding::F32, Encoding::F16, Encoding::BF16];
 
 #[test]
 fn convolutions_of_any_size_agree_with_the_cpu() {
@@ -292,11 +292,11 @@ fn products_of_several_tiles_and_splits_agree_with_the_cpu() {
     // Inputs, outputs, side of the picture, kernel, residual: depths of two splits and of many, the last of them shorter; results
     // of less than a tile and of several with a rest, their channels aligned or not; residuals of both shapes.
     let cases = [
-        (Dtype::F16, 520, 40, [1, 5], 1, 1),
-        (Dtype::F32, 1037, 70, [1, 3], 1, 0),
-        (Dtype::F16, 68, 132, [9, 15], 3, 2),
-        (Dtype::BF16, 61, 67, [5, 4], 3, 1),
-        (Dtype::F16, 36, 20, [7, 23], 5, 2),
+        (Encoding::F16, 520, 40, [1, 5], 1, 1),
+        (Encoding::F32, 1037, 70, [1, 3], 1, 0),
+        (Encoding::F16, 68, 132, [9, 15], 3, 2),
+        (Encoding::BF16, 61, 67, [5, 4], 3, 1),
+        (Encoding::F16, 36, 20, [7, 23], 5, 2),
     ];
     for (dtype, inputs, outputs, [height, width], kernel, residual) in cases {
         let graph = graph(|root| {
@@ -353,7 +353,7 @@ fn tensors_larger_than_a_binding_agree_with_the_cpu() {
         });
         let fused = fuse(&graph);
         let what = format!("{kernels:?}, {kernel:?} by {stride}, enlarged {enlarged}, residual {residual}");
-        let mut pair = Pair::new(&device, &fused, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &fused, Encoding::F32, &mut random);
         pair.agree(F32_TOLERANCE, &format!("case {case}: {height}×{width}×{channels}, {what}"));
         pair.write("x", &vec![f32::NAN; height * width * channels]);
         pair.gpu.run().unwrap();
@@ -373,7 +373,7 @@ fn what_is_measured_for_a_network_is_used_by_it_and_changes_no_result() {
         root.at("last").linear(x, 12, true).unwrap()
     });
     let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Tiled(None)), ..Default::default() });
-    let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut random);
+    let mut pair = Pair::new(&device, &graph, Encoding::F16, &mut random);
     let measured = pollster::block_on(pair.gpu.measure_kernels()).unwrap();
     // The second and third convolutions are one product.
     let products = [(18, 80), (45, 80), (5, 12)].map(|(steps, channels)| Product { rows: 144, channels, steps });
@@ -388,10 +388,10 @@ fn what_is_measured_for_a_network_is_used_by_it_and_changes_no_result() {
         let choice = device.variants().choose(product.0, product.1);
         assert!(matches!(choice, Choice::Tiled { tiling: chosen, .. } if chosen == *tiling), "{choice:?}");
     }
-    Pair::new(&device, &graph, Dtype::F16, &mut random).agree(F32_TOLERANCE, "with what was measured");
+    Pair::new(&device, &graph, Encoding::F16, &mut random).agree(F32_TOLERANCE, "with what was measured");
     // A device that keeps its tiles in registers has nothing to choose from.
     let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Registers), ..Default::default() });
-    let program = Pair::new(&device, &graph, Dtype::F16, &mut random).gpu;
+    let program = Pair::new(&device, &graph, Encoding::F16, &mut random).gpu;
     assert!(pollster::block_on(program.measure_kernels()).unwrap().is_empty());
 }
 
@@ -413,7 +413,7 @@ fn group_norms_agree_with_the_cpu_fused_or_not() {
         check(
             &device,
             &graph,
-            Dtype::F32,
+            Encoding::F32,
             &mut random,
             &format!("case {case}: {groups} groups of {shape:?}, {activation:?}"),
         );
@@ -427,7 +427,7 @@ fn a_group_norm_keeps_a_small_spread_around_a_large_mean() {
         let x = root.input("x", &[2, 40, 30, 8]).unwrap();
         root.at("norm").group_norm(x, 2, 1e-6).unwrap()
     });
-    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
     let values: Vec<f32> = random.normals(2 * 40 * 30 * 8).iter().map(|v| 100.0 + 0.01 * v).collect();
     pair.write("x", &values);
     // The inputs themselves are rounded to 8e-6 of a spread of 1e-2.
@@ -440,7 +440,7 @@ fn layer_norms_agree_with_the_cpu() {
     for case in 0..20 {
         let shape = [random.pick(1..=2), random.pick(1..=40), random.pick(2..=70)];
         let graph = graph(|root| root.at("norm").layer_norm(root.input("x", &shape).unwrap(), 1e-5).unwrap());
-        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?}"));
+        check(&device, &graph, Encoding::F32, &mut random, &format!("case {case}: {shape:?}"));
     }
 }
 
@@ -465,7 +465,7 @@ fn attention_of_any_size_agrees_with_the_cpu() {
         for (kernels, device) in &devices {
             let sizes = format!("{batch}×{heads} heads of {head_size}, {queries} queries, {keys} keys");
             let what = format!("case {case}: {kernels}, {sizes}, causal {causal}");
-            check(device, &graph, Dtype::F32, &mut random, &what);
+            check(device, &graph, Encoding::F32, &mut random, &what);
         }
     }
 }
@@ -483,7 +483,7 @@ fn attention_larger_than_a_block_of_scores_agrees_with_the_cpu() {
         });
         for (kernels, device) in &devices {
             let what = format!("{kernels}, {heads} heads, {queries} queries, {keys} keys");
-            check(device, &graph, Dtype::F32, &mut random, &what);
+            check(device, &graph, Encoding::F32, &mut random, &what);
         }
     }
 }
@@ -496,7 +496,7 @@ fn attention_with_large_logits_stays_finite() {
         root.attention(q, k, v, 2, true).unwrap()
     });
     for (kernels, device) in devices_with_all_attention_kernels() {
-        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
         for name in ["q", "k"] {
             let values: Vec<f32> = random.normals(21 * 16).iter().map(|v| v * 40.0).collect();
             pair.write(name, &values);
@@ -512,7 +512,7 @@ fn activations_agree_with_the_cpu_also_far_out() {
     for activation in [Silu, Gelu, GeluTanh, QuickGelu, Mish, Relu, Tanh] {
         for n in [1, 7, 4001] {
             let graph = graph(|root| root.activate(root.input("x", &[n]).unwrap(), activation).unwrap());
-            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
             pair.agree(1e-6, &format!("{activation:?} of {n}"));
             let spread: Vec<f32> = (0..n).map(|i| (2000.0 - i as f32) * 0.05).collect();
             pair.write("x", &spread);
@@ -537,7 +537,7 @@ fn roots_and_exponentials_agree_with_the_cpu_where_they_are_defined() {
     ];
     for (activation, values) in ranges {
         let graph = graph(|root| root.activate(root.input("x", &[values.len()]).unwrap(), activation).unwrap());
-        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
         pair.write("x", &values);
         pair.agree(F32_TOLERANCE, &format!("{activation:?} from {} to {}", values[0], values[300]));
     }
@@ -552,7 +552,7 @@ fn geglu_and_affine_agree_with_the_cpu() {
             let y = root.geglu(root.input("x", &shape).unwrap()).unwrap();
             root.affine(y, -1.7, 0.3).unwrap()
         });
-        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?}"));
+        check(&device, &graph, Encoding::F32, &mut random, &format!("case {case}: {shape:?}"));
     }
 }
 
@@ -572,7 +572,7 @@ fn binary_ops_broadcast_like_the_cpu() {
             }
             .unwrap()
         });
-        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} and {other:?}"));
+        check(&device, &graph, Encoding::F32, &mut random, &format!("case {case}: {shape:?} and {other:?}"));
     }
 }
 
@@ -601,7 +601,7 @@ fn concatenations_slices_and_permutations_agree_with_the_cpu() {
             }
             root.permute(part, &axes).unwrap()
         });
-        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} along {axis}"));
+        check(&device, &graph, Encoding::F32, &mut random, &format!("case {case}: {shape:?} along {axis}"));
     }
 }
 
@@ -616,7 +616,7 @@ fn resampling_agrees_with_the_cpu() {
             root.output("bilinear", root.resize_bilinear(x, height, width).unwrap());
             root.resize_nearest(x, height, width).unwrap()
         });
-        check(&device, &graph, Dtype::F32, &mut random, &format!("case {case}: {shape:?} to {height}×{width}"));
+        check(&device, &graph, Encoding::F32, &mut random, &format!("case {case}: {shape:?} to {height}×{width}"));
     }
 }
 
@@ -639,7 +639,7 @@ fn pooling_agrees_with_the_cpu_and_leaves_out_what_lies_in_the_padding() {
             root.output("mean", root.global_average(x).unwrap());
             root.pool2d(x, options).unwrap()
         });
-        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
         pair.agree(F32_TOLERANCE, &format!("case {case}: {options:?} of {shape:?}"));
         // A maximum of negative numbers is not the padding's zero.
         let negative: Vec<f32> = random.normals(shape.iter().product()).iter().map(|v| -3.0 - v.abs()).collect();
@@ -656,7 +656,7 @@ fn padding_lowers_no_mean_and_a_maximum_hides_nothing_that_is_no_number() {
         root.output("max", root.pool2d(x, Pool2dOptions { pooling: Pooling::Max, ..options }).unwrap());
         root.pool2d(x, options).unwrap()
     });
-    let mut pair = Pair::new(&device(), &graph, Dtype::F32, &mut Random(32));
+    let mut pair = Pair::new(&device(), &graph, Encoding::F32, &mut Random(32));
     pair.write("x", &[1.0; 24]);
     pair.agree(F32_TOLERANCE, "ones");
     assert_eq!(pair.twin.read("out").unwrap(), [1.0; 24]);
@@ -677,7 +677,7 @@ fn timestep_embeddings_agree_with_the_cpu_up_to_a_thousand_radians() {
             }
             let options = TimestepEmbeddingOptions { dim, flip_sin_to_cos, downscale_freq_shift, scale: 1.0 };
             let graph = graph(|root| root.timestep_embedding(root.input("t", &[5]).unwrap(), options).unwrap());
-            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
             pair.write("t", &[0.0, 1.0, 498.3, 999.0, -1.0]);
             pair.agree(2e-6, &format!("{options:?}"));
         }
@@ -697,7 +697,7 @@ fn the_linear_update_agrees_with_the_cpu_with_and_without_guidance() {
             let x0 = given.then(|| sized("x0", 1));
             root.linear_update(sample, output, noise, history, coefficients, x0).unwrap()
         });
-        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
         for clip in [f32::MAX, 0.5] {
             let mut coefficients = random.normals(update::COEFFICIENTS);
             coefficients[update::CLIP] = clip;
@@ -720,7 +720,7 @@ fn guidance_agrees_with_the_cpu_rescaled_or_not_for_images_of_any_size() {
                 let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
                 root.guidance(output, coefficients, rescale).unwrap()
             });
-            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
             for scale in [1.0, 7.5] {
                 let mut coefficients = random.normals(update::COEFFICIENTS);
                 coefficients[update::GUIDANCE] = scale;
@@ -739,7 +739,7 @@ fn rescaled_guidance_has_the_spread_of_the_conditional_output() {
         let coefficients = root.input("coefficients", &[update::COEFFICIENTS]).unwrap();
         root.guidance(root.input("output", &shape).unwrap(), coefficients, 1.0).unwrap()
     });
-    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
     let (output, image) = (random.normals(4 * 189), 189);
     pair.write("output", &output);
     pair.write("coefficients", &[9.0; update::COEFFICIENTS]);
@@ -763,7 +763,7 @@ fn dynamic_thresholds_agree_with_the_cpu_for_images_of_any_size_and_with_equal_v
         for (ratio, max_value) in [(0.995, 100.0), (0.5, 1e6), (1.0, 2.0), (0.0, 5.0), (0.9, 0.25)] {
             let shape = [batch, image[0], image[1], image[2]];
             let graph = graph(|root| root.threshold(root.input("x", &shape).unwrap(), ratio, max_value).unwrap());
-            let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+            let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
             for (what, scale) in [("small", 0.01), ("usual", 3.0), ("large", 3e5)] {
                 let values: Vec<f32> = random.normals(count).iter().map(|v| v * scale).collect();
                 pair.write("x", &values);
@@ -795,7 +795,7 @@ fn a_thresholded_x0_goes_into_the_update_as_the_coefficients_make_it() {
             root.linear_update(sample, output, noise, history, coefficients, x0).unwrap()
         })
     };
-    let mut programs = [true, false].map(|given| Pair::new(&device, &build(given), Dtype::F32, &mut random));
+    let mut programs = [true, false].map(|given| Pair::new(&device, &build(given), Encoding::F32, &mut random));
     let mut coefficients = random.normals(update::COEFFICIENTS);
     coefficients[update::CLIP] = 1.0;
     let inputs = [("sample", 1), ("output", 1), ("noise", 1), ("history", update::HISTORY)];
@@ -827,7 +827,7 @@ fn learned_deviations_are_those_of_the_two_variance_types() {
             let (noise, v) = (root.input("noise", &shape).unwrap(), root.input("v", &shape).unwrap());
             root.learned_noise(noise, v, root.input("line", &[2]).unwrap(), deviation).unwrap()
         });
-        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
         pair.write("noise", &z[..variance.len()]);
         pair.write("v", variance);
         pair.write("line", &line);
@@ -857,7 +857,7 @@ fn what_a_mask_covers_is_the_sample_and_the_rest_the_noised_image() {
         let outside = root.mul(known, root.affine(mask, -1.0, 1.0).unwrap()).unwrap();
         root.add(outside, root.mul(x, mask).unwrap()).unwrap()
     });
-    let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+    let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
     let mask: Vec<f32> = (0..20).map(|i| (i % 3 == 0) as u8 as f32).collect();
     let [x, image, noise] = [(); 3].map(|()| random.normals(120));
     for (name, values) in [("mask", &mask), ("x", &x), ("image", &image), ("noise", &noise)] {
@@ -897,7 +897,7 @@ fn pixels_are_packed_as_on_the_cpu_halves_to_even() {
     let (device, mut random) = (device(), Random(16));
     for channels in [1, 3] {
         let graph = graph(|root| root.pack_rgba8(root.input("x", &[2, channels, 16, 17]).unwrap()).unwrap());
-        let mut pair = Pair::new(&device, &graph, Dtype::F32, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F32, &mut random);
         // Levels and the exact middles between them, and what lies outside.
         let n = 2 * channels * 16 * 17;
         let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.5 - 20.0) / 127.5 - 1.0).collect();
@@ -922,7 +922,7 @@ fn a_network_reuses_memory_and_runs_again_with_new_inputs() {
         root.at("out").linear(tokens, 5, true).unwrap()
     });
     for graph in [fuse(&graph), graph] {
-        let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut random);
+        let mut pair = Pair::new(&device, &graph, Encoding::F16, &mut random);
         for run in 0..3 {
             pair.agree(F32_TOLERANCE, &format!("run {run}"));
             pair.write("x", &random.normals(2 * 8 * 8 * 16));
@@ -936,7 +936,7 @@ fn a_network_reuses_memory_and_runs_again_with_new_inputs() {
 fn an_output_is_copied_to_an_input_without_leaving_the_gpu() {
     let (device, mut random) = (device(), Random(18));
     let graph = graph(|root| root.affine(root.input("x", &[33]).unwrap(), 2.0, 1.0).unwrap());
-    let program = Pair::new(&device, &graph, Dtype::F32, &mut random).gpu;
+    let program = Pair::new(&device, &graph, Encoding::F32, &mut random).gpu;
     program.write("x", &[1.0; 33]).unwrap();
     for _ in 0..3 {
         program.run().unwrap();
@@ -949,7 +949,7 @@ fn an_output_is_copied_to_an_input_without_leaving_the_gpu() {
 fn what_is_run_after_a_read_has_begun_does_not_change_what_is_read() {
     let (device, mut random) = (device(), Random(19));
     let graph = graph(|root| root.affine(root.input("x", &[3]).unwrap(), 1.0, 0.5).unwrap());
-    let program = Pair::new(&device, &graph, Dtype::F32, &mut random).gpu;
+    let program = Pair::new(&device, &graph, Encoding::F32, &mut random).gpu;
     program.write("x", &[1.0; 3]).unwrap();
     program.run().unwrap();
     let pending = program.begin_read(&["out"]).unwrap();
@@ -982,7 +982,7 @@ fn damaged(device: &gpu::Device, value: f32, pack: bool) -> gpu::Program {
         if graph.weights()[index].name == "blocks.1.conv.weight" {
             values[7] = value;
         }
-        weights.put(index, Dtype::F32, &encode(Dtype::F32, &values)).unwrap();
+        weights.put(index, Encoding::F32, &encode(Encoding::F32, &values)).unwrap();
     }
     pollster::block_on(weights.finish()).unwrap();
     let program = pollster::block_on(gpu::Program::compile(device, &graph, &[Rc::new(weights)])).unwrap();
@@ -1029,7 +1029,7 @@ fn a_nan_does_not_vanish_in_attention_or_an_activation() {
         [&attention, &relu].into_iter().flat_map(|graph| devices.iter().map(move |d| (graph, d)))
     {
         for value in [f32::NAN, f32::INFINITY] {
-            let program = Pair::new(device, graph, Dtype::F32, &mut Random(21)).gpu;
+            let program = Pair::new(device, graph, Encoding::F32, &mut Random(21)).gpu;
             let mut q = [0.5; 40];
             q[11] = value;
             program.write("q", &q).unwrap();
@@ -1080,7 +1080,7 @@ fn a_program_whose_weights_were_destroyed_says_so() {
     let graph = graph(|root| root.at("linear").linear(root.input("x", &[3, 5]).unwrap(), 7, true).unwrap());
     let mut weights = gpu::Weights::new(&device, graph.weights());
     for (index, values) in weight_values(&graph, &mut Random(21)).iter().enumerate() {
-        weights.put(index, Dtype::F32, &encode(Dtype::F32, values)).unwrap();
+        weights.put(index, Encoding::F32, &encode(Encoding::F32, values)).unwrap();
     }
     let weights = Rc::new(weights);
     let program = pollster::block_on(gpu::Program::compile(&device, &graph, std::slice::from_ref(&weights))).unwrap();
@@ -1112,9 +1112,9 @@ fn data_of_the_wrong_length_and_unknown_names_are_refused() {
     assert!(matches!(program.write("y", &[]).unwrap_err(), gpu::Error::Graph(_)));
     assert!(matches!(pollster::block_on(program.read(&["y"])).unwrap_err(), gpu::Error::Graph(_)));
     let mut weights = gpu::Weights::new(&device, program.graph().weights());
-    let error = weights.put(0, Dtype::F32, &[0; 8]).unwrap_err();
+    let error = weights.put(0, Encoding::F32, &[0; 8]).unwrap_err();
     assert!(error.to_string().contains("blocks.0.conv.weight"), "{error}");
-    let error = weights.put(0, Dtype::U8, &[0; 81]).unwrap_err();
+    let error = weights.put(0, Encoding::U8, &[0; 81]).unwrap_err();
     assert!(error.to_string().contains("U8"), "{error}");
     let weights = [Rc::new(weights)];
     let error = pollster::block_on(gpu::Program::compile(&device, program.graph(), &weights)).unwrap_err();
@@ -1129,7 +1129,7 @@ fn a_device_tells_what_its_kernels_were_compiled_from() {
         let x = root.input("x", &[1, 4, 4, 8]).unwrap();
         root.activate(root.at("norm").group_norm(x, 2, 1e-5).unwrap(), Activation::Gelu).unwrap()
     });
-    Pair::new(&device, &fuse(&graph), Dtype::F32, &mut Random(73));
+    Pair::new(&device, &fuse(&graph), Encoding::F32, &mut Random(73));
     let sources = device.sources();
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["combine", "moments (Aligned)", "non_finite", "normalize_pixels (Aligned, Gelu)"]);
@@ -1151,7 +1151,7 @@ fn a_profile_has_the_time_and_cost_of_every_node_and_leaves_the_outputs_as_they_
         let tokens = root.reshape(h, &[1, 256, 32]).unwrap();
         root.at("attn").attention(tokens, tokens, tokens, 4, false).unwrap()
     });
-    let mut pair = Pair::new(&device, &graph, Dtype::F16, &mut Random(71));
+    let mut pair = Pair::new(&device, &graph, Encoding::F16, &mut Random(71));
     pair.write("x", &Random(72).normals(16 * 16 * 32));
     pair.gpu.run().unwrap();
     let before = pollster::block_on(pair.gpu.read(&["out"])).unwrap();

@@ -13,7 +13,7 @@ use undiffuse::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConf
 use undiffuse::pipeline::{Checkpoint, Error, ModelInfo, OpenOptions, SampleOptions, Text};
 use undiffuse::text::{TokenFiles, Tokenizer};
 use undiffuse::weights::gguf;
-use undiffuse::weights::{ByteStream, DirectorySource, Dtype, LocalBoxFuture, MemorySource, Source};
+use undiffuse::weights::{ByteStream, DirectorySource, Encoding, LocalBoxFuture, MemorySource, Source};
 
 /// A tensor: shape and numbers, which are absent where only the header of a file is looked at.
 #[derive(Clone)]
@@ -1340,7 +1340,7 @@ fn a_unet_of_its_own_takes_the_place_of_the_checkpoints() {
     let metadata = vec![("general.architecture".to_owned(), gguf::Entry::Text("sd1".into()))];
     let mut writer = gguf::Writer::new(std::io::Cursor::new(Vec::new()), metadata, tensors).unwrap();
     for stored in bare.values() {
-        writer.tensor(Dtype::F16, &Precision::F16.bytes(&stored.data)).unwrap();
+        writer.tensor(Encoding::F16, &Precision::F16.bytes(&stored.data)).unwrap();
     }
     source.insert("sd1.gguf", writer.finish().unwrap().0.into_inner());
     for file in ["ldm.safetensors", "unet/whole.safetensors", "sd1.gguf"] {

@@ -9,7 +9,7 @@ use undiffuse::graph::{
     Activation, Builder, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope, TimestepEmbeddingOptions,
 };
 use undiffuse::models::guidance_scale_embedding;
-use undiffuse::weights::Dtype;
+use undiffuse::weights::Encoding;
 
 /// The tensors of one case, by their names after the case's.
 type Case = BTreeMap<String, Tensor>;
@@ -113,7 +113,7 @@ fn run(case: &Case, builder: Builder, device: &Device) -> Result<Vec<f32>, Strin
         let neutral = || vec![if spec.name == "weight" { 1.0 } else { 0.0 }; spec.shape.iter().product()];
         let values = case.get(&spec.name).map_or_else(neutral, |tensor: &Tensor| tensor.data.clone());
         let bytes: Vec<u8> = values.iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
-        loader.put(index, Dtype::F32, &bytes).map_err(|e| e.to_string())?;
+        loader.put(index, Encoding::F32, &bytes).map_err(|e| e.to_string())?;
     }
     let weights = pollster::block_on(loader.finish()).map_err(|e| e.to_string())?;
     let mut program = block_on(Program::compile(device, &graph, &[&weights])).map_err(|e| e.to_string())?;

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize};
 use undiffuse::device::Device;
 use undiffuse::gpu::variants::Family;
 use undiffuse::pipeline::{Component, NamedTensor};
-use undiffuse::weights::{self, Dtype, Gather, MemorySource, TensorFile, TensorInfo};
+use undiffuse::weights::{self, Encoding, Gather, MemorySource, TensorFile, TensorInfo};
 
 /// One call of a network whose weights are blocks, against the same weights as f32.
 const TOLERANCE: f64 = 1e-4;
@@ -45,7 +45,7 @@ fn blocks_of_the_reference_are_written_and_read_bit_for_bit() {
     let tensors = bytes_of("blocks.safetensors");
     for (name, expected) in &tensors {
         let [tensor, dtype, "bytes"] = name.split('/').collect::<Vec<_>>()[..] else { continue };
-        let Some(dtype) = Dtype::from_name(dtype) else {
+        let Some(dtype) = Encoding::from_name(dtype) else {
             tally.fail(format!("{name}: there is no such dtype"));
             continue;
         };
@@ -75,7 +75,7 @@ fn formats_that_are_only_read_agree_bit_for_bit() {
     let tensors = bytes_of("kquants_dequant_only.safetensors");
     for (name, bytes) in &tensors {
         let Some(dtype) = name.strip_suffix("/bytes") else { continue };
-        let read = Dtype::from_name(dtype).and_then(|dtype| dtype.to_f32(bytes)).unwrap_or_default();
+        let read = Encoding::from_name(dtype).and_then(|dtype| dtype.to_f32(bytes)).unwrap_or_default();
         tally.check(dtype, same(&read, &floats(&tensors[&format!("{dtype}/dequant")])));
     }
     tally.finish("formats of blocks that are only read");
@@ -166,7 +166,7 @@ fn a_network_runs_from_8_bit_floats_as_from_the_same_numbers_in_f32() {
         ("encoder_hidden_states".to_owned(), wave(&[1, 5, size("cross_attention_dim")])),
     ]);
     let tensors = read_tensors(&folder.join("diffusion_pytorch_model.safetensors"));
-    for (dtype, name) in [(Dtype::F8E4M3, StoredDtype::F8_E4M3), (Dtype::F8E5M2, StoredDtype::F8_E5M2)] {
+    for (dtype, name) in [(Encoding::F8E4M3, StoredDtype::F8_E4M3), (Encoding::F8E5M2, StoredDtype::F8_E5M2)] {
         let values = dtype.to_f32(&(0..=u8::MAX).collect::<Vec<_>>()).expect("256 numbers");
         let nearest = |number: f32| {
             let distance = |byte: &u8| (values[usize::from(*byte)] - number).abs();

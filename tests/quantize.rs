@@ -9,12 +9,12 @@ use pollster::block_on;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
 use tempfile::TempDir;
-use undiffuse::weights::{self, DirectorySource, Dtype, Gather, TensorFile, TensorInfo};
+use undiffuse::weights::{self, DirectorySource, Encoding, Gather, TensorFile, TensorInfo};
 
 /// Name, shape and values of a tensor to be stored.
 type Given<'a> = (&'a str, &'a [usize], &'a [f32]);
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<f32>)>;
+type Tensors = BTreeMap<String, (Encoding, Vec<usize>, Vec<f32>)>;
 
 /// The tensors of a file, safetensors or GGUF.
 fn tensors(file: &Path) -> Tensors {
@@ -77,11 +77,11 @@ fn a_checkpoint_is_copied_with_its_linear_layers_in_blocks() {
             assert_eq!(shape, shape_before, "{file} {name}");
             let linear = shape.len() == 2 && shape[1] % 32 == 0 && !name.contains("embedding.weight");
             let expected = if linear {
-                Dtype::Q8_0
+                Encoding::Q8_0
             } else if shape.len() == 1 {
-                Dtype::F32
+                Encoding::F32
             } else {
-                Dtype::F16
+                Encoding::F16
             };
             assert_eq!(*dtype, expected, "{file} {name} of {shape:?}");
             if !linear {
@@ -205,7 +205,7 @@ fn one_file_becomes_one_file() {
     let printed = succeed(&[&"quantize", &unet.join("v1.5.safetensors"), &"--to", &"q5_1"]);
     let out = unet.join("v1.5-q5_1.gguf");
     assert_eq!(printed, format!("{}\n", out.display()));
-    assert_eq!(tensors(&out)["a.weight"], (Dtype::Q5_1, vec![1, 32], vec![0.5; 32]));
+    assert_eq!(tensors(&out)["a.weight"], (Encoding::Q5_1, vec![1, 32], vec![0.5; 32]));
 
     // What the file says of its model goes along.
     let bytes = [0; 128];
@@ -234,8 +234,8 @@ fn what_f16_cannot_hold_stays_f32_and_what_is_no_weight_is_left_out() {
     succeed(&[&"quantize", &unet, &"--to", &"q8_0"]);
     let read = tensors(&temporary.path().join("unet-q8_0/diffusion_pytorch_model.gguf"));
     assert_eq!(read.len(), 2);
-    assert_eq!(read["a.weight"], (Dtype::F32, vec![1, 32], large.clone()));
-    assert_eq!(read["conv.weight"], (Dtype::F32, vec![32, 1, 1, 1], large));
+    assert_eq!(read["a.weight"], (Encoding::F32, vec![1, 32], large.clone()));
+    assert_eq!(read["conv.weight"], (Encoding::F32, vec![32, 1, 1, 1], large));
 }
 
 #[test]

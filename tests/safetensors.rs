@@ -5,7 +5,7 @@ use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
-use undiffuse::weights::{Dtype, Error, Gather, MemorySource, TensorFile, TensorInfo, read_small};
+use undiffuse::weights::{Encoding, Error, Gather, MemorySource, TensorFile, TensorInfo, read_small};
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
@@ -17,9 +17,9 @@ const DATA: [u8; 10] = [0, 0x3C, 1, 2, 3, 4, 5, 6, 7, 8];
 
 fn two() -> crate::common::hostile::Tensors {
     vec![
-        ("a".to_owned(), Dtype::F16, vec![], DATA[..2].to_vec()),
-        ("none".to_owned(), Dtype::I64, vec![3, 0], vec![]),
-        ("b".to_owned(), Dtype::F32, vec![2, 1], DATA[2..].to_vec()),
+        ("a".to_owned(), Encoding::F16, vec![], DATA[..2].to_vec()),
+        ("none".to_owned(), Encoding::I64, vec![3, 0], vec![]),
+        ("b".to_owned(), Encoding::F32, vec![2, 1], DATA[2..].to_vec()),
     ]
 }
 
@@ -150,7 +150,7 @@ fn metadata_that_is_null_is_none() {
     for header in [format!(r#"{{"__metadata__": null, {tensors}}}"#), format!(r#"{{{tensors}, "__metadata__": null}}"#)]
     {
         let bytes = file(&header, &[7]);
-        assert_eq!(read_bytes(&bytes), Ok(vec![("w".to_owned(), Dtype::U8, vec![1], vec![7])]));
+        assert_eq!(read_bytes(&bytes), Ok(vec![("w".to_owned(), Encoding::U8, vec![1], vec![7])]));
         assert!(SafeTensors::deserialize(&bytes).is_ok(), "the crate reads it");
     }
 }
@@ -277,12 +277,12 @@ fn one_pass_holds_one_wanted_tensor_and_passes_over_the_others() {
 }
 
 /// A valid file of tensors with the given dtypes, shapes and bytes, as the `safetensors` crate writes it.
-fn written(tensors: &[(Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
+fn written(tensors: &[(Encoding, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
     let views = tensors.iter().enumerate().map(|(index, (dtype, shape, data))| {
         let dtype = match dtype {
-            Dtype::F16 => safetensors::Dtype::F16,
-            Dtype::F32 => safetensors::Dtype::F32,
-            Dtype::I64 => safetensors::Dtype::I64,
+            Encoding::F16 => safetensors::Dtype::F16,
+            Encoding::F32 => safetensors::Dtype::F32,
+            Encoding::I64 => safetensors::Dtype::I64,
             other => panic!("{other} is not generated"),
         };
         (format!("tensor.{index}"), TensorView::new(dtype, shape.clone(), data).unwrap())
@@ -290,8 +290,8 @@ fn written(tensors: &[(Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
     serialize(views, None).unwrap()
 }
 
-fn tensors() -> impl Strategy<Value = Vec<(Dtype, Vec<usize>, Vec<u8>)>> {
-    let dtype = prop::sample::select(vec![Dtype::F16, Dtype::F32, Dtype::I64]);
+fn tensors() -> impl Strategy<Value = Vec<(Encoding, Vec<usize>, Vec<u8>)>> {
+    let dtype = prop::sample::select(vec![Encoding::F16, Encoding::F32, Encoding::I64]);
     let tensor = (dtype, prop::collection::vec(0usize..4, 0..4), any::<u8>()).prop_map(|(dtype, shape, seed)| {
         let length = dtype.bytes_of(shape.iter().product()).unwrap();
         (dtype, shape, (0..length).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect())

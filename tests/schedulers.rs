@@ -13,7 +13,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use undiffuse::{
     diffusion::{
-        Error, Forward, HISTORY, Reading, SchedulerConfig, Solver, SolverKeys, SolverName, Step, StepOptions, Table,
+        Error, HISTORY, Noising, Reading, SchedulerConfig, Solver, SolverKeys, SolverName, Step, StepOptions, Table,
+        Velocity,
     },
     noise::TorchCpu,
 };
@@ -141,12 +142,12 @@ fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
     values.iter().map(|&value| (f64::from(value) * factor) as f32).collect()
 }
 
-fn combine((a, b): (f64, f64), x: &[f64], y: &[f64]) -> Vec<f64> {
-    x.iter().zip(y).map(|(x, y)| a * x + b * y).collect()
+fn combine(velocity: Velocity, x0: &[f64], noise: &[f64]) -> Vec<f64> {
+    x0.iter().zip(noise).map(|(x0, epsilon)| velocity.x0 * x0 + velocity.epsilon * epsilon).collect()
 }
 
 /// x_t in f32, as a run makes it.
-fn add_noise(forward: Forward, x0: &[f64], noise: &[f64]) -> Vec<f32> {
+fn add_noise(forward: Noising, x0: &[f64], noise: &[f64]) -> Vec<f32> {
     forward.add_noise(&to_f32(x0), &to_f32(noise))
 }
 
@@ -314,8 +315,8 @@ impl Case {
         // At a timestep of training that the run visits, the forward process needs no run.
         let is_of_training = step.timestep.fract() == 0.0 && !self.spaces_sigmas();
         if is_of_training && let Ok(timestep) = usize::try_from(step.timestep as i64) {
-            let at = self.config.forward_at(timestep).unwrap();
-            assert_close(&format!("{name}: forward_at"), &add_noise(at.forward, x0, noise), expected, |_| tolerance);
+            let at = self.config.noising_at(timestep).unwrap();
+            assert_close(&format!("{name}: noising_at"), &add_noise(at.forward, x0, noise), expected, |_| tolerance);
             assert_eq!(at.input_scale, step.input_scale, "{name}: input_scale");
         }
         if let Some(expected) = self.tensors.get("get_velocity_out") {
@@ -489,7 +490,7 @@ fn the_full_loops_of_diffusers_own_tests_give_its_sums() {
             let scales = row["loop"] == "sigma";
             let mut x = scaled(&deterministic_sample(false), if scales { table.init_noise_sigma } else { 1.0 });
             if !row["t_start"].is_null() && row["no_add_noise"] != true {
-                let Forward { signal, noise } = table.steps[0].forward;
+                let Noising { signal, noise } = table.steps[0].forward;
                 x = std::iter::zip(&x, deterministic_sample(true))
                     .map(|(&x, z)| (signal * f64::from(x) + noise * f64::from(z)) as f32)
                     .collect();
@@ -1183,7 +1184,7 @@ fn every_solver_begins_at_any_timestep_and_goes_on_with_those_that_it_visits_bel
             }
             tally.run(config.class_name(), &format!("{name}, {n} steps, from {t}"), || {
                 let table = config.table(n, &from(t)).unwrap();
-                let at = config.forward_at(t).unwrap();
+                let at = config.noising_at(t).unwrap();
                 let (first, last) = (&table.steps[0], &table.steps[table.steps.len() - 1]);
                 assert_eq!((first.timestep, first.forward), (t as f64, at.forward));
                 assert_eq!(first.input_scale, at.input_scale);
@@ -1223,7 +1224,7 @@ fn every_solver_begins_at_any_timestep_and_goes_on_with_those_that_it_visits_bel
                 // PNDM counts on "leading" spacing.
                 let is_off = solver == Solver::Pndm && (name.contains("trailing") || name.contains("linspace"));
                 let smallest =
-                    if solver == Solver::FlowEuler { 0.0 } else { config.forward_at(0).unwrap().forward.noise };
+                    if solver == Solver::FlowEuler { 0.0 } else { config.noising_at(0).unwrap().forward.noise };
                 let off = f64::from((x[0] - x0).abs());
                 assert!(off < 1e-3 + 2.0 * smallest || is_off, "{off} from x_0");
             });
@@ -1242,7 +1243,7 @@ fn a_timestep_where_no_run_can_begin_is_refused_by_name() {
         "`start_timestep` is 1000: the timesteps of this schedule are 0 to 999"
     );
     let flow = scheduler("FlowMatchEulerDiscrete", json!({})).unwrap();
-    assert_eq!(flow.table(10, &from(1000)).unwrap().steps[0].forward, Forward { signal: 0.0, noise: 1.0 });
+    assert_eq!(flow.table(10, &from(1000)).unwrap().steps[0].forward, Noising { signal: 0.0, noise: 1.0 });
     assert!(flow.table(10, &from(1001)).unwrap_err().to_string().contains("are 0 to 1000"));
     let error = refusal("FlowMatchEulerDiscrete", json!({"invert_sigmas": true}), from(500));
     assert!(error.contains("start_timestep") && error.contains("invert_sigmas"), "{error}");
@@ -1285,7 +1286,7 @@ fn noise_and_picture_are_read_off_the_output_whatever_it_predicts() {
     ] {
         let config = scheduler(class, keys.clone()).unwrap();
         for timestep in [1, 400, 998, 999] {
-            let at = config.forward_at(timestep).unwrap();
+            let at = config.noising_at(timestep).unwrap();
             let (signal, noise) = (at.forward.signal * at.input_scale, at.forward.noise * at.input_scale);
             let output = match keys["prediction_type"].as_str().unwrap() {
                 "epsilon" => epsilon,

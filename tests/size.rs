@@ -16,7 +16,7 @@ use undiffuse::gpu;
 use undiffuse::graph::fuse;
 use undiffuse::models::{AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs};
 use undiffuse::pipeline::{Checkpoint, OpenOptions, Preview, SampleOptions};
-use undiffuse::weights::{DirectorySource, Dtype};
+use undiffuse::weights::{DirectorySource, Encoding};
 
 /// Pixels of a side: a 16×16 latent.
 const SIDE: usize = 128;
@@ -190,9 +190,9 @@ fn the_memory_plan_is_what_the_device_allocates() {
     let mut weights = gpu::Weights::new(&device, graph.weights());
     let mut planned = 0;
     for (index, spec) in graph.weights().iter().enumerate() {
-        let bytes = Dtype::F16.bytes_of(spec.shape.iter().product()).unwrap();
+        let bytes = Encoding::F16.bytes_of(spec.shape.iter().product()).unwrap();
         planned += bytes as u64;
-        weights.begin(index, Dtype::F16).unwrap();
+        weights.begin(index, Encoding::F16).unwrap();
         let zeros = vec![0; 1 << 20];
         (0..bytes).step_by(zeros.len()).for_each(|at| weights.chunk(&zeros[..zeros.len().min(bytes - at)]).unwrap());
         weights.end().unwrap();

@@ -6,7 +6,7 @@ use undiffuse::device::{Device, Program, WeightLoader, Weights};
 use undiffuse::gpu;
 use undiffuse::graph::{Builder, Conv2dOptions, Graph, WeightRole, WeightSpec};
 use undiffuse::twin;
-use undiffuse::weights::{Dtype, LowRank};
+use undiffuse::weights::{Encoding, LowRank};
 
 fn gpu() -> gpu::Device {
     let options = gpu::DeviceOptions::default();
@@ -28,10 +28,10 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
 
 /// Bytes of `count` elements. Formats that nothing writes get any bytes that make finite numbers: their scales, wherever
 /// they lie in a block, are no large f16, nor are two bytes of anything else.
-fn bytes(dtype: Dtype, seed: u64, count: usize) -> Vec<u8> {
+fn bytes(dtype: Encoding, seed: u64, count: usize) -> Vec<u8> {
     let values = numbers(seed, count);
     match dtype {
-        Dtype::F64 => values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
+        Encoding::F64 => values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
         _ => dtype.encode(&values).unwrap_or_else(|| {
             let length = dtype.bytes_of(count).expect("whole blocks");
             numbers(seed, length).iter().map(|v| ((v + 1.0) * 16.0) as u8).collect()
@@ -57,10 +57,10 @@ fn convolution(input: usize, output: usize, kernel: usize) -> Graph {
     builder.finish()
 }
 
-fn load(device: &Device, graph: &Graph, dtype: Dtype, chunk: usize) -> Weights {
+fn load(device: &Device, graph: &Graph, dtype: Encoding, chunk: usize) -> Weights {
     let mut loader = WeightLoader::new(device, graph.weights()).unwrap();
     for (index, spec) in graph.weights().iter().enumerate() {
-        let dtype = if spec.role == WeightRole::Vector && dtype.is_quantised() { Dtype::F16 } else { dtype };
+        let dtype = if spec.role == WeightRole::Vector && dtype.is_quantised() { Encoding::F16 } else { dtype };
         loader.begin(index, dtype).unwrap();
         for bytes in bytes(dtype, index as u64, spec.shape.iter().product()).chunks(chunk) {
             loader.chunk(bytes).unwrap();
@@ -100,14 +100,16 @@ fn assert_close(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert!(difference <= tolerance * largest, "{what}: element {at} is off by {difference} of {largest}");
 }
 
-const PLAIN: [Dtype; 6] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64, Dtype::F8E4M3, Dtype::F8E5M2];
-const KEPT: [Dtype; 5] = [Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_1, Dtype::Q5_0, Dtype::Q5_1];
-const UNPACKED: [Dtype; 6] = [Dtype::Q2_K, Dtype::Q3_K, Dtype::Q4_K, Dtype::Q5_K, Dtype::Q6_K, Dtype::IQ4_NL];
+const PLAIN: [Encoding; 6] =
+    [Encoding::F32, Encoding::F16, Encoding::BF16, Encoding::F64, Encoding::F8E4M3, Encoding::F8E5M2];
+const KEPT: [Encoding; 5] = [Encoding::Q8_0, Encoding::Q4_0, Encoding::Q4_1, Encoding::Q5_0, Encoding::Q5_1];
+const UNPACKED: [Encoding; 6] =
+    [Encoding::Q2_K, Encoding::Q3_K, Encoding::Q4_K, Encoding::Q5_K, Encoding::Q6_K, Encoding::IQ4_NL];
 
 #[test]
 fn every_storage_computes_what_the_cpu_computes_however_its_bytes_arrive() {
     let device = Device::Gpu(gpu());
-    let agree = |graph: &Graph, dtype: Dtype, tolerance: f32| {
+    let agree = |graph: &Graph, dtype: Encoding, tolerance: f32| {
         let expected = run(&Device::cpu(), graph, &load(&Device::cpu(), graph, dtype, usize::MAX));
         for chunk in [usize::MAX, 1000, 37, 1] {
             let got = run(&device, graph, &load(&device, graph, dtype, chunk));
@@ -140,7 +142,9 @@ fn every_storage_computes_what_the_cpu_computes_however_its_bytes_arrive() {
 #[test]
 fn a_matrix_larger_than_the_staging_buffer_comes_in_pieces() {
     let device = Device::Gpu(gpu());
-    for (dtype, input, output) in [(Dtype::F32, 1100, 2051), (Dtype::F16, 1500, 3002), (Dtype::Q8_0, 2080, 4097)] {
+    for (dtype, input, output) in
+        [(Encoding::F32, 1100, 2051), (Encoding::F16, 1500, 3002), (Encoding::Q8_0, 2080, 4097)]
+    {
         let graph = linear(input, output, false);
         let expected = run(&Device::cpu(), &graph, &load(&Device::cpu(), &graph, dtype, usize::MAX));
         let got = run(&device, &graph, &load(&device, &graph, dtype, 1 << 20));
@@ -151,7 +155,7 @@ fn a_matrix_larger_than_the_staging_buffer_comes_in_pieces() {
 #[test]
 fn quantised_weights_take_as_many_bytes_as_in_their_file_and_loading_leaves_nothing_else() {
     let gpu = gpu();
-    for dtype in KEPT.into_iter().chain([Dtype::F16, Dtype::BF16, Dtype::F32]) {
+    for dtype in KEPT.into_iter().chain([Encoding::F16, Encoding::BF16, Encoding::F32]) {
         let graph = linear(64, 128, false);
         let weights = load(&Device::Gpu(gpu.clone()), &graph, dtype, 100);
         assert_eq!(weights.bytes(), dtype.bytes_of(64 * 128).unwrap() as u64, "{dtype}");
@@ -164,24 +168,24 @@ fn quantised_weights_take_as_many_bytes_as_in_their_file_and_loading_leaves_noth
 fn bytes_that_are_not_the_weights_are_refused_with_its_name() {
     for device in [Device::cpu(), Device::Gpu(gpu())] {
         let graph = linear(48, 2, true);
-        let refused = |index: usize, dtype: Dtype, bytes: &[u8]| {
+        let refused = |index: usize, dtype: Encoding, bytes: &[u8]| {
             let mut loader = WeightLoader::new(&device, graph.weights()).unwrap();
             loader.put(index, dtype, bytes).unwrap_err().to_string()
         };
         let cases = [
-            (refused(0, Dtype::I8, &[0; 96]), "layer.weight", "I8 holds no weights"),
-            (refused(0, Dtype::F16, &[0; 191]), "layer.weight", "1 bytes of it as F16 are missing"),
-            (refused(0, Dtype::F16, &[0; 194]), "layer.weight", "more bytes came"),
-            (refused(1, Dtype::F32, &[0; 9]), "layer.bias", "more bytes came"),
-            (refused(1, Dtype::F32, &[0; 7]), "layer.bias", "1 bytes of it as F32 are missing"),
-            (refused(0, Dtype::Q4_0, &[0; 17]), "layer.weight", "37 bytes of it as Q4_0 are missing"),
-            (refused(1, Dtype::Q4_0, &[0; 18]), "layer.bias", "2 elements are no whole blocks of Q4_0"),
+            (refused(0, Encoding::I8, &[0; 96]), "layer.weight", "I8 holds no weights"),
+            (refused(0, Encoding::F16, &[0; 191]), "layer.weight", "1 bytes of it as F16 are missing"),
+            (refused(0, Encoding::F16, &[0; 194]), "layer.weight", "more bytes came"),
+            (refused(1, Encoding::F32, &[0; 9]), "layer.bias", "more bytes came"),
+            (refused(1, Encoding::F32, &[0; 7]), "layer.bias", "1 bytes of it as F32 are missing"),
+            (refused(0, Encoding::Q4_0, &[0; 17]), "layer.weight", "37 bytes of it as Q4_0 are missing"),
+            (refused(1, Encoding::Q4_0, &[0; 18]), "layer.bias", "2 elements are no whole blocks of Q4_0"),
         ];
         for (message, name, reason) in cases {
             assert!(message.contains(name) && message.contains(reason), "{message:?} should say {name}, {reason}");
         }
         let mut loader = WeightLoader::new(&device, graph.weights()).unwrap();
-        loader.put(0, Dtype::F16, &[0; 192]).unwrap();
+        loader.put(0, Encoding::F16, &[0; 192]).unwrap();
         let message = block_on(loader.finish()).unwrap_err().to_string();
         assert!(message.contains("layer.bias"), "{message}");
     }
@@ -193,7 +197,7 @@ fn numbers_that_f16_cannot_hold_are_refused_where_blocks_become_f16() {
     let block: Vec<u8> = f16::from_f32(60000.0).to_le_bytes().into_iter().chain([127; 16]).collect();
     let graph = linear(32, 1, false);
     let mut loader = WeightLoader::new(&Device::Gpu(gpu()), graph.weights()).unwrap();
-    let message = loader.put(0, Dtype::IQ4_NL, &block).unwrap_err().to_string();
+    let message = loader.put(0, Encoding::IQ4_NL, &block).unwrap_err().to_string();
     assert!(message.contains("layer.weight") && message.contains("beyond what f16 can hold"), "{message}");
 }
 
@@ -207,7 +211,7 @@ fn addition(spec: &WeightSpec, rank: usize, seed: u64, scale: f32) -> LowRank {
 fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
     let device = Device::Gpu(gpu());
     for graph in [linear(64, 10, false), convolution(32, 6, 3), convolution(32, 6, 1), linear(32, 4, true)] {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E4M3, Dtype::Q8_0, Dtype::Q5_1] {
+        for dtype in [Encoding::F32, Encoding::F16, Encoding::BF16, Encoding::F8E4M3, Encoding::Q8_0, Encoding::Q5_1] {
             let what = format!("{:?} as {dtype}", graph.weights()[0].shape);
             let on_cpu = load(&Device::cpu(), &graph, dtype, 1000);
             let on_gpu = load(&device, &graph, dtype, 1000);
@@ -225,7 +229,7 @@ fn merging_adds_to_the_original_on_both_devices_and_restoring_brings_it_back() {
             assert!(on_gpu.bytes() > bytes, "{what}: the original stays");
             let after = (run(&Device::cpu(), &graph, &on_cpu), run(&device, &graph, &on_gpu));
             // A sum that lies between two f16 may be rounded to either.
-            let tolerance = if matches!(dtype, Dtype::F32 | Dtype::BF16) { 1e-6 } else { 1e-3 };
+            let tolerance = if matches!(dtype, Encoding::F32 | Encoding::BF16) { 1e-6 } else { 1e-3 };
             assert_close(&after.1, &after.0, tolerance, &what);
             assert!(after.0.iter().zip(&before.0).any(|(a, b)| (a - b).abs() > 0.1), "{what}: nothing was added");
 
@@ -248,7 +252,7 @@ fn a_merged_weight_is_rounded_once_to_the_precision_it_had() {
     let (input, output) = (32, 6);
     let graph = linear(input, output, false);
     for device in [Device::cpu(), Device::Gpu(gpu())] {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E5M2, Dtype::Q8_0] {
+        for dtype in [Encoding::F32, Encoding::F16, Encoding::BF16, Encoding::F8E5M2, Encoding::Q8_0] {
             let weights = load(&device, &graph, dtype, 1000);
             let original = matrix(&device, &weights, input, output);
             assert_eq!(original, dtype.to_f32(&bytes(dtype, 0, input * output)).unwrap(), "{dtype}");
@@ -261,7 +265,7 @@ fn a_merged_weight_is_rounded_once_to_the_precision_it_had() {
             for (i, (&got, &w)) in merged.iter().zip(&original).enumerate() {
                 let sum = w + up[i / input] * down[i % input];
                 let expected = match dtype {
-                    Dtype::F32 | Dtype::BF16 => sum,
+                    Encoding::F32 | Encoding::BF16 => sum,
                     _ => f16::from_f32(sum).to_f32(),
                 };
                 assert_eq!(got, expected, "{dtype}, element {i}: {w} + {}", up[i / input] * down[i % input]);
@@ -275,7 +279,7 @@ fn the_rounding_to_f16_is_right_for_small_large_and_halfway_numbers() {
     let device = Device::Gpu(gpu());
     let graph = linear(32, 4, false);
     let mut loader = WeightLoader::new(&device, graph.weights()).unwrap();
-    loader.put(0, Dtype::F16, &[0; 256]).unwrap();
+    loader.put(0, Encoding::F16, &[0; 256]).unwrap();
     let weights = block_on(loader.finish()).unwrap();
     // One by one: halfway between two f16, next to that, subnormal, on the way to zero, the largest, and their negatives.
     let halfway = [1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 2049.0, 2051.0];
@@ -299,7 +303,7 @@ fn the_rounding_to_f16_is_right_for_small_large_and_halfway_numbers() {
 fn an_addition_that_does_not_fit_is_refused_with_the_weights_name() {
     for device in [Device::cpu(), Device::Gpu(gpu())] {
         let graph = linear(8, 4, true);
-        let weights = load(&device, &graph, Dtype::F32, 1000);
+        let weights = load(&device, &graph, Encoding::F32, 1000);
         let wrong = LowRank { up: vec![1.0; 8], down: vec![1.0; 12], scale: 1.0 };
         let message = block_on(weights.merge(0, &[wrong])).unwrap_err().to_string();
         assert!(message.contains("layer.weight") && message.contains("do not make a matrix of 4×8"), "{message}");
@@ -333,7 +337,7 @@ fn a_program_writes_weights_of_each_role_which_programs_compiled_before_and_afte
     for graph in [linear(64, 10, true), linear(7, 5, true), convolution(5, 6, 3), convolution(32, 6, 1), large] {
         for device in [Device::cpu(), Device::Gpu(gpu())] {
             let what = format!("{:?} on {device:?}", graph.weights()[0].shape);
-            let weights = load(&device, &graph, Dtype::F32, 1000);
+            let weights = load(&device, &graph, Encoding::F32, 1000);
             let x = numbers(99, graph.node(graph.inputs()[0].1).elements());
             let mut program = block_on(Program::compile(&device, &graph, &[&weights])).unwrap();
             program.write("x", &x).unwrap();
@@ -369,12 +373,12 @@ fn weights_that_a_program_cannot_write_are_refused_by_name() {
             let message = block_on(weights.store(name, &source, "new")).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(words), "{message}");
         };
-        let weights = load(&device, &graph, Dtype::F32, 1000);
+        let weights = load(&device, &graph, Encoding::F32, 1000);
         refused(&weights, "layer.weight", &[8, 4], "[8, 4], the weight F32 [4, 8]");
         refused(&weights, "other.weight", &[4, 8], "has no tensor");
         block_on(weights.merge(0, &[addition(&graph.weights()[0], 1, 7, 1.0)])).unwrap();
         refused(&weights, "layer.weight", &[4, 8], "additions");
-        for dtype in [Dtype::F16, Dtype::BF16] {
+        for dtype in [Encoding::F16, Encoding::BF16] {
             let weights = load(&device, &graph, dtype, 1000);
             refused(&weights, "layer.weight", &[4, 8], &format!("a matrix of {dtype} takes no new values"));
             let bias = doubling(&device, &[4], &[1.0; 4]);
@@ -391,8 +395,8 @@ fn a_program_finds_each_weight_in_one_of_several_sets() {
             let specs = &graph.weights()[range.clone()];
             let mut loader = WeightLoader::new(&device, specs).unwrap();
             for (index, (number, spec)) in range.zip(specs).enumerate() {
-                let bytes = bytes(Dtype::F32, number as u64, spec.shape.iter().product());
-                loader.put(index, Dtype::F32, &bytes).unwrap();
+                let bytes = bytes(Encoding::F32, number as u64, spec.shape.iter().product());
+                loader.put(index, Encoding::F32, &bytes).unwrap();
             }
             block_on(loader.finish()).unwrap()
         };

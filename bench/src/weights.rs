@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as StoredDtype, TensorView};
 use undiffuse::graph::{WeightRole, WeightSpec};
 use undiffuse::models::canonical_weight_name;
-use undiffuse::weights::Dtype;
+use undiffuse::weights::Encoding;
 
 /// The weights of one network.
 pub enum Weights {
@@ -22,7 +22,7 @@ pub enum Weights {
 
 /// A weight as a checkpoint stores it.
 pub struct Tensor<'a> {
-    pub dtype: Dtype,
+    pub dtype: Encoding,
     pub bytes: Cow<'a, [u8]>,
 }
 
@@ -37,7 +37,7 @@ impl Weights {
     /// If the file lacks it or holds another.
     pub fn tensor(&self, spec: &WeightSpec) -> Result<Tensor<'_>> {
         let Self::File(file) = self else {
-            return Ok(Tensor { dtype: Dtype::F16, bytes: Cow::Owned(random(spec)) });
+            return Ok(Tensor { dtype: Encoding::F16, bytes: Cow::Owned(random(spec)) });
         };
         let tensors = SafeTensors::deserialize(file)?;
         let (_, tensor) = tensors
@@ -47,7 +47,7 @@ impl Weights {
         if tensor.shape().iter().product::<usize>() != spec.shape.iter().product::<usize>() {
             bail!("{}: shape {:?}, expected {:?}", spec.name, tensor.shape(), spec.shape);
         }
-        let dtype = Dtype::from_safetensors(&tensor.dtype().to_string()).context("an unknown dtype")?;
+        let dtype = Encoding::from_safetensors(&tensor.dtype().to_string()).context("an unknown dtype")?;
         Ok(Tensor { dtype, bytes: Cow::Borrowed(tensor.data()) })
     }
 }

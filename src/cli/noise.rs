@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use undiffuse::diffusion::{Forward, NoiseSchedule, SchedulerConfig, SolverName};
+use undiffuse::diffusion::{NoiseSchedule, Noising, SchedulerConfig, SolverName};
 use undiffuse::noise::Stream;
 use undiffuse::pipeline::{self, ForwardOptions, ForwardProcess, NoisyPicture, Preview, Rgba, Scheduler, Space, Text};
 
@@ -197,7 +197,7 @@ async fn with_model(args: &Args, path: &Path, image: Rgba) -> Result<(Levels, Ve
     };
     // Whatever is wrong with the timesteps, before the weights are read.
     let asked = timesteps(args, config.num_train_timesteps().map_err(pipeline::Error::from)?);
-    asked.iter().try_for_each(|&t| config.forward_at(t).map(drop)).map_err(pipeline::Error::from)?;
+    asked.iter().try_for_each(|&t| config.noising_at(t).map(drop)).map_err(pipeline::Error::from)?;
     let device = device::open(args.device).await?;
     let pipeline = model::load(checkpoint, path, device).await?;
     let options = ForwardOptions {
@@ -245,13 +245,13 @@ async fn columns(process: &mut ForwardProcess, asked: &[usize], predict: bool) -
 
 impl Levels {
     /// The forward process in the scale that a network sees.
-    fn forward(&self, timestep: usize) -> Forward {
+    fn forward(&self, timestep: usize) -> Noising {
         let forward = match self {
             Self::Schedule(schedule) => schedule.marginal(timestep),
-            Self::Flow(config) => config.forward_at(timestep).ok().map(|at| at.seen()),
+            Self::Flow(config) => config.noising_at(timestep).ok().map(|at| at.seen()),
         };
         // Timesteps were checked before.
-        forward.unwrap_or(Forward { signal: 1.0, noise: 0.0 })
+        forward.unwrap_or(Noising { signal: 1.0, noise: 0.0 })
     }
 
     /// β_t, α_t and ᾱ_t.
@@ -320,7 +320,7 @@ fn short(number: f64) -> String {
 }
 
 /// The signal-to-noise ratio.
-fn decibels(forward: Forward) -> f64 {
+fn decibels(forward: Noising) -> f64 {
     20.0 * (libm::log10(forward.signal) - libm::log10(forward.noise))
 }
 
@@ -344,7 +344,7 @@ fn lines(rows: usize) -> usize {
 }
 
 /// Where everything on a sheet is, in pixels.
-struct Layout {
+struct SheetLayout {
     /// How many times as large as they are pictures are shown.
     times: usize,
     /// Height and width of a picture as it is shown.
@@ -359,7 +359,7 @@ struct Layout {
     size: [usize; 2],
 }
 
-impl Layout {
+impl SheetLayout {
     /// That of `columns` columns of `rows` pictures like `first`.
     fn new(columns: usize, rows: usize, first: &Rgba) -> Self {
         let times = (SIDE / first.height.max(first.width).max(1)).max(1);
@@ -375,7 +375,7 @@ impl Layout {
 
 /// Refuses a sheet that would be too large, before anything is computed for it.
 fn check_size(asked: &[usize], rows: usize, first: &Rgba) -> Result<(), Error> {
-    let Layout { size, .. } = Layout::new(asked.len(), rows, first);
+    let SheetLayout { size, .. } = SheetLayout::new(asked.len(), rows, first);
     if size[0].saturating_mul(size[1]) > MOST {
         let message = format!("the sheet would have {}×{} pixels; give fewer, or a smaller picture", size[0], size[1]);
         let value = format!("a list of {}", asked.len());
@@ -390,7 +390,8 @@ fn sheet(levels: &Levels, columns: &[Column]) -> Rgba {
     let empty = Rgba { width: 1, height: 1, pixels: vec![0; 4] };
     let first = columns.first().and_then(|column| column.pictures.first()).unwrap_or(&empty);
     let rows = columns.first().map_or(0, |column| column.pictures.len());
-    let Layout { times, picture: [height, width], names, margin, cell, size } = Layout::new(columns.len(), rows, first);
+    let SheetLayout { times, picture: [height, width], names, margin, cell, size } =
+        SheetLayout::new(columns.len(), rows, first);
     let mut canvas = Canvas::new(size[0], size[1], BACKGROUND);
     let top = |row: usize| GAP + row * (height + GAP);
     for (row, names) in names.iter().enumerate() {
@@ -450,7 +451,7 @@ mod tests {
         let column = |timestep| Column { timestep, pictures: vec![picture.clone(); 3], mean_squared_error: Some(1e-5) };
         let columns = [0, 500, 999].map(column);
         let sheet = sheet(&levels, &columns);
-        assert_eq!([sheet.width, sheet.height], Layout::new(3, 3, &picture).size);
+        assert_eq!([sheet.width, sheet.height], SheetLayout::new(3, 3, &picture).size);
         for column in &columns {
             let caption = levels.caption(column);
             assert!(caption.len() == lines(3) && caption.iter().all(|line| STYLE.width(line) <= STYLE.width(WIDEST)));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{DecimalBytes, HumanCount, ProgressBar};
 use undiffuse::weights::gguf::{Entry, Writer};
-use undiffuse::weights::{self, DirectorySource, Dtype, Gather, TensorFile, TensorInfo};
+use undiffuse::weights::{self, DirectorySource, Encoding, Gather, TensorFile, TensorInfo};
 
 use super::Error;
 use super::output::{bar, note, plain, result_path};
@@ -37,7 +37,7 @@ pub struct Args {
 
     /// How the matrices of linear layers are stored
     #[arg(long, value_name = "FORMAT", value_parser = format_parser())]
-    to: Dtype,
+    to: Encoding,
 
     /// The folder to write, or the file where MODEL is one; by default beside MODEL, with the format's name at the end. It
     /// must not exist yet
@@ -46,13 +46,13 @@ pub struct Args {
 }
 
 /// What `--to` may name, with ggml's number for a file of that kind (`general.file_type`).
-const FORMATS: [(&str, Dtype, u32); 6] = [
-    ("f16", Dtype::F16, 1),
-    ("q8_0", Dtype::Q8_0, 7),
-    ("q5_1", Dtype::Q5_1, 9),
-    ("q5_0", Dtype::Q5_0, 8),
-    ("q4_1", Dtype::Q4_1, 3),
-    ("q4_0", Dtype::Q4_0, 2),
+const FORMATS: [(&str, Encoding, u32); 6] = [
+    ("f16", Encoding::F16, 1),
+    ("q8_0", Encoding::Q8_0, 7),
+    ("q5_1", Encoding::Q5_1, 9),
+    ("q5_0", Encoding::Q5_0, 8),
+    ("q4_1", Encoding::Q4_1, 3),
+    ("q4_0", Encoding::Q4_0, 2),
 ];
 
 /// What diffusers and transformers call their files of weights.
@@ -61,8 +61,8 @@ const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 /// The folders of a checkpoint whose weights are read when it is run.
 const NETWORKS: [&str; 4] = ["unet", "vae", "text_encoder", "text_encoder_2"];
 
-fn format_parser() -> impl TypedValueParser<Value = Dtype> {
-    let described = |(name, dtype, _): (&'static str, Dtype, u32)| {
+fn format_parser() -> impl TypedValueParser<Value = Encoding> {
+    let described = |(name, dtype, _): (&'static str, Encoding, u32)| {
         let block = dtype.block();
         let bits = (8 * block.bytes) as f64 / block.elements as f64;
         PossibleValue::new(name).help(format!("{bits} bits a weight"))
@@ -322,7 +322,7 @@ impl Weights {
         model: &Path,
         to: &Path,
         out: &Path,
-        dtype: Dtype,
+        dtype: Encoding,
         bar: &ProgressBar,
     ) -> Result<Summary, Error> {
         let converted = self.stream(model, to, dtype, bar).await;
@@ -332,7 +332,7 @@ impl Weights {
         })
     }
 
-    async fn stream(&self, model: &Path, to: &Path, dtype: Dtype, bar: &ProgressBar) -> Result<Summary, Failed> {
+    async fn stream(&self, model: &Path, to: &Path, dtype: Encoding, bar: &ProgressBar) -> Result<Summary, Failed> {
         let source = DirectorySource::new(&self.folder);
         let mut files = Vec::new();
         for file in &self.files {
@@ -377,17 +377,17 @@ impl Weights {
 }
 
 /// What a tensor is stored as where linear layers are to be `dtype`.
-fn storage(tensor: &TensorInfo, values: &[f32], dtype: Dtype) -> Result<Dtype, weights::Error> {
+fn storage(tensor: &TensorInfo, values: &[f32], dtype: Encoding) -> Result<Encoding, weights::Error> {
     if !values.iter().all(|value| value.is_finite()) {
         return Err(tensor.error("it holds a value that is not finite; the file is damaged, download it again"));
     }
     let is_linear = tensor.name.ends_with(".weight") && !tensor.name.ends_with("embedding.weight");
     Ok(match tensor.shape[..] {
-        [] | [_] => Dtype::F32,
+        [] | [_] => Encoding::F32,
         // Scales are f16, too.
-        _ if values.iter().any(|value| value.abs() > 65504.0) => Dtype::F32,
+        _ if values.iter().any(|value| value.abs() > 65504.0) => Encoding::F32,
         [_, row] if is_linear && row % dtype.block().elements == 0 => dtype,
-        _ => Dtype::F16,
+        _ => Encoding::F16,
     })
 }
 

@@ -34,7 +34,7 @@ fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         // Token ids, timesteps and labels, all far below 2^24.
         Dtype::I64 => Some(bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b) as f32).collect()),
         Dtype::I32 => Some(bytes.as_chunks().0.iter().map(|&b| i32::from_le_bytes(b) as f32).collect()),
-        float => weights::Dtype::from_safetensors(&float.to_string())?.to_f32(bytes),
+        float => weights::Encoding::from_safetensors(&float.to_string())?.to_f32(bytes),
     }
 }
 

@@ -9,7 +9,7 @@ use undiffuse_kernels::{
 
 use super::form::Form;
 use super::network::{Network, picture, rows_and_channels, with_form};
-use super::plan::Plan;
+use super::plan::RegionPlan;
 use super::weights::Stored;
 use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, SolverOp, Walk, WeightId, strides, update};
 
@@ -23,7 +23,7 @@ pub(super) struct Places<'a> {
     /// Where the region of its values begins.
     pub values: usize,
     /// Where each is in it.
-    pub plan: &'a Plan,
+    pub plan: &'a RegionPlan,
     /// The network's weights.
     pub weights: &'a [Stored],
     /// The form of each.

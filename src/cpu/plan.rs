@@ -1,4 +1,4 @@
-//! The memory plan of a program: where in one region each of its values lies, see [`crate::graph::Plan`].
+//! The memory plan of a program: where in one region each of its values lies, see [`crate::graph::SlabPlan`].
 
 use undiffuse_kernels::ALIGNMENT;
 
@@ -7,7 +7,7 @@ use crate::graph::{self, Lifetime, Liveness, NodeId, Op, Slabs, largest_live_set
 
 /// Offsets in a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Plan {
+pub struct RegionPlan {
     /// Of each node's value.
     pub of_node: Vec<usize>,
     /// Of the memory that each node needs while it is computed.
@@ -18,7 +18,7 @@ pub struct Plan {
     pub live_bytes: u64,
 }
 
-impl Plan {
+impl RegionPlan {
     /// Plans the values of `network`, and `scratch` bytes within each of its nodes.
     pub fn new(network: &Network, scratch: &[usize]) -> Self {
         let graph = network.graph();
@@ -52,7 +52,7 @@ impl Plan {
         let of_scratch: Vec<_> =
             scratch.iter().enumerate().map(|(index, &bytes)| add(bytes as u64, index, index)).collect();
         let slabs = Slabs { alignment: ALIGNMENT as u64, bytes: u64::MAX };
-        let plan = graph::Plan::new(&lifetimes, &[], slabs);
+        let plan = graph::SlabPlan::new(&lifetimes, &[], slabs);
         let offset = |&lifetime: &usize| plan.places[lifetime].offset as usize;
         Self {
             of_node: of_node.iter().map(offset).collect(),
@@ -73,7 +73,7 @@ mod tests {
     fn memory_is_within_15_percent_of_what_no_plan_can_do_without() {
         for (name, graph) in published::graphs() {
             let network = Network::new(&graph::fuse(&graph));
-            let plan = Plan::new(&network, &network.scratch(&network.forms()));
+            let plan = RegionPlan::new(&network, &network.scratch(&network.forms()));
             let ratio = plan.bytes as f64 / plan.live_bytes as f64;
             println!("{name}: {:.1} MiB, {ratio:.3} of the largest live set", plan.bytes as f64 / f64::from(1 << 20));
             assert!(ratio < 1.15, "{name}");

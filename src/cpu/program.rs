@@ -9,10 +9,10 @@ use super::form::Form;
 use super::lower::{self, Places};
 use super::machine::Region;
 use super::network::Network;
-use super::plan::Plan;
+use super::plan::RegionPlan;
 use super::weights::Stored;
 use super::{Device, Error, Machine, Weights};
-use crate::graph::{DType, Graph, NodeId, Op, WeightSpec, find_weight};
+use crate::graph::{Element, Graph, NodeId, Op, WeightSpec, find_weight};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Program {
     /// The graph's weights, as they were when this was prepared.
     weights: Vec<Stored>,
     forms: Vec<Form>,
-    plan: Plan,
+    plan: RegionPlan,
     values: Region,
     /// A word for each node, which says whether its value is not finite.
     statuses: Region,
@@ -69,7 +69,7 @@ impl Program {
             device.pause().await?;
         }
         weights.iter().for_each(|weights| weights.forget_staging());
-        let plan = Plan::new(&network, &network.scratch(&forms));
+        let plan = RegionPlan::new(&network, &network.scratch(&forms));
         let region = |bytes: u64| {
             let region = usize::try_from(bytes).ok().and_then(|bytes| Region::new(machine, bytes));
             region.ok_or(Error::OutOfMemory { what: "the network's values".to_owned(), bytes })
@@ -144,7 +144,7 @@ impl Program {
     /// # Errors
     /// If there is no such output, or no run has made it.
     pub(super) fn place(&self, output: &str) -> Result<usize, Error> {
-        Ok(self.address(self.output(output, DType::F32)?))
+        Ok(self.address(self.output(output, Element::F32)?))
     }
 
     /// The graph that runs.
@@ -172,7 +172,7 @@ impl Program {
     /// # Errors
     /// If there is no such input or output, they differ in length, or nothing has made the output yet.
     fn copy(&self, input: &str, source: &Self, output: &str) -> Result<(), Error> {
-        let from = source.output(output, DType::F32)?;
+        let from = source.output(output, Element::F32)?;
         let elements = source.graph().node(from).elements();
         let to = self.input(input, elements)?;
         if !Rc::ptr_eq(self.device.machine(), source.device.machine()) {
@@ -248,7 +248,7 @@ impl Program {
         }
         // Something is wrong: compute it again, with a look at every node. Inputs are as they were.
         let (jobs, _) =
-            self.lower(|program, id| program.graph().node(id).dtype == DType::F32 && !program.network.is_joined(id));
+            self.lower(|program, id| program.graph().node(id).dtype == Element::F32 && !program.network.is_joined(id));
         // SAFETY: as in `run`.
         unsafe { self.device.run(&jobs) }.await?;
         let first = self.first_non_finite().unwrap_or(NodeId(0));
@@ -267,7 +267,7 @@ impl Program {
     /// # Errors
     /// If there is no such output, or no run has made it.
     pub fn read(&self, output: &str) -> Result<Vec<f32>, Error> {
-        let id = self.output(output, DType::F32)?;
+        let id = self.output(output, Element::F32)?;
         let mut values = vec![0.0f32; self.graph().node(id).elements()];
         self.device.machine().read(self.address(id), cast_slice_mut(&mut values));
         Ok(values)
@@ -293,7 +293,7 @@ impl Program {
         Ok(id)
     }
 
-    fn output(&self, output: &str, dtype: DType) -> Result<NodeId, Error> {
+    fn output(&self, output: &str, dtype: Element) -> Result<NodeId, Error> {
         let id = self.graph().output(output)?;
         if !self.has_run || self.graph().node(id).dtype != dtype {
             return Err(Error::NotRun(output.to_owned()));

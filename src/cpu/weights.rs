@@ -12,7 +12,7 @@ use super::form::Form;
 use super::machine::Region;
 use super::{Device, Error, Program};
 use crate::graph::WeightSpec;
-use crate::weights::{Cutter, Dtype, LowRank};
+use crate::weights::{Cutter, Encoding, LowRank};
 
 /// Numbers of a matrix that low-rank additions are summed for between two pauses.
 const BAND: usize = 1 << 18;
@@ -27,7 +27,7 @@ pub struct Weights {
     /// Where in the region each begins.
     offsets: Vec<usize>,
     /// Which of them have been loaded, as what.
-    loaded: Vec<Option<Dtype>>,
+    loaded: Vec<Option<Encoding>>,
     /// What a LoRA has made of some of them.
     merged: RefCell<HashMap<usize, Stored>>,
     /// Matrices in another form than that in which they were loaded, and of which form.
@@ -41,7 +41,7 @@ pub struct Weights {
 #[derive(Debug)]
 struct Arriving {
     index: usize,
-    dtype: Dtype,
+    dtype: Encoding,
     /// Bytes of the tensor still to come.
     missing: usize,
     /// Cuts what arrives where it can be converted.
@@ -58,8 +58,8 @@ pub(super) struct Stored {
 }
 
 /// Whether the sum of a matrix of `dtype` and additions is rounded to f16.
-fn is_rounded(dtype: Dtype) -> bool {
-    dtype == Dtype::F16 || dtype.is_float8() || dtype.is_quantised()
+fn is_rounded(dtype: Encoding) -> bool {
+    dtype == Encoding::F16 || dtype.is_float8() || dtype.is_quantised()
 }
 
 impl Stored {
@@ -112,7 +112,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::begin`], [`Weights::chunk`] and [`Weights::end`].
-    pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+    pub fn put(&mut self, index: usize, dtype: Encoding, bytes: &[u8]) -> Result<(), Error> {
         self.begin(index, dtype)?;
         self.chunk(bytes)?;
         self.end()
@@ -122,7 +122,7 @@ impl Weights {
     ///
     /// # Errors
     /// If a tensor of this dtype holds no weights, or there is no memory to pack it in.
-    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+    pub fn begin(&mut self, index: usize, dtype: Encoding) -> Result<(), Error> {
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
         if !dtype.is_weight() {
             return Err(self.error(index, format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
@@ -249,7 +249,7 @@ impl Weights {
             .and_then(|index| Some((index, self.loaded[index]?)))
             .ok_or_else(|| Error::MissingWeight(name.to_owned()))?;
         let spec = &self.specs[index];
-        let is_narrow = spec.matrix().is_some() && (is_rounded(dtype) || dtype == Dtype::BF16);
+        let is_narrow = spec.matrix().is_some() && (is_rounded(dtype) || dtype == Encoding::BF16);
         let refusal = match spec.mismatch(source.graph(), output)? {
             _ if is_narrow => Some(format!("a matrix of {dtype} takes no new values, one of F32 does")),
             _ if self.merged.borrow().contains_key(&index) => {

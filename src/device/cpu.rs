@@ -7,7 +7,7 @@ use super::{Error, Weights as Any};
 use crate::cpu;
 use crate::graph::{Graph, WeightSpec};
 use crate::profile::Profile;
-use crate::weights::{Dtype, LowRank};
+use crate::weights::{Encoding, LowRank};
 
 impl Engine for cpu::Device {
     type Weights = cpu::Weights;
@@ -34,7 +34,7 @@ impl Engine for cpu::Device {
 impl Weights for cpu::Weights {
     type Program = cpu::Program;
 
-    fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+    fn begin(&mut self, index: usize, dtype: Encoding) -> Result<(), Error> {
         Ok(self.begin(index, dtype)?)
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{Error, Measured};
 use crate::graph::{Graph, WeightSpec};
 use crate::profile::Profile;
-use crate::weights::{Dtype, LowRank};
+use crate::weights::{Encoding, LowRank};
 
 /// An open device of one kind.
 pub trait Engine {
@@ -50,7 +50,7 @@ pub trait Weights {
     ///
     /// # Errors
     /// If a tensor of this dtype cannot be the weight, or the device has no room for it.
-    fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error>;
+    fn begin(&mut self, index: usize, dtype: Encoding) -> Result<(), Error>;
 
     /// Takes the next bytes of the weight, any number, as stored in the checkpoint.
     ///

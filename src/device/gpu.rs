@@ -7,7 +7,7 @@ use super::{Error, Measured, Weights as Any};
 use crate::gpu;
 use crate::graph::{Graph, WeightSpec};
 use crate::profile::Profile;
-use crate::weights::{Dtype, LowRank};
+use crate::weights::{Encoding, LowRank};
 
 impl Engine for gpu::Device {
     type Weights = gpu::Weights;
@@ -29,7 +29,7 @@ impl Engine for gpu::Device {
 impl Weights for gpu::Weights {
     type Program = gpu::Program;
 
-    fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+    fn begin(&mut self, index: usize, dtype: Encoding) -> Result<(), Error> {
         Ok(self.begin(index, dtype)?)
     }
 

@@ -12,7 +12,7 @@ pub use self::error::Error;
 pub use crate::gpu::variants::Measured;
 use crate::graph::{Graph, WeightSpec, fuse};
 use crate::profile::Profile;
-use crate::weights::{Dtype, LowRank};
+use crate::weights::{Encoding, LowRank};
 
 /// Calls the engine that a value of the facade belongs to.
 macro_rules! engine {
@@ -98,7 +98,7 @@ impl WeightLoader {
     ///
     /// # Errors
     /// As [`WeightLoader::begin`], [`WeightLoader::chunk`] and [`WeightLoader::end`].
-    pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+    pub fn put(&mut self, index: usize, dtype: Encoding, bytes: &[u8]) -> Result<(), Error> {
         self.begin(index, dtype)?;
         self.chunk(bytes)?;
         self.end()
@@ -108,7 +108,7 @@ impl WeightLoader {
     ///
     /// # Errors
     /// If a tensor of this dtype cannot be the weight, or the device has no room for it.
-    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+    pub fn begin(&mut self, index: usize, dtype: Encoding) -> Result<(), Error> {
         engine!(self, weights => engine::Weights::begin(&mut **weights, index, dtype))
     }
 

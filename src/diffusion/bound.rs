@@ -27,7 +27,7 @@
 use std::f64::consts::{LN_2, PI, SQRT_2};
 
 use super::error::Error;
-use super::schedule::noising::{Forward, Posterior};
+use super::schedule::noising::{Noising, Posterior};
 use super::schedule::prediction::PredictionType;
 use super::schedule::variance::Variance;
 
@@ -131,7 +131,7 @@ impl VariationalBound {
     /// # Errors
     /// A timestep past the last, or lengths that differ.
     pub fn noised(&self, timestep: usize, x0: &[f64], noise: &[f32]) -> Result<Vec<f64>, Error> {
-        let Forward { signal, noise: level } = Forward::of_alpha_bar(self.alpha_bar(timestep)?);
+        let Noising { signal, noise: level } = Noising::of_alpha_bar(self.alpha_bar(timestep)?);
         length("noise", noise.len(), x0.len())?;
         Ok(x0.iter().zip(noise).map(|(&x, &z)| signal * x + level * f64::from(z)).collect())
     }
@@ -179,7 +179,7 @@ impl VariationalBound {
     pub fn mean(&self, timestep: usize, x_t: &[f64], output: &[f64]) -> Result<Vec<f64>, Error> {
         let posterior = self.posterior(timestep)?;
         length("model_output", output.len(), if self.variance.is_learned() { 2 * x_t.len() } else { x_t.len() })?;
-        let Forward { signal, noise } = Forward::of_alpha_bar(self.alpha_bar(timestep)?);
+        let Noising { signal, noise } = Noising::of_alpha_bar(self.alpha_bar(timestep)?);
         let predicted = self.prediction.x0(signal, noise);
         if !predicted.sample.is_finite() {
             let message = "nothing of x_0 is left there, so that ε says nothing about it, and the term has no value";

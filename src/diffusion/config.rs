@@ -19,7 +19,7 @@ use super::{
     names::SolverKeys,
     schedule::{
         noise_schedule::NoiseSchedule,
-        noising::ForwardAt,
+        noising::NoisingAt,
         prediction::{PredictionType, Reading},
         variance::Variance,
     },
@@ -248,12 +248,12 @@ impl SchedulerConfig {
     /// # Errors
     /// Refuses a class that has no solver here, and a timestep that is not one of training: 0 to T − 1, and in rectified flow, where
     /// σ is t/T, T as well.
-    pub fn forward_at(&self, timestep: usize) -> Result<ForwardAt, Error> {
+    pub fn noising_at(&self, timestep: usize) -> Result<NoisingAt, Error> {
         let Scheduler { common, method, .. } = self.scheduler()?;
         self.check_timestep("timestep", timestep)?;
         let scale = method.scale();
         let forward = scale.forward(timestep, common, &common.noise_schedule());
-        let mut at = ForwardAt {
+        let mut at = NoisingAt {
             timestep: timestep as f64,
             forward,
             input_scale: scale.input_scale(forward),

@@ -38,7 +38,7 @@ pub use error::Error;
 pub use method::options::StepOptions;
 pub use names::{SolverKeys, SolverName};
 pub use schedule::noise_schedule::NoiseSchedule;
-pub use schedule::noising::{Forward, ForwardAt, Posterior};
+pub use schedule::noising::{Noising, NoisingAt, Posterior, Velocity};
 pub use schedule::prediction::{PredictionType, Reading};
 pub use schedule::variance::Variance;
 pub use solvers::Solver;

@@ -1,9 +1,9 @@
-//! The memory plan of a program: where each of its tensors lies, see [`crate::graph::Plan`].
+//! The memory plan of a program: where each of its tensors lies, see [`crate::graph::SlabPlan`].
 
 use super::kernel::{ALIGNMENT, Operand, Span};
 use super::lowering::Lowered;
 use super::{Error, Limits};
-use crate::graph::{Graph, Lifetime, Liveness, NodeId, Op, Plan, Slabs, largest_live_set};
+use crate::graph::{Graph, Lifetime, Liveness, NodeId, Op, SlabPlan, Slabs, largest_live_set};
 
 /// Most bytes of a slab, unless a single tensor is larger: drivers find room for several of this size where they find
 /// none for one of all.
@@ -97,7 +97,7 @@ impl Placement {
             apart.extend(graph.inputs().iter().map(|&(_, input)| (of_node[input.index()], of_node[output.index()])));
         }
         let slabs = Slabs { alignment: ALIGNMENT, bytes: SLAB_BYTES.min(limits.buffer_bytes) };
-        let plan = Plan::new(&lifetimes, &apart, slabs);
+        let plan = SlabPlan::new(&lifetimes, &apart, slabs);
         let range = |&lifetime: &usize| {
             let (place, bytes) = (plan.places[lifetime], lifetimes[lifetime].bytes);
             Range { slab: place.slab, offset: place.offset, bytes }

@@ -14,7 +14,7 @@ use super::read_back::{NodeNames, PendingRead};
 use super::variants::Variants;
 use super::weights::Stored;
 use super::{Error, Weights};
-use crate::graph::{DType, Graph, NodeId, Op, WeightSpec, find_weight, fold_upsampling};
+use crate::graph::{Element, Graph, NodeId, Op, WeightSpec, find_weight, fold_upsampling};
 
 /// Dispatches in one submit: few enough that none runs for long, many enough that submitting costs nothing.
 pub(super) const DISPATCHES_PER_SUBMIT: usize = 96;
@@ -282,7 +282,7 @@ impl Program {
         self.check()?;
         let nodes = self.graph.nodes();
         let is_checked =
-            |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == DType::F32;
+            |index: &usize| !matches!(nodes[*index].op, Op::Reshape { .. }) && nodes[*index].dtype == Element::F32;
         let checks: Vec<_> = (0..nodes.len())
             .filter(is_checked)
             .map(|i| non_finite::check(&self.graph, NodeId(i), NodeId(i)))

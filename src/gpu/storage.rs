@@ -2,7 +2,7 @@
 //! blocks of weights, and what a checkpoint's data type is stored as.
 
 use super::kernel::{Axis, Entry, Kernel, PLAIN, Setting, parameters, shader, words};
-use crate::weights::Dtype;
+use crate::weights::Encoding;
 
 /// The parts of a block of 32 quantised elements, in its own order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +39,7 @@ macro_rules! storages {
             /// Each as a setting of [`STORAGE`], in the order of the enum.
             pub(super) const SETTINGS: [Setting; Self::COUNT] = [$(Setting::text(stringify!($name), $fragments)),*];
 
-            const DTYPES: [Dtype; Self::COUNT] = [$(Dtype::$name),*];
+            const DTYPES: [Encoding; Self::COUNT] = [$(Encoding::$name),*];
 
             const QUANTS: [Option<Quants>; Self::COUNT] = [$($quants),*];
         }
@@ -82,7 +82,7 @@ impl Storage {
     }
 
     /// The data type that checkpoints have it as.
-    fn dtype(self) -> Dtype {
+    fn dtype(self) -> Encoding {
         Self::DTYPES[self as usize]
     }
 
@@ -95,7 +95,7 @@ impl Storage {
     ///
     /// A matrix that the kernels have no blocks for becomes f16, which holds every value of 8-bit floats and nearly every one of
     /// quantised weights; other types become f32.
-    pub(super) fn of_matrix([_, input, taps]: [usize; 3], dtype: Dtype) -> (Dtype, Self) {
+    pub(super) fn of_matrix([_, input, taps]: [usize; 3], dtype: Encoding) -> (Encoding, Self) {
         let has_blocks = taps == 1 && input.is_multiple_of(32);
         let kept = |storage: &Self| storage.dtype() == dtype && (storage.quants().is_none() || has_blocks);
         let storage = Self::ALL.into_iter().find(kept).unwrap_or(match dtype.is_quantised() || dtype.is_float8() {

@@ -11,7 +11,7 @@ use super::buffer::{Buffer, Memory};
 use super::device::{Device, Outcome};
 use super::kernel::Kernel;
 use super::storage::Storage;
-use crate::weights::{Cutter, Dtype};
+use crate::weights::{Cutter, Encoding};
 
 /// Bytes of rows that are laid out at once, unless a single block of rows is more.
 const STAGING_BYTES: u64 = 4 << 20;
@@ -34,9 +34,9 @@ pub(super) enum Shape {
 /// How a tensor of `dtype` is stored: the data type that it has to be converted to first, and the storage; vectors are f32.
 ///
 /// `None` if it holds no weights.
-fn storage_of(shape: Shape, dtype: Dtype) -> Option<(Dtype, Storage)> {
+fn storage_of(shape: Shape, dtype: Encoding) -> Option<(Encoding, Storage)> {
     dtype.is_weight().then(|| match shape {
-        Shape::Vector => (Dtype::F32, Storage::F32),
+        Shape::Vector => (Encoding::F32, Storage::F32),
         Shape::Matrix(sizes) => Storage::of_matrix(sizes, dtype),
     })
 }
@@ -58,7 +58,7 @@ impl Upload {
     ///
     /// # Errors
     /// If the tensor cannot be the weight, or is larger than a buffer may be; what the device has said of earlier weights.
-    pub fn begin(&mut self, name: &str, shape: Shape, elements: usize, dtype: Dtype) -> Result<(), Error> {
+    pub fn begin(&mut self, name: &str, shape: Shape, elements: usize, dtype: Encoding) -> Result<(), Error> {
         self.arriving = None;
         self.queue.hear()?;
         self.queue.device.check()?;
@@ -165,9 +165,9 @@ impl Queue {
 struct Arriving {
     name: String,
     shape: Shape,
-    dtype: Dtype,
+    dtype: Encoding,
     /// The data type that the host converts it to.
-    converted: Dtype,
+    converted: Encoding,
     storage: Storage,
     buffer: Buffer,
     /// Bytes of the tensor still to come.
@@ -187,7 +187,7 @@ struct Arriving {
 }
 
 impl Arriving {
-    fn new(queue: &mut Queue, name: &str, shape: Shape, elements: usize, dtype: Dtype) -> Result<Self, Error> {
+    fn new(queue: &mut Queue, name: &str, shape: Shape, elements: usize, dtype: Encoding) -> Result<Self, Error> {
         let error = |message| Error::Weight { name: name.to_owned(), message };
         let Some((converted, storage)) = storage_of(shape, dtype) else {
             return Err(error(format!("{dtype} holds no weights; convert the checkpoint to F16 or F32")));
@@ -289,8 +289,8 @@ impl Arriving {
 }
 
 /// Whole elements of one dtype as another, F32 or F16; `None` if f16 cannot hold one.
-fn convert(from: Dtype, to: Dtype, bytes: &[u8]) -> Option<Vec<u8>> {
-    if to == Dtype::F16 {
+fn convert(from: Encoding, to: Encoding, bytes: &[u8]) -> Option<Vec<u8>> {
+    if to == Encoding::F16 {
         let halves = from.to_f16_bits(bytes).filter(|halves| halves.overflowed == 0)?;
         return Some(halves.bits.into_iter().flat_map(u16::to_le_bytes).collect());
     }
@@ -326,11 +326,11 @@ mod tests {
         upload.queue.outcomes.extend([late(Ok(())), late(Err(no_memory()))]);
         // The first answer is not there yet, then it is and the second is not.
         for _ in 0..2 {
-            upload.begin("small.bias", Shape::Vector, 4, Dtype::F32).unwrap();
+            upload.begin("small.bias", Shape::Vector, 4, Encoding::F32).unwrap();
             upload.chunk(&[0; 16]).unwrap();
             upload.end().unwrap();
         }
-        assert_eq!(upload.begin("next.bias", Shape::Vector, 4, Dtype::F32), Err(no_memory()));
+        assert_eq!(upload.begin("next.bias", Shape::Vector, 4, Encoding::F32), Err(no_memory()));
 
         let mut upload = Upload::new(&device);
         upload.queue.outcomes.push_back(late(Err(no_memory())));

@@ -11,7 +11,7 @@ use super::storage::{MERGE, Merge, Storage};
 use super::upload::{Shape, Upload};
 use super::{Error, Program};
 use crate::graph::WeightSpec;
-use crate::weights::{Dtype, LowRank};
+use crate::weights::{Encoding, LowRank};
 
 /// The weights of one network, or of several that share names.
 ///
@@ -49,7 +49,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::begin`], [`Weights::chunk`] and [`Weights::end`].
-    pub fn put(&mut self, index: usize, dtype: Dtype, bytes: &[u8]) -> Result<(), Error> {
+    pub fn put(&mut self, index: usize, dtype: Encoding, bytes: &[u8]) -> Result<(), Error> {
         self.begin(index, dtype)?;
         self.chunk(bytes)?;
         self.end()
@@ -60,7 +60,7 @@ impl Weights {
     /// # Errors
     /// If a tensor of this dtype cannot be the weight, if it is larger than a buffer may be, or if the device is lost or had no
     /// memory for a weight before.
-    pub fn begin(&mut self, index: usize, dtype: Dtype) -> Result<(), Error> {
+    pub fn begin(&mut self, index: usize, dtype: Encoding) -> Result<(), Error> {
         let Some(spec) = self.specs.get(index) else { return Ok(()) };
         self.arriving = index;
         let shape = spec.matrix().map_or(Shape::Vector, Shape::Matrix);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::{
-    Activation, BinaryOp, DType, Error, Graph, Node, NodeId, Op, Padding, Pooling, SolverOp, WeightId, WeightRole,
+    Activation, BinaryOp, Element, Error, Graph, Node, NodeId, Op, Padding, Pooling, SolverOp, WeightId, WeightRole,
     WeightSpec, update,
 };
 
@@ -142,7 +142,7 @@ impl<'b> Scope<'b> {
         Error::Shape { path: self.path.clone(), message: message.into() }
     }
 
-    fn push(&self, op: Op, shape: Vec<usize>, dtype: DType) -> Result<NodeId, Error> {
+    fn push(&self, op: Op, shape: Vec<usize>, dtype: Element) -> Result<NodeId, Error> {
         let elements = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
         if elements.is_none_or(|n| n == 0 || n > u32::MAX as usize / 4) {
             return Err(self.error(format!("{} would make a tensor of shape {shape:?}", op.name())));
@@ -182,7 +182,7 @@ impl<'b> Scope<'b> {
 
     /// A tensor filled from outside.
     pub fn input(&self, name: &str, shape: &[usize]) -> Result<NodeId, Error> {
-        let id = self.at(name).push(Op::Input, shape.to_vec(), DType::F32)?;
+        let id = self.at(name).push(Op::Input, shape.to_vec(), Element::F32)?;
         self.builder.graph.borrow_mut().inputs.push((name.to_owned(), id));
         Ok(id)
     }
@@ -206,7 +206,7 @@ impl<'b> Scope<'b> {
         let weight = self.weight("weight", vec![out_channels, channels, kernel[0], kernel[1]], WeightRole::Conv2d)?;
         let bias = bias.then(|| self.weight("bias", vec![out_channels], WeightRole::Vector)).transpose()?;
         let shape = vec![batch, out_height, out_width, out_channels];
-        self.push(Op::Conv2d { x, weight, bias, residual: None, stride, padding, upsample: false }, shape, DType::F32)
+        self.push(Op::Conv2d { x, weight, bias, residual: None, stride, padding, upsample: false }, shape, Element::F32)
     }
 
     /// `torch.nn.Linear` with `weight` and, if asked, `bias` at this path.
@@ -216,7 +216,7 @@ impl<'b> Scope<'b> {
         let in_features = std::mem::replace(last, out_features);
         let weight = self.weight("weight", vec![out_features, in_features], WeightRole::Linear)?;
         let bias = bias.then(|| self.weight("bias", vec![out_features], WeightRole::Vector)).transpose()?;
-        self.push(Op::Linear { x, weight, bias, residual: None }, shape, DType::F32)
+        self.push(Op::Linear { x, weight, bias, residual: None }, shape, Element::F32)
     }
 
     /// `torch.nn.GroupNorm` over the last axis of `[batch, ..., channels]`.
@@ -228,7 +228,7 @@ impl<'b> Scope<'b> {
         }
         let weight = self.weight("weight", vec![channels], WeightRole::Vector)?;
         let bias = self.weight("bias", vec![channels], WeightRole::Vector)?;
-        self.push(Op::GroupNorm { x, weight, bias, groups, eps, activation: None }, shape, DType::F32)
+        self.push(Op::GroupNorm { x, weight, bias, groups, eps, activation: None }, shape, Element::F32)
     }
 
     /// `torch.nn.LayerNorm` over the last axis.
@@ -237,7 +237,7 @@ impl<'b> Scope<'b> {
         let Some(&channels) = shape.last() else { return Err(self.error("layer norm of a scalar")) };
         let weight = self.weight("weight", vec![channels], WeightRole::Vector)?;
         let bias = self.weight("bias", vec![channels], WeightRole::Vector)?;
-        self.push(Op::LayerNorm { x, weight, bias, eps }, shape, DType::F32)
+        self.push(Op::LayerNorm { x, weight, bias, eps }, shape, Element::F32)
     }
 
     /// Scaled dot-product attention; `q` is `[batch, query_tokens, channels]`, `k` and `v` `[batch, key_tokens, channels]`.
@@ -247,12 +247,12 @@ impl<'b> Scope<'b> {
         if !fits || heads == 0 || !qs[2].is_multiple_of(heads) || (causal && qs[1] != ks[1]) {
             return Err(self.error(format!("attention of {qs:?} over {ks:?} and {vs:?} with {heads} heads")));
         }
-        self.push(Op::Attention { q, k, v, heads, causal }, qs, DType::F32)
+        self.push(Op::Attention { q, k, v, heads, causal }, qs, Element::F32)
     }
 
     /// An element-wise non-linearity.
     pub fn activate(&self, x: NodeId, activation: Activation) -> Result<NodeId, Error> {
-        self.push(Op::Activate { x, activation }, self.shape(x), DType::F32)
+        self.push(Op::Activate { x, activation }, self.shape(x), Element::F32)
     }
 
     /// diffusers' `GEGLU` after its projection: first half of the last axis times gelu of the second.
@@ -262,7 +262,7 @@ impl<'b> Scope<'b> {
             Some(last) if last.is_multiple_of(2) => *last /= 2,
             _ => return Err(self.error(format!("GEGLU needs an even last axis, got {shape:?}"))),
         }
-        self.push(Op::Geglu { x }, shape, DType::F32)
+        self.push(Op::Geglu { x }, shape, Element::F32)
     }
 
     /// a + b; each axis of `b` is that of `a` or 1.
@@ -285,12 +285,12 @@ impl<'b> Scope<'b> {
         if sa.len() != sb.len() || sa.iter().zip(&sb).any(|(&da, &db)| db != da && db != 1) {
             return Err(self.error(format!("{op:?} of {sa:?} and {sb:?}")));
         }
-        self.push(Op::Binary { op, a, b }, sa, DType::F32)
+        self.push(Op::Binary { op, a, b }, sa, Element::F32)
     }
 
     /// scale · x + shift.
     pub fn affine(&self, x: NodeId, scale: f32, shift: f32) -> Result<NodeId, Error> {
-        self.push(Op::Affine { x, scale, shift }, self.shape(x), DType::F32)
+        self.push(Op::Affine { x, scale, shift }, self.shape(x), Element::F32)
     }
 
     /// Tensors one after the other along `axis`.
@@ -308,7 +308,7 @@ impl<'b> Scope<'b> {
             }
             shape[axis] += other[axis];
         }
-        self.push(Op::Concat { inputs: inputs.to_vec(), axis }, shape, DType::F32)
+        self.push(Op::Concat { inputs: inputs.to_vec(), axis }, shape, Element::F32)
     }
 
     /// `length` indices from `start` on along `axis`.
@@ -318,7 +318,7 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("slice of {length} from {start} along axis {axis} of {shape:?}")));
         }
         shape[axis] = length;
-        self.push(Op::Slice { x, axis, start }, shape, DType::F32)
+        self.push(Op::Slice { x, axis, start }, shape, Element::F32)
     }
 
     /// The same elements in another shape.
@@ -327,7 +327,7 @@ impl<'b> Scope<'b> {
         if from.iter().product::<usize>() != shape.iter().product::<usize>() {
             return Err(self.error(format!("{from:?} cannot be reshaped to {shape:?}")));
         }
-        self.push(Op::Reshape { x }, shape.to_vec(), DType::F32)
+        self.push(Op::Reshape { x }, shape.to_vec(), Element::F32)
     }
 
     /// Axis i of the result is axis `axes[i]` of `x`.
@@ -337,19 +337,19 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("{axes:?} is no permutation of the axes of {from:?}")));
         }
         let shape = axes.iter().map(|&axis| from[axis]).collect();
-        self.push(Op::Permute { x, axes: axes.to_vec() }, shape, DType::F32)
+        self.push(Op::Permute { x, axes: axes.to_vec() }, shape, Element::F32)
     }
 
     /// Nearest-neighbour resampling of `[batch, height, width, channels]`.
     pub fn resize_nearest(&self, x: NodeId, height: usize, width: usize) -> Result<NodeId, Error> {
         let [batch, _, _, channels] = self.picture(x)?;
-        self.push(Op::ResizeNearest { x }, vec![batch, height, width, channels], DType::F32)
+        self.push(Op::ResizeNearest { x }, vec![batch, height, width, channels], Element::F32)
     }
 
     /// Bilinear resampling of `[batch, height, width, channels]`.
     pub fn resize_bilinear(&self, x: NodeId, height: usize, width: usize) -> Result<NodeId, Error> {
         let [batch, _, _, channels] = self.picture(x)?;
-        self.push(Op::ResizeBilinear { x }, vec![batch, height, width, channels], DType::F32)
+        self.push(Op::ResizeBilinear { x }, vec![batch, height, width, channels], Element::F32)
     }
 
     /// Maximum or mean of the pixels under a kernel that moves over `[batch, height, width, channels]`; where it does not fit, an
@@ -366,7 +366,7 @@ impl<'b> Scope<'b> {
             return Err(self.too_small([height, width], kernel));
         };
         let shape = vec![batch, out_height, out_width, channels];
-        self.push(Op::Pool2d { x, pooling, kernel, stride, padding }, shape, DType::F32)
+        self.push(Op::Pool2d { x, pooling, kernel, stride, padding }, shape, Element::F32)
     }
 
     /// The mean of all pixels of `[batch, height, width, channels]`: `[batch, channels]`.
@@ -386,7 +386,7 @@ impl<'b> Scope<'b> {
             return Err(self.error(format!("a timestep embedding of {dim} dimensions, shift {downscale_freq_shift}")));
         }
         let op = Op::TimestepEmbedding { timestep, flip_sin_to_cos, downscale_freq_shift, scale, max_period: 10_000.0 };
-        self.push(op, vec![batch, dim], DType::F32)
+        self.push(op, vec![batch, dim], Element::F32)
     }
 
     /// Guidance by itself, `[2 * batch, ...]` → `[batch, ...]`: needed where it is rescaled, or where something else than
@@ -401,7 +401,7 @@ impl<'b> Scope<'b> {
             let found = self.shape(coefficients);
             return Err(self.error(format!("guidance with coefficients of shape {found:?}, rescaled by {rescale}")));
         }
-        self.push(Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }), shape, DType::F32)
+        self.push(Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }), shape, Element::F32)
     }
 
     /// x0 = a·sample + b·output with the update's own a and b, not clipped: what [`Scope::threshold`] is applied to.
@@ -423,7 +423,7 @@ impl<'b> Scope<'b> {
         if shape.is_empty() || !(0.0..=1.0).contains(&ratio) || max_value.is_nan() || max_value <= 0.0 {
             return Err(self.error(format!("a threshold at the quantile {ratio} of {shape:?}, at most {max_value}")));
         }
-        self.push(Op::Solver(SolverOp::Threshold { x, ratio, max_value }), shape, DType::F32)
+        self.push(Op::Solver(SolverOp::Threshold { x, ratio, max_value }), shape, Element::F32)
     }
 
     /// `noise` times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
@@ -474,7 +474,7 @@ impl<'b> Scope<'b> {
         self.push(
             Op::Solver(SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }),
             shape,
-            DType::F32,
+            Element::F32,
         )
     }
 
@@ -484,7 +484,7 @@ impl<'b> Scope<'b> {
         if channels != 1 && channels != 3 {
             return Err(self.error(format!("{channels} channels make no picture: 1 or 3 do")));
         }
-        self.push(Op::PackRgba8 { x }, vec![batch, height, width], DType::U32)
+        self.push(Op::PackRgba8 { x }, vec![batch, height, width], Element::U32)
     }
 }
 

@@ -23,7 +23,7 @@ pub use builder::{Builder, Conv2dOptions, Pool2dOptions, Scope, TimestepEmbeddin
 pub use cost::Cost;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, Pooling};
-pub use plan::{Lifetime, Place, Plan, Slabs, largest_live_set};
+pub use plan::{Lifetime, Place, SlabPlan, Slabs, largest_live_set};
 pub use rewrite::{fold_upsampling, fuse};
 pub use solver::{SolverOp, update};
 pub use split::{Split, split};
@@ -53,7 +53,7 @@ impl WeightId {
 
 /// Element type of an activation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DType {
+pub enum Element {
     /// 32-bit float: every activation.
     F32,
     /// 32-bit unsigned: packed RGBA8 pixels.
@@ -89,7 +89,7 @@ impl WeightSpec {
     /// If there is no such output.
     pub(crate) fn mismatch(&self, graph: &Graph, name: &str) -> Result<Option<String>, Error> {
         let Node { shape, dtype, .. } = graph.node(graph.output(name)?);
-        let differs = *shape != self.shape || *dtype != DType::F32;
+        let differs = *shape != self.shape || *dtype != Element::F32;
         Ok(differs.then(|| format!("output `{name}` is {dtype:?} {shape:?}, the weight F32 {:?}", self.shape)))
     }
 
@@ -111,7 +111,7 @@ pub struct Node {
     /// Shape of the result, row-major.
     pub shape: Vec<usize>,
     /// Element type of the result.
-    pub dtype: DType,
+    pub dtype: Element,
     /// Module path of the layer, such as `down_blocks.1.resnets.0.conv1`.
     pub path: String,
 }

@@ -46,14 +46,14 @@ pub struct Place {
 
 /// Slabs of memory, and a place in them for each lifetime.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Plan {
+pub struct SlabPlan {
     /// The place of each lifetime.
     pub places: Vec<Place>,
     /// Bytes of each slab.
     pub slabs: Vec<u64>,
 }
 
-impl Plan {
+impl SlabPlan {
     /// Gives each lifetime a range that nothing else uses at the same time; the lifetimes of each pair in `apart` lie in different
     /// slabs.
     ///
@@ -114,7 +114,7 @@ struct Placing<'l> {
     /// For each lifetime, those that may not be in the same slab.
     enemies: &'l [Vec<usize>],
     limits: Slabs,
-    plan: Plan,
+    plan: SlabPlan,
     placed: Vec<bool>,
     /// What is in each slab, by offset.
     contents: Vec<Vec<usize>>,
@@ -122,11 +122,11 @@ struct Placing<'l> {
 
 impl<'l> Placing<'l> {
     fn new(lifetimes: &'l [Lifetime], enemies: &'l [Vec<usize>], limits: Slabs) -> Self {
-        let plan = Plan { places: vec![Place::default(); lifetimes.len()], slabs: Vec::new() };
+        let plan = SlabPlan { places: vec![Place::default(); lifetimes.len()], slabs: Vec::new() };
         Self { lifetimes, enemies, limits, plan, placed: vec![false; lifetimes.len()], contents: Vec::new() }
     }
 
-    fn place(mut self, order: &[usize]) -> Plan {
+    fn place(mut self, order: &[usize]) -> SlabPlan {
         for &index in order {
             let bytes = self.lifetimes[index].bytes;
             let mut refused = vec![false; self.plan.slabs.len()];
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn a_chain_takes_what_two_of_its_values_take() {
         let chain = lifetimes(&(0..10).map(|i| (100, i, i + 1)).collect::<Vec<_>>());
-        let plan = Plan::new(&chain, &[], ONE);
+        let plan = SlabPlan::new(&chain, &[], ONE);
         assert_eq!(plan.slabs, [200]);
-        let plan = Plan::new(&chain, &neighbours(10), ONE);
+        let plan = SlabPlan::new(&chain, &neighbours(10), ONE);
         assert_eq!(plan.slabs, [100, 100]);
         assert!(plan.places.windows(2).all(|pair| pair[0].slab != pair[1].slab));
     }
@@ -217,7 +217,7 @@ mod tests {
                 .collect();
             let all = lifetimes(&list);
             let apart: Vec<_> = (0..150).map(|_| (next(200) as usize, next(200) as usize)).collect();
-            let plan = Plan::new(&all, &apart, slabs);
+            let plan = SlabPlan::new(&all, &apart, slabs);
             assert!(plan.slabs.iter().all(|&bytes| bytes <= slabs.bytes));
             for (i, a) in all.iter().enumerate() {
                 let at = plan.places[i];
@@ -243,14 +243,14 @@ mod tests {
     fn a_value_goes_into_the_smallest_gap_that_it_fits() {
         // Node 0 leaves gaps of 100 and 50 between what lives on.
         let all = lifetimes(&[(100, 0, 0), (110, 0, 1), (50, 0, 0), (120, 0, 1), (40, 1, 1)]);
-        let plan = Plan::new(&all, &[], ONE);
+        let plan = SlabPlan::new(&all, &[], ONE);
         assert_eq!((plan.total(), largest_live_set(&all)), (380, 380));
     }
 
     #[test]
     fn a_value_larger_than_a_slab_should_be_gets_one_of_its_own() {
         let all = lifetimes(&[(100, 0, 1), (30, 0, 1), (30, 0, 1), (30, 0, 1)]);
-        let plan = Plan::new(&all, &[], Slabs { alignment: 1, bytes: 64 });
+        let plan = SlabPlan::new(&all, &[], Slabs { alignment: 1, bytes: 64 });
         assert_eq!(plan.slabs, [100, 60, 30]);
     }
 }

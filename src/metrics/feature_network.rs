@@ -7,7 +7,7 @@ use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::{Graph, WeightSpec};
 use crate::models::inception_v3::{self, BASIC_CONV2D};
 use crate::models::{self, EmojiClassifierConfig};
-use crate::weights::{self, Dtype, Gather, Source, TensorFile, TensorInfo, read_small};
+use crate::weights::{self, Encoding, Gather, Source, TensorFile, TensorInfo, read_small};
 
 /// The config of a network, much longer than one with ten thousand labels.
 const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -151,7 +151,7 @@ impl OpenNetwork {
                     let found = tensor.shape.clone();
                     return Err(Error::Shape { file: file.to_owned(), tensor: name, found, expected, network });
                 }
-                Some(tensor) if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+                Some(tensor) if !matches!(tensor.dtype, Encoding::F32 | Encoding::F16 | Encoding::BF16) => {
                     return Err(tensor.error(format!("it is {}; store it as F32, F16 or BF16", tensor.dtype)).into());
                 }
                 Some(_) => {}
@@ -191,7 +191,7 @@ impl OpenNetwork {
             }
             for (part, values) in [("conv.weight", conv), ("conv.bias", folded)] {
                 if let Some(&weight) = index.get(format!("{module}{part}").as_str()) {
-                    loader.put(weight, Dtype::F32, bytemuck::cast_slice(&values))?;
+                    loader.put(weight, Encoding::F32, bytemuck::cast_slice(&values))?;
                 }
             }
             Ok(())

@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde_json::json;
 
 use super::{Error, FeatureSpace, Statistics};
-use crate::weights::{Dtype, Gather, Source, TensorFile, TensorInfo};
+use crate::weights::{Encoding, Gather, Source, TensorFile, TensorInfo};
 
 /// Says in the metadata what the file is.
 const FORMAT: (&str, &str) = ("format", "undiffuse.statistics");
@@ -53,7 +53,7 @@ impl StatisticsFile {
         let (count, dimension) = (number("count")?, space.dimension);
         let made_from = text("made_from")?;
         let tensor = |name: &str| file.tensors().iter().find(|tensor| tensor.name == name);
-        let of_shape = |name: &str, dtype: Dtype, shape: &[usize]| match tensor(name) {
+        let of_shape = |name: &str, dtype: Encoding, shape: &[usize]| match tensor(name) {
             Some(tensor) if tensor.dtype == dtype && tensor.shape == shape => Ok(tensor.range.clone()),
             Some(tensor) => Err(wrong(format!(
                 "tensor `{name}` is {:?} of {}, its metadata calls for {shape:?} of {dtype}",
@@ -61,9 +61,10 @@ impl StatisticsFile {
             ))),
             None => Err(wrong(format!("there is no tensor `{name}`"))),
         };
-        of_shape("mean", Dtype::F64, &[dimension])?;
-        of_shape("covariance", Dtype::F64, &[dimension, dimension])?;
-        let features = tensor("features").map(|_| of_shape("features", Dtype::F32, &[count, dimension])).transpose()?;
+        of_shape("mean", Encoding::F64, &[dimension])?;
+        of_shape("covariance", Encoding::F64, &[dimension, dimension])?;
+        let features =
+            tensor("features").map(|_| of_shape("features", Encoding::F32, &[count, dimension])).transpose()?;
         let mut numbers = [Vec::new(), Vec::new()];
         let is = |tensor: &TensorInfo| ["mean", "covariance"].iter().position(|name| *name == tensor.name);
         let mut sink = Gather::new(|tensor: &TensorInfo, bytes: &[u8]| {
@@ -91,14 +92,14 @@ impl Statistics {
         let count = self.count.ok_or(Error::TooFew { what: "a file of statistics", count: 0, needed: 2 })?;
         let dimension = self.space.dimension;
         let mut end = 0;
-        let mut tensor = |dtype: Dtype, shape: &[usize]| {
+        let mut tensor = |dtype: Encoding, shape: &[usize]| {
             let begin = end;
             end += shape.iter().product::<usize>() * dtype.block().bytes;
             json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [begin, end] })
         };
         let mut header = json!({
-            "mean": tensor(Dtype::F64, &[dimension]),
-            "covariance": tensor(Dtype::F64, &[dimension, dimension]),
+            "mean": tensor(Encoding::F64, &[dimension]),
+            "covariance": tensor(Encoding::F64, &[dimension, dimension]),
             "__metadata__": {
                 FORMAT.0: FORMAT.1,
                 "extractor": self.space.extractor,
@@ -110,7 +111,7 @@ impl Statistics {
             },
         });
         if with_features {
-            header["features"] = tensor(Dtype::F32, &[count, dimension]);
+            header["features"] = tensor(Encoding::F32, &[count, dimension]);
         }
         let mut header = header.to_string().into_bytes();
         // Tensors are to lie at multiples of eight bytes.

@@ -8,7 +8,7 @@ mod tokenizer;
 mod unicode;
 
 pub use special::TokenFiles;
-pub use tokenizer::{Encoding, Tokenizer};
+pub use tokenizer::{EncodedPrompt, Tokenizer};
 
 /// What can be wrong with a tokenizer's files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

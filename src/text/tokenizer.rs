@@ -32,7 +32,7 @@ pub struct Tokenizer {
 
 /// A prompt as a text encoder takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoding {
+pub struct EncodedPrompt {
     /// BOS, the prompt, EOS, then padding: exactly as many as the text encoder has positions for.
     pub ids: Vec<u32>,
     /// The end of the prompt that did not fit, in the tokenizer's own spelling; `None` if all of it did.
@@ -210,7 +210,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::TooFewPositions`] for fewer than two positions.
-    pub fn encode_padded(&self, text: &str, max_position_embeddings: usize) -> Result<Encoding, Error> {
+    pub fn encode_padded(&self, text: &str, max_position_embeddings: usize) -> Result<EncodedPrompt, Error> {
         if max_position_embeddings < 2 {
             return Err(Error::TooFewPositions { positions: max_position_embeddings });
         }
@@ -223,7 +223,7 @@ impl Tokenizer {
             lost
         });
         ids.resize(length, self.pad);
-        Ok(Encoding { ids, truncated })
+        Ok(EncodedPrompt { ids, truncated })
     }
 
     /// The text of `ids`, for people to read: lower case, a space after each word. Ids beyond the vocabulary are left out.

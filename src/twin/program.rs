@@ -6,7 +6,7 @@ use super::{
     activation, attention, convolution, elementwise, guidance, layout, linear_update, norm, resample, threshold,
     timestep_embedding,
 };
-use crate::graph::{DType, Graph, Node, NodeId, Op, SolverOp, WeightId, update};
+use crate::graph::{Element, Graph, Node, NodeId, Op, SolverOp, WeightId, update};
 
 /// A graph with its weights. Every node keeps its value until the next run.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl Program {
     /// If there is no such output, or no run has made it.
     pub fn read(&self, output: &str) -> Result<&[f32], Error> {
         let id = self.graph.output(output)?;
-        if !self.has_run || self.graph.node(id).dtype != DType::F32 {
+        if !self.has_run || self.graph.node(id).dtype != Element::F32 {
             return Err(Error::NotRun(output.to_owned()));
         }
         Ok(&self.values[id.index()])
@@ -219,7 +219,7 @@ impl Program {
     /// If there is no such output, or no run has made it.
     pub fn read_u32(&self, output: &str) -> Result<&[u32], Error> {
         let id = self.graph.output(output)?;
-        if !self.has_run || self.graph.node(id).dtype != DType::U32 {
+        if !self.has_run || self.graph.node(id).dtype != Element::U32 {
             return Err(Error::NotRun(output.to_owned()));
         }
         Ok(&self.pixels[id.index()])

@@ -24,39 +24,39 @@ use std::array;
 
 use half::f16;
 
-use super::Dtype;
+use super::Encoding;
 
 /// The values that an index of IQ4_NL stands for: denser around zero, as weights are.
 const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// The elements of whole blocks; `None` for other dtypes and part of a block. See [`Dtype::to_f32`].
-pub(super) fn dequantise(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+/// The elements of whole blocks; `None` for other dtypes and part of a block. See [`Encoding::to_f32`].
+pub(super) fn dequantise(dtype: Encoding, bytes: &[u8]) -> Option<Vec<f32>> {
     match dtype {
-        Dtype::Q8_0 => unpack(bytes, |[d0, d1, q @ ..]: &[u8; 34]| {
+        Encoding::Q8_0 => unpack(bytes, |[d0, d1, q @ ..]: &[u8; 34]| {
             let d = half([*d0, *d1]);
             q.map(|q| d * f32::from(q as i8))
         }),
-        Dtype::Q4_0 => unpack(bytes, |[d0, d1, q @ ..]: &[u8; 18]| {
+        Encoding::Q4_0 => unpack(bytes, |[d0, d1, q @ ..]: &[u8; 18]| {
             let d = half([*d0, *d1]);
             array::from_fn::<_, 32, _>(|e| d * (f32::from(nibble(q, e)) - 8.0))
         }),
-        Dtype::Q4_1 => unpack(bytes, |[d0, d1, m0, m1, q @ ..]: &[u8; 20]| {
+        Encoding::Q4_1 => unpack(bytes, |[d0, d1, m0, m1, q @ ..]: &[u8; 20]| {
             let (d, m) = (half([*d0, *d1]), half([*m0, *m1]));
             array::from_fn::<_, 32, _>(|e| d * f32::from(nibble(q, e)) + m)
         }),
-        Dtype::Q5_0 => unpack(bytes, |[d0, d1, h0, h1, h2, h3, q @ ..]: &[u8; 22]| {
+        Encoding::Q5_0 => unpack(bytes, |[d0, d1, h0, h1, h2, h3, q @ ..]: &[u8; 22]| {
             let (d, high) = (half([*d0, *d1]), [*h0, *h1, *h2, *h3]);
             array::from_fn::<_, 32, _>(|e| d * (f32::from(nibble(q, e) | fifth_bit(high, e)) - 16.0))
         }),
-        Dtype::Q5_1 => unpack(bytes, |[d0, d1, m0, m1, h0, h1, h2, h3, q @ ..]: &[u8; 24]| {
+        Encoding::Q5_1 => unpack(bytes, |[d0, d1, m0, m1, h0, h1, h2, h3, q @ ..]: &[u8; 24]| {
             let (d, m, high) = (half([*d0, *d1]), half([*m0, *m1]), [*h0, *h1, *h2, *h3]);
             array::from_fn::<_, 32, _>(|e| d * f32::from(nibble(q, e) | fifth_bit(high, e)) + m)
         }),
-        Dtype::IQ4_NL => unpack(bytes, |[d0, d1, q @ ..]: &[u8; 18]| {
+        Encoding::IQ4_NL => unpack(bytes, |[d0, d1, q @ ..]: &[u8; 18]| {
             let d = half([*d0, *d1]);
             array::from_fn::<_, 32, _>(|e| d * f32::from(IQ4_NL[usize::from(nibble(q, e))]))
         }),
-        Dtype::Q2_K => unpack(bytes, |block: &[u8; 84]| {
+        Encoding::Q2_K => unpack(bytes, |block: &[u8; 84]| {
             let (scales, q, [d0, d1, m0, m1]) = split::<16, 64, 4, _>(block);
             let (d, dmin) = (half([*d0, *d1]), half([*m0, *m1]));
             array::from_fn::<_, 256, _>(|e| {
@@ -64,7 +64,7 @@ pub(super) fn dequantise(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
                 d * f32::from(scale & 15) * f32::from(two_bits(q, e)) - dmin * f32::from(scale >> 4)
             })
         }),
-        Dtype::Q3_K => unpack(bytes, |block: &[u8; 110]| {
+        Encoding::Q3_K => unpack(bytes, |block: &[u8; 110]| {
             let (third, q, rest) = split::<32, 64, 14, _>(block);
             let [scales @ .., d0, d1] = rest;
             let d = half([*d0, *d1]);
@@ -78,7 +78,7 @@ pub(super) fn dequantise(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
                 d * scale * (f32::from(two_bits(q, e)) - offset)
             })
         }),
-        Dtype::Q4_K => unpack(bytes, |[d0, d1, m0, m1, rest @ ..]: &[u8; 144]| {
+        Encoding::Q4_K => unpack(bytes, |[d0, d1, m0, m1, rest @ ..]: &[u8; 144]| {
             let (d, dmin) = (half([*d0, *d1]), half([*m0, *m1]));
             let (scales, q, []) = split::<12, 128, 0, _>(rest);
             array::from_fn::<_, 256, _>(|e| {
@@ -86,7 +86,7 @@ pub(super) fn dequantise(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
                 d * scale * f32::from(nibble_of_32(q, e)) - dmin * minimum
             })
         }),
-        Dtype::Q5_K => unpack(bytes, |[d0, d1, m0, m1, rest @ ..]: &[u8; 176]| {
+        Encoding::Q5_K => unpack(bytes, |[d0, d1, m0, m1, rest @ ..]: &[u8; 176]| {
             let (d, dmin) = (half([*d0, *d1]), half([*m0, *m1]));
             let (scales, fifth, q) = split::<12, 32, 128, _>(rest);
             array::from_fn::<_, 256, _>(|e| {
@@ -95,7 +95,7 @@ pub(super) fn dequantise(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
                 d * scale * f32::from(nibble_of_32(q, e) | high) - dmin * minimum
             })
         }),
-        Dtype::Q6_K => unpack(bytes, |block: &[u8; 210]| {
+        Encoding::Q6_K => unpack(bytes, |block: &[u8; 210]| {
             let (q, high, rest) = split::<128, 64, 18, _>(block);
             let [scales @ .., d0, d1] = rest;
             let d = half([*d0, *d1]);
@@ -110,34 +110,34 @@ pub(super) fn dequantise(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 }
 
 /// The blocks of `values`, rounded as ggml's reference does; `None` for dtypes that are only read, and for part of a
-/// block. See [`Dtype::encode`].
-pub(super) fn quantise(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
+/// block. See [`Encoding::encode`].
+pub(super) fn quantise(dtype: Encoding, values: &[f32]) -> Option<Vec<u8>> {
     let (blocks, []) = values.as_chunks::<32>() else { return None };
     let mut bytes = Vec::with_capacity(dtype.bytes_of(values.len())?);
     let pack: fn(&[f32; 32], &mut Vec<u8>) = match dtype {
-        Dtype::Q8_0 => |values, bytes| {
+        Encoding::Q8_0 => |values, bytes| {
             let d = values.iter().fold(0.0f32, |most, value| most.max(value.abs())) / 127.0;
             let inverse = reciprocal(d);
             bytes.extend(f16::from_f32(d).to_le_bytes());
             bytes.extend(values.map(|value| (value * inverse).round() as i8 as u8));
         },
-        Dtype::Q4_0 => |values, bytes| {
+        Encoding::Q4_0 => |values, bytes| {
             let (d, q) = symmetric(values, 8);
             bytes.extend(f16::from_f32(d).to_le_bytes());
             bytes.extend(nibbles(&q));
         },
-        Dtype::Q4_1 => |values, bytes| {
+        Encoding::Q4_1 => |values, bytes| {
             let (d, m, q) = with_minimum(values, 15);
             bytes.extend([d, m].into_iter().flat_map(|shared| f16::from_f32(shared).to_le_bytes()));
             bytes.extend(nibbles(&q));
         },
-        Dtype::Q5_0 => |values, bytes| {
+        Encoding::Q5_0 => |values, bytes| {
             let (d, q) = symmetric(values, 16);
             bytes.extend(f16::from_f32(d).to_le_bytes());
             bytes.extend(fifth_bits(&q));
             bytes.extend(nibbles(&q));
         },
-        Dtype::Q5_1 => |values, bytes| {
+        Encoding::Q5_1 => |values, bytes| {
             let (d, m, q) = with_minimum(values, 31);
             bytes.extend([d, m].into_iter().flat_map(|shared| f16::from_f32(shared).to_le_bytes()));
             bytes.extend(fifth_bits(&q));
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn blocks_of_one_value_keep_it() {
         for value in [0.0f32, 1.0, -0.5] {
-            for dtype in [Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_1, Dtype::Q5_0, Dtype::Q5_1] {
+            for dtype in [Encoding::Q8_0, Encoding::Q4_0, Encoding::Q4_1, Encoding::Q5_0, Encoding::Q5_1] {
                 let bytes = dtype.encode(&[value; 64]).unwrap();
                 assert_eq!(bytes.len(), dtype.bytes_of(64).unwrap());
                 for back in dtype.to_f32(&bytes).unwrap() {

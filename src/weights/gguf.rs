@@ -15,7 +15,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::rc::Rc;
 
 use super::tensor_file::{Beginning, Header, MAX_NAME, MAX_TENSORS, TensorInfo};
-use super::{Dtype, Error};
+use super::{Encoding, Error};
 use crate::order::sort_by_key;
 
 /// What a GGUF file begins with.
@@ -35,38 +35,38 @@ const ARRAY: u64 = 9;
 const U32: u64 = 4;
 
 /// The tensor types by number; of those that are not read, the name.
-const TYPES: [Result<Dtype, &str>; 42] = [
-    Ok(Dtype::F32),
-    Ok(Dtype::F16),
-    Ok(Dtype::Q4_0),
-    Ok(Dtype::Q4_1),
+const TYPES: [Result<Encoding, &str>; 42] = [
+    Ok(Encoding::F32),
+    Ok(Encoding::F16),
+    Ok(Encoding::Q4_0),
+    Ok(Encoding::Q4_1),
     Err("Q4_2"),
     Err("Q4_3"),
-    Ok(Dtype::Q5_0),
-    Ok(Dtype::Q5_1),
-    Ok(Dtype::Q8_0),
+    Ok(Encoding::Q5_0),
+    Ok(Encoding::Q5_1),
+    Ok(Encoding::Q8_0),
     Err("Q8_1"),
-    Ok(Dtype::Q2_K),
-    Ok(Dtype::Q3_K),
-    Ok(Dtype::Q4_K),
-    Ok(Dtype::Q5_K),
-    Ok(Dtype::Q6_K),
+    Ok(Encoding::Q2_K),
+    Ok(Encoding::Q3_K),
+    Ok(Encoding::Q4_K),
+    Ok(Encoding::Q5_K),
+    Ok(Encoding::Q6_K),
     Err("Q8_K"),
     Err("IQ2_XXS"),
     Err("IQ2_XS"),
     Err("IQ3_XXS"),
     Err("IQ1_S"),
-    Ok(Dtype::IQ4_NL),
+    Ok(Encoding::IQ4_NL),
     Err("IQ3_S"),
     Err("IQ2_S"),
     Err("IQ4_XS"),
-    Ok(Dtype::I8),
-    Ok(Dtype::I16),
-    Ok(Dtype::I32),
-    Ok(Dtype::I64),
-    Ok(Dtype::F64),
+    Ok(Encoding::I8),
+    Ok(Encoding::I16),
+    Ok(Encoding::I32),
+    Ok(Encoding::I64),
+    Ok(Encoding::F64),
     Err("IQ1_M"),
-    Ok(Dtype::BF16),
+    Ok(Encoding::BF16),
     Err("Q4_0_4_4"),
     Err("Q4_0_4_8"),
     Err("Q4_0_8_8"),
@@ -370,7 +370,7 @@ impl<W: Write + Seek> Writer<W> {
     /// # Errors
     /// Whatever the output reports; a dtype that GGUF does not have, rows that are no whole blocks of it, bytes that are not
     /// the shape's, or a tensor too many.
-    pub fn tensor(&mut self, dtype: Dtype, bytes: &[u8]) -> io::Result<()> {
+    pub fn tensor(&mut self, dtype: Encoding, bytes: &[u8]) -> io::Result<()> {
         let Some(tensor) = self.tensors.get_mut(self.written) else {
             return Err(misuse("more tensors than announced".to_owned()));
         };

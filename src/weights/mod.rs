@@ -7,7 +7,7 @@
 //! that a file claims.
 
 pub mod blocks;
-pub mod dtype;
+pub mod encoding;
 mod foreign;
 pub mod gguf;
 mod low_rank;
@@ -15,7 +15,7 @@ mod safetensors;
 pub mod source;
 pub mod tensor_file;
 
-pub use dtype::{Block, Dtype, F16Bits};
+pub use encoding::{Block, Encoding, F16Bits};
 pub use low_rank::LowRank;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::DirectorySource;

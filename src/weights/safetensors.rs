@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 
 use super::tensor_file::{Beginning, Header, MAX_NAME, MAX_SIDES, MAX_TENSORS, TensorInfo};
-use super::{Dtype, Error};
+use super::{Encoding, Error};
 use crate::order::sort_by_key;
 
 /// The format's own limit on the JSON header.
@@ -204,7 +204,7 @@ fn parse_header(
 
 fn check_tensor(file: &Rc<str>, name: String, raw: RawTensor, data_start: u64) -> Result<TensorInfo, Error> {
     let invalid = |reason: String| Error::Tensor { file: file.to_string(), tensor: name.clone(), reason };
-    let dtype = Dtype::from_safetensors(&raw.dtype).ok_or_else(|| {
+    let dtype = Encoding::from_safetensors(&raw.dtype).ok_or_else(|| {
         invalid(format!("dtype {:?} is not supported; store the tensor as F32, F16 or BF16", raw.dtype))
     })?;
     let (Sides(shape), (begin, end)) = (raw.shape, raw.data_offsets);

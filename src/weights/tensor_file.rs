@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use super::{ByteStream, Dtype, Error, F16Bits, Source, foreign, gguf, safetensors};
+use super::{ByteStream, Encoding, Error, F16Bits, Source, foreign, gguf, safetensors};
 
 /// The most tensors of a file, or entries of its metadata; the largest checkpoints have some thousand.
 pub(super) const MAX_TENSORS: usize = 1 << 16;
@@ -31,7 +31,7 @@ pub struct TensorInfo {
     /// The name as stored: `down_blocks.0.resnets.0.conv1.weight`.
     pub name: String,
     /// The elements' type.
-    pub dtype: Dtype,
+    pub dtype: Encoding,
     /// The sides, slowest first (row-major); empty for a scalar.
     pub shape: Vec<usize>,
     /// Where the bytes lie, counted from the start of the file: exactly what the shape takes in this dtype.
@@ -49,7 +49,7 @@ impl TensorInfo {
         self.range.is_empty()
     }
 
-    /// This tensor's `bytes` as f32; see [`Dtype::to_f32`].
+    /// This tensor's `bytes` as f32; see [`Encoding::to_f32`].
     ///
     /// # Errors
     /// [`Error::Tensor`] for a dtype that holds no weights, or bytes that are not a whole number of elements.
@@ -57,7 +57,7 @@ impl TensorInfo {
         self.dtype.to_f32(bytes).ok_or_else(|| self.no_weights(bytes.len()))
     }
 
-    /// This tensor's `bytes` as the bits of f16; see [`Dtype::to_f16_bits`].
+    /// This tensor's `bytes` as the bits of f16; see [`Encoding::to_f16_bits`].
     ///
     /// # Errors
     /// As [`TensorInfo::to_f32`].

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use pollster::block_on;
 use undiffuse::weights::{
-    ByteStream, Dtype, Error, Gather, LocalBoxFuture, MemorySource, Source, TensorFile, TensorInfo,
+    ByteStream, Encoding, Error, Gather, LocalBoxFuture, MemorySource, Source, TensorFile, TensorInfo,
 };
 
 pub const FILE: &str = "unet/weights";
@@ -49,7 +49,7 @@ impl ByteStream for Drops {
     }
 }
 
-pub type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+pub type Tensors = Vec<(String, Encoding, Vec<usize>, Vec<u8>)>;
 
 pub fn read(source: &dyn Source) -> Result<Tensors, Error> {
     let mut tensors = Vec::new();

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Context, Result, bail};
 use prost::Message;
 use undiffuse::graph::{Activation, BinaryOp, Graph, NodeId, Op, Pooling, WeightId};
-use undiffuse::weights::Dtype;
+use undiffuse::weights::Encoding;
 
 use crate::weights::{Tensor, Weights};
 use proto::{
@@ -133,7 +133,7 @@ impl Writer<'_> {
         }
         let Tensor { dtype, bytes } = self.weights.tensor(spec)?;
         let elements: usize = spec.shape.iter().product();
-        let in_half = dtype == Dtype::F16 && elements >= LEAST_ELEMENTS_IN_HALF;
+        let in_half = dtype == Encoding::F16 && elements >= LEAST_ELEMENTS_IN_HALF;
         let mut raw = match in_half {
             true => bytes.into_owned(),
             false => {

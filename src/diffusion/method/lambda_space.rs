@@ -10,7 +10,7 @@ use crate::diffusion::{
     keys::Keys,
     schedule::{
         grid::{interpolate, linspace, timesteps_of_sigmas},
-        noising::Forward,
+        noising::Noising,
         prediction::{PredictionType, Reading},
     },
     table::{clip::Clip, terms::Terms},
@@ -39,8 +39,8 @@ impl Level {
     }
 
     /// The forward process.
-    pub fn forward(self) -> Forward {
-        Forward { signal: self.alpha, noise: self.sigma }
+    pub fn forward(self) -> Noising {
+        Noising { signal: self.alpha, noise: self.sigma }
     }
 
     /// x̂_0 from the sample and the network's output.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::diffusion::{
     error::Error,
-    schedule::{noise_schedule::NoiseSchedule, noising::Forward, prediction::Reading},
+    schedule::{noise_schedule::NoiseSchedule, noising::Noising, prediction::Reading},
     table::{clip::Clip, step::Step, terms::HISTORY, whole::Table},
 };
 
@@ -85,7 +85,7 @@ impl Run<'_> {
     ///
     /// If no signal is left, ε̂ says only on which side of zero x̂_0 is: at an infinite distance, which clipping to a range brings
     /// back. A power of two stands for infinity, so that the sign of x_t − ε̂ comes out in f32 as well.
-    pub fn x0(&self, at: Forward, clip: Clip) -> Reading {
+    pub fn x0(&self, at: Noising, clip: Clip) -> Reading {
         const FAR: f64 = (1u128 << 100) as f64;
         match self.common.prediction_type.x0(at.signal, at.noise) {
             x0 if !x0.is_finite() && matches!(clip, Clip::Range(_)) => Reading::new(FAR, -FAR * at.noise),
@@ -94,8 +94,8 @@ impl Run<'_> {
     }
 
     /// x_t at a timestep of the run from x_0.
-    pub fn forward(&self, timestep: f64) -> Result<Forward, Error> {
-        self.alpha_bar(timestep).map(Forward::of_alpha_bar)
+    pub fn forward(&self, timestep: f64) -> Result<Noising, Error> {
+        self.alpha_bar(timestep).map(Noising::of_alpha_bar)
     }
 
     /// Finds where the run begins in the `timesteps` that it would visit, and puts a `start_timestep` there that it would not:

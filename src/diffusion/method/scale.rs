@@ -1,7 +1,7 @@
 //! The scales in which solvers hold x_t.
 
 use super::{common::Common, lambda_space::Level, sigma_space};
-use crate::diffusion::schedule::{noise_schedule::NoiseSchedule, noising::Forward};
+use crate::diffusion::schedule::{noise_schedule::NoiseSchedule, noising::Noising};
 
 /// The scale in which a solver holds x_t. A signal-to-noise ratio is the same picture under the same noise in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +23,17 @@ impl Scale {
     }
 
     /// The forward process at a timestep of training.
-    pub fn forward(self, timestep: usize, common: &Common, schedule: &NoiseSchedule) -> Forward {
+    pub fn forward(self, timestep: usize, common: &Common, schedule: &NoiseSchedule) -> Noising {
         match self {
-            Self::VariancePreserving => Forward::of_alpha_bar(schedule.alpha_bar(timestep).unwrap_or_default()),
+            Self::VariancePreserving => Noising::of_alpha_bar(schedule.alpha_bar(timestep).unwrap_or_default()),
             Self::VariancePreservingOfSigma => Level::new(schedule.sigma(timestep), false).forward(),
-            Self::Sigma => Forward::of_sigma(schedule.sigma(timestep)),
-            Self::RectifiedFlow => Forward::of_flow_sigma(common.flow_sigma(timestep)),
+            Self::Sigma => Noising::of_sigma(schedule.sigma(timestep)),
+            Self::RectifiedFlow => Noising::of_flow_sigma(common.flow_sigma(timestep)),
         }
     }
 
     /// The factor from x_t at `forward` to what the network sees.
-    pub fn input_scale(self, forward: Forward) -> f64 {
+    pub fn input_scale(self, forward: Noising) -> f64 {
         match self {
             Self::Sigma => sigma_space::input_scale(forward.noise),
             Self::VariancePreserving | Self::VariancePreservingOfSigma | Self::RectifiedFlow => 1.0,

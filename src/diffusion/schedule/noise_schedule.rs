@@ -170,7 +170,7 @@ mod tests {
             NoiseSchedule::cosine(T),
             NoiseSchedule::scaled_linear(0.00085, 0.012, T).with_zero_terminal_snr(),
         ] {
-            let mut chain = crate::diffusion::schedule::noising::Forward { signal: 1.0, noise: 0.0 };
+            let mut chain = crate::diffusion::schedule::noising::Noising { signal: 1.0, noise: 0.0 };
             for t in 0..T {
                 let (transition, marginal) = (schedule.transition(t).unwrap(), schedule.marginal(t).unwrap());
                 chain = chain.then(transition);

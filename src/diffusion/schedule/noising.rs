@@ -26,14 +26,14 @@ use super::{noise_schedule::NoiseSchedule, prediction::Reading};
 /// A stretch of the forward process: x_t = `signal`·x_s + `noise`·ε with ε ~ N(0, I), or q(x_t | x_s) =
 /// N(signal·x_s, noise²·I). Where s is the beginning, x_s is x_0.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Forward {
+pub struct Noising {
     /// The factor of x_s.
     pub signal: f64,
     /// The standard deviation of the noise.
     pub noise: f64,
 }
 
-impl Forward {
+impl Noising {
     /// The stretch that leaves x_s a share `alpha_bar` of its variance, from 0 to 1: √ᾱ_t·x_0 + √(1−ᾱ_t)·ε (Ho et al., equation
     /// 4), and with α_t in its place one timestep (equation 2).
     pub fn of_alpha_bar(alpha_bar: f64) -> Self {
@@ -64,11 +64,11 @@ impl Forward {
         ratio * ratio
     }
 
-    /// The target of v-prediction, v = √ᾱ_t·ε − √(1−ᾱ_t)·x_0 (diffusers' `get_velocity`), as the coefficients of x_0 and of ε.
+    /// The target of v-prediction, v = √ᾱ_t·ε − √(1−ᾱ_t)·x_0 (diffusers' `get_velocity`).
     /// In the variance-preserving scale, where x_t turns into v by a quarter of a circle. Salimans and Ho 2022, arXiv 2202.00512,
     /// section 4.
-    pub fn velocity(self) -> (f64, f64) {
-        (-self.noise, self.signal)
+    pub fn velocity(self) -> Velocity {
+        Velocity { x0: -self.noise, epsilon: self.signal }
     }
 
     /// x_t from x_0 and ε (diffusers' `add_noise`, for rectified flow `scale_noise`), element by element and in f32. As long as the
@@ -79,8 +79,17 @@ impl Forward {
     }
 }
 
+/// The target of v-prediction as a sum of x_0 and ε.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Velocity {
+    /// The factor of x_0.
+    pub x0: f64,
+    /// The factor of ε.
+    pub epsilon: f64,
+}
+
 /// Written as the pair of signal and noise.
-impl Serialize for Forward {
+impl Serialize for Noising {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.signal, self.noise).serialize(serializer)
     }
@@ -148,13 +157,13 @@ impl NoiseSchedule {
     }
 
     /// q(x_t | x_{t−1}): √α_t·x_{t−1} + √(1−α_t)·ε. Ho et al., equation 2.
-    pub fn transition(&self, t: usize) -> Option<Forward> {
-        self.alpha(t).map(Forward::of_alpha_bar)
+    pub fn transition(&self, t: usize) -> Option<Noising> {
+        self.alpha(t).map(Noising::of_alpha_bar)
     }
 
     /// q(x_t | x_0): √ᾱ_t·x_0 + √(1−ᾱ_t)·ε. Ho et al., equation 4.
-    pub fn marginal(&self, t: usize) -> Option<Forward> {
-        self.alpha_bar(t).map(Forward::of_alpha_bar)
+    pub fn marginal(&self, t: usize) -> Option<Noising> {
+        self.alpha_bar(t).map(Noising::of_alpha_bar)
     }
 
     /// q(x_{t−1} | x_t, x_0). Ho et al., equations 6 and 7.
@@ -164,17 +173,17 @@ impl NoiseSchedule {
 
     /// The signal-to-noise ratio at timestep t, ᾱ_t/(1−ᾱ_t).
     pub fn snr(&self, t: usize) -> Option<f64> {
-        self.marginal(t).map(Forward::snr)
+        self.marginal(t).map(Noising::snr)
     }
 }
 
 /// The forward process of a checkpoint at one timestep, in the scale of one solver, and how the network's output is read there.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ForwardAt {
+pub struct NoisingAt {
     /// The timestep that the network is told.
     pub timestep: f64,
     /// x_t from x_0.
-    pub forward: Forward,
+    pub forward: Noising,
     /// The network sees `input_scale`·x_t (`scale_model_input`), which is also what has about unit variance.
     pub input_scale: f64,
     /// x̂_0 as the coefficients of what the network sees and of its output. Not finite where nothing is left of x_0 and the network
@@ -184,11 +193,11 @@ pub struct ForwardAt {
     pub epsilon: Reading,
 }
 
-impl ForwardAt {
+impl NoisingAt {
     /// The process from x_0 to the input of the network: in the variance-preserving scale, or in rectified flow.
-    pub fn seen(self) -> Forward {
-        let Forward { signal, noise } = self.forward;
-        Forward { signal: signal * self.input_scale, noise: noise * self.input_scale }
+    pub fn seen(self) -> Noising {
+        let Noising { signal, noise } = self.forward;
+        Noising { signal: signal * self.input_scale, noise: noise * self.input_scale }
     }
 }
 
@@ -216,8 +225,8 @@ mod tests {
         fn two_stretches_one_after_the_other_are_the_whole(
             (alpha_bar_s, alpha_bar_t) in shares(),
         ) {
-            let (to_s, to_t) = (Forward::of_alpha_bar(alpha_bar_s), Forward::of_alpha_bar(alpha_bar_t));
-            let chained = to_s.then(Forward::of_alpha_bar(alpha_bar_t / alpha_bar_s));
+            let (to_s, to_t) = (Noising::of_alpha_bar(alpha_bar_s), Noising::of_alpha_bar(alpha_bar_t));
+            let chained = to_s.then(Noising::of_alpha_bar(alpha_bar_t / alpha_bar_s));
             close(chained.signal, to_t.signal, 1e-13)?;
             close(chained.noise, to_t.noise, 1e-9)?;
             // Variance is preserved.
@@ -233,11 +242,11 @@ mod tests {
             x_t in -3.0f64..3.0,
         ) {
             let log_density = |x: f64, mean: f64, variance: f64| -0.5 * ((x - mean).powi(2) / variance + variance.ln());
-            let along = |kernel: Forward, from: f64, to: f64| log_density(to, kernel.signal * from, kernel.noise.powi(2));
-            let forwards = along(Forward::of_alpha_bar(alpha_bar_s), x0, x_s)
-                + along(Forward::of_alpha_bar(alpha_bar_t / alpha_bar_s), x_s, x_t);
+            let along = |kernel: Noising, from: f64, to: f64| log_density(to, kernel.signal * from, kernel.noise.powi(2));
+            let forwards = along(Noising::of_alpha_bar(alpha_bar_s), x0, x_s)
+                + along(Noising::of_alpha_bar(alpha_bar_t / alpha_bar_s), x_s, x_t);
             let posterior = Posterior::between(alpha_bar_s, alpha_bar_t);
-            let backwards = along(Forward::of_alpha_bar(alpha_bar_t), x0, x_t)
+            let backwards = along(Noising::of_alpha_bar(alpha_bar_t), x0, x_t)
                 + log_density(x_s, posterior.x0 * x0 + posterior.sample * x_t, posterior.variance);
             let size = forwards.abs().max(1.0);
             prop_assert!((forwards - backwards).abs() < 1e-7 * size, "{forwards} and {backwards}");
@@ -248,7 +257,7 @@ mod tests {
         fn the_posterior_averaged_over_x_t_is_the_marginal_of_x_s(
             (alpha_bar_s, alpha_bar_t) in shares(),
         ) {
-            let (to_s, to_t) = (Forward::of_alpha_bar(alpha_bar_s), Forward::of_alpha_bar(alpha_bar_t));
+            let (to_s, to_t) = (Noising::of_alpha_bar(alpha_bar_s), Noising::of_alpha_bar(alpha_bar_t));
             let posterior = Posterior::between(alpha_bar_s, alpha_bar_t);
             close(posterior.x0 + posterior.sample * to_t.signal, to_s.signal, 1e-9)?;
             close(posterior.variance + (posterior.sample * to_t.noise).powi(2), to_s.noise.powi(2), 1e-9)?;
@@ -260,18 +269,18 @@ mod tests {
             x0 in -1.0f64..1.0,
             epsilon in -4.0f64..4.0,
         ) {
-            let forward = Forward::of_alpha_bar(alpha_bar);
+            let forward = Noising::of_alpha_bar(alpha_bar);
             let x_t = forward.signal * x0 + forward.noise * epsilon;
-            let (of_x0, of_epsilon) = forward.velocity();
-            let v = of_x0 * x0 + of_epsilon * epsilon;
+            let velocity = forward.velocity();
+            let v = velocity.x0 * x0 + velocity.epsilon * epsilon;
             prop_assert!((forward.signal * x_t - forward.noise * v - x0).abs() < 1e-14);
             prop_assert!((forward.noise * x_t + forward.signal * v - epsilon).abs() < 1e-14);
         }
 
         #[test]
         fn sigma_space_is_the_same_process_in_another_scale(alpha_bar in 1e-6..1.0f64 - 1e-6) {
-            let forward = Forward::of_alpha_bar(alpha_bar);
-            let sigma = Forward::of_sigma(((1.0 - alpha_bar) / alpha_bar).sqrt());
+            let forward = Noising::of_alpha_bar(alpha_bar);
+            let sigma = Noising::of_sigma(((1.0 - alpha_bar) / alpha_bar).sqrt());
             close(forward.noise / forward.signal, sigma.noise, 1e-13)?;
             close(sigma.snr(), forward.snr(), 1e-13)?;
             close(forward.snr(), alpha_bar / (1.0 - alpha_bar), 1e-13)?;
@@ -289,10 +298,10 @@ mod tests {
 
     #[test]
     fn noise_is_added_as_much_as_the_levels_say() {
-        let forward = Forward { signal: 0.5, noise: 2.0 };
+        let forward = Noising { signal: 0.5, noise: 2.0 };
         assert_eq!(forward.add_noise(&[1.0, -3.0, 0.0], &[1.0, 0.25, -1.0]), [2.5, -1.0, -2.0]);
-        assert_eq!(Forward::of_flow_sigma(0.25), Forward { signal: 0.75, noise: 0.25 });
-        assert_eq!(Forward::of_flow_sigma(0.0).snr(), f64::INFINITY);
+        assert_eq!(Noising::of_flow_sigma(0.25), Noising { signal: 0.75, noise: 0.25 });
+        assert_eq!(Noising::of_flow_sigma(0.0).snr(), f64::INFINITY);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::diffusion::{
         spec::{Method, MostSteps, Spec},
     },
     schedule::{
-        noising::{Forward, Posterior},
+        noising::{Noising, Posterior},
         prediction::PredictionType,
     },
     table::{clip::Clip, step::Step, terms::Terms, whole::Table},
@@ -60,8 +60,8 @@ impl Method for Config {
                 false => t - stride,
             };
             let alpha_bar_prev = if to >= 0.0 { run.alpha_bar(to)? } else { final_alpha_bar };
-            let forward = Forward::of_alpha_bar(alpha_bar);
-            let Forward { signal, noise } = forward;
+            let forward = Noising::of_alpha_bar(alpha_bar);
+            let Noising { signal, noise } = forward;
             let x0 = run.x0(forward, self.clip);
             let epsilon_of = |x0: Terms| (Terms::SAMPLE - x0 * signal) * (1.0 / noise);
             let epsilon = match run.common.prediction_type {

@@ -25,7 +25,7 @@ use crate::diffusion::{
         spec::{Method, MostSteps, Spec},
         variance_type::VarianceType,
     },
-    schedule::noising::{Forward, Posterior},
+    schedule::noising::{Noising, Posterior},
     table::{
         clip::{Clip, LearnedVariance},
         step::Step,
@@ -68,7 +68,7 @@ impl Method for Config {
             let beta = 1.0 - alpha;
             let posterior = Posterior::new(alpha, alpha_bar_prev, alpha_bar);
             let posterior_variance = posterior.variance.max(1e-20);
-            let forward = Forward::of_alpha_bar(alpha_bar);
+            let forward = Noising::of_alpha_bar(alpha_bar);
             let (sigma, learned_variance) = match self.variance_type {
                 VarianceType::FixedSmall => (posterior_variance.sqrt(), None),
                 VarianceType::FixedLarge => (beta.max(1e-20).sqrt(), None),

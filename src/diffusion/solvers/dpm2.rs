@@ -29,7 +29,7 @@ use crate::diffusion::{
     },
     schedule::{
         grid::{round_to_f32, timesteps_of_sigmas_f32},
-        noising::Forward,
+        noising::Noising,
     },
     table::{step::Step, terms::Terms, whole::Table},
 };
@@ -98,7 +98,7 @@ impl Method for Config {
             let mut step = Step {
                 input_scale: input_scale(sigma),
                 x0: reading(x0),
-                ..Step::at(timestep, Forward::of_sigma(levels[i]))
+                ..Step::at(timestep, Noising::of_sigma(levels[i]))
             };
             if is_first_call {
                 step.prev_sample = Terms::SAMPLE + derivative * (midpoint - sigma);

@@ -27,7 +27,7 @@ use crate::diffusion::{
     },
     schedule::{
         grid::{linspace_f32, round_to_f32, timesteps_of_sigmas},
-        noising::Forward,
+        noising::Noising,
         prediction::PredictionType,
     },
     table::{step::Step, terms::Terms, whole::Table},
@@ -119,7 +119,7 @@ impl Method for Config {
                 x0: reading(x0),
                 prev_sample: x + (x - x0) * ((sigma_next - sigma_hat) / sigma_hat),
                 draws_noise: gamma > 0.0,
-                ..Step::at(timestep, Forward::of_sigma(sigma))
+                ..Step::at(timestep, Noising::of_sigma(sigma))
             })
         })
     }

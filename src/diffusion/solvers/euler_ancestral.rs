@@ -22,7 +22,7 @@ use crate::diffusion::{
         spacing::Visited,
         spec::{Method, MostSteps, OtherName, Spec},
     },
-    schedule::{grid::round_to_f32, noising::Forward},
+    schedule::{grid::round_to_f32, noising::Noising},
     table::{step::Step, terms::Terms, whole::Table},
 };
 
@@ -52,7 +52,7 @@ impl Method for Config {
                 x0: reading(x0),
                 prev_sample: x + (x - x0) * ((sigma_down - sigma) / sigma) + Terms::NOISE * variance_up.sqrt(),
                 draws_noise: true,
-                ..Step::at(timestep, Forward::of_sigma(sigma))
+                ..Step::at(timestep, Noising::of_sigma(sigma))
             })
         })
     }

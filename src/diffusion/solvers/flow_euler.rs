@@ -22,7 +22,7 @@ use crate::diffusion::{
     },
     schedule::{
         grid::{linspace, round_to_f32},
-        noising::Forward,
+        noising::Noising,
         prediction::Reading,
     },
     table::{step::Step, terms::Terms, whole::Table},
@@ -117,7 +117,7 @@ impl Method for Config {
                     false => x + v * (sigma_next - sigma),
                 },
                 draws_noise: self.stochastic_sampling,
-                ..Step::at(timestep, Forward::of_flow_sigma(sigma))
+                ..Step::at(timestep, Noising::of_flow_sigma(sigma))
             })
         })
     }

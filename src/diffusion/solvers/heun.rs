@@ -22,7 +22,7 @@ use crate::diffusion::{
         spacing::{SigmaSpacing, Visited},
         spec::{Method, MostSteps, Setting, Spec},
     },
-    schedule::{grid::round_to_f32, noising::Forward},
+    schedule::{grid::round_to_f32, noising::Noising},
     table::{clip::Clip, step::Step, terms::Terms, whole::Table},
 };
 
@@ -66,7 +66,7 @@ impl Method for Config {
                 input_scale: input_scale(sigma),
                 x0: reading(predicted),
                 clip: self.clip,
-                ..Step::at(timestep, Forward::of_sigma(sigma))
+                ..Step::at(timestep, Noising::of_sigma(sigma))
             };
             if is_first_call {
                 step.prev_sample = Terms::SAMPLE + derivative * (levels[i + 1] - sigma);

@@ -23,7 +23,7 @@ use crate::diffusion::{
         spacing::{SigmaSpacing, Visited},
         spec::{Method, MostSteps, Setting, Spec},
     },
-    schedule::{grid::round_to_f32, noising::Forward},
+    schedule::{grid::round_to_f32, noising::Noising},
     table::{step::Step, terms::Terms, whole::Table},
 };
 
@@ -66,7 +66,7 @@ impl Method for Config {
                     .enumerate()
                     .fold(Terms::SAMPLE, |x, (j, d)| x + d * coefficient(&levels[..=i + 1], order, j)),
                 history: Terms::pushed(derivative, run.options.lms_order - 1),
-                ..Step::at(timestep, Forward::of_sigma(sigma))
+                ..Step::at(timestep, Noising::of_sigma(sigma))
             })
         })
     }

@@ -26,7 +26,7 @@ use crate::diffusion::{
         spacing::whole_timesteps,
         spec::{Method, MostSteps, OtherName, Spec},
     },
-    schedule::{noising::Forward, prediction::PredictionType},
+    schedule::{noising::Noising, prediction::PredictionType},
     table::{step::Step, terms::Terms, whole::Table},
 };
 
@@ -134,7 +134,7 @@ impl Method for Config {
         let mut predictions = 0;
         run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
             let forward = run.forward(t)?;
-            let Forward { signal, noise } = forward;
+            let Noising { signal, noise } = forward;
             let mut step = Step { x0: run.common.prediction_type.x0(signal, noise), ..Step::at(t, forward) };
             let Some(call) = i.checked_sub(first_call) else {
                 step.prev_sample = self.transfer(run, Terms::SAMPLE, output, t, second.unwrap_or(-1.0))?;

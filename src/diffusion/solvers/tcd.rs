@@ -24,7 +24,7 @@ use crate::diffusion::{
         scale::Scale,
         spec::{Method, MostSteps, Spec},
     },
-    schedule::{noising::Forward, prediction::PredictionType},
+    schedule::{noising::Noising, prediction::PredictionType},
     table::{step::Step, terms::Terms, whole::Table},
 };
 
@@ -66,7 +66,7 @@ impl Method for Config {
         let eta = run.options.eta;
         run.table(begin, timesteps, Vec::new(), 1.0, |i, t| {
             let forward = run.forward(t)?;
-            let Forward { signal, noise } = forward;
+            let Noising { signal, noise } = forward;
             let x0 = run.common.prediction_type.x0(signal, noise);
             let predicted = Terms::SAMPLE * x0.sample + Terms::MODEL_OUTPUT * x0.output;
             let epsilon = match run.common.prediction_type {
@@ -77,14 +77,14 @@ impl Method for Config {
             // In f32 as the library has it: the product may be a whole number or fall just short of one.
             let s = f64::from(((1.0 - eta) as f32 * next as f32).floor());
             let (alpha_bar_next, alpha_bar_s) = (run.alpha_bar(next)?, run.alpha_bar(s)?);
-            let jump = Forward::of_alpha_bar(alpha_bar_s);
+            let jump = Noising::of_alpha_bar(alpha_bar_s);
             let x_s = predicted * jump.signal + epsilon * jump.noise;
             let step = Step { x0, ..Step::at(t, forward) };
             // As in LCM, the last step of a run leaves no noise.
             if eta == 0.0 || i + 1 == following.len() {
                 return Ok(Step { prev_sample: x_s, ..step });
             }
-            let back_up = Forward::of_alpha_bar(alpha_bar_next / alpha_bar_s);
+            let back_up = Noising::of_alpha_bar(alpha_bar_next / alpha_bar_s);
             Ok(Step { prev_sample: x_s * back_up.signal + Terms::NOISE * back_up.noise, draws_noise: true, ..step })
         })
     }

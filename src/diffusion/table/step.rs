@@ -8,7 +8,7 @@ use super::{
 };
 use crate::diffusion::{
     error::Error,
-    schedule::{noising::Forward, prediction::Reading},
+    schedule::{noising::Noising, prediction::Reading},
 };
 
 /// One call of the network and the update that follows it.
@@ -35,9 +35,9 @@ pub struct Step {
     /// from the second half of the network's channels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learned_variance: Option<LearnedVariance>,
-    /// The forward process at this step (`add_noise`), in the scale that this solver holds x_t in (see [`Forward`]).
+    /// The forward process at this step (`add_noise`), in the scale that this solver holds x_t in (see [`Noising`]).
     /// Image-to-image starts from it, and inpainting returns to it.
-    pub forward: Forward,
+    pub forward: Noising,
 }
 
 /// The results of [`Step::apply`].
@@ -51,7 +51,7 @@ pub struct Applied {
 
 impl Step {
     /// A step that changes nothing, to be completed: the network is told `timestep`, where the process is at `forward`.
-    pub(in crate::diffusion) fn at(timestep: f64, forward: Forward) -> Self {
+    pub(in crate::diffusion) fn at(timestep: f64, forward: Noising) -> Self {
         Self {
             timestep,
             input_scale: 1.0,

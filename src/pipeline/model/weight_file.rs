@@ -8,7 +8,7 @@ use super::naming::{Naming, Part};
 use crate::device::{Device, WeightLoader, Weights};
 use crate::graph::WeightSpec;
 use crate::pipeline::error::Error;
-use crate::weights::{Dtype, Sink, Source, TensorFile, TensorInfo};
+use crate::weights::{Encoding, Sink, Source, TensorFile, TensorInfo};
 
 /// How far loading has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,14 +26,14 @@ pub struct LoadProgress {
 pub struct HostTable {
     name: String,
     shape: [usize; 2],
-    dtype: Dtype,
+    dtype: Encoding,
     bytes: Vec<u8>,
 }
 
 impl HostTable {
     /// The place for tensor `name` of `rows`×`columns`.
     pub fn new(name: &str, rows: usize, columns: usize) -> Self {
-        Self { name: name.to_owned(), shape: [rows, columns], dtype: Dtype::F32, bytes: Vec::new() }
+        Self { name: name.to_owned(), shape: [rows, columns], dtype: Encoding::F32, bytes: Vec::new() }
     }
 
     /// Number of rows.
@@ -280,7 +280,7 @@ struct Loading {
 }
 
 impl Loading {
-    fn begin(&mut self, weight: usize, dtype: Dtype) -> Result<(), Error> {
+    fn begin(&mut self, weight: usize, dtype: Encoding) -> Result<(), Error> {
         match weight.checked_sub(self.on_device).and_then(|index| self.tables.get_mut(index)) {
             Some(table) => {
                 table.dtype = dtype;
@@ -325,7 +325,7 @@ struct Distributor<'a> {
 struct Arriving {
     network: usize,
     weight: usize,
-    dtype: Dtype,
+    dtype: Encoding,
     /// Where it lies in the tensor.
     range: Range<u64>,
     /// Of a matrix whose rows and columns are to be exchanged: its number of columns, and what has arrived.
@@ -388,10 +388,10 @@ impl Sink<Error> for Distributor<'_> {
 }
 
 /// A matrix with rows and columns exchanged; as f32 where its elements are stored in blocks along its rows.
-fn transpose(dtype: Dtype, columns: usize, bytes: &[u8]) -> (Dtype, Vec<u8>) {
+fn transpose(dtype: Encoding, columns: usize, bytes: &[u8]) -> (Encoding, Vec<u8>) {
     if dtype.is_quantised() {
         let values = dtype.to_f32(bytes).unwrap_or_default();
-        return transpose(Dtype::F32, columns, bytemuck::cast_slice(&values));
+        return transpose(Encoding::F32, columns, bytemuck::cast_slice(&values));
     }
     let size = dtype.block().bytes;
     let row = (columns * size).max(1);

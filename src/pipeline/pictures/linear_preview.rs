@@ -8,7 +8,7 @@ use crate::graph::{Builder, Graph, NodeId, Pool2dOptions, Scope, WeightSpec};
 use crate::models::{self, AutoencoderKlConfig};
 use crate::noise::TorchCpu;
 use crate::pipeline::error::Error;
-use crate::weights::Dtype;
+use crate::weights::Encoding;
 
 /// Number of random latents: their decoding costs about as much as a step, and twice as many are no better.
 const LATENTS: usize = 6;
@@ -52,7 +52,7 @@ impl LinearPreview {
         for (index, WeightSpec { shape, .. }) in graph.weights().iter().enumerate() {
             let values = if shape.len() == 1 { &bias } else { &matrix };
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            loader.put(index, Dtype::F32, &bytes)?;
+            loader.put(index, Encoding::F32, &bytes)?;
         }
         Ok(Self { colours, weights: loader.finish().await? })
     }

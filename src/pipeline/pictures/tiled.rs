@@ -154,7 +154,7 @@ mod tests {
     use crate::device::WeightLoader;
     use crate::gpu;
     use crate::models::AutoencoderKlConfig;
-    use crate::weights::Dtype;
+    use crate::weights::Encoding;
 
     /// Stable Diffusion's autoencoder with all weights zero.
     fn autoencoder(device: &Device) -> (AutoencoderKlConfig, Weights) {
@@ -165,7 +165,7 @@ mod tests {
         let graph = config.decoder(1, 8, 8).unwrap();
         let mut loader = WeightLoader::new(device, graph.weights()).unwrap();
         for (index, spec) in graph.weights().iter().enumerate() {
-            loader.put(index, Dtype::F16, &vec![0; 2 * spec.shape.iter().product::<usize>()]).unwrap();
+            loader.put(index, Encoding::F16, &vec![0; 2 * spec.shape.iter().product::<usize>()]).unwrap();
         }
         (config, block_on(loader.finish()).unwrap())
     }

@@ -8,7 +8,7 @@ use super::request::Request;
 use super::start::Start;
 use super::step_graph::{coefficients, variance_line};
 use crate::device::{Measured, Program};
-use crate::diffusion::{Forward, LearnedVariance, Table};
+use crate::diffusion::{LearnedVariance, Noising, Table};
 use crate::pipeline::condition::conditioning::Conditioning;
 use crate::pipeline::error::Error;
 use crate::pipeline::options::SampleOptions;
@@ -155,7 +155,7 @@ impl Sampler {
         if self.keeps {
             // What is kept goes to the level of noise where the next step begins; the last step leaves it clean.
             let next = self.table.steps.get(self.next + 1);
-            let Forward { signal, noise } = next.map_or(Forward::of_sigma(0.0), |next| next.forward);
+            let Noising { signal, noise } = next.map_or(Noising::of_sigma(0.0), |next| next.forward);
             self.step.write("forward", &[signal as f32, noise as f32])?;
         }
         self.step.run().await?;

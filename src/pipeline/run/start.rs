@@ -2,7 +2,7 @@
 
 use super::random::Streams;
 use super::request::{Request, Task};
-use crate::diffusion::Forward;
+use crate::diffusion::Noising;
 use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::pictures::encoder::Encoder;
@@ -41,7 +41,7 @@ impl Start {
         let length = channels * height * width;
         let sigma = request.table.init_noise_sigma;
         let pure = |noise: &[f32]| -> Vec<f32> { noise.iter().map(|z| z * sigma as f32).collect() };
-        let first = request.table.steps.first().map_or(Forward::of_sigma(0.0), |step| step.forward);
+        let first = request.table.steps.first().map_or(Noising::of_sigma(0.0), |step| step.forward);
         let streams = &mut request.streams;
         match &request.task {
             Task::Generate => {
@@ -94,7 +94,7 @@ impl Start {
                 let schedule = parts.model.low_res.as_ref().map(|(schedule, _)| schedule);
                 let level = schedule.and_then(|schedule| schedule.alphas_cumprod.get(*noise_level));
                 let level = level.map_or(1.0, |&level| f64::from(level));
-                let pictures = Forward::of_alpha_bar(level).add_noise(&picture.repeat(rows), &noise);
+                let pictures = Noising::of_alpha_bar(level).add_noise(&picture.repeat(rows), &noise);
                 let latents = pure(&streams.randn(batch, length));
                 Ok(Self { latents, extra: Some(pictures.repeat(batch / rows)), kept: None })
             }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::predictor::Predictor;
-use crate::diffusion::{Forward, ForwardAt, Reading, SchedulerConfig};
+use crate::diffusion::{Noising, NoisingAt, Reading, SchedulerConfig};
 use crate::noise::{Generator, Stream};
 use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
@@ -65,13 +65,13 @@ impl NoisyPicture {
     }
 
     /// x_t where `forward` leads to it; without, x_0 and the pixels as they are.
-    pub fn at(&self, forward: Option<Forward>) -> Noised {
+    pub fn at(&self, forward: Option<Noising>) -> Noised {
         let sample = self.sample(forward);
         let image = self.picture(&sample);
         Noised { sample, image }
     }
 
-    fn sample(&self, forward: Option<Forward>) -> Vec<f32> {
+    fn sample(&self, forward: Option<Noising>) -> Vec<f32> {
         match forward {
             Some(forward) => forward.add_noise(&self.x0, &self.noise),
             None => self.x0.clone(),
@@ -187,11 +187,11 @@ impl ForwardProcess {
     /// # Errors
     /// A timestep that is not one of training, a value that is not finite, or a lost device.
     pub async fn at(&mut self, timestep: Option<usize>) -> Result<Noised, Error> {
-        let at = timestep.map(|timestep| self.scheduler.forward_at(timestep)).transpose()?;
+        let at = timestep.map(|timestep| self.scheduler.noising_at(timestep)).transpose()?;
         let scale = at.map_or(1.0, |at| at.input_scale);
         let (forward, scale) = match self.is_of_model {
             true => (at.map(|at| at.forward), scale as f32),
-            false => (at.map(ForwardAt::seen), 1.0),
+            false => (at.map(NoisingAt::seen), 1.0),
         };
         let sample = self.data.sample(forward);
         let image = self.show(&sample, scale).await?;
@@ -208,7 +208,7 @@ impl ForwardProcess {
             let message = "this model's network sees latents; a prediction needs that space";
             return Err(Error::option("space", "pixels", message));
         }
-        let at = self.scheduler.forward_at(timestep)?;
+        let at = self.scheduler.noising_at(timestep)?;
         if !(at.x0.sample.is_finite() && at.epsilon.sample.is_finite()) {
             let message = "only the picture or only the noise is left there, of which the network says nothing";
             return Err(Error::option("timestep", timestep, message));
