@@ -96,7 +96,7 @@ mod tests {
         let line = |median: f64| {
             let spread = Spread { min: median * 0.9, median, max: median * 1.1, count: 3 };
             let one = Spread { min: 1.0, median: 1.0, max: 1.0, count: 3 };
-            Line { what: "a < b".into(), unit: "ms".into(), ours: one.clone(), theirs: one, ratio: spread }
+            Line { what: "a < b".into(), unit: "ms".into(), ours: one, theirs: one, ratio: spread }
         };
         let svg = ratios(&[line(4.0), line(0.5)]);
         let bars: Vec<[f64; 2]> = svg
