@@ -366,7 +366,7 @@ export interface Run<S extends BareStep = Step> extends AsyncIterable<S>, Promis
   images(): Promise<readonly ImageData[]>;
   /** As of a promise for the final picture: like `await`, it makes the steps that are left. */
   catch<F = never>(onRejected?: ((error: any) => F | PromiseLike<F>) | null): Promise<ImageData | F>;
-  /** Likewise. */
+  /** As of a promise for the final picture: like `await`, it makes the steps that are left. */
   finally(onFinally?: (() => void) | null): Promise<ImageData>;
   [Symbol.asyncIterator](): AsyncGenerator<S, void, void>;
 }
@@ -675,7 +675,7 @@ export interface Bound extends AsyncIterable<BoundTerm>, PromiseLike<BoundSummar
   readonly warning: string | undefined;
   /** As of a promise for the whole: like `await`, it computes the terms that are left. */
   catch<F = never>(onRejected?: ((error: any) => F | PromiseLike<F>) | null): Promise<BoundSummary | F>;
-  /** Likewise. */
+  /** As of a promise for the whole: like `await`, it computes the terms that are left. */
   finally(onFinally?: (() => void) | null): Promise<BoundSummary>;
   [Symbol.asyncIterator](): AsyncGenerator<BoundTerm, void, void>;
 }
@@ -904,7 +904,7 @@ export interface Profile {
   readonly ceilings: {
     /** Floating point operations a second in f32: multiply-adds, two each, without memory traffic. */
     readonly flopPerSecond: number;
-    /** Likewise in f16, where the device computes in it. */
+    /** Floating point operations a second in f16; null if the device does not compute in it. */
     readonly halfFlopPerSecond: number | null;
     /** Bytes read and written a second by a large copy. */
     readonly bytesPerSecond: number;
@@ -923,7 +923,7 @@ export interface ProfiledNode {
   readonly shape: readonly number[];
   /** The kernels that compute it, with their variants. */
   readonly kernel: string;
-  /** Likewise, of it alone. */
+  /** How long this node alone usually takes: the mean of several runs, but for the slowest. */
   readonly milliseconds: number;
   /** Products of convolutions, linear layers and attention. */
   readonly multiplyAdds: number;

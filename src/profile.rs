@@ -10,7 +10,7 @@ use crate::graph::{Cost, Graph, NodeId, WeightId};
 pub struct Ceilings {
     /// Floating point operations a second: a loop of multiply-adds in f32 without any memory traffic.
     pub flop_per_second: f64,
-    /// Likewise in f16, where the device computes in it.
+    /// Floating point operations a second in f16; `None` if the device does not compute in it.
     pub half_flop_per_second: Option<f64>,
     /// Bytes read and written a second: a copy that is larger than the caches.
     pub bytes_per_second: f64,

@@ -22,7 +22,7 @@ const SOLVERS = {
   unipc: ["UniPC", "uni_pc"],
 };
 
-/** Likewise, with the keys that such a name says besides. @type {[names: string[], keys: Found][]} */
+/** Other programs' names for a solver with settings, and the keys that such a name says. @type {[names: string[], keys: Found][]} */
 const VARIANTS = [
   [["DPM++ 2M SDE", "dpmpp_2m_sde"], { solver: "dpmpp_2m", algorithmType: "sde-dpmsolver++" }],
   [["DPM++ 3M SDE", "dpmpp_3m_sde"], { solver: "dpmpp_2m", algorithmType: "sde-dpmsolver++", solverOrder: "3" }],

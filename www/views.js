@@ -83,7 +83,7 @@ function pageOf(name) {
     pipeline: () => state.pipeline,
     /** Where views show what is their own, beside the form. */
     stage: element("stage"),
-    /** Likewise, below it. */
+    /** Where views show what is their own, below the form. */
     below: element("below"),
     /** The LoRAs that the form asks for. */
     loras: loras.chosen,

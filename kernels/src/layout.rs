@@ -23,7 +23,7 @@ pub struct Copy {
     pub shape: [usize; 4],
     /// Elements of `x` from one index of an axis to the next.
     pub x_strides: [usize; 4],
-    /// Likewise of `y`.
+    /// Elements of `y` from one index of an axis to the next.
     pub y_strides: [usize; 4],
 }
 
@@ -49,9 +49,9 @@ pub struct Binary {
     pub shape: [usize; 4],
     /// Elements of `a` from one index of an axis to the next.
     pub a_strides: [usize; 4],
-    /// Likewise of `b`.
+    /// Elements of `b` from one index of an axis to the next.
     pub b_strides: [usize; 4],
-    /// Likewise of `y`.
+    /// Elements of `y` from one index of an axis to the next.
     pub y_strides: [usize; 4],
 }
 

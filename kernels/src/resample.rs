@@ -94,7 +94,7 @@ pub struct Pool2d {
     pub stride: usize,
     /// Rows by which the kernel begins above `x`, less than its height. How far it ends below follows from the result's size.
     pub padding_top: usize,
-    /// Columns to the left, likewise.
+    /// Columns by which the kernel begins to the left of `x`, less than its width.
     pub padding_left: usize,
     /// 1 for the mean, 0 for the maximum.
     pub average: usize,

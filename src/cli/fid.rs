@@ -94,7 +94,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     save_real: Option<PathBuf>,
 
-    /// Likewise, of the generated ones
+    /// A file for the statistics of the generated pictures, as safetensors, to be given as --generated from then on
     #[arg(long, value_name = "FILE")]
     save_generated: Option<PathBuf>,
 

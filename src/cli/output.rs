@@ -121,7 +121,7 @@ impl Output {
         self.write_with(&mut |file| file.write_all(bytes))
     }
 
-    /// Likewise, by a function that writes it part by part.
+    /// Writes the file by a function that writes it part by part: under a hidden name beside it, which then takes its place.
     pub fn write_with(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
         let mut write_to = |file: &File| {
             let mut file = BufWriter::new(file);

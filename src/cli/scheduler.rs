@@ -47,11 +47,11 @@ pub struct Settings {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     use_karras_sigmas: Option<bool>,
 
-    /// Space σ evenly in log σ; likewise
+    /// Space σ evenly in log σ; with `=false`, do not where the checkpoint does
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     use_exponential_sigmas: Option<bool>,
 
-    /// Space σ by quantiles of a Beta distribution; likewise
+    /// Space σ by quantiles of a Beta distribution; with `=false`, do not where the checkpoint does
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     use_beta_sigmas: Option<bool>,
 

@@ -63,7 +63,7 @@ impl Conv2dOptions {
         Self::same_rectangular(out_channels, [kernel, kernel])
     }
 
-    /// Likewise, with a kernel of this height and width.
+    /// A convolution with bias and a kernel of this height and width, padded by half of each less 1: odd sides keep height and width.
     pub fn same_rectangular(out_channels: usize, kernel: [usize; 2]) -> Self {
         let padding = Padding::around(kernel.map(|side| side.saturating_sub(1) / 2));
         Self { out_channels, kernel, stride: 1, padding, bias: true }

@@ -154,7 +154,7 @@ impl FeatureExtractor {
         Ok(rows.into_iter().map(|rows| rows.concat()).collect())
     }
 
-    /// Likewise, of pictures of one size.
+    /// The values of the outputs `names`, of pictures of one size.
     async fn run_batch(&mut self, images: &[&Rgba], names: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
         let Some(&&Rgba { width, height, .. }) = images.first() else { return Ok(vec![Vec::new(); names.len()]) };
         let (batch, side) = (images.len(), self.side());

@@ -12,7 +12,7 @@ pub fn inner_products(a: &[f64], b: &[f64], rows: usize) -> Vec<f64> {
     products.data.into()
 }
 
-/// Likewise. There, matrices are small, and what counts is the size of the code.
+/// The products of all columns of `a` with all of `b`. In a browser matrices are small, and what counts is the size of the code.
 #[cfg(target_arch = "wasm32")]
 pub fn inner_products(a: &[f64], b: &[f64], rows: usize) -> Vec<f64> {
     b.chunks_exact(rows).flat_map(|b| a.chunks_exact(rows).map(move |a| dot(a, b))).collect()

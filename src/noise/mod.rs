@@ -2,8 +2,8 @@
 //!
 //! [`TorchCpu`] is `torch.Generator("cpu")`. Uniform draws equal torch's bit for bit. Normal draws are within 5e-6 of
 //! torch (torch's own builds differ from each other by 2e-6), and carry the same bits on every device: every
-//! transcendental function here is software (`libm`), never the platform's. [`TorchCuda`] is `torch.Generator("cuda")`,
-//! likewise.
+//! transcendental function here is software (`libm`), never the platform's. [`TorchCuda`] is `torch.Generator("cuda")`, and
+//! as close.
 
 mod mt19937;
 mod torch_cpu;

@@ -428,12 +428,12 @@ impl Sampler {
         self.slot.ask(async |sampler| Ok(Float32Array::from(sampler.initial_latents()).into()))
     }
 
-    /// Resolves to x_t after the last step made, likewise.
+    /// Resolves to x_t after the last step made, a `Float32Array` `[batch, channels, height, width]`.
     pub fn latents(&self) -> Promise {
         self.slot.ask(async |sampler| Ok(Float32Array::from(&sampler.latents().await?[..]).into()))
     }
 
-    /// Resolves to the picture of that x_t, likewise, in 0..1.
+    /// Resolves to the picture of that x_t, a `Float32Array` `[batch, channels, height, width]` in 0..1.
     pub fn image(&self) -> Promise {
         self.slot.ask(async |sampler| Ok(Float32Array::from(&sampler.image().await?[..]).into()))
     }

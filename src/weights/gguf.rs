@@ -4,7 +4,7 @@
 //! "GGUF", u32 version (2 or 3), u64 number of tensors, u64 number of metadata entries
 //! entry:   string key, u32 type, value; an array is u32 type, u64 count, values; a string is u64 length, UTF-8
 //! tensor:  string name, u32 number of sides, u64 sides (fastest first), u32 type, u64 offset from the data's start
-//! padding to the alignment (`general.alignment`, 32 unless given), then the tensors, each padded likewise
+//! padding to the alignment (`general.alignment`, 32 unless given), then the tensors, each padded to it
 //! ```
 //!
 //! The header says nowhere how long it is, so it is taken apart as it arrives. Tensor names are whatever the writing

@@ -13,7 +13,7 @@ use crate::tools;
 /// Data that is part of a build, by its name and the file of its licence.
 const MERGES: (&str, &str) = ("the merges of OpenAI's CLIP", "assets/clip/LICENSE");
 
-/// Likewise; of the command alone.
+/// Data that is part of the command alone, by its name and the file of its licence.
 const FONT: (&str, &str) = ("the font Noto Sans Mono", "assets/noto-sans-mono/OFL.txt");
 
 /// What goes with the package and the site: of all that the module for browsers is linked from.

@@ -97,7 +97,7 @@ impl Rgb {
         self.levels(channels).into_iter().map(|level| 2.0 * (f32::from(level) / 255.0) - 1.0).collect()
     }
 
-    /// `[channels, height, width]` in 0..255, likewise.
+    /// `[channels, height, width]` in 0..255: red, green and blue, or for 1 channel the luma.
     pub fn levels(&self, channels: usize) -> Vec<u8> {
         match channels {
             1 => self.pixels.iter().map(luma).collect(),

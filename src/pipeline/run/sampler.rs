@@ -27,7 +27,7 @@ pub struct StepOutput {
     pub timestep: f64,
     /// x_t after the step, a picture for each of the batch; empty where only the last is asked for.
     pub images: Vec<Rgba>,
-    /// x̂_0, the network's idea of the final picture at this step, likewise.
+    /// x̂_0, the network's idea of the final picture at this step, a picture for each of the batch; empty where `images` are.
     pub denoised: Vec<Rgba>,
 }
 

@@ -33,7 +33,7 @@ pub struct Noised {
 pub struct Prediction {
     /// ε̂, `[1, channels, height, width]`.
     pub epsilon: Vec<f32>,
-    /// x̂_0, likewise; as the network has it, before a solver may clip it.
+    /// x̂_0, `[1, channels, height, width]`, as the network has it, before a solver may clip it.
     pub x0: Vec<f32>,
     /// A picture of ε̂.
     pub epsilon_image: Rgba,
