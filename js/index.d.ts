@@ -138,18 +138,21 @@ export interface LoadProgress {
  */
 export interface SampleOptions {
   // <SampleOptions: written by `cargo xtask generate` from src/pipeline/options/table.rs>
-  /** What to draw; several prompts are drawn at once. Models without a text encoder take the empty one only. */
+  /**
+   * Prompt: a text that says what to draw, or several, which are drawn at once. Models without a text encoder take the
+   * empty one only. Default `""`.
+   */
   prompt?: string | readonly string[] | undefined;
-  /** SDXL: what the second text encoder is told; the same as the first if absent. */
+  /** SDXL: prompt for the second text encoder; the same as the first's if absent. */
   prompt2?: string | readonly string[] | undefined;
   /**
-   * What to stay away from, one text for all pictures or one for each prompt; without effect at a `guidanceScale` of 1
-   * or below. Absent is not empty to SDXL, which then takes an embedding of zeros.
+   * Negative prompt: a text that says what to stay away from, or one for each prompt; without effect at a
+   * `guidanceScale` of 1 or below. Absent is not empty to SDXL, which then takes an embedding of zeros.
    */
   negativePrompt?: string | readonly string[] | undefined;
-  /** SDXL: what the second text encoder is told to stay away from; the same as the first if absent. */
+  /** SDXL: negative prompt for the second text encoder; the same as the first's if absent. */
   negativePrompt2?: string | readonly string[] | undefined;
-  /** How many pictures to draw of each prompt, all at once. Default 1. */
+  /** Number of pictures of each prompt, which are drawn all at once. Default 1. */
   numImagesPerPrompt?: number | undefined;
   /**
    * Seed of the one random stream that all pictures of the run share. The same seed and options give the same pictures,
@@ -162,7 +165,7 @@ export interface SampleOptions {
    */
   seeds?: readonly (number | bigint)[] | undefined;
   /**
-   * Which of torch's random streams the seeds are for.
+   * Random stream of torch's that the seeds are for.
    * - `"cpu"`, the default: `torch.Generator("cpu")`.
    * - `"cuda"`: `torch.Generator("cuda")`.
    */
@@ -186,84 +189,93 @@ export interface SampleOptions {
    */
   originalInferenceSteps?: number | undefined;
   /**
-   * How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and a step takes
-   * half the time. Default 7.5.
+   * Guidance scale, how strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance,
+   * and a step takes half the time. Default 7.5.
    */
   guidanceScale?: number | undefined;
   /**
-   * How far the guided prediction is brought back to the spread of the one that the prompt gives, from 0 to 1 (Lin et
-   * al. 2023, arXiv 2305.08891). Default 0.
+   * Share, from 0 to 1, by which the guided prediction is brought back to the spread of the one that the prompt gives.
+   * Lin et al. 2023, arXiv 2305.08891. Default 0.
    */
   guidanceRescale?: number | undefined;
   /**
-   * The solver that walks from noise to picture, with the checkpoint's settings; the one that the checkpoint was saved
-   * with if absent. A name such as "DPM++ 2M SDE Karras" says settings, too. One of {@link ModelInfo.solvers}.
+   * Solver that walks from noise to picture, with the checkpoint's settings; the one that the checkpoint was saved with
+   * if absent. A name such as "DPM++ 2M SDE Karras" says settings, too. {@link ModelInfo.solvers} lists plain names.
    */
   solver?: Solver | (string & {}) | undefined;
   /**
-   * A `scheduler_config.json`, used as it is in place of the checkpoint's own: its `_class_name` says which solver. Not
-   * together with `solver`.
+   * Scheduler as a `scheduler_config.json` has it, used as it is in place of the checkpoint's own: `_class_name` names
+   * the solver. Not together with `solver`.
    */
   scheduler?: Readonly<Record<string, unknown>> | undefined;
-  /** Whether σ is spaced evenly in σ^(1/7), as Karras et al. do; what the scheduler's config says if absent. */
+  /**
+   * Karras' spacing: true if σ is spaced evenly in σ^(1/7), false if not, whatever the checkpoint says. Its scheduler's
+   * config decides if absent.
+   */
   useKarrasSigmas?: boolean | undefined;
-  /** Whether σ is spaced evenly in log σ; what the scheduler's config says if absent. */
+  /**
+   * Exponential spacing: true if σ is spaced evenly in log σ, false if not, whatever the checkpoint says. Its
+   * scheduler's config decides if absent.
+   */
   useExponentialSigmas?: boolean | undefined;
-  /** Whether σ is spaced by quantiles of a Beta distribution; what the scheduler's config says if absent. */
+  /**
+   * Beta spacing: true if σ is spaced by quantiles of a Beta distribution, false if not, whatever the checkpoint says.
+   * Its scheduler's config decides if absent.
+   */
   useBetaSigmas?: boolean | undefined;
-  /** The equation that dpmpp_2m and dpmpp_2s solve: dpmsolver++, sde-dpmsolver++, dpmsolver or sde-dpmsolver. */
+  /** Equation that dpmpp_2m and dpmpp_2s solve: dpmsolver++, sde-dpmsolver++, dpmsolver or sde-dpmsolver. */
   algorithmType?: "dpmsolver++" | "sde-dpmsolver++" | "dpmsolver" | "sde-dpmsolver" | (string & {}) | undefined;
-  /** How many predictions a step of dpmpp_2m, dpmpp_2s, unipc or deis takes into account. */
+  /** Number of predictions that a step of dpmpp_2m, dpmpp_2s, unipc or deis takes into account. */
   solverOrder?: number | undefined;
   /**
    * DDIM's and TCD's η: the share of DDPM's noise that each step adds, from 0 (deterministic) to 1 (ancestral). Other
    * solvers pay no heed to it. Default 0.
    */
   eta?: number | undefined;
-  /** DDIM: whether ε is computed anew from the clipped x̂_0. Default false. */
+  /** DDIM: true if ε is computed anew from the clipped x̂_0. Default false. */
   useClippedModelOutput?: boolean | undefined;
   /**
-   * Height in pixels; if absent the model's own, and without a `mask` that of `image`. A multiple of
-   * {@link ModelInfo.sizeMultiple}.
-   */
-  height?: number | undefined;
-  /**
-   * Width in pixels; if absent the model's own, and without a `mask` that of `image`. A multiple of
+   * Width in pixels; if absent that of `image` where there is one and no `mask`, or else the model's own. A multiple of
    * {@link ModelInfo.sizeMultiple}.
    */
   width?: number | undefined;
-  /** A picture to begin with, to fill or to enlarge. See {@link ModelInfo.takesImage}. */
+  /**
+   * Height in pixels; if absent that of `image` where there is one and no `mask`, or else the model's own. A multiple
+   * of {@link ModelInfo.sizeMultiple}.
+   */
+  height?: number | undefined;
+  /** Picture to begin with, to fill or to enlarge. See {@link ModelInfo.takesImage}. */
   image?: PictureSource | undefined;
-  /** What of `image` to draw anew: where it is white. As large as `image`, or brought to its size. */
+  /** Mask of `image`: white is drawn anew, black stays. As large as `image`, or brought to its size. */
   mask?: PictureSource | undefined;
   /**
-   * How much of the schedule to walk, from a little above 0 to 1, which forgets `image`. If absent 0.8, with a `mask`
-   * 1, and for SDXL 0.3, with a `mask` 0.9999.
+   * Share of the schedule to walk, from a little above 0 to 1, which forgets `image`. If absent 0.8, or 1 if there is a
+   * `mask`; for SDXL 0.3, or 0.9999 if there is one.
    */
   strength?: number | undefined;
   /**
-   * In place of `strength` the timestep of training to begin at, whether or not a run would visit it: x_t of `image`
-   * there, √ᾱ_t·x_0 + √(1−ᾱ_t)·ε in the scale of the solver, and then the timesteps below it that a run would visit.
-   * Draws are those of `strength`, and where that begins at the same timestep the run is the same. Models without an
-   * autoencoder take a picture for this alone. It is the x_t that {@link ForwardProcess.at} shows of `image` and
+   * Timestep of training to begin at in place of `strength`, whether or not a run would visit it: x_t of `image` there,
+   * √ᾱ_t·x_0 + √(1−ᾱ_t)·ε in the scale of the solver, and then the timesteps below it that a run would visit. Draws are
+   * those of `strength`, and where that begins at the same timestep the run is the same. Models without an autoencoder
+   * take a picture for this alone. The run begins at the x_t that {@link ForwardProcess.at} shows of `image` and
    * `seed`.
    */
   startTimestep?: number | undefined;
-  /** Upscaler: how much noise is added to `image` before it is enlarged; 20 if absent. */
+  /** Upscaler: level of the noise that is added to `image` before it is enlarged; 20 if absent. */
   noiseLevel?: number | undefined;
-  /** How many of the text encoder's last layers to leave out; as the model was trained if absent. */
+  /** Number of the text encoder's last layers to leave out; as the model was trained if absent. */
   clipSkip?: number | undefined;
   /**
-   * What becomes of a prompt that is longer than the text encoder.
-   * - `"cut"`, the default: What is too much is dropped, and named in a warning.
-   * - `"chunks"`: It is encoded in several parts.
+   * Treatment of a prompt that is longer than the text encoder. {@link Run.warning} is that warning.
+   * - `"cut"`, the default: The rest is dropped, and named in a warning.
+   * - `"chunks"`: The prompt is encoded in several parts.
    */
   longPrompts?: "cut" | "chunks" | undefined;
-  /** SDXL: how large the picture is said to have been before it was scaled; the run's size if absent. */
+  /** SDXL: size that the picture is said to have had before it was scaled; the run's if absent. */
   originalSize?: readonly [height: number, width: number] | undefined;
-  /** SDXL: how far from its top and left the picture is said to have been cropped. Default [0, 0]. */
+  /** SDXL: distance from the top and the left at which the picture is said to have been cropped. Default [0, 0]. */
   cropsCoordsTopLeft?: readonly [top: number, left: number] | undefined;
-  /** SDXL: the size that the picture is said to have been made for; the run's size if absent. */
+  /** SDXL: size that the picture is said to have been made for; the run's if absent. */
   targetSize?: readonly [height: number, width: number] | undefined;
   /**
    * SDXL: `originalSize` for the negative prompt; a run from noise takes it together with `negativeTargetSize` only.
@@ -279,17 +291,17 @@ export interface SampleOptions {
    */
   negativeTargetSize?: readonly [height: number, width: number] | undefined;
   /**
-   * Which pictures of a step are shown; those of the last are always decoded.
+   * Pictures of a step that are shown; those of the last are always decoded.
    * - `"auto"`, the default: `"tiny"` where there is a tiny autoencoder, or else `"linear"`.
    * - `"decode"`: By the model's own decoder, which may take longer than the step.
    * - `"tiny"`: By {@link LoadOptions.tinyVae}.
    * - `"linear"`: By a map from latents to colours, fitted to the decoder: soft, and next to free.
-   * - `"none"`: None.
+   * - `"none"`: No pictures before the last.
    */
   preview?: PreviewMode | undefined;
   /**
-   * Whether pictures pass through the autoencoder in tiles even where the whole would fit the device: takes less memory
-   * and gives a slightly different picture. Default false.
+   * True if pictures pass through the autoencoder in tiles even where the whole would fit the device, which takes less
+   * memory and gives a slightly different picture. Default false.
    */
   vaeTiling?: boolean | undefined;
   // </SampleOptions>
@@ -444,9 +456,8 @@ export interface ForwardOptions {
   /** The picture x_0, before it is encoded. Alpha is dropped, and colours too where the model is grey. */
   image: PictureSource;
   /**
-   * What noise is added to.
-   * - `"latents"`, the default: What the model works on: where it has an autoencoder the latents of the picture, else
-   *   its pixels.
+   * Space in which noise is added.
+   * - `"latents"`, the default: The space that the model works in: latents where it has an autoencoder, else pixels.
    * - `"pixels"`: The pixels of the picture, whatever the model works on.
    */
   space?: "latents" | "pixels" | undefined;
@@ -456,36 +467,33 @@ export interface ForwardOptions {
    */
   seed?: number | bigint | undefined;
   /**
-   * Which of torch's random streams the seed is for.
+   * Random stream of torch's that the seed is for.
    * - `"cpu"`, the default: `torch.Generator("cpu")`.
    * - `"cuda"`: `torch.Generator("cuda")`.
    */
   generator?: "cpu" | "cuda" | undefined;
-  /** The solver whose scale x_t has, as of a run: some hold x_0 + σ·ε. The checkpoint's own if absent. */
+  /** Solver whose scale x_t has, as of a run: some hold x_0 + σ·ε. The checkpoint's own if absent. */
   solver?: Solver | (string & {}) | undefined;
-  /** A `scheduler_config.json` in place of the checkpoint's own, as of a run. */
+  /** Scheduler as a `scheduler_config.json` has it, in place of the checkpoint's own. */
   scheduler?: Readonly<Record<string, unknown>> | undefined;
-  /** What the network is told; models without a text encoder take the empty one only. */
+  /** Prompt that the network is told; models without a text encoder take the empty one only. Default `""`. */
   prompt?: string | undefined;
-  /** What stands on the other side of guidance. Absent is not empty to SDXL, as in a run. */
+  /** Negative prompt, the other side of guidance. Absent is not empty to SDXL, as in a run. */
   negativePrompt?: string | undefined;
-  /**
-   * How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below the network is shown as it was
-   * trained. Default 1.
-   */
+  /** Guidance scale: g in ε_u + g·(ε_c − ε_u). At 1 or below the network is shown as it was trained. Default 1. */
   guidanceScale?: number | undefined;
   /**
-   * Height in pixels. If absent that of the picture, and for a model that works on pixels its own: as in a run from a
-   * picture.
-   */
-  height?: number | undefined;
-  /**
    * Width in pixels. If absent that of the picture, and for a model that works on pixels its own: as in a run from a
-   * picture.
+   * picture. That of the picture is rounded down to a multiple of {@link ModelInfo.sizeMultiple}.
    */
   width?: number | undefined;
   /**
-   * How latents become pictures. There is always one.
+   * Height in pixels. If absent that of the picture, and for a model that works on pixels its own: as in a run from a
+   * picture. That of the picture is rounded down to a multiple of {@link ModelInfo.sizeMultiple}.
+   */
+  height?: number | undefined;
+  /**
+   * Way by which latents become pictures; there always is a picture.
    * - `"auto"`, the default: `"tiny"` where there is a tiny autoencoder, or else `"linear"`.
    * - `"decode"`: By the model's own decoder.
    * - `"tiny"`: By {@link LoadOptions.tinyVae}.
@@ -541,45 +549,52 @@ export interface Prediction {
 /** Whose variational bound to compute, and how. */
 export interface BoundOptions {
   // <BoundOptions: written by `cargo xtask generate` from src/pipeline/options/table.rs>
-  /** The picture. It is brought to the model's own size, or to `width` and `height`. */
+  /** Picture, which is brought to the model's own size, or to `width` and `height`. */
   image?: PictureSource | undefined;
   /** Several pictures, in place of `image`: each gets a bound. */
   images?: readonly PictureSource[] | undefined;
   /**
-   * What the network is told, one text for all pictures or one for each; models without a text encoder take the empty
-   * one only.
+   * Prompt that the network is told, one for all pictures or one for each; models without a text encoder take the empty
+   * one only. Default `""`.
    */
   prompt?: string | readonly string[] | undefined;
-  /** What stands on the other side of guidance. Absent is not empty to SDXL, as in a run. */
+  /**
+   * Negative prompt, the other side of guidance; used at a `guidanceScale` above 1. Absent is not empty to SDXL, as in
+   * a run.
+   */
   negativePrompt?: string | readonly string[] | undefined;
   /**
-   * How strongly the prompt is followed: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and the bound is
-   * that of the model as it was trained. Default 1.
+   * Guidance scale: g in ε_u + g·(ε_c − ε_u). At 1 or below there is no guidance, and the bound is that of the model as
+   * it was trained. Default 1.
    */
   guidanceScale?: number | undefined;
-  /** The timesteps whose terms are computed; all of them if absent, which is the bound itself. */
+  /**
+   * Timesteps whose terms are computed; all of them if absent, which is the bound itself. Without 0 it is not
+   * estimated.
+   */
   timesteps?: readonly number[] | undefined;
   /**
-   * How many terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since terms
-   * fall about as 1/t. The bound is estimated from these.
+   * Number of terms to compute in place of all: that of t = 0, and others the farther apart the larger t is, since
+   * terms fall about as 1/t. The bound is estimated from these, with a standard error that is rather too large than too
+   * small.
    */
   terms?: number | undefined;
   /**
-   * Whether each of the `terms` is drawn from its part of the timesteps by the seed, in place of the part's middle: the
+   * True if each of the `terms` is drawn from its part of the timesteps by the seed, in place of the part's middle: the
    * estimate is then right on average over seeds. Default false.
    */
   random?: boolean | undefined;
   /**
-   * The variance σ_t² of the model's step; if absent the one that the checkpoint's scheduler names, or else that of
+   * Variance σ_t² of the model's step; if absent the one that the checkpoint's scheduler names, or else that of
    * `"fixed_small"`.
    * - `"fixed_small"`: The variance of the true step, which knows the picture.
    * - `"fixed_large"`: β_t.
-   * - `"learned"`: What the network says.
-   * - `"learned_range"`: What the network says, between the other two.
+   * - `"learned"`: The network's own.
+   * - `"learned_range"`: The network's, between the first two.
    */
   variance?: "fixed_small" | "fixed_large" | "learned" | "learned_range" | undefined;
   /**
-   * Whether x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never
+   * True if x̂_0 is clamped to −1..1, where pixels lie, before the mean is formed. Latents lie anywhere and are never
    * clamped. Default true.
    */
   clipDenoised?: boolean | undefined;
@@ -589,20 +604,20 @@ export interface BoundOptions {
    */
   seed?: number | bigint | undefined;
   /**
-   * Whether latents are drawn from what the autoencoder makes of a picture, by the noise of `manual_seed(seed + T)`,
-   * rather than its mean. Default false.
+   * True if latents are drawn from the distribution that the autoencoder makes of a picture, by the noise of
+   * `manual_seed(seed + T)`, rather than its mean. Default false.
    */
   samplePosterior?: boolean | undefined;
-  /**
-   * Height in pixels that every picture is brought to; that of the model if absent. A multiple of
-   * {@link ModelInfo.sizeMultiple}.
-   */
-  height?: number | undefined;
   /**
    * Width in pixels that every picture is brought to; that of the model if absent. A multiple of
    * {@link ModelInfo.sizeMultiple}.
    */
   width?: number | undefined;
+  /**
+   * Height in pixels that every picture is brought to; that of the model if absent. A multiple of
+   * {@link ModelInfo.sizeMultiple}.
+   */
+  height?: number | undefined;
   // </BoundOptions>
   /** Ends it, on the CPU also in the middle of a term, and frees its memory. */
   signal?: AbortSignal | undefined;

@@ -131,7 +131,7 @@ export function checkLoras(loras) {
 
 /**
  * @param {SampleOptions} options
- * @param {SampleOptions} [instead]  what goes before them
+ * @param {SampleOptions} [instead]  what overrides them
  */
 export function checkSampleOptions(options, instead) {
   check(options, SAMPLE_RULES, "sample");
@@ -201,16 +201,24 @@ function refuseBoth(options, one, other, why = "") {
 }
 
 /**
- * The options as the module reads them: JSON has no infinities, which Python's configs do, and no seeds beyond 2^53.
- * @param {ScheduleOptions & object} options
+ * The options as the module reads them, in JSON: seeds as strings, since its numbers are exact to 2^53 alone, and so are those that are
+ * not finite, which Python's configs have.
+ * @param {{ seed?: number | bigint, seeds?: readonly (number | bigint)[], solver?: string, scheduler?: object, steps?: number, terms?: number }} options
  */
-function toJson(options) {
-  refuseBoth(options, "solver", "scheduler", "; a scheduler's config names its solver itself");
-  const isUnwritable = (/** @type {unknown} */ value) =>
-    typeof value === "bigint" || (typeof value === "number" && !Number.isFinite(value));
+function toJson({ seed, seeds, scheduler, ...rest }) {
+  refuseBoth(
+    { solver: rest.solver, scheduler },
+    "solver",
+    "scheduler",
+    "; a scheduler's config names its solver itself",
+  );
+  const plain = { ...rest, seed: seed === undefined ? seed : String(seed), seeds: seeds?.map(String) };
   try {
-    return JSON.stringify(options, (_, value) => (isUnwritable(value) ? String(value) : value));
+    return JSON.stringify({ ...plain, scheduler }, (_, value) =>
+      typeof value === "number" && !Number.isFinite(value) ? String(value) : value,
+    );
   } catch (cause) {
+    // All else has been checked.
     const option = "scheduler";
     throw new OptionError("invalid-option", `${option} cannot be written as JSON: ${cause}.`, { option, cause });
   }

@@ -26,8 +26,8 @@ export const SAMPLE = {
   solverOrder: "count",
   eta: "number",
   useClippedModelOutput: "flag",
-  height: "count",
   width: "count",
+  height: "count",
   image: "picture",
   mask: "picture",
   strength: "number",
@@ -55,8 +55,8 @@ export const FORWARD = {
   prompt: "text",
   negativePrompt: "text",
   guidanceScale: "number",
-  height: "count",
   width: "count",
+  height: "count",
   preview: ["auto", "decode", "tiny", "linear"],
 };
 
@@ -73,8 +73,8 @@ export const BOUND = {
   clipDenoised: "flag",
   seed: "seed",
   samplePosterior: "flag",
-  height: "count",
   width: "count",
+  height: "count",
 };
 
 /** Those of a run that its schedule depends on. */

@@ -197,7 +197,7 @@ export class Run extends Walk {
  * What the host is told of a run.
  * @param {number} run
  * @param {Public.SampleOptions} options
- * @param {Public.SampleOptions} [instead]  what goes before them
+ * @param {Public.SampleOptions} [instead]  what overrides them
  * @returns {Promise<{ signal?: AbortSignal, description: RunDescription }>}
  */
 export async function describeRun(run, options, instead) {

@@ -208,7 +208,7 @@ fn values(kind: Kind) -> Vec<Value> {
         Kind::Texts => vec![json!("a"), json!(["a", "b"])],
         Kind::Seed => vec![json!(7), json!("18446744073709551615")],
         Kind::Seeds => vec![json!([7, "18446744073709551615"])],
-        Kind::Count | Kind::Whole => vec![json!(3)],
+        Kind::Steps | Kind::Count | Kind::Whole => vec![json!(3)],
         Kind::Wholes => vec![json!([3, 1])],
         Kind::Number => vec![json!(0.5), json!(2), json!("inf")],
         Kind::Numbers => vec![json!([2, 0.5, "-Infinity"])],
@@ -286,9 +286,12 @@ fn options_that_are_made_of_several_are_read_together() {
 #[test]
 fn a_description_names_other_options_as_each_face_does() {
     let options = described(SampleOptions::FIELDS);
-    let mask = options.iter().find(|option| option.name == "strength").unwrap();
-    let words = with_names(&mask.words, &options, &|name| format!("--{name}"));
-    assert!(words.contains("forgets --image") && words.contains("with a --mask 1,") && !words.contains('`'), "{words}");
+    let strength = options.iter().find(|option| option.name == "strength").unwrap();
+    let words = with_names(&strength.words, &options, &|name| format!("--{name}"));
+    assert!(
+        words.contains("forgets --image.") && words.contains("if there is a --mask;") && !words.contains('`'),
+        "{words}"
+    );
     for option in &options {
         assert!(option.words.ends_with('.'), "{}: {}", option.name, option.words);
     }

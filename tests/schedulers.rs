@@ -981,7 +981,7 @@ fn solvers_are_known_by_the_names_that_people_have_for_them() {
 fn every_list_of_solvers_has_all_of_them() {
     for (file, list, name) in [
         ("js/index.d.ts", ["export type Solver =", ";"], ["\"", "\""]),
-        ("www/index.html", ["<select id=\"solver\">", "</select>"], ["<option value=\"", "\""]),
+        ("www/index.html", ["<select id=\"solver\" data-option=\"solver\">", "</select>"], ["<option value=\"", "\""]),
         ("www/solvers.js", ["const SOLVERS = {", "\n};"], ["\n  ", ":"]),
         ("README.md", ["| solvers | all ", ", with the keys"], ["`", "`"]),
     ] {

@@ -173,9 +173,9 @@ function modelOpened(opened, isOther) {
     profile.clear();
     const isBuiltin = opened === BUILTIN;
     button("builtin").hidden = isBuiltin;
-    element("examples").hidden = element("vocabulary").hidden = !isBuiltin || !pending.about;
-    learn(isBuiltin ? pending.about?.vocabulary : undefined);
-    suggest(isBuiltin ? (pending.about?.settings ?? {}) : USUAL);
+    element("examples").hidden = element("vocabulary").hidden = !isBuiltin || !builtin.about;
+    learn(isBuiltin ? builtin.about?.vocabulary : undefined);
+    suggest(isBuiltin ? (builtin.about?.settings ?? {}) : USUAL);
     if (info.needsImage) more.open = true;
     element("trained").textContent = `This model was trained at ${info.width} × ${info.height}.`;
   }
@@ -195,16 +195,20 @@ function fitPicture() {
   easel.fit({ width: side(width, info.width), height: side(height, info.height) });
 }
 
-/** What there is to know until a model has come: what the form is to hold then, and who has said so. */
-const pending = {
-  /** What the form held when the load began whose model may be next. @type {Parameters} */
-  before: readParameters(),
-  /** What was asked for last. @type {Asked | undefined} */
-  awaited: undefined,
-  /** The arrival of the built-in model's examples. @type {Promise<void> | undefined} */
+/** The built-in model's examples. */
+const builtin = {
+  /** Their arrival. @type {Promise<void> | undefined} */
   offered: undefined,
-  /** The settings that suit the built-in model and what it knows, once they are there. @type {{ settings: Partial<Parameters>, vocabulary: import("./vocabulary.js").Vocabulary } | undefined} */
+  /** The settings that suit the model and what it knows, once they are there. @type {{ settings: Partial<Parameters>, vocabulary: import("./vocabulary.js").Vocabulary } | undefined} */
   about: undefined,
+};
+
+/** The model that was asked for last, and the form that it is to find. */
+const pending = {
+  /** @type {Asked | undefined} */
+  asked: undefined,
+  /** What the form held when the load began. @type {Parameters | undefined} */
+  before: undefined,
   /** The parameters that the link came with which the page was opened by. @type {Set<string>} */
   linked: new Set(),
   /** Those of them that the page, or the model that was opened, cannot take. @type {Set<keyof Parameters>} */
@@ -219,7 +223,7 @@ function suggest(settings) {
   const now = readParameters();
   const untouched = Object.entries(settings).filter(([name]) => {
     const parameter = /** @type {keyof Parameters} */ (name);
-    return now[parameter] === pending.before[parameter] && !pending.linked.has(name);
+    return now[parameter] === pending.before?.[parameter] && !pending.linked.has(name);
   });
   writeParameters(Object.fromEntries(untouched));
 }
@@ -228,12 +232,12 @@ function suggest(settings) {
 async function showAbout() {
   const response = await fetch(ABOUT).catch(() => undefined);
   if (!response?.ok) {
-    pending.offered = undefined;
+    builtin.offered = undefined;
     return;
   }
   /** @type {{ steps: number, guidanceScale: number, solver: string, preview: string, prompts: string[] } & import("./vocabulary.js").Vocabulary} */
   const { steps, guidanceScale, solver, preview, prompts, ...vocabulary } = await response.json();
-  pending.about = {
+  builtin.about = {
     vocabulary,
     settings: { prompt: prompts[0], steps: String(steps), guidanceScale: String(guidanceScale), solver, preview },
   };
@@ -249,10 +253,10 @@ async function showAbout() {
   list.children[1].replaceChildren(...glyphs.map((glyph) => chip(glyph, () => `${glyph}, ${styleNow()}`)));
 
   // The model may still be on its way. Another one has no use for them.
-  if ((state.opened ?? pending.awaited) !== BUILTIN) return;
+  if ((state.opened ?? pending.asked) !== BUILTIN) return;
   examples.hidden = list.hidden = false;
   learn(vocabulary);
-  suggest(pending.about.settings);
+  suggest(builtin.about.settings);
 }
 
 /**
@@ -479,7 +483,7 @@ async function follow({ parameters, model: asked, variant, run, view }, { isFirs
   await turned;
   // Examples that do not arrive hold nothing up.
   if (state.opened === BUILTIN)
-    await Promise.race([pending.offered, new Promise((resolve) => setTimeout(resolve, 1000))]);
+    await Promise.race([builtin.offered, new Promise((resolve) => setTimeout(resolve, 1000))]);
   const [lost] = isWritten ? pending.unread : restoreParameters(parameters);
   fieldsChanged();
   if (lost) {
@@ -506,9 +510,9 @@ model.arrangeModel({
   own: BUILTIN,
   begins(asked) {
     pending.before = readParameters();
-    pending.awaited = asked;
+    pending.asked = asked;
     if (state.opened) pending.linked.clear();
-    if (asked === BUILTIN) pending.offered ??= showAbout();
+    if (asked === BUILTIN) builtin.offered ??= showAbout();
     else if (!state.opened) button("builtin").hidden = false;
   },
   opened: modelOpened,

@@ -356,6 +356,7 @@ export function open(page) {
     modelChanged() {
       forward = undefined;
       schedule = undefined;
+      chart.clear();
       if (view.isShown) begin();
     },
     async submit() {

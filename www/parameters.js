@@ -11,7 +11,7 @@ import { remark, sent } from "./vocabulary.js";
 
 /**
  * The field of each parameter: `data-option` names an option of the package's, or several rivals, of which the field says which one is
- * true. The names in a link are these too, and `pictures`: as many seeds.
+ * true; or it is `pictures`, as many seeds. A link has the same names.
  */
 const FIELDS = new Map(
   [.../** @type {NodeListOf<Field>} */ (document.querySelectorAll("[data-option]"))].flatMap((field) =>
@@ -21,7 +21,9 @@ const FIELDS = new Map(
 
 const NAMES = /** @type {(keyof Parameters)[]} */ ([...FIELDS.keys()]);
 
-/** As they are typed: what is left to the model is empty. @typedef {Record<keyof SampleOptions | "pictures", string>} Parameters */
+/** Options that are no text in a field. @typedef {"image" | "mask" | "scheduler" | "seeds" | "includeInitial" | "signal"} NotTyped */
+
+/** Parameters as they are typed: one that is left to the model is empty. @typedef {Record<Exclude<keyof SampleOptions, NotTyped> | "pictures", string>} Parameters */
 
 /**
  * @param {string} name
@@ -117,8 +119,10 @@ export function optionsOf(parameters) {
  * @param {string} value
  */
 function typed(name, value) {
-  if (FIELDS.get(name)?.type === "number") return Number(value);
-  return ["true", "false"].includes(value) ? value === "true" : value;
+  const field = FIELDS.get(name);
+  if (field?.type === "number") return Number(value);
+  // A choice between these is one of yes and no; a text is a text.
+  return field instanceof HTMLSelectElement && ["true", "false"].includes(value) ? value === "true" : value;
 }
 
 /**

@@ -28,11 +28,7 @@ export function scaffold(page, view, parts) {
     below,
     /** Whether the view is looked at. */
     isShown: false,
-    /**
-     * One of its elements.
-     * @template {HTMLElement} [E=HTMLElement]
-     * @param {string} id
-     */
-    element: (id) => /** @type {E} */ (document.getElementById(id)),
+    /** One of its elements. @param {string} id */
+    element: (id) => /** @type {HTMLElement} */ (document.getElementById(id)),
   };
 }

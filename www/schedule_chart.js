@@ -51,6 +51,7 @@ function written(value) {
   return value === 0 ? "" : value.toFixed(4).replace("-", "−");
 }
 
+/** The charts and the table of a schedule. */
 export class ScheduleChart {
   #remaining;
   #ratio;
@@ -96,6 +97,12 @@ export class ScheduleChart {
     const calls = `${steps.length} ${steps.length === 1 ? "call" : "calls"} of the network`;
     this.#summary.textContent = `The solver’s table: ${name}, ${calls}`;
     this.#showTable();
+  }
+
+  /** Forgets the steps: they are of a model that has gone. */
+  clear() {
+    this.#steps = [];
+    this.mark(null);
   }
 
   #showTable() {

@@ -1,6 +1,6 @@
 //! Charts: a description of panels with bars or lines, laid out as shapes, and as SVG.
 //!
-//! Nothing but the standard library is used here: the tables of the project's own measurements are drawn by this file, too.
+//! Nothing but the standard library is used here: the plots of the project's own measurements are drawn by this file, too.
 
 use std::fmt::Write;
 
@@ -71,7 +71,7 @@ pub enum Scale {
 /// Points that belong together.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// As the legend has it; empty for none.
+    /// As the legend has it; empty for what belongs to the series before it.
     pub name: String,
     pub marks: Marks,
     pub points: Vec<Point>,
@@ -284,7 +284,7 @@ impl Panel {
         let bars_of = self.series.iter().zip(&shown).filter(|(series, _)| series.marks == Marks::Bars);
         let all_bars: Vec<Point> = bars_of.flat_map(|(_, points)| points).copied().collect();
         for (index, (series, points)) in self.series.iter().zip(&shown).enumerate() {
-            let paint = Paint::Series(index);
+            let paint = self.paint(index);
             let places: Vec<[f64; 2]> = points.iter().map(|point| [axis_x(point.x), axis_y(point.y)]).collect();
             match series.marks {
                 Marks::Bars => {
@@ -320,6 +320,11 @@ impl Panel {
         drawing.line([start, base], [end, base], 1.0, Paint::Soft);
     }
 
+    /// The colour of a series. One without a name belongs to the one before it.
+    fn paint(&self, index: usize) -> Paint {
+        Paint::Series(self.series.iter().take(index + 1).skip(1).filter(|series| !series.name.is_empty()).count())
+    }
+
     /// The points that have a place on the axes.
     fn shown(&self, series: &Series) -> Vec<Point> {
         let fits = |scale, value: f64| value.is_finite() && (scale == Scale::Linear || value > 0.0);
@@ -333,7 +338,7 @@ impl Panel {
         let width = |name: &str| 7.2 * name.chars().count() as f64;
         let mut x = right;
         for (index, series) in self.series.iter().enumerate().rev().filter(|(_, series)| !series.name.is_empty()) {
-            let paint = Paint::Series(index);
+            let paint = self.paint(index);
             x -= width(&series.name);
             drawing.text([x, y], &series.name, Size::Small, Anchor::Start, Paint::Soft);
             x -= 6.0;

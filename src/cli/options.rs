@@ -58,10 +58,11 @@ impl Given<SampleOptions> {
             match name {
                 "image" => options.image = Some(picture::read(path)?),
                 "mask" => options.mask = Some(picture::read(path)?),
-                _ => {
+                "scheduler" => {
                     let config = scheduler::Scheduler::read(path)?.config;
                     options.scheduler = Scheduler::Config(Box::new(config));
                 }
+                name => unreachable!("no option `{name}` is a file"),
             }
         }
         Ok(options)
@@ -94,7 +95,8 @@ impl<R: Record> Given<R> {
                 Value::Array(texts) if option.spec.kind == Kind::Texts => texts.get(prompt)?,
                 value => value,
             };
-            let is_default = option.default.as_deref() == Some(&value.to_string());
+            let default = option.default.and_then(|json| serde_json::from_str(&json).ok());
+            let is_default = default.is_some_and(|default| is_same(&default, value));
             let is_recorded = match option.spec.recorded {
                 Recorded::Always => true,
                 Recorded::Given => !is_default,
@@ -155,15 +157,19 @@ impl<R> Given<R> {
                 [text] => json!(text),
                 texts => json!(texts),
             },
-            Kind::Count | Kind::Whole => json!(one::<usize>(matches, name)),
+            Kind::Steps | Kind::Count | Kind::Whole => json!(one::<usize>(matches, name)),
             Kind::Number => one(matches, name).map_or(Value::Null, number),
             Kind::Numbers => list(matches, name).iter().map(number).collect(),
             Kind::Wholes => json!(list::<usize>(matches, name)),
             Kind::Pair(_) => json!(one::<[usize; 2]>(matches, name)),
             Kind::Flag | Kind::Setting => json!(one::<bool>(matches, name)),
             Kind::Seed | Kind::Seeds => {
-                self.seeds = list(matches, name);
-                let seeds: Vec<String> = self.seeds.iter().map(|seed| seed.value.to_string()).collect();
+                let given: Vec<Seed> = list(matches, name);
+                let seeds: Vec<String> = given.iter().map(|seed| seed.value.to_string()).collect();
+                // One for each picture goes before one for all, which is there by default.
+                if option.spec.kind == Kind::Seeds || self.seeds.is_empty() {
+                    self.seeds = given;
+                }
                 if option.spec.kind == Kind::Seed { json!(seeds.first()) } else { json!(seeds) }
             }
             // The library reads the name again, and what it says beside the solver.
@@ -175,6 +181,11 @@ impl<R> Given<R> {
         };
         self.values.insert(camel_case(name), value);
     }
+}
+
+/// True if both are the same, and numbers the same number.
+fn is_same(one: &Value, other: &Value) -> bool {
+    one == other || one.as_f64().is_some_and(|number| Some(number) == other.as_f64())
 }
 
 /// A number as JSON, which has none that is not finite: those are strings.
@@ -196,24 +207,22 @@ fn argument(option: &Described, options: &[Described]) -> Option<Arg> {
     let more = spec.command?;
     let flag = |name: &str| format!("--{}", name.replace('_', "-"));
     let words = with_names(&option.words, options, &flag);
-    let words = [&words, more].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ");
+    let words = [words, with_names(more, options, &flag)].join(" ");
     let name = |usual: &'static str| spec.value_name.unwrap_or(usual);
     let arg = Arg::new(option.name)
         .long(option.name.replace('_', "-"))
-        .help(words.trim_end_matches('.').to_owned())
+        .help(words.trim_end_matches([' ', '.']).to_owned())
         .conflicts_with_all(spec.conflicts);
     let arg = spec.requires.iter().fold(arg, |arg, other| arg.requires(*other));
     let arg = match spec.kind {
         Kind::Text | Kind::Name(_) => arg.value_name(name(if spec.kind == Kind::Text { "TEXT" } else { "NAME" })),
         Kind::Texts => arg.value_name(name("TEXT")).action(ArgAction::Append),
         Kind::Seed => arg.value_name(name("NUMBER")).value_parser(seed),
-        Kind::Seeds => arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(seed),
-        Kind::Count | Kind::Whole if option.name == "steps" => {
-            arg.value_name(name("NUMBER")).value_parser(scheduler::steps)
-        }
+        Kind::Seeds => separated(arg.value_name(name("NUMBER,…"))).value_parser(seed),
+        Kind::Steps => arg.value_name(name("NUMBER")).value_parser(scheduler::steps),
         Kind::Count | Kind::Whole => arg.value_name(name("NUMBER")).value_parser(RangedU64ValueParser::<usize>::new()),
         Kind::Number => arg.value_name(name("NUMBER")).value_parser(value_parser!(f64)),
-        Kind::Numbers => arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(value_parser!(f64)),
+        Kind::Numbers => separated(arg.value_name(name("NUMBER,…"))).value_parser(value_parser!(f64)),
         Kind::Wholes => {
             arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(RangedU64ValueParser::<usize>::new())
         }
@@ -230,7 +239,8 @@ fn argument(option: &Described, options: &[Described]) -> Option<Arg> {
             .value_parser(value_parser!(bool)),
         Kind::Choice(names) => {
             let shown = |(name, words): &(&'static str, &'static str)| PossibleValue::new(name).help(words);
-            arg.value_name(name("NAME")).value_parser(PossibleValuesParser::new(names.iter().map(shown)))
+            let named = spec.value_name.map_or_else(|| option.name.to_uppercase(), str::to_owned);
+            arg.value_name(named).value_parser(PossibleValuesParser::new(names.iter().map(shown)))
         }
         Kind::Solver => arg.value_name(name("NAME")).value_parser(scheduler::SolverParser),
         Kind::Config => arg.value_name(name("CONFIG")).value_parser(value_parser!(PathBuf)),
@@ -244,9 +254,61 @@ fn argument(option: &Described, options: &[Described]) -> Option<Arg> {
     })
 }
 
+/// An argument of several values, with commas between them or given several times.
+fn separated(arg: Arg) -> Arg {
+    arg.value_delimiter(',').action(ArgAction::Append)
+}
+
 /// The two whole numbers of `text`.
 fn pair(text: &str) -> Result<[usize; 2], String> {
     let numbers =
         text.split_once(',').and_then(|(one, other)| Some([one.trim().parse().ok()?, other.trim().parse().ok()?]));
     numbers.ok_or_else(|| "expected two whole numbers with a comma between them, such as 512,768".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    fn given<R: Record>(arguments: &str) -> Given<R> {
+        let command = Given::<R>::augment_args(Command::new("test"));
+        let matches = command.try_get_matches_from(["test"].into_iter().chain(arguments.split_whitespace())).unwrap();
+        Given::from_arg_matches(&matches).unwrap()
+    }
+
+    fn recorded(arguments: &str) -> Value {
+        let recorded = given::<SampleOptions>(arguments).recorded(0);
+        recorded.into_iter().filter(|(name, _)| !["steps", "seed", "guidanceScale"].contains(&name.as_str())).collect()
+    }
+
+    #[test]
+    fn a_list_may_be_given_in_parts() {
+        let options = given::<SampleOptions>("--seeds 1,2 --seeds 3 --timesteps 9,5 --timesteps 1");
+        let values: Vec<u64> = options.seeds.iter().map(|seed| seed.value).collect();
+        let read = options.read().unwrap();
+        assert_eq!((values, read.seeds, read.timesteps), (vec![1, 2, 3], vec![1, 2, 3], Some(vec![9.0, 5.0, 1.0])));
+        let bound = given::<BoundOptions>("--timesteps 1 --timesteps 0,4").read().unwrap();
+        assert_eq!(bound.timesteps, pipeline::Timesteps::List(vec![1, 0, 4]));
+    }
+
+    #[test]
+    fn a_picture_says_what_was_given_and_is_not_the_default() {
+        let defaults = "--eta 0 --guidance-rescale 0.0 --generator cpu --long-prompts cut --crops-coords-top-left 0,0";
+        assert_eq!(recorded(defaults), json!({}));
+        assert_eq!(
+            recorded("--eta 1 --generator cuda --clip-skip 1 --vae-tiling --target-size 2,3 --prompt a --prompt b"),
+            json!({
+                "eta": 1.0, "generator": "cuda", "clipSkip": 1, "vaeTiling": true, "targetSize": [2, 3], "prompt": "a",
+            })
+        );
+        assert_eq!(recorded("--seeds 1,2 --num-images-per-prompt 2"), json!({}));
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_handed_on() {
+        assert!(given::<SampleOptions>("--guidance-scale NaN").read().unwrap().guidance_scale.is_nan());
+        assert_eq!(given::<SampleOptions>("--sigmas 3,inf").read().unwrap().sigmas, Some(vec![3.0, f64::INFINITY]));
+    }
 }

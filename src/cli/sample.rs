@@ -113,7 +113,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
         let weighted: Vec<_> = loras.iter().zip(&args.lora).map(|(file, (_, weight))| (file, *weight)).collect();
         pipeline.set_loras(&weighted).await?;
     }
-    let mut sampler = pipeline.sampler(options.clone()).await?;
+    let made: Vec<Provenance> = (0..outs.len()).map(|index| made(&args, &options, index)).collect();
+    let mut sampler = pipeline.sampler(options).await?;
     if let Some(warning) = sampler.warning() {
         let cure = if warning.contains("too long") { "; with --long-prompts chunks it sees all" } else { "" };
         note(format_args!("warning: {warning}{cure}"));
@@ -141,8 +142,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
         }
         trace.write(&tensors::to_bytes(path, tensors)?)?;
     }
-    for (index, (out, drawn)) in outs.iter().zip(&pictures).enumerate() {
-        let texts = made(&args, &options, index).texts(drawn.width, drawn.height, &pipeline.info().scheduler);
+    for ((out, drawn), made) in outs.iter().zip(&pictures).zip(&made) {
+        let texts = made.texts(drawn.width, drawn.height, &pipeline.info().scheduler);
         out.write(&picture::encode(drawn, &texts).map_err(|e| Error::path(&args.out, e))?)?;
         result_path(out.path())?;
     }

@@ -72,6 +72,14 @@ impl SchedulerConfig {
         Self::of_class(text, None)
     }
 
+    /// Takes the content of a `scheduler_config.json`, in which numbers that are not finite are strings.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn from_value(value: serde_json::Value) -> Result<Self, Error> {
+        Self::read(Keys::of(value, None)?)
+    }
+
     /// Reads a `scheduler_config.json` as the config of `class`, whichever class it names itself: diffusers goes by `model_index.json`.
     ///
     /// # Errors

@@ -33,11 +33,15 @@ impl Keys {
 
     /// Reads `text` for `class`, or without one for the class that it names.
     pub fn parse(text: &str, class: Option<&str>) -> Result<Self, Error> {
-        let map: Map<String, Value> = match serde_json::from_slice(quote_bare_numbers(text).as_bytes()) {
-            Ok(Value::Object(map)) => map,
-            Ok(_) => return Err(Error::NoClassName),
-            Err(error) => return Err(Error::Json(error.to_string())),
-        };
+        match serde_json::from_slice(quote_bare_numbers(text).as_bytes()) {
+            Ok(value) => Self::of(value, class),
+            Err(error) => Err(Error::Json(error.to_string())),
+        }
+    }
+
+    /// Takes the object `value` for `class`, or without one for the class that it names. Numbers that are not finite are strings in it.
+    pub fn of(value: Value, class: Option<&str>) -> Result<Self, Error> {
+        let Value::Object(map) = value else { return Err(Error::NoClassName) };
         match class.or(map.get("_class_name").and_then(Value::as_str)) {
             Some(class) => Ok(Self { class: class.to_owned(), map, added: Vec::new() }),
             None => Err(Error::NoClassName),

@@ -32,6 +32,7 @@ pub use model::family::{pipeline_classes, scheduler_of};
 pub use model::layout::{Note, OpenOptions};
 pub use model::weight_file::LoadProgress;
 #[cfg(not(target_arch = "wasm32"))]
+#[doc(hidden)]
 pub use options::spec;
 pub use options::{
     BoundOptions, ForwardOptions, LongPrompts, Preview, SampleOptions, Scheduler, Space, Text, Timesteps, camel_case,

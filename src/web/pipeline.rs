@@ -159,9 +159,9 @@ impl Pipeline {
     pub fn estimate(&self, options: &str, image: Option<Pixels>, mask: Option<Pixels>) -> Result<JsValue, JsValue> {
         let (image, mask) = (image.map(picture_of), mask.map(picture_of));
         let estimate = run_options(options).and_then(|options| {
-            let scheduler = options.scheduler.clone();
+            let brings_scheduler = brings_scheduler(&options.scheduler);
             let estimate = self.0.estimate(SampleOptions { image, mask, ..options });
-            estimate.map_err(|error| of_run(error, &scheduler))
+            estimate.map_err(|error| of_run(error, brings_scheduler))
         });
         let pipeline::RunEstimate { calls, flop, seconds } = estimate.map_err(Error::into_js)?;
         Ok(object(&[("calls", (calls as f64).into()), ("flop", (flop as f64).into()), ("seconds", seconds.into())]))
@@ -174,9 +174,9 @@ impl Pipeline {
         let image = picture_of(image);
         promise(async move {
             let options = ForwardOptions::from_json(parsed(&options)?).map_err(of_options)?;
-            let scheduler = options.scheduler.clone();
+            let brings_scheduler = brings_scheduler(&options.scheduler);
             let process = pipeline.forward_process(ForwardOptions { image, ..options }).await;
-            let process = process.map_err(|error| of_run(error, &scheduler))?;
+            let process = process.map_err(|error| of_run(error, brings_scheduler))?;
             let (num_train_timesteps, shape) = (process.num_train_timesteps() as u32, process.shape());
             Ok(ForwardProcess { num_train_timesteps, shape, slot: Slot::new(process) }.into())
         })
@@ -212,9 +212,9 @@ impl Pipeline {
         let (image, mask) = (image.map(picture_of), mask.map(picture_of));
         promise(async move {
             let options = run_options(&options)?;
-            let scheduler = options.scheduler.clone();
+            let brings_scheduler = brings_scheduler(&options.scheduler);
             let sampler = pipeline.sampler(SampleOptions { image, mask, ..options }).await;
-            let sampler = sampler.map_err(|error| of_run(error, &scheduler))?;
+            let sampler = sampler.map_err(|error| of_run(error, brings_scheduler))?;
             let (total, warning) = (sampler.total() as u32, sampler.warning().map(str::to_owned));
             Ok(Sampler { total, warning, slot: Slot::new(sampler) }.into())
         })
@@ -226,10 +226,15 @@ fn run_options(options: &str) -> Result<SampleOptions, Error> {
     SampleOptions::from_json(parsed(options)?).map_err(of_options)
 }
 
+/// Whether options bring a scheduler in place of the checkpoint's.
+fn brings_scheduler(scheduler: &Scheduler) -> bool {
+    matches!(scheduler, Scheduler::Config(_))
+}
+
 /// The error of a run, which may lie in a scheduler that came with the options.
-fn of_run(error: pipeline::Error, scheduler: &Scheduler) -> Error {
+fn of_run(error: pipeline::Error, brings_scheduler: bool) -> Error {
     match error {
-        pipeline::Error::Diffusion(error) if matches!(scheduler, Scheduler::Config(_)) => Error::Scheduler(error),
+        pipeline::Error::Diffusion(error) if brings_scheduler => Error::Scheduler(error),
         error => error.into(),
     }
 }

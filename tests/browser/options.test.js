@@ -46,7 +46,7 @@ test("a seed that is wrong is told how to be written", () => {
   assert.match(messageOf(() => checkSampleOptions({ seeds: [1, 2 ** 60] })).message, /: 1152921504606846976n\.$/);
   const json = (/** @type {any} */ options) => JSON.parse(checkSampleOptions(options).json);
   assert.deepEqual(json({ seed: 15680804124523978021n }), { seed: "15680804124523978021" });
-  assert.deepEqual(json({ seeds: [1, 2n] }), { seeds: [1, "2"] });
+  assert.deepEqual(json({ seeds: [1, 2n] }), { seeds: ["1", "2"] });
 });
 
 test("options become JSON once, with what JSON has no numbers for in words", () => {
@@ -59,6 +59,8 @@ test("options become JSON once, with what JSON has no numbers for in words", () 
   circular.self = circular;
   const error = messageOf(() => checkSampleOptions({ scheduler: circular }));
   assert.deepEqual([error.code, error.option], ["invalid-option", "scheduler"]);
+  const unwritable = /** @type {any} */ ({ _class_name: "DDIMScheduler", beta_end: 1n });
+  assert.equal(messageOf(() => checkSampleOptions({ scheduler: unwritable })).option, "scheduler");
   const both = messageOf(() => checkSampleOptions({ scheduler, solver: "ddim" }));
   assert.match(both.message, /^solver and scheduler were both given; a scheduler's config names its solver itself\./);
 });

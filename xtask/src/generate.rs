@@ -21,7 +21,7 @@ const PAGE: &str = "www/index.html";
 
 const SOURCE: &str = "src/pipeline/options/table.rs";
 
-/// Writes the files.
+/// Writes the generated files.
 pub fn write() -> Result<()> {
     for (path, text) in files()? {
         if fs::read_to_string(&path).unwrap_or_default() != text {
@@ -79,7 +79,7 @@ fn rule(kind: Kind) -> String {
         Kind::Texts => "texts",
         Kind::Seed => "seed",
         Kind::Seeds => "seeds",
-        Kind::Count => "count",
+        Kind::Steps | Kind::Count => "count",
         Kind::Whole => "whole",
         Kind::Wholes => "wholes",
         Kind::Number => "number",
@@ -193,7 +193,7 @@ fn typescript(option: &Described) -> String {
         Kind::Texts => "string | readonly string[]".into(),
         Kind::Seed => "number | bigint".into(),
         Kind::Seeds => "readonly (number | bigint)[]".into(),
-        Kind::Count | Kind::Whole | Kind::Number => "number".into(),
+        Kind::Steps | Kind::Count | Kind::Whole | Kind::Number => "number".into(),
         Kind::Wholes | Kind::Numbers => "readonly number[]".into(),
         Kind::Pair([one, other]) => format!("readonly [{one}: number, {other}: number]"),
         Kind::Flag | Kind::Setting => "boolean".into(),
@@ -238,7 +238,8 @@ fn with_limits(tag: &str, option: &Described) -> String {
     if let Some([least, most]) = option.spec.limits {
         limits.extend([("min", least.to_string()), ("max", most.to_string())]);
     }
-    if !tag.contains(" required") {
+    let words = tag.split('"').step_by(2).collect::<String>();
+    if !words.contains(" required") {
         let placeholder = option.spec.placeholder.map(str::to_owned).or(option.default.clone());
         limits.extend(placeholder.map(|words| ("placeholder", words)));
     }

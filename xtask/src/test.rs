@@ -63,6 +63,8 @@ impl Stage {
                     .context("`npm run format` mends it")?;
                 if tools::has_typos() {
                     tools::run(Command::new("typos").current_dir(tools::root()))?;
+                } else {
+                    println!("typos is not installed: spelling was not checked");
                 }
             }
             Self::Lint => {
@@ -75,6 +77,8 @@ impl Stage {
                 }
                 if tools::has_deny() {
                     tools::run(tools::cargo().args(["deny", "check", "licenses", "bans", "sources"]))?;
+                } else {
+                    println!("cargo-deny is not installed: licences and sources of crates were not checked");
                 }
             }
             Self::Xtask => {

@@ -95,7 +95,7 @@ impl Plain for usize {
     }
 }
 
-/// A seed may be larger than JavaScript's numbers are exact, and is then written as a string.
+/// A seed may be larger than the largest whole number that JavaScript's numbers hold exactly, and is written as a string.
 impl Plain for u64 {
     const EXPECTED: &'static str = "a whole number from 0 to 2^64 - 1";
 
@@ -216,7 +216,7 @@ impl Take for Scheduler {
     fn take(given: &mut Given, name: &'static str) -> Result<Option<Self>, Error> {
         match (given.remove(name), given.plain::<String>("solver")?) {
             (Some(_), Some(solver)) => Err(Error::option("solver", solver, "leave it out, or else `scheduler`")),
-            (Some(config), None) => Ok(Some(Self::Config(Box::new(SchedulerConfig::from_json(&config.to_string())?)))),
+            (Some(config), None) => Ok(Some(Self::Config(Box::new(SchedulerConfig::from_value(config)?)))),
             (None, Some(solver)) => {
                 let SolverName { solver, keys } = solver.parse()?;
                 given.named = keys;

@@ -42,6 +42,7 @@ macro_rules! options {
         impl $record {
             /// Every field as its faces have it, in order.
             #[cfg(not(target_arch = "wasm32"))]
+            #[doc(hidden)]
             pub const FIELDS: &'static [Field] = &[
                 $( Field {
                     name: stringify!($name),

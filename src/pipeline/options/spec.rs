@@ -11,17 +11,19 @@ pub enum Kind {
     Texts,
     /// A whole number from 0 to 2^64 − 1.
     Seed,
-    /// A list of those.
+    /// A list of seeds.
     Seeds,
-    /// A whole number from 1.
+    /// A number of steps, from 1.
+    Steps,
+    /// A whole number, which the package takes from 1 on.
     Count,
     /// A whole number from 0.
     Whole,
-    /// A list of those.
+    /// A list of whole numbers.
     Wholes,
     /// A finite number.
     Number,
-    /// A list of those.
+    /// A list of finite numbers.
     Numbers,
     /// Two whole numbers with a name each, vertical before horizontal.
     Pair([&'static str; 2]),
@@ -43,7 +45,7 @@ pub enum Kind {
     Pictures,
 }
 
-/// When a picture says of an option what it was made with.
+/// Cases in which a picture says of an option what it was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// If it was given and is not the default.
@@ -57,7 +59,7 @@ pub enum Recorded {
 /// What an option is to its faces, beside its name and its description.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
-    /// The values that it takes.
+    /// Kind of the values that the option takes.
     pub kind: Kind,
     /// True if the schedule of a run depends on it.
     pub is_of_schedule: bool,
@@ -75,7 +77,7 @@ pub struct Spec {
     pub requires: &'static [&'static str],
     /// The options that the command does not take beside it.
     pub conflicts: &'static [&'static str],
-    /// When a picture says it.
+    /// Cases in which a picture says the option.
     pub recorded: Recorded,
     /// The least and the largest number that the page's field takes.
     pub limits: Option<[f64; 2]>,
@@ -186,6 +188,10 @@ pub(super) const fn seed() -> Spec {
 
 pub(super) const fn seeds() -> Spec {
     Spec::new(Kind::Seeds)
+}
+
+pub(super) const fn steps() -> Spec {
+    Spec::new(Kind::Steps)
 }
 
 pub(super) const fn count() -> Spec {
@@ -309,7 +315,9 @@ fn default(code: &str, kind: Kind) -> Option<String> {
     match kind {
         _ if code == "None" => (kind == Kind::Flag).then(|| "false".to_owned()),
         Kind::Choice(names) => names.first().map(|(name, _)| format!("{name:?}")),
-        Kind::Number | Kind::Count | Kind::Whole | Kind::Seed => Some(code.trim_end_matches(".0").to_owned()),
+        Kind::Number | Kind::Steps | Kind::Count | Kind::Whole | Kind::Seed => {
+            Some(code.trim_end_matches(".0").to_owned())
+        }
         Kind::Pair(_) | Kind::Flag => Some(code.to_owned()),
         _ => None,
     }

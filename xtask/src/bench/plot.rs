@@ -38,6 +38,8 @@ pub fn ratios(lines: &[Line]) -> String {
 /// A panel for each axis: the time of a step on every device, and, dashed, what the multiply-adds alone would make of its first one's;
 /// both scales are logarithmic.
 pub fn growth(points: &[Point]) -> String {
+    let times = || points.iter().map(|point| point.step_ms);
+    let (fastest, slowest) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
     let panels = names(points, |point| &point.axis).into_iter().map(|axis| {
         let along = |device: &'_ str| {
             points.iter().filter(|point| point.axis == axis && point.device == device).collect::<Vec<_>>()
@@ -61,7 +63,7 @@ pub fn growth(points: &[Point]) -> String {
         Panel {
             title: String::new(),
             x: Axis::logarithmic(title),
-            y: Axis::logarithmic("ms"),
+            y: Axis::logarithmic("ms").over(fastest, slowest),
             series: series.collect(),
         }
     });
