@@ -29,10 +29,10 @@ pub enum Takes {
     Required,
 }
 
-/// What a checkpoint is.
+/// The description of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
-    /// What its files are: a folder as diffusers writes it, or a single file and what that was recognised as.
+    /// Kind of the files: a folder as diffusers writes it, or a single file and what that was recognised as.
     pub layout: String,
     /// `_class_name` of the pipeline, such as `StableDiffusionPipeline`.
     pub class: String,
@@ -63,7 +63,7 @@ pub struct ModelInfo {
     pub scheduler: String,
     /// Bytes of all weight files.
     pub bytes: u64,
-    /// What its files do not say, or say otherwise, and what was made of it.
+    /// Notes on what its files do not say, or say otherwise, and what was made of it.
     pub notes: Vec<Note>,
 }
 
@@ -283,7 +283,7 @@ impl Checkpoint {
         self.texts.iter().chain([&self.unet]).chain(&self.vae).flat_map(WeightFile::paths).collect()
     }
 
-    /// What it is.
+    /// The description of the checkpoint.
     pub fn info(&self) -> &ModelInfo {
         &self.model.info
     }

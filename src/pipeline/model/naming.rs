@@ -1,12 +1,12 @@
-//! What the tensors of a checkpoint are called: diffusers' and transformers' own names, or those of the original
-//! latent diffusion code (LDM) and of OpenCLIP, which single-file checkpoints keep.
+//! The names of the tensors of a checkpoint: diffusers' and transformers' own, or those of the original latent diffusion code
+//! (LDM) and of OpenCLIP, which single-file checkpoints keep.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::models::canonical_weight_name;
 use crate::weights::TensorInfo;
 
-/// Which part of a stored tensor a weight is.
+/// The part of a stored tensor that a weight is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pipeline) enum Part {
     /// All of it.
@@ -17,13 +17,13 @@ pub(in crate::pipeline) enum Part {
     Transposed,
 }
 
-/// How a file calls the weights of one network.
+/// The names of the weights of one network in a file.
 #[derive(Clone, Debug, Default)]
 pub(in crate::pipeline) struct Naming {
-    /// What stands before all names of this network.
+    /// Prefix of all names of this network.
     prefix: String,
     style: Style,
-    /// What the names of weights begin with that this run of the network leaves out.
+    /// Prefix of the names of weights that this run of the network leaves out.
     left_out: Option<&'static str>,
 }
 
@@ -51,7 +51,7 @@ pub(in crate::pipeline) fn is_dead(name: &str) -> bool {
 
 #[derive(Clone, Debug, Default)]
 enum Style {
-    /// As diffusers and transformers call them, today or in earlier versions.
+    /// The names of diffusers and transformers, today or in earlier versions.
     #[default]
     Diffusers,
     /// Modules of LDM with their paths in diffusers.
@@ -66,7 +66,7 @@ impl Naming {
         Self { prefix: prefix.to_owned(), ..Self::default() }
     }
 
-    /// The same names, of a network that is run without the weights whose names in diffusers begin with `left_out`.
+    /// The naming of a network that is run without the weights whose names in diffusers begin with `left_out`.
     pub fn without(self, left_out: Option<&'static str>) -> Self {
         Self { left_out, ..self }
     }
@@ -178,7 +178,7 @@ pub(in crate::pipeline) struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    /// Those of all `tensors` whose names start with `prefix`.
+    /// The tensors, of all `tensors`, whose names start with `prefix`.
     pub fn new(tensors: impl IntoIterator<Item = &'a TensorInfo>, prefix: &str) -> Self {
         let (mut shapes, mut modules) = (HashMap::new(), HashSet::new());
         for tensor in tensors {
@@ -200,7 +200,7 @@ impl<'a> Tensors<'a> {
         self.shapes.get(name)?.get(axis).copied()
     }
 
-    /// How many of `path.0`, `path.1`, … there are.
+    /// Number of modules among `path.0`, `path.1`, …, up to the first that is missing.
     pub fn count(&self, path: &str) -> usize {
         (0..MAX_COUNT).take_while(|index| self.has(&format!("{path}.{index}"))).count()
     }

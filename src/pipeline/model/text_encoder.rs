@@ -15,7 +15,7 @@ pub struct TextEncoder {
     weights: Weights,
 }
 
-/// What the text encoder makes of token ids.
+/// The text encoder's output for token ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextEmbeddings {
     /// After each of the numbers of layers that were asked for (0: the embeddings themselves), `[rows, tokens, hidden_size]`.

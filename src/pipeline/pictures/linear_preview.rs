@@ -24,7 +24,7 @@ const DEVIATION: f32 = 0.6;
 #[derive(Debug)]
 pub(in crate::pipeline) struct LinearPreview {
     colours: usize,
-    /// Those of [`LinearPreview::add_to`].
+    /// The weights of [`LinearPreview::add_to`].
     pub weights: Weights,
 }
 

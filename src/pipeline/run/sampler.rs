@@ -16,14 +16,14 @@ use crate::pipeline::pictures::preview::{Previewer, StepPictures};
 use crate::pipeline::rgba::Rgba;
 use crate::profile::{Profile, now};
 
-/// What one step made.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutput {
     /// Number of the step, from 0.
     pub index: usize,
     /// Number of steps in all.
     pub total: usize,
-    /// What the network was told.
+    /// The timestep that the network was told.
     pub timestep: f64,
     /// x_t after the step, a picture for each of the batch; empty where only the last is asked for.
     pub images: Vec<Rgba>,
@@ -104,7 +104,8 @@ impl Sampler {
         &self.table
     }
 
-    /// What the user should know: words of the prompt that the model cannot see, and steps that are not quite those of the scheduler.
+    /// Warning for the user: words of the prompt that the model cannot see, and steps that are not quite those of the
+    /// scheduler.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
@@ -181,8 +182,8 @@ impl Sampler {
         Ok(self.step.measure_kernels().await?)
     }
 
-    /// Where the time of a step goes: the network and the update after it. The step that is measured is the last one made, again,
-    /// and the run can go on afterwards.
+    /// Times of the parts of a step: the network and the update after it. The step that is measured is the last one made,
+    /// again, and the run can go on afterwards.
     ///
     /// # Errors
     /// A value that is not finite, or a lost device.

@@ -1,4 +1,4 @@
-//! What a run would walk, without the run: the noise schedule and the solver's table.
+//! The walk of a run, without the run: the noise schedule and the solver's table.
 
 use std::ops::RangeInclusive;
 

@@ -28,7 +28,7 @@ pub struct Noised {
     pub image: Rgba,
 }
 
-/// What the network makes of x_t in one call.
+/// The prediction of the network for x_t in one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// ε̂, `[1, channels, height, width]`.
@@ -175,7 +175,7 @@ impl ForwardProcess {
         &self.data.noise
     }
 
-    /// What the user should know once the network has been asked: words of the prompt that it cannot see.
+    /// Warning for the user once the network has been asked: words of the prompt that it cannot see.
     pub fn warning(&self) -> Option<&str> {
         self.predictor.as_ref().and_then(Predictor::warning)
     }

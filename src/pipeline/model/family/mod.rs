@@ -44,7 +44,7 @@ pub(in crate::pipeline) struct Family {
     pub pictures: Pictures,
     /// The scheduler's config of a pipeline class as diffusers changes it when it builds the pipeline of a run, with a mask or without.
     pub scheduler: fn(class: &str, inpaints: bool, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error>,
-    /// How much of the schedule a run from a picture walks unless told otherwise.
+    /// The share of the schedule that a run from a picture walks unless told otherwise.
     pub strength: Strength,
     /// Whether diffusers asks the network with the prompt and without.
     pub is_guided: bool,
@@ -65,7 +65,7 @@ pub(in crate::pipeline) struct Encoder {
     pub encoder: &'static str,
 }
 
-/// How a family reads its autoencoder and what it feeds its network.
+/// The settings of a family's autoencoder and of the input of its network.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Autoencoder {
     /// `scaling_factor`, whatever the autoencoder's config says.
@@ -85,7 +85,7 @@ pub(in crate::pipeline) enum Pictures {
     ToEnlarge,
 }
 
-/// How much of the schedule a run walks, from 0 to 1.
+/// The share of the schedule that a run walks, from 0 to 1.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct Strength {
     /// Of a run from a picture.
@@ -94,7 +94,7 @@ pub(in crate::pipeline) struct Strength {
     pub inpaint: f64,
 }
 
-/// What most pipelines take unless told otherwise.
+/// The strengths of most pipelines unless told otherwise.
 const USUAL_STRENGTH: Strength = Strength { image: 0.8, inpaint: 1.0 };
 
 /// The inputs of a network that is told the sizes of its picture.

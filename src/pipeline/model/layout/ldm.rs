@@ -16,7 +16,7 @@ type Modules = Vec<(String, String)>;
 pub(super) struct Network {
     /// Its `config.json`, as far as shapes tell it.
     pub config: Value,
-    /// What its modules are called in diffusers.
+    /// Names of its modules in diffusers.
     pub modules: Modules,
 }
 

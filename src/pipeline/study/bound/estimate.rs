@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::diffusion::Variance;
 
-/// Which of the bound's three kinds of terms one is.
+/// The kind of a term of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TermKind {
     /// L_T = KL(q(x_T|x_0) ‖ N(0, I)).
@@ -29,11 +29,11 @@ impl TermKind {
 /// One term of the bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
-    /// Which.
+    /// The kind of term.
     pub kind: TermKind,
     /// t of the call of the network; `None` for L_T.
     pub timestep: Option<usize>,
-    /// How many terms of the bound it stands for: 1, or more where not all were asked for.
+    /// Number of terms of the bound it stands for: 1, or more where not all were asked for.
     pub stands_for: f64,
     /// Bits per dimension of each picture.
     pub bits_per_dim: Vec<f64>,
@@ -73,7 +73,7 @@ pub struct BoundEstimate {
     pub error_of_pictures: Option<f64>,
 }
 
-/// What has been computed so far.
+/// The terms computed so far, and the whole once they are all there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundSummary {
     /// Whether the data are latents: then L_0 is by a density rather than by the levels of pixels, and neither it nor the whole can
