@@ -1,4 +1,4 @@
-//! What is done to each number by itself: a linear map, the packing of pixels, and the search for what is not finite.
+//! Kernels that treat each number by itself: a linear map, the packing of pixels, and the search for what is not finite.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,7 +14,7 @@ pub struct Affine {
     pub x: usize,
     /// `[elements]`.
     pub y: usize,
-    /// How many numbers.
+    /// Number of elements.
     pub elements: usize,
     /// The factor.
     pub scale: Float,
@@ -59,7 +59,7 @@ pub struct NonFinite {
     pub x: usize,
     /// The word.
     pub y: usize,
-    /// How many numbers.
+    /// Number of elements.
     pub elements: usize,
 }
 

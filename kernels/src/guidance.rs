@@ -1,4 +1,4 @@
-//! What is done with the network's output, image by image: guidance with rescaling, and dynamic thresholding.
+//! Kernels for the network's output, image by image: guidance with rescaling, and dynamic thresholding.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -60,13 +60,13 @@ pub struct GroupNorm {
 /// Up to [`LINE`] channels of a picture.
 #[derive(Clone, Copy)]
 struct Line {
-    /// Those of the first pixel.
+    /// The numbers of the first pixel.
     from: *const f32,
     /// Numbers from one pixel to the next.
     stride: usize,
-    /// The first, counted through both inputs.
+    /// The first channel, counted through both inputs.
     channel: usize,
-    /// How many.
+    /// Number of channels.
     count: usize,
 }
 

@@ -8,7 +8,7 @@ pub trait Simd: Copy + 'static {
     /// Some consecutive numbers in a register.
     type Vector: Copy;
 
-    /// How many.
+    /// Number of lanes.
     const LANES: usize;
 
     /// Rows of a register tile that is two vectors wide: as many as leave room for its operands.
@@ -24,7 +24,7 @@ pub trait Simd: Copy + 'static {
     unsafe fn load(from: *const f32) -> Self::Vector;
     /// Writes consecutive numbers, of any alignment.
     unsafe fn store(to: *mut f32, value: Self::Vector);
-    /// The same number in all lanes.
+    /// A vector with `value` in all lanes.
     unsafe fn splat(value: f32) -> Self::Vector;
     /// a + b.
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;

@@ -15,7 +15,7 @@ use crate::tile::{self, MAX_ROWS, multiply, panel};
 /// Transformed numbers of the input that a part holds at a time, at most: 1 MiB.
 const CACHED: usize = 1 << 18;
 
-/// How a convolution is cut.
+/// The cut of a convolution into tiles and parts.
 pub(crate) struct Tiling {
     /// Tiles along a column and a row of a picture.
     tiles: [usize; 2],

@@ -9,10 +9,11 @@ use undiffuse_kernels::{Arithmetic, Job};
 
 use super::{Error, Machine};
 
-/// What regions are aligned to: a line of the cache.
+/// Alignment of regions: a line of the cache.
 const ALIGNMENT: usize = 64;
 
-/// How often a thread that waits for the others looks before it offers its core to something else, which may be the thread waited for.
+/// Number of times that a thread which waits for the others looks before it offers its core to something else, which may be the
+/// thread waited for.
 const SPINS: usize = 64;
 
 /// The machine that this process runs on.

@@ -16,13 +16,13 @@ use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, Solve
 /// Bytes of an f32.
 const F32: usize = 4;
 
-/// Where everything is.
+/// The places of a program's values and weights.
 pub(super) struct Places<'a> {
     /// The network.
     pub network: &'a Network,
-    /// Where the region of its values begins.
+    /// Address of the region of its values.
     pub values: usize,
-    /// Where each is in it.
+    /// Place of each in it.
     pub plan: &'a RegionPlan,
     /// The network's weights.
     pub weights: &'a [Stored],

@@ -1,4 +1,4 @@
-//! What the kernels run on: memory, and something that does their jobs.
+//! The machine that the kernels run on: memory, and something that does their jobs.
 
 use std::rc::Rc;
 
@@ -49,7 +49,7 @@ pub unsafe trait Machine: std::fmt::Debug {
         Box::pin(std::future::ready(true))
     }
 
-    /// How many threads work.
+    /// Number of threads that work.
     fn threads(&self) -> usize;
 }
 
@@ -73,7 +73,7 @@ impl Region {
         self.address
     }
 
-    /// How long it is.
+    /// Its length in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

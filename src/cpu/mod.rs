@@ -26,7 +26,7 @@ pub use program::{MemoryReport, Program};
 pub use undiffuse_kernels::{Arithmetic, Job};
 pub use weights::Weights;
 
-/// What can go wrong on the CPU.
+/// An error of the CPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// An input or output that the network does not have.
@@ -50,7 +50,7 @@ pub enum Error {
     Weight {
         /// Name of the tensor.
         name: String,
-        /// What is wrong with it.
+        /// Reason.
         message: String,
     },
     /// A NaN or an infinity.
@@ -66,9 +66,9 @@ pub enum Error {
     /// More memory than there is.
     #[error("out of memory: {what} needs {bytes} bytes, which cannot be had; try a smaller picture or model")]
     OutOfMemory {
-        /// For what.
+        /// Its purpose.
         what: String,
-        /// How much.
+        /// Number of bytes.
         bytes: u64,
     },
     /// A run that nobody wants any more.

@@ -1,4 +1,4 @@
-//! What an engine is: something that keeps weights and runs graphs.
+//! The engine of a device: something that keeps weights and runs graphs.
 //!
 //! An engine is chosen once, when a device is opened; which one it is, the facade knows by an arm for each ([`super::Device`]). The
 //! traits are not made into objects: a module for browsers then holds those methods alone that it calls.
@@ -127,7 +127,7 @@ pub trait Program {
     /// If there is no such output, nothing has run, a value was not finite, or the device is lost.
     async fn read(&mut self, names: &[&str]) -> Result<Vec<Vec<u32>>, Error>;
 
-    /// Where the time of a run goes.
+    /// The times of a run's nodes.
     ///
     /// # Errors
     /// As [`Program::run`], and if the device's ceilings cannot be measured.

@@ -24,7 +24,7 @@ macro_rules! engine {
     };
 }
 
-/// Where networks run.
+/// A device that networks run on.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The executor of [`crate::cpu`].
@@ -261,8 +261,8 @@ impl Program {
         engine!(self, program => engine::Program::measure_kernels(&**program).await)
     }
 
-    /// Where the time of a run goes, with the inputs that were written last; the device's ceilings are measured when they are first
-    /// needed. Takes some tens of runs.
+    /// The times of a run's nodes, with the inputs that were written last; the device's ceilings are measured when they are
+    /// first needed. Takes some tens of runs.
     ///
     /// # Errors
     /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.

@@ -295,7 +295,7 @@ mod tests {
         (x0, noise, guess)
     }
 
-    /// What the network would have said, had it this idea of x_0.
+    /// The output that the network would have given, had it this idea of x_0.
     fn output(prediction: PredictionType, alpha_bar: f64, x_t: &[f64], guess: &[f64]) -> Vec<f64> {
         let (signal, level) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
         let of = |(x_t, x0): (&f64, &f64)| {

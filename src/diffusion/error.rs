@@ -78,7 +78,7 @@ pub enum Error {
     /// A step was given tensors that do not fit each other.
     #[error("step: {name} has {found} values, expected {expected}")]
     Length {
-        /// Which argument.
+        /// Name of the argument.
         name: &'static str,
         /// The number of values that it has.
         found: usize,

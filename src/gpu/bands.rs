@@ -52,7 +52,7 @@ impl Bands {
         fits(&dispatch.write) && dispatch.reads.iter().all(fits)
     }
 
-    /// As few parts of the `count` lines as fit the limit; each but the last has a multiple of `grain` lines.
+    /// The fewest parts of the `count` lines that fit the limit; each but the last has a multiple of `grain` lines.
     pub fn parts(self, count: usize, grain: usize, part: &dyn Fn(&Range<usize>) -> Dispatch) -> Option<Vec<Dispatch>> {
         (2..=PARTS).find_map(|parts| {
             let most = count.div_ceil(parts).next_multiple_of(grain);

@@ -18,7 +18,7 @@ use crate::profile::Ceilings;
 /// Attention scores are made in blocks of this size.
 const SCORE_BYTES: u64 = 16 << 20;
 
-/// Which adapter to ask for, and what of it.
+/// The adapter to ask for, and what of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DeviceOptions {
     /// Ask for a software adapter even where there is a GPU; browsers decide for themselves.
@@ -370,7 +370,7 @@ mod tests {
     use super::super::kernel::{Entry, PLAIN};
     use super::*;
 
-    /// What a mistake in a shader leads to.
+    /// A kernel with a mistake in its shader.
     static BROKEN: Entry = Entry {
         name: "broken",
         source: &["@compute @workgroup_size(1) fn broken() { undefined(); }"],

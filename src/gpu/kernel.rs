@@ -301,7 +301,7 @@ impl Dispatch {
         parameters
     }
 
-    /// The same launch with other operands and parameters.
+    /// The same launch, of other operands and parameters.
     pub fn with<P: Pod>(&self, reads: &[Operand], write: Operand, parameters: &P) -> Self {
         Self { node: self.node, kernel: self.kernel, reads: reads.to_vec(), write, words: words(parameters).to_vec() }
     }

@@ -73,13 +73,13 @@ impl Conv2dOptions {
 /// Options of [`Scope::pool2d`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pool2dOptions {
-    /// What becomes of the pixels under the kernel.
+    /// The value made of the pixels under the kernel.
     pub pooling: Pooling,
     /// Height and width of the kernel.
     pub kernel: [usize; 2],
     /// Step between result pixels.
     pub stride: usize,
-    /// How far the kernel reaches beyond the picture, less than its own size.
+    /// Rows and columns by which the kernel reaches beyond the picture, less than its own size.
     pub padding: Padding,
 }
 
@@ -95,7 +95,7 @@ impl Pool2dOptions {
     }
 }
 
-/// How often a kernel fits along a side with its padding; `None` if never.
+/// Number of positions of a kernel along a side with its padding; `None` if it does not fit.
 fn positions(length: usize, padding: [usize; 2], kernel: usize, stride: usize) -> Option<usize> {
     let room = length.checked_add(padding[0])?.checked_add(padding[1])?.checked_sub(kernel)?;
     Some(room.checked_div(stride)? + 1)
@@ -321,7 +321,7 @@ impl<'b> Scope<'b> {
         self.push(Op::Slice { x, axis, start }, shape, Element::F32)
     }
 
-    /// The same elements in another shape.
+    /// The elements of `x` in another shape.
     pub fn reshape(&self, x: NodeId, shape: &[usize]) -> Result<NodeId, Error> {
         let from = self.shape(x);
         if from.iter().product::<usize>() != shape.iter().product::<usize>() {

@@ -1,4 +1,4 @@
-//! What a node costs, whatever executes it: arithmetic, and the bytes that have to move.
+//! The cost of a node, whatever executes it: arithmetic, and the bytes that have to move.
 //!
 //! Counted is what the op says, not what a kernel does: a convolution by Winograd's transform does less arithmetic, one that
 //! reads a picture nine times moves more bytes. The ratio to what a device can do is therefore comparable between kernels.
@@ -52,7 +52,7 @@ impl Graph {
         self.cost_of(id, &weight_bytes)
     }
 
-    /// The same for all that say what a weight takes.
+    /// The cost of node `id`, by one function for all types of `weight_bytes`.
     fn cost_of(&self, id: NodeId, weight_bytes: &dyn Fn(WeightId) -> u64) -> Cost {
         let node = self.node(id);
         let elements = |id: NodeId| self.node(id).elements() as u64;

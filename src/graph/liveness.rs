@@ -1,4 +1,4 @@
-//! Which storage a node uses and how long it is needed.
+//! The storage that a node uses and how long it is needed.
 
 use super::{Graph, NodeId, Op};
 

@@ -17,12 +17,12 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The same on all four sides.
+    /// The padding of `pixels` on all four sides.
     pub const fn same(pixels: usize) -> Self {
         Self::around([pixels, pixels])
     }
 
-    /// So many rows above and below, and so many columns to the left and to the right.
+    /// The padding of so many rows above and below, and so many columns to the left and to the right.
     pub const fn around([rows, columns]: [usize; 2]) -> Self {
         Self { top: rows, bottom: rows, left: columns, right: columns }
     }
@@ -67,12 +67,12 @@ pub enum BinaryOp {
     Mul,
 }
 
-/// What a pooling makes of the pixels under its kernel.
+/// The value that a pooling makes of the pixels under its kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Pooling {
-    /// The largest.
+    /// The largest of these pixels.
     Max,
-    /// Their mean.
+    /// The mean of these pixels.
     Average,
 }
 
@@ -153,7 +153,7 @@ pub enum Op {
     Activate {
         /// Any shape.
         x: NodeId,
-        /// Which.
+        /// The activation.
         activation: Activation,
     },
     /// a · gelu(b) for a = the first half of the last axis and b = the second.
@@ -163,7 +163,7 @@ pub enum Op {
     },
     /// Element-wise; every axis of `b` is that of `a` or 1.
     Binary {
-        /// Which.
+        /// The operation.
         op: BinaryOp,
         /// Left operand; the result has its shape.
         a: NodeId,
@@ -190,12 +190,12 @@ pub enum Op {
     Slice {
         /// Source.
         x: NodeId,
-        /// Along which.
+        /// The axis.
         axis: usize,
         /// First index taken.
         start: usize,
     },
-    /// The same elements in another shape; costs nothing.
+    /// The elements of the source in another shape; costs nothing.
     Reshape {
         /// Source.
         x: NodeId,
@@ -223,13 +223,13 @@ pub enum Op {
     Pool2d {
         /// `[batch, height, width, channels]`.
         x: NodeId,
-        /// Which.
+        /// The value made of the pixels under the kernel.
         pooling: Pooling,
         /// Height and width of the kernel.
         kernel: [usize; 2],
         /// Step between result pixels, both axes.
         stride: usize,
-        /// How far the kernel reaches beyond `x`: less than its own size.
+        /// Rows and columns by which the kernel reaches beyond `x`, less than its own size.
         padding: Padding,
     },
     /// Sinusoidal embedding of `[batch]` numbers as `[batch, dim]` (diffusers' `get_timestep_embedding`).

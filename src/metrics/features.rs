@@ -30,12 +30,12 @@ pub struct FeatureExtractor {
     inputs: Vec<([usize; 3], Program)>,
 }
 
-/// What a classifier sees on a picture.
+/// The answers of a classifier about a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classification {
-    /// What is shown, the most probable first.
+    /// The glyphs that may be shown, the most probable first.
     pub glyphs: Vec<Label>,
-    /// Who may have drawn it, the most probable first.
+    /// The styles that it may be drawn in, the most probable first.
     pub styles: Vec<Label>,
 }
 
@@ -110,7 +110,7 @@ impl FeatureExtractor {
         Ok(self.run(images, &["features"]).await?.remove(0))
     }
 
-    /// What is on each of `images`, and how it is drawn: the `most` most probable answers.
+    /// The content of each of `images`, and its style: the `most` most probable answers.
     ///
     /// # Errors
     /// [`Error::NoLabels`] for a network that only gives features, and those of [`FeatureExtractor::extract`].

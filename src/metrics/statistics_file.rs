@@ -14,9 +14,9 @@ const FORMAT: (&str, &str) = ("format", "undiffuse.statistics");
 /// A file of statistics that has been read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatisticsFile {
-    /// What it says.
+    /// The statistics that it holds.
     pub statistics: Statistics,
-    /// Where in the file the features lie, `[count, dimension]` in f32, if they are kept.
+    /// Place of the features in the file, `[count, dimension]` in f32, if they are kept.
     pub features: Option<Range<u64>>,
 }
 

@@ -73,7 +73,7 @@ impl AutoencoderKlConfig {
         Ok(config)
     }
 
-    /// How many times larger than its latents a picture is, on each side.
+    /// Ratio of a picture's side to its latents' side.
     pub fn scale_factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }

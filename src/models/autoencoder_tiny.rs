@@ -58,7 +58,7 @@ impl AutoencoderTinyConfig {
         Ok(config)
     }
 
-    /// How many times larger than its latents a decoded picture is, on each side.
+    /// Ratio of a decoded picture's side to its latents' side.
     pub fn scale_factor(&self) -> usize {
         // Sixteen blocks of factor 16 at most: 2⁶⁰.
         self.decoder.iter().skip(1).fold(1, |factor, _| factor.saturating_mul(self.upsampling_scaling_factor))

@@ -11,7 +11,7 @@ use crate::graph::Activation;
 /// Larger than any dimension of a real checkpoint.
 const MAX_SIZE: usize = 1 << 17;
 
-/// What diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.
+/// Keys that diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.
 const EMA_MODEL: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
 

@@ -1,4 +1,4 @@
-//! What stands before a feature network: pictures of any size become those that it was trained on.
+//! The way into a feature network: pictures of any size become those that it was trained on.
 
 use super::{Error, channels_first, channels_last};
 use crate::graph::{Builder, Graph};

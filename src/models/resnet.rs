@@ -2,7 +2,7 @@
 
 use crate::graph::{Activation, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope};
 
-/// What all residual blocks of a network share.
+/// The options that all residual blocks of a network share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResnetOptions {
     /// `norm_num_groups`.

@@ -18,12 +18,13 @@ use super::tensor_file::{Beginning, Header, MAX_NAME, MAX_TENSORS, TensorInfo};
 use super::{Encoding, Error};
 use crate::order::sort_by_key;
 
-/// What a GGUF file begins with.
+/// The first bytes of a GGUF file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 
-/// As for safetensors; the longest headers are those of language models with their vocabularies, some 20 MB.
+/// Most bytes of a header, as for safetensors; the longest headers are those of language models with their vocabularies, some
+/// 20 MB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Of the format's tensors.
+/// Most sides of a tensor, as the format has it.
 const MAX_SIDES: u64 = 4;
 /// Unless `general.alignment` says otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -335,9 +336,9 @@ pub struct Writer<W> {
     out: W,
     metadata: Vec<(String, Entry)>,
     tensors: Vec<ToWrite>,
-    /// How many of the tensors have been written.
+    /// Number of the tensors that have been written.
     written: usize,
-    /// Where the next one goes, counted from the first.
+    /// Offset of the next one, counted from the first.
     offset: u64,
 }
 

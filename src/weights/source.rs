@@ -1,4 +1,4 @@
-//! Where a checkpoint's files come from.
+//! Sources of a checkpoint's files.
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -11,7 +11,7 @@ pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A checkpoint, wherever it lies: a directory, memory, a URL, files that a user picked.
 pub trait Source {
-    /// What a person would call it: the directory or the URL. For messages only.
+    /// The source's name, as a person would call it: the directory or the URL. For messages only.
     fn name(&self) -> &str;
 
     /// The path of the one file that the checkpoint consists of; `None` where it is a folder.

@@ -10,7 +10,7 @@ use crate::diffusion::{
 /// file has more.
 pub const MAX_TRAIN_TIMESTEPS: i64 = 100_000;
 
-/// Which of the training timesteps a run visits (`timestep_spacing`); table 2 of Lin et al. 2023, arXiv 2305.08891.
+/// The training timesteps that a run visits (`timestep_spacing`); table 2 of Lin et al. 2023, arXiv 2305.08891.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestepSpacing {
     /// Evenly from the first to the last.
@@ -112,7 +112,7 @@ pub struct Common {
     pub terminal_snr: TerminalSnr,
     /// The network's target.
     pub prediction_type: PredictionType,
-    /// Which timesteps are visited.
+    /// The training timesteps that are visited.
     pub timestep_spacing: TimestepSpacing,
     /// The number of timesteps by which "leading" ones are moved towards the noise.
     pub steps_offset: i64,

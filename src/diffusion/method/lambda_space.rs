@@ -1,4 +1,4 @@
-//! What the solvers share that integrate over λ = log(α/σ), where x_t = α_t·x_0 + σ_t·ε (so α_t here is √ᾱ_t):
+//! Common parts of the solvers that integrate over λ = log(α/σ), where x_t = α_t·x_0 + σ_t·ε (so α_t here is √ᾱ_t):
 //! DPM-Solver++, UniPC and DEIS. diffusers' `sigmas` are σ_t/α_t here; in rectified flow they are σ_t, and α_t = 1 − σ_t.
 
 use super::{

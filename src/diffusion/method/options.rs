@@ -1,4 +1,4 @@
-//! How to walk a schedule.
+//! Options of a walk through a schedule.
 
 use crate::diffusion::{error::Error, table::terms::HISTORY};
 

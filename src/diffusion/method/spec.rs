@@ -1,4 +1,4 @@
-//! What a solver says of itself: everything that is not mathematics, in one value.
+//! The description of a solver: everything that is not mathematics, in one value.
 
 use std::{panic::RefUnwindSafe, sync::Arc};
 

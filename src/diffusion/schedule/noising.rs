@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Where t is 0 there is nothing before x_t but the picture itself, and there the posterior is.
+    /// The posterior at t = 0, before which there is nothing but the picture, is the picture itself.
     #[test]
     fn the_posterior_before_the_first_timestep_is_the_picture() {
         let posterior = NoiseSchedule::linear(1e-4, 0.02, 10).posterior(0).unwrap();

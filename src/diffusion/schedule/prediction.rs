@@ -1,4 +1,4 @@
-//! What the network's output says of x_0 and of ε.
+//! The meaning of the network's output for x_0 and for ε.
 
 use serde::{Serialize, Serializer};
 

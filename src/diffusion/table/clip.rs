@@ -1,4 +1,4 @@
-//! What happens to x̂_0 before it is used, and the deviation of the noise that a network has learned.
+//! The clipping of x̂_0 before it is used, and the deviation of the noise that a network has learned.
 
 use serde::Serialize;
 

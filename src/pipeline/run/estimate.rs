@@ -15,8 +15,8 @@ pub struct RunEstimate {
     pub calls: usize,
     /// Floating point operations of those calls and of the pictures before, between and after them.
     pub flop: u64,
-    /// Seconds at the pace of the last step that was made on this device, or on a CPU before the first one, at a share of what
-    /// a short measurement finds. `None` before the first step on a GPU.
+    /// Seconds that it takes at the pace of the last step that was made on this device, or on a CPU before the first one, at a
+    /// share of what a short measurement finds. `None` before the first step on a GPU.
     pub seconds: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! The walk of a run, without the run: the noise schedule and the solver's table.
+//! The schedule of a run, without the run: the noise schedule and the solver's table.
 
 use std::ops::RangeInclusive;
 

@@ -25,7 +25,7 @@ pub(in crate::pipeline) enum Part {
     Embedding,
 }
 
-/// Ends of the parts' names. Before them stands the name of the module.
+/// Suffixes of the parts' names. Before them stands the name of the module.
 const SUFFIXES: [(&str, Part); 12] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
@@ -41,7 +41,7 @@ const SUFFIXES: [(&str, Part); 12] = [
     (".alpha", Part::Alpha),
 ];
 
-/// Beginnings of modules' names, each with its component of the checkpoint; the last is for names without a prefix.
+/// Prefixes of modules' names, each with its component of the checkpoint; the last is for names without a prefix.
 const PREFIXES: [(&str, &str); 15] = [
     ("lora_unet_", "unet"),
     ("lora_te_", "text_encoder"),

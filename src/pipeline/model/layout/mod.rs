@@ -255,7 +255,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The replacement of `component`.
+    /// The replacement of `component`, if one was given.
     fn given(&self, component: &str) -> Option<&(String, Vec<Rc<TensorFile>>)> {
         self.vae.as_ref().filter(|_| component == "vae")
     }
