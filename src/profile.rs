@@ -26,16 +26,16 @@ impl Ceilings {
 /// The clock by which times were taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Clock {
-    /// By the GPU's own timestamps before and after each node.
+    /// The GPU's own timestamps before and after each node.
     Timestamps,
-    /// By waiting for each node; what an empty wait takes is subtracted.
+    /// Waits for each node; what an empty wait takes is subtracted.
     Waits,
-    /// By the processor's clock around each node.
+    /// The processor's clock around each node.
     Processor,
 }
 
 impl Clock {
-    /// Its name in JSON.
+    /// The clock's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Clock::Timestamps => "timestamps",

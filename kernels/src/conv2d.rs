@@ -38,7 +38,7 @@ pub struct Conv2d {
     pub in_channels: usize,
     /// Channels of x2; 0 for none.
     pub in_channels2: usize,
-    /// 1 where the convolution sees each pixel of the input as 2×2 of them (nearest-neighbour resizing), else 0.
+    /// 1 if the convolution sees each pixel of the input as 2×2 of them (nearest-neighbour resizing), else 0.
     pub upsample: usize,
     /// Height of the kernel.
     pub kernel_height: usize,
@@ -68,9 +68,9 @@ pub struct Algorithm(usize);
 impl Algorithm {
     /// One sum over kernel and channels. For every shape.
     pub const DIRECT: Self = Self(0);
-    /// By Winograd's F(2×2, 3×3): 2.25 times fewer products, weights of 16/9 the size.
+    /// Winograd's F(2×2, 3×3): 2.25 times fewer products, weights of 16/9 the size.
     pub const WINOGRAD_2: Self = Self(2);
-    /// By Winograd's F(4×4, 3×3): 4 times fewer products, weights of 4 times the size.
+    /// Winograd's F(4×4, 3×3): 4 times fewer products, weights of 4 times the size.
     pub const WINOGRAD_4: Self = Self(4);
 
     /// Numbers that a kernel of one channel becomes.
@@ -300,7 +300,7 @@ pub struct Pack {
     pub kernel_height: usize,
     /// Width of the kernel.
     pub kernel_width: usize,
-    /// For which it is stored.
+    /// Algorithm for which it is stored.
     pub algorithm: Algorithm,
 }
 

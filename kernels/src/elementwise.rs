@@ -39,9 +39,9 @@ pub struct PackRgba8 {
     pub y: usize,
     /// Pictures.
     pub batch: usize,
-    /// 1 or 3.
+    /// Number of channels, 1 or 3.
     pub channels: usize,
-    /// Of one picture.
+    /// Pixels of one picture.
     pub pixels: usize,
 }
 

@@ -20,7 +20,7 @@ pub struct Guidance {
     pub batch: usize,
     /// Numbers of an image.
     pub image: usize,
-    /// φ.
+    /// φ, `guidance_rescale`.
     pub rescale: Float,
 }
 

@@ -67,7 +67,7 @@ impl Job {
         job
     }
 
-    /// Into how many parts it falls.
+    /// Number of parts that it falls into.
     pub fn parts(&self) -> usize {
         self.parts
     }
@@ -78,7 +78,7 @@ pub trait Operands: Pod {
     /// The kernel whose operands they are.
     const KERNEL: Kernel;
 
-    /// Into how many independent pieces of comparable size the work falls; depends on nothing but the operands.
+    /// Number of independent pieces of comparable size that the work falls into; depends on nothing but the operands.
     fn parts(&self) -> usize;
 }
 
@@ -219,13 +219,13 @@ impl InstructionSet {
         std::iter::once(Self::Baseline).chain(wide)
     }
 
-    /// The widest of this machine.
+    /// The widest instruction set of this machine.
     pub fn widest() -> Self {
         Self::available().last().unwrap_or(Self::Baseline)
     }
 }
 
-/// Does as [`run`] does, with a certain instruction set.
+/// Does part `part` of `job` with the instruction set `set`; see [`run`].
 ///
 /// # Safety
 /// As of [`run`], and `set` is one of [`InstructionSet::available`].

@@ -38,9 +38,9 @@ pub trait Simd: Copy + 'static {
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// √a.
     unsafe fn sqrt(a: Self::Vector) -> Self::Vector;
-    /// b where b < a, else a: a not-a-number in `a` stays.
+    /// b if b < a, else a: a not-a-number in `a` stays.
     unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// b where a < b, else a: a not-a-number in `a` stays.
+    /// b if a < b, else a: a not-a-number in `a` stays.
     unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `then` where a < b, else `otherwise`.
     unsafe fn if_less(a: Self::Vector, b: Self::Vector, then: Self::Vector, otherwise: Self::Vector) -> Self::Vector;

@@ -213,7 +213,7 @@ unsafe fn transform_input<S: Simd, const M: usize, const T: usize>(
     }
 }
 
-/// For each position the product of `[tiles, channels]` and the panel of weights that begins with `column`:
+/// The product, at each position, of `[tiles, channels]` and the panel of weights that begins with `column`:
 /// `[positions, tiles, panel]`.
 #[inline(always)]
 unsafe fn multiply_tiles<S: Simd, const WIDE: bool>(

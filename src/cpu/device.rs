@@ -21,7 +21,7 @@ impl Device {
         Self { machine, ceilings: Rc::default() }
     }
 
-    /// This process, with `threads` threads, by default one for each core.
+    /// The device of this process, with `threads` threads, by default one for each core.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn native(threads: Option<usize>, arithmetic: super::Arithmetic) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());

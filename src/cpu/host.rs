@@ -25,7 +25,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// With `threads` threads, at least one; fewer where the system grants no more.
+    /// A host with `threads` threads, at least one; fewer where the system grants no more.
     pub fn new(threads: usize, arithmetic: Arithmetic) -> Self {
         let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok());
         Self { arithmetic, pool: pool.flatten(), regions: RefCell::default() }
@@ -77,7 +77,7 @@ unsafe impl Machine for Host {
         unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
     }
 
-    /// All that is left: whoever calls has a thread to wait with.
+    /// Does all that is left: whoever calls has a thread to wait with.
     unsafe fn run(&self, jobs: &[Job], done: usize) -> Result<usize, Error> {
         let shared =
             Shared { jobs, arithmetic: self.arithmetic, claimed: AtomicUsize::new(done), done: AtomicUsize::new(done) };

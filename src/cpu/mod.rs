@@ -26,7 +26,7 @@ pub use program::{MemoryReport, Program};
 pub use undiffuse_kernels::{Arithmetic, Job};
 pub use weights::Weights;
 
-/// An error of the CPU.
+/// An error on the CPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// An input or output that the network does not have.
@@ -60,13 +60,13 @@ pub enum Error {
     NonFinite {
         /// Module path of the first node that made one.
         path: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
     },
     /// More memory than there is.
     #[error("out of memory: {what} needs {bytes} bytes, which cannot be had; try a smaller picture or model")]
     OutOfMemory {
-        /// Its purpose.
+        /// Purpose of the memory.
         what: String,
         /// Number of bytes.
         bytes: u64,

@@ -28,7 +28,7 @@ pub(super) fn rows_and_channels(shape: &[usize]) -> (usize, usize) {
 #[derive(Debug)]
 pub(super) struct Network {
     graph: Graph,
-    /// Of each node, whether it is a concatenation that those who read it read where its parts are.
+    /// Whether each node is a concatenation that those who read it read where its parts are.
     joined: Vec<bool>,
 }
 

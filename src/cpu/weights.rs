@@ -139,7 +139,7 @@ impl Weights {
         Ok(())
     }
 
-    /// The next bytes of the weight; they are converted into the machine's memory, and not kept.
+    /// Takes the next bytes of the weight; they are converted into the machine's memory, and not kept.
     ///
     /// # Errors
     /// If they are more than the weight's shape has.
@@ -160,7 +160,7 @@ impl Weights {
         Ok(())
     }
 
-    /// All bytes of the weight have come.
+    /// Ends the weight, all of whose bytes have come.
     ///
     /// # Errors
     /// If they are fewer than the weight's shape has.

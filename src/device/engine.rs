@@ -12,9 +12,9 @@ use crate::weights::{Encoding, LowRank};
 
 /// An open device of one kind.
 pub trait Engine {
-    /// Its weights.
+    /// Weights on such a device.
     type Weights: Weights<Program = Self::Program>;
-    /// Its programs.
+    /// Programs of such a device.
     type Program: Program;
 
     /// Places for the weights `specs`, of which none is loaded.

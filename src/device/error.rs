@@ -1,14 +1,14 @@
-//! Errors of a device, whichever engine it is.
+//! Errors on a device, whichever engine it is.
 
 use crate::{cpu, gpu, graph};
 
-/// An error of a device.
+/// An error on a device.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// An error of the CPU.
+    /// An error on the CPU.
     #[error(transparent)]
     Cpu(#[from] cpu::Error),
-    /// An error of a GPU.
+    /// An error on a GPU.
     #[error(transparent)]
     Gpu(#[from] gpu::Error),
     /// An input or output that the network does not have.

@@ -70,7 +70,7 @@ pub enum Error {
         class: String,
         /// The step, counted from the schedule's first.
         index: usize,
-        /// Its timestep.
+        /// Timestep of the step.
         timestep: f64,
         /// The divisor that is zero, and a remedy.
         cause: String,

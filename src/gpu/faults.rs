@@ -23,7 +23,7 @@ struct State {
 pub enum Fault {
     /// An allocation failed.
     OutOfMemory,
-    /// Anything else, as the platform words it.
+    /// Any other fault, as the platform words it.
     Message(String),
 }
 
@@ -75,12 +75,12 @@ impl Faults {
         self.state().uncaptured.get_or_insert(message);
     }
 
-    /// Why the device was lost, if it was.
+    /// The reason for which the device was lost; `None` if it was not.
     pub fn lost(&self) -> Option<String> {
         self.state().lost.clone()
     }
 
-    /// The first uncaptured error since the last call.
+    /// The first error since the last call that no scope has caught.
     pub fn take_uncaptured(&self) -> Option<String> {
         self.state().uncaptured.take()
     }

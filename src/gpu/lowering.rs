@@ -20,7 +20,7 @@ pub struct Scratch {
 /// A graph as a list of dispatches.
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
-    /// In execution order.
+    /// Dispatches in execution order.
     pub dispatches: Vec<Dispatch>,
     /// Memory within nodes.
     pub scratch: Vec<Scratch>,
@@ -47,7 +47,7 @@ pub struct Lowering<'g> {
 }
 
 impl<'g> Lowering<'g> {
-    /// Nothing yet of `graph`; `storage` says how the matrix of a weight is stored.
+    /// A lowering of `graph` with nothing translated yet; `storage` says how the matrix of a weight is stored.
     pub fn new(
         graph: &'g Graph,
         limits: Limits,

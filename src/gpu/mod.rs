@@ -33,7 +33,7 @@ pub use program::{MemoryReport, Program};
 pub use read_back::PendingRead;
 pub use weights::Weights;
 
-/// An error of a GPU.
+/// An error on a GPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// No WebGPU, or no adapter that it may use.
@@ -67,7 +67,7 @@ pub enum Error {
     /// Not enough memory.
     #[error("out of GPU memory: {what} needs {bytes} bytes; try a smaller picture or model, or close other tabs")]
     OutOfMemory {
-        /// Its purpose.
+        /// Purpose of the memory.
         what: String,
         /// Number of bytes.
         bytes: u64,
@@ -77,7 +77,7 @@ pub enum Error {
     TooLarge {
         /// Path of the node or name of the weight.
         what: String,
-        /// Its bytes.
+        /// Bytes of the buffer.
         bytes: u64,
         /// The limit.
         limit: u64,
@@ -87,7 +87,7 @@ pub enum Error {
     Unsupported {
         /// Module path of the node.
         path: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
         /// Reason.
         message: String,
@@ -123,7 +123,7 @@ pub enum Error {
     NonFinite {
         /// Module path of the first node that made one.
         path: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
     },
     /// Something that was freed before.

@@ -36,7 +36,7 @@ macro_rules! storages {
             /// Every storage.
             pub const ALL: [Self; Self::COUNT] = [$(Self::$name),*];
 
-            /// Each as a setting of [`STORAGE`], in the order of the enum.
+            /// Every storage as a setting of [`STORAGE`], in the order of the enum.
             pub(super) const SETTINGS: [Setting; Self::COUNT] = [$(Setting::text(stringify!($name), $fragments)),*];
 
             const DTYPES: [Encoding; Self::COUNT] = [$(Encoding::$name),*];

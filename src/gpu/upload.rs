@@ -66,7 +66,7 @@ impl Upload {
         Ok(())
     }
 
-    /// The next bytes.
+    /// Takes the next bytes of the weight.
     ///
     /// # Errors
     /// If they are more than the tensor has, or cannot be converted; the weight is given up.

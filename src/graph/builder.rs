@@ -15,7 +15,7 @@ pub struct Builder {
     weight_ids: RefCell<HashMap<String, WeightId>>,
 }
 
-/// Far more than any real network has: a config that asks for more is damaged.
+/// Most nodes of a graph, far more than any real network has: a config that asks for more is damaged.
 const MAX_NODES: usize = 1 << 16;
 
 impl Builder {
@@ -112,11 +112,11 @@ fn moved_over(sides: [usize; 2], kernel: [usize; 2], stride: usize, padding: Pad
 pub struct TimestepEmbeddingOptions {
     /// Length of the embedding.
     pub dim: usize,
-    /// cos before sin.
+    /// True for cos before sin.
     pub flip_sin_to_cos: bool,
-    /// Subtracted from dim/2 in the exponent's divisor.
+    /// Number subtracted from dim/2 in the exponent's divisor.
     pub downscale_freq_shift: f32,
-    /// Multiplies the angle.
+    /// Factor of the angle.
     pub scale: f32,
 }
 

@@ -40,10 +40,10 @@ impl Sum for Cost {
 /// Bytes of an element of a node's value, f32 or packed pixels.
 const ELEMENT: u64 = 4;
 
-/// Of a norm, for each element: a sum for the mean; a difference, a square and a sum for the variance; scale and shift.
+/// Operations of a norm for each element: a sum for the mean; a difference, a square and a sum for the variance; scale and shift.
 const NORM: u64 = 6;
 
-/// Of a softmax, for each score: scale, maximum, difference, exponential, sum, quotient.
+/// Operations of a softmax for each score: scale, maximum, difference, exponential, sum, quotient.
 const SOFTMAX: u64 = 6;
 
 impl Graph {

@@ -29,9 +29,9 @@ impl Lifetime {
 /// Limits of the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slabs {
-    /// All offsets are multiples of this many bytes.
+    /// Number of bytes that all offsets are multiples of.
     pub alignment: u64,
-    /// No slab becomes larger than this, unless for one value that is.
+    /// Most bytes of a slab, unless a single value is larger.
     pub bytes: u64,
 }
 
@@ -111,7 +111,7 @@ pub fn largest_live_set(lifetimes: &[Lifetime]) -> u64 {
 /// A plan in the making.
 struct Placing<'l> {
     lifetimes: &'l [Lifetime],
-    /// For each lifetime, those that may not be in the same slab.
+    /// Lifetimes that may not be in the same slab, for each lifetime.
     enemies: &'l [Vec<usize>],
     limits: Slabs,
     plan: SlabPlan,

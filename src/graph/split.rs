@@ -7,7 +7,7 @@ use super::{Graph, Node, NodeId, Op};
 pub struct Split {
     /// The part that depends on the fixed inputs alone; its outputs are inputs of [`Split::each`] by the same names.
     pub once: Graph,
-    /// The rest, with the outputs of the whole.
+    /// The rest of the graph, with the outputs of the whole.
     pub each: Graph,
 }
 

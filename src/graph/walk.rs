@@ -44,7 +44,7 @@ impl Walk {
         walk
     }
 
-    /// Starts of each box of the last four axes in the three tensors, if the first one starts at `starts`.
+    /// The start of each box of the last four axes in the three tensors, if the first one starts at `starts`.
     pub fn boxes(&self, starts: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
         let outer = self.shape.len() - 4;
         (0..self.shape[..outer].iter().product()).map(move |mut rest| {

@@ -72,7 +72,7 @@ pub enum Error {
     /// A picture that is none.
     #[error("picture {index}: {message}")]
     Picture {
-        /// Its number among those given, from 0.
+        /// Number of the picture among those given, from 0.
         index: usize,
         /// Reason.
         message: String,
@@ -102,9 +102,9 @@ pub enum Error {
         "{left} and {right} lie in different spaces, between which there is no distance; extract both with one network"
     )]
     Spaces {
-        /// One of them.
+        /// One of the two spaces.
         left: String,
-        /// The other.
+        /// The other space.
         right: String,
     },
     /// Fewer pictures than a number can be computed from.
@@ -141,7 +141,7 @@ pub enum Error {
     Length {
         /// Name of the list.
         what: &'static str,
-        /// Its length.
+        /// Length of the list.
         found: usize,
         /// Length that the dimension calls for.
         expected: usize,

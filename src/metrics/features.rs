@@ -24,9 +24,10 @@ pub struct FeatureExtractor {
     network: FeatureNetwork,
     weights: Weights,
     fingerprint: String,
-    /// By the number of pictures.
+    /// Programs of the network by the number of pictures.
     networks: Vec<(usize, Program)>,
-    /// Of what stands before the network, by the number of pictures, their height and their width; those used last come last.
+    /// Programs of what stands before the network, by the number of pictures, their height and their width; those used last
+    /// come last.
     inputs: Vec<([usize; 3], Program)>,
 }
 
@@ -42,9 +43,9 @@ pub struct Classification {
 /// One of a classifier's answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Label {
-    /// Its name in the network's config.
+    /// Name of the answer in the network's config.
     pub name: String,
-    /// 0..1; those of all answers add up to 1.
+    /// Probability in 0..1; those of all answers add up to 1.
     pub probability: f32,
 }
 

@@ -35,7 +35,7 @@ pub struct Options {
     pub subsets: usize,
     /// Pictures of each set in a subset, at most.
     pub subset_size: usize,
-    /// Of the random choice.
+    /// Seed of the random choice.
     pub seed: u32,
     /// Groups of generated pictures that the standard error leaves out in turn; below 2 there is none.
     pub splits: usize,
@@ -142,7 +142,7 @@ struct Kernel {
     count: f64,
     /// k(yᵢ, yⱼ), `[n, n]`.
     generated: Vec<f64>,
-    /// For each generated picture j, Σᵢ k(xᵢ, yⱼ).
+    /// Σᵢ k(xᵢ, yⱼ) for each generated picture j.
     between: Vec<f64>,
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use super::matrix::inner_products;
 use super::{Error, FeatureExtractor};
 
-/// In which numbers a set of pictures is described: by which network, with which weights. Distances exist within one only.
+/// The numbers in which a set of pictures is described: the network and its weights. Distances exist within one space only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureSpace {
     /// The extractor's name, such as `emoji` or `inception-v3-fid`.
     pub extractor: String,
-    /// Of the extractor's weights, in hexadecimal; empty where it is not known.
+    /// Fingerprint of the extractor's weights, in hexadecimal; empty if it is not known.
     pub fingerprint: String,
     /// Numbers of a picture.
     pub dimension: usize,
@@ -141,7 +141,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Of no pictures yet.
+    /// The moments of no pictures yet.
     pub fn new(dimension: usize) -> Self {
         Self { count: 0, mean: vec![0.0; dimension], scatter: vec![0.0; dimension * dimension] }
     }

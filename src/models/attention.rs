@@ -17,7 +17,7 @@ fn attention(scope: &Scope, x: NodeId, context: NodeId, heads: usize) -> Result<
 pub struct SelfAttention {
     /// Groups of the norm; `None` for no norm.
     pub groups: Option<usize>,
-    /// Added to the norm's variance.
+    /// Number added to the norm's variance.
     pub eps: f32,
     /// Number of heads.
     pub heads: usize,
@@ -54,7 +54,7 @@ pub struct Transformer2d {
     pub heads: usize,
     /// Number of transformer blocks.
     pub depth: usize,
-    /// The first attention of each block attends to the text as well.
+    /// True if the first attention of each block attends to the text as well.
     pub only_cross_attention: bool,
 }
 

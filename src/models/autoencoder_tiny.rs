@@ -17,7 +17,7 @@ pub struct AutoencoderTinyConfig {
     pub latent_channels: usize,
     /// The generation model's latents are this times the encoder's.
     pub scaling_factor: f64,
-    /// Subtracted from the encoder's latents before they are scaled.
+    /// Number subtracted from the encoder's latents before they are scaled.
     pub shift_factor: f64,
     /// Channels and number of residual blocks at each resolution.
     encoder: Vec<(usize, usize)>,

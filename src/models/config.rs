@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use crate::graph::Activation;
 
-/// Larger than any dimension of a real checkpoint.
+/// A size larger than any dimension of a real checkpoint.
 const MAX_SIZE: usize = 1 << 17;
 
 /// Keys that diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.

@@ -8,7 +8,7 @@ pub const CLASS_EMBEDDING: &str = "class_embedding.weight";
 /// `Timesteps`: the sinusoid that tells a network which step it is at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timesteps {
-    /// cos before sin.
+    /// True for cos before sin.
     pub flip_sin_to_cos: bool,
     /// `freq_shift`.
     pub freq_shift: f32,

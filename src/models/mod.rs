@@ -50,7 +50,7 @@ pub enum Error {
         class: &'static str,
         /// The key.
         key: String,
-        /// Its value, as JSON.
+        /// Value of the key, as JSON.
         value: String,
         /// The values that are supported, after a colon; or nothing.
         hint: String,

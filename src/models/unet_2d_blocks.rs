@@ -12,9 +12,9 @@ use crate::graph::{Error, NodeId, Scope};
 pub enum Attention<'a> {
     /// No attention.
     None,
-    /// Its pixels attend to each other.
+    /// Attention of the pixels to each other.
     Own(SelfAttention),
-    /// Its pixels attend to each other and to the text; one transformer for each residual block.
+    /// Attention of the pixels to each other and to the text; one transformer for each residual block.
     Cross(&'a [Transformer2d], NodeId),
 }
 

@@ -89,7 +89,7 @@ pub enum Error {
     NoPlace {
         /// The file.
         file: String,
-        /// The first of them, and how many there are.
+        /// The first of the tensors, and how many there are.
         tensors: String,
     },
     /// A network that cannot be addressed; a mistake of this library rather than of its user.
@@ -103,7 +103,7 @@ pub enum Error {
     Option {
         /// Name of the option.
         option: &'static str,
-        /// Its value.
+        /// Value of the option.
         value: String,
         /// The allowed values.
         message: String,
@@ -162,7 +162,7 @@ impl Error {
         parts.collect()
     }
 
-    /// There is no place for `tensors`, of which there is one at least.
+    /// An error for lack of a place for `tensors`, of which there is one at least.
     pub(super) fn no_place(file: &str, tensors: &[&str]) -> Self {
         Error::NoPlace { file: file.to_owned(), tensors: list(tensors) }
     }

@@ -26,9 +26,9 @@ pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Most sides of a tensor, as the format has it.
 const MAX_SIDES: u64 = 4;
-/// Unless `general.alignment` says otherwise.
+/// Alignment of the tensors, unless `general.alignment` says otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
-/// The largest that is believed; files use 32.
+/// The largest alignment that is believed; files use 32.
 const MAX_ALIGNMENT: u64 = 1 << 16;
 
 const STRING: u64 = 8;
@@ -200,7 +200,7 @@ impl Entries {
 /// A tensor as the header describes it.
 struct Described {
     name: String,
-    /// Slowest first.
+    /// Sides, slowest first.
     shape: Vec<u64>,
     kind: u64,
     offset: u64,

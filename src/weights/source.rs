@@ -150,7 +150,7 @@ mod directory {
 
     use super::*;
 
-    /// Large enough that a system call is not felt, small beside any weight.
+    /// A number of bytes large enough that a system call is not felt, small beside any weight.
     const CHUNK_BYTES: u64 = 1 << 20;
 
     /// A checkpoint in a directory of this machine, or in one file.

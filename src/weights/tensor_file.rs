@@ -152,19 +152,19 @@ impl Beginning<'_> {
 
 /// A receiver of the tensors of a file: for each one `begin`, its bytes in any number of chunks of any length, `end`.
 pub trait Sink<E> {
-    /// The next tensor.
+    /// Begins the next tensor.
     ///
     /// # Errors
     /// If it cannot be used; the pass ends.
     fn begin(&mut self, tensor: &TensorInfo) -> Result<(), E>;
 
-    /// Its next bytes. A chunk may end within an element, and start at any address.
+    /// Takes the tensor's next bytes. A chunk may end within an element, and start at any address.
     ///
     /// # Errors
     /// As [`Sink::begin`].
     fn chunk(&mut self, bytes: &[u8]) -> Result<(), E>;
 
-    /// All bytes that [`TensorInfo::byte_length`] announces have come.
+    /// Ends the tensor: all bytes that [`TensorInfo::byte_length`] announces have come.
     ///
     /// # Errors
     /// As [`Sink::begin`].
@@ -226,7 +226,7 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    /// For elements, or blocks of them, of `unit` bytes.
+    /// A cutter for elements, or blocks of them, of `unit` bytes.
     pub fn new(unit: usize) -> Self {
         Self { unit, rest: Vec::new() }
     }

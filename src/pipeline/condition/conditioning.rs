@@ -23,7 +23,7 @@ pub(in crate::pipeline) struct Conditions<'a> {
     pub guided: bool,
     /// Whether the sizes of the negative prompt are those of a run from noise alone.
     pub from_noise: bool,
-    /// Upscaler: how much noise its small picture has.
+    /// Upscaler: the level of noise in its small picture.
     pub noise_level: Option<usize>,
 }
 

@@ -21,11 +21,11 @@ const TIME_IDS: usize = 6;
 /// Whether a checkpoint takes an input picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// It is refused.
+    /// An input that is refused.
     Never,
-    /// It may be given.
+    /// An input that may be given.
     Optional,
-    /// It must be given.
+    /// An input that must be given.
     Required,
 }
 
@@ -87,7 +87,7 @@ pub(in crate::pipeline) struct Model {
     pub scheduler: SchedulerConfig,
     /// The scheduler as the pipeline of a run with a mask uses it.
     pub inpaint_scheduler: SchedulerConfig,
-    /// SDXL: an absent negative prompt is a zero embedding rather than that of the empty text.
+    /// SDXL: true if an absent negative prompt is a zero embedding rather than that of the empty text.
     pub force_zeros_for_empty_prompt: bool,
     /// Upscaler: the forward process of its input picture, and the furthest that it may go.
     pub low_res: Option<(NoiseSchedule, usize)>,

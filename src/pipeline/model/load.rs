@@ -16,7 +16,7 @@ pub(in crate::pipeline) struct Parts {
     /// The upscaler's table of noise levels.
     pub class_embedding: Option<HostTable>,
     pub vae: Option<Weights>,
-    /// One for each of the model's text encoders.
+    /// The model's text encoders.
     pub texts: Vec<TextEncoder>,
 }
 

@@ -9,11 +9,11 @@ use crate::weights::TensorInfo;
 /// The part of a stored tensor that a weight is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pipeline) enum Part {
-    /// All of it.
+    /// All of the tensor.
     Whole,
     /// One of three equal groups of rows: Q, K and V stored as one matrix.
     Third(usize),
-    /// All of it, rows and columns exchanged.
+    /// All of the tensor, rows and columns exchanged.
     Transposed,
 }
 

@@ -60,7 +60,7 @@ impl HostTable {
 #[derive(Debug)]
 pub struct WeightFile {
     files: Vec<Rc<TensorFile>>,
-    /// For each file, the places of its tensors, by their stored names.
+    /// The places of each file's tensors, by their stored names.
     places: Vec<HashMap<String, Vec<Place>>>,
     specs: Vec<WeightSpec>,
     tables: Vec<HostTable>,
@@ -268,7 +268,7 @@ pub async fn load(
     Ok(loaded)
 }
 
-/// For the tensors of a file, by their stored names: numbers of networks, with the places there.
+/// The numbers of networks, with the places there, for the tensors of a file by their stored names.
 type Targets = HashMap<String, Vec<(usize, Place)>>;
 
 /// A network whose weights are arriving.

@@ -5,7 +5,7 @@ use crate::diffusion::{SchedulerConfig, Solver};
 /// The solver that walks from x_T to x_0.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub enum Scheduler {
-    /// The one that the checkpoint was saved with.
+    /// The solver that the checkpoint was saved with.
     #[default]
     Checkpoint,
     /// Another class with the checkpoint's settings, as diffusers' `from_config` makes it.
@@ -55,7 +55,8 @@ pub enum LongPrompts {
     /// The excess is cut, with a warning that names it; as diffusers does.
     #[default]
     Cut,
-    /// It is encoded in chunks, each between a BOS and an EOS of its own, which the network then sees one after the other.
+    /// The prompt is encoded in chunks, each between a BOS and an EOS of its own, which the network then sees one after the
+    /// other.
     Chunks,
 }
 
@@ -68,11 +69,11 @@ pub enum Preview {
     Auto,
     /// Each x_t and each x̂_0, by the model's own autoencoder, which costs about as much as a step.
     Decode,
-    /// By an `AutoencoderTiny` that the pipeline was given.
+    /// Pictures by an `AutoencoderTiny` that the pipeline was given.
     Tiny,
     /// A linear map from latents to colours, fitted to the model's autoencoder: soft, and next to free.
     Linear,
-    /// None.
+    /// No pictures.
     None,
 }
 

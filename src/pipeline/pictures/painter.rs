@@ -32,7 +32,7 @@ pub(in crate::pipeline) struct Painter {
     batch: usize,
     /// Number of pictures made at once.
     frames: usize,
-    /// Their rows and columns.
+    /// Rows and columns of the pictures.
     size: [usize; 2],
 }
 

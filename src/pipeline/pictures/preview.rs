@@ -18,9 +18,9 @@ use crate::pipeline::rgba::Rgba;
 /// Means of a pipeline's previews besides its own autoencoder.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct Previews {
-    /// For [`Preview::Tiny`].
+    /// The tiny autoencoder for [`Preview::Tiny`].
     tiny_vae: RefCell<Option<Rc<TinyVae>>>,
-    /// For [`Preview::Linear`].
+    /// The linear map for [`Preview::Linear`].
     linear: OnceCell<Rc<LinearPreview>>,
 }
 
@@ -62,9 +62,9 @@ pub(in crate::pipeline) struct StepPictures {
 #[derive(Debug)]
 pub(in crate::pipeline) struct Previewer {
     batch: usize,
-    /// Of x_t and x̂_0, on the way.
+    /// Painter of x_t and x̂_0, on the way.
     painter: Option<Painter>,
-    /// Of x_0 at the end.
+    /// Painter of x_0 at the end.
     decoder: Painter,
     /// Whether `decoder` paints `frames`, on the way as well.
     decodes_all: bool,

@@ -22,9 +22,9 @@ pub(in crate::pipeline) fn longest_tile(options: &SampleOptions) -> usize {
 /// The direction of a network between pictures and latents, with the pixels of the picture per latent on each side.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) enum Direction {
-    /// From pictures to latents.
+    /// The way from pictures to latents.
     Encode(usize),
-    /// From latents to pictures.
+    /// The way from latents to pictures.
     Decode(usize),
 }
 

@@ -29,7 +29,7 @@ impl Pace {
         self.0.get()
     }
 
-    /// The last pace, or before the first step that which `device` can be expected to have.
+    /// The pace of the last step; before the first step the one that `device` can be expected to have.
     pub fn on(&self, device: &Device) -> Result<Option<f64>, Error> {
         match self.last() {
             None => Ok(device.flop_per_second()?.map(|most| USUAL_SHARE * most)),

@@ -21,18 +21,18 @@ const NOISE_LEVEL: usize = 20;
 /// The origin of x_T.
 #[derive(Debug)]
 pub(in crate::pipeline) enum Task {
-    /// From noise alone.
+    /// x_T from noise alone.
     Generate,
-    /// From a picture, with noise.
+    /// x_T from a picture, with noise.
     ImageToImage(Rgb),
-    /// From a picture, of which only what `mask` `[height, width]` covers is drawn anew.
+    /// x_T from a picture, of which only what `mask` `[height, width]` covers is drawn anew.
     Inpaint {
         image: Rgb,
         mask: Vec<f32>,
         /// Whether the picture is forgotten where it is drawn anew: `strength` is 1.
         from_noise: bool,
     },
-    /// From noise, beside a small picture.
+    /// x_T from noise, beside a small picture.
     Upscale { image: Rgb, noise_level: usize },
 }
 

@@ -13,7 +13,7 @@ use crate::pipeline::options::SampleOptions;
 pub struct Schedule {
     /// The solver's class in diffusers, `_class_name`.
     pub class: String,
-    /// T.
+    /// T, the number of training timesteps.
     pub num_train_timesteps: usize,
     /// β_t and ᾱ_t for all training timesteps; both empty for rectified flow, which has no β.
     pub noise: NoiseSchedule,

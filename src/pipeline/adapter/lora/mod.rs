@@ -168,7 +168,7 @@ impl LoraFile {
         }
     }
 
-    /// Its path in the source.
+    /// The file's path in the source.
     pub fn file(&self) -> &str {
         &self.file
     }
@@ -296,7 +296,7 @@ impl LoraModule {
         Ok(())
     }
 
-    /// Its matrices, for `weight` times the LoRA.
+    /// The module's matrices, for `weight` times the LoRA.
     pub fn low_rank(&self, weight: f64) -> LowRank {
         // Both were found to be numbers when they were read.
         let values = |matrix: &Matrix| matrix.tensor.dtype.to_f32(&matrix.bytes).unwrap_or_default();

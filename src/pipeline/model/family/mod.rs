@@ -59,9 +59,9 @@ pub(in crate::pipeline) struct Family {
 /// A text encoder and its tokenizer, by the names of their components.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Encoder {
-    /// Such as `tokenizer_2`.
+    /// Name of the tokenizer, such as `tokenizer_2`.
     pub tokenizer: &'static str,
-    /// Such as `text_encoder_2`.
+    /// Name of the text encoder, such as `text_encoder_2`.
     pub encoder: &'static str,
 }
 
@@ -77,20 +77,20 @@ pub(in crate::pipeline) struct Autoencoder {
 /// The pictures that the runs of a family take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pipeline) enum Pictures {
-    /// One to begin at a timestep with, and no other.
+    /// A picture to begin at a timestep with, and no other.
     AtATimestep,
-    /// One to begin with, or to fill a part of.
+    /// A picture to begin with, or to fill a part of.
     ToBeginWith,
-    /// One to enlarge.
+    /// A picture to enlarge.
     ToEnlarge,
 }
 
 /// The share of the schedule that a run walks, from 0 to 1.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct Strength {
-    /// Of a run from a picture.
+    /// Strength of a run from a picture.
     pub image: f64,
-    /// Of a run that fills a part of a picture.
+    /// Strength of a run that fills a part of a picture.
     pub inpaint: f64,
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    /// For components in `source`, of `variant` where they have it.
+    /// A finder for components in `source`, of `variant` where they have it.
     pub fn new(source: &'a dyn Source, variant: Option<&'a str>) -> Self {
         Self { source, variant, likely: Cell::new(None) }
     }

@@ -178,7 +178,7 @@ struct Kind {
     mostly_v: bool,
 }
 
-/// The first whose text encoders are all there is it.
+/// The known kinds. A file is of the first whose text encoders are all there.
 const KINDS: [Kind; 3] = [
     Kind {
         name: "Stable Diffusion XL",
@@ -375,7 +375,7 @@ impl Form {
 }
 
 impl Encoder {
-    /// Its `config.json`, of the `tensors` behind the prefix of `form`.
+    /// The encoder's `config.json`, of the `tensors` behind the prefix of `form`.
     fn config(&self, form: &Form, tensors: &Tensors) -> Result<Value, String> {
         let root = if tensors.has("text_model.encoder") { "text_model." } else { "" };
         let (tokens, positions, layers, wide) = if form.open_clip {

@@ -1,4 +1,4 @@
-//! From terms to the whole bound, with what it may be off by.
+//! The whole bound from its terms, with its possible error.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ impl Term {
         mean(&self.bits_per_dim)
     }
 
-    /// All of it, under JavaScript's names.
+    /// The term as JSON, under JavaScript's names.
     pub fn to_json(&self) -> Value {
         let (mean, error) = self.mean();
         json!({
@@ -81,21 +81,21 @@ pub struct BoundSummary {
     pub of_latents: bool,
     /// Dimensions of the data: channels · height · width.
     pub dimensions: usize,
-    /// T.
+    /// T, the number of training timesteps.
     pub num_train_timesteps: usize,
-    /// σ_t².
+    /// σ_t², the variance of the model's step.
     pub variance: Variance,
     /// Whether x̂_0 was clamped.
     pub clip_denoised: bool,
     /// The terms, in the order that they came: L_T first, then descending t.
     pub terms: Vec<Term>,
-    /// The whole, once all terms that were asked for are there, if L_0 and, in a chain of several steps, an L_t are among them:
-    /// no other term says anything about these.
+    /// The whole bound, once all terms that were asked for are there, if L_0 and, in a chain of several steps, an L_t are among
+    /// them: no other term says anything about these.
     pub total: Option<BoundEstimate>,
 }
 
 impl BoundSummary {
-    /// All of it, under JavaScript's names.
+    /// The summary as JSON, under JavaScript's names.
     pub fn to_json(&self) -> Value {
         let total = self.total.as_ref().map(|total| {
             json!({
