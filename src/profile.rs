@@ -93,7 +93,7 @@ pub struct NodeProfile {
     pub kernel: String,
     /// Seconds.
     pub seconds: f64,
-    /// Its arithmetic and traffic.
+    /// Arithmetic and traffic of the node.
     pub cost: Cost,
     /// The least time that it could take on this device as a share of the time that it takes. Above 1 where its operands are
     /// still in a cache, which the ceiling of bytes leaves out.

@@ -69,7 +69,7 @@ impl NonFinite {
     }
 }
 
-/// `x` where it is from −`limit` to `limit`, else the nearer of them; a NaN stays one.
+/// The number `x` if it is from −`limit` to `limit`, else the nearer of them; a NaN stays one.
 #[inline(always)]
 pub(crate) fn clamp(x: f32, limit: f32) -> f32 {
     if x < -limit {

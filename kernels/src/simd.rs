@@ -42,7 +42,7 @@ pub trait Simd: Copy + 'static {
     unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// b if a < b, else a: a not-a-number in `a` stays.
     unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// `then` where a < b, else `otherwise`.
+    /// `then` if a < b, else `otherwise`.
     unsafe fn if_less(a: Self::Vector, b: Self::Vector, then: Self::Vector, otherwise: Self::Vector) -> Self::Vector;
     /// |a|.
     unsafe fn abs(a: Self::Vector) -> Self::Vector;

@@ -39,7 +39,7 @@ impl Form {
         product(&[out.checked_next_multiple_of(COLUMNS)?, input, taps])
     }
 
-    /// The job that brings a weight from its checkpoint's order into this form; none where they are the same.
+    /// The job that brings a weight from its checkpoint's order into this form; none if they are the same.
     pub fn pack(self, spec: &WeightSpec, plain: usize, packed: usize) -> Option<Job> {
         let [out, input, height, width] = kernel(spec)?;
         match self {

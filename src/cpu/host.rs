@@ -19,7 +19,7 @@ const SPINS: usize = 64;
 /// The machine that this process runs on.
 pub struct Host {
     arithmetic: Arithmetic,
-    /// The threads beside the one that calls; none where that one is enough.
+    /// The threads beside the one that calls; none if that one is enough.
     pool: Option<rayon::ThreadPool>,
     regions: RefCell<HashMap<usize, Layout>>,
 }

@@ -184,7 +184,7 @@ impl Network {
     }
 }
 
-/// `conv` computed as the form of its weight has it.
+/// The convolution `conv` computed as the form of its weight has it.
 pub(super) fn with_form(conv: Conv2d, form: Form) -> Conv2d {
     let algorithm = if let Form::Conv2d(algorithm) = form { algorithm } else { Algorithm::DIRECT };
     Conv2d { algorithm, ..conv }

@@ -37,7 +37,7 @@ pub trait Engine {
         Ok(None)
     }
 
-    /// `weights`, if they are this engine's.
+    /// The weights themselves, if they are this engine's.
     fn own(weights: &super::Weights) -> Option<&Rc<Self::Weights>>;
 }
 

@@ -13,7 +13,7 @@ use crate::graph::{Graph, NodeId};
 /// Most parts of a dispatch.
 const PARTS: usize = 64;
 
-/// `dispatch`, or the parts that do its work with bindings of at most `limit` bytes, if there are such.
+/// The dispatch itself, or the parts that do its work with bindings of at most `limit` bytes, if there are such.
 pub fn split(graph: &Graph, dispatch: Dispatch, limit: u64) -> Vec<Dispatch> {
     let is_large = |operand: &Operand| matches!(*operand, Operand::Node(id) if bytes_of(graph, id) > limit);
     if !is_large(&dispatch.write) && !dispatch.reads.iter().any(is_large) {

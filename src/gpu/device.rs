@@ -38,7 +38,7 @@ pub struct DeviceOptions {
 pub struct DeviceInfo {
     /// Name of the adapter, as far as the platform tells it.
     pub adapter: String,
-    /// `vulkan`, `metal`, `dx12` or `webgpu`.
+    /// Name of the backend: `vulkan`, `metal`, `dx12` or `webgpu`.
     pub backend: &'static str,
     /// True if it computes on the CPU, where the CPU executor is usually faster.
     pub software: bool,

@@ -66,7 +66,7 @@ impl Faults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes down why the device is lost; the first reason stays.
+    /// Takes down the reason for the loss of the device; the first one stays.
     pub fn note_lost(&self, reason: String) {
         self.state().lost.get_or_insert(reason);
     }

@@ -311,7 +311,7 @@ impl<'b> Scope<'b> {
         self.push(Op::Concat { inputs: inputs.to_vec(), axis }, shape, Element::F32)
     }
 
-    /// `length` indices from `start` on along `axis`.
+    /// The `length` indices from `start` on along `axis`.
     pub fn slice(&self, x: NodeId, axis: usize, start: usize, length: usize) -> Result<NodeId, Error> {
         let mut shape = self.shape(x);
         if axis >= shape.len() || start.checked_add(length).is_none_or(|end| end > shape[axis]) {
@@ -426,7 +426,7 @@ impl<'b> Scope<'b> {
         self.push(Op::Solver(SolverOp::Threshold { x, ratio, max_value }), shape, Element::F32)
     }
 
-    /// `noise` times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
+    /// The noise times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
     /// v = `variance`, the second half of the output's channels, and `[a, b]` = `line`.
     ///
     /// The deviation of `variance_type` `learned` is [`Activation::Sqrt`] of 1·v + 0. That of `learned_range` is

@@ -233,7 +233,7 @@ pub enum Error {
     /// An input or output that the graph does not have.
     #[error("no {kind} called `{name}`; this network has: {known}")]
     NoSuchPort {
-        /// `input` or `output`.
+        /// Kind of the name: `input` or `output`.
         kind: &'static str,
         /// The name asked for.
         name: String,

@@ -74,7 +74,7 @@ impl<'s> Reference<'s> {
         Ok(distance.max(0.0))
     }
 
-    /// The standard error of the distance to `generated`, all groups together: see [`super`]. `None` where there are too few
+    /// The standard error of the distance to `generated`, all groups together: see [`super`]. `None` if there are too few
     /// pictures to tell.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Error, FeatureSpace, Statistics};
 use crate::weights::{Encoding, Gather, Source, TensorFile, TensorInfo};
 
-/// Says in the metadata what the file is.
+/// The entry of the metadata that says what the file is.
 const FORMAT: (&str, &str) = ("format", "undiffuse.statistics");
 
 /// A file of statistics that has been read.

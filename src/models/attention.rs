@@ -26,7 +26,7 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// `x` is `[batch, height, width, channels]`.
+    /// Adds the layer to `x`, which is `[batch, height, width, channels]`.
     pub fn block(&self, scope: &Scope, x: NodeId) -> Result<NodeId, Error> {
         let shape = scope.shape(x);
         let channels = shape[3];
@@ -59,7 +59,8 @@ pub struct Transformer2d {
 }
 
 impl Transformer2d {
-    /// `x` is `[batch, height, width, channels]`, `context` the text embeddings `[batch, tokens, cross_attention_dim]`.
+    /// Adds the transformer to `x`, which is `[batch, height, width, channels]`, `context` the text embeddings `[batch, tokens,
+    /// cross_attention_dim]`.
     ///
     /// The projections at both ends are 1×1 convolutions or linear layers, by `use_linear_projection`; over channels-last
     /// pictures these are the same.

@@ -59,7 +59,7 @@ impl ConfigReader {
         Error::Unsupported { class: self.class, key: key.to_owned(), value, hint }
     }
 
-    /// The value of `key`; `None` where it is absent or null.
+    /// The value of `key`; `None` if it is absent or null.
     pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.seen.borrow_mut().push(key.to_owned());
         match self.map.get(key) {
@@ -150,7 +150,7 @@ impl ConfigReader {
         Ok(())
     }
 
-    /// `scaling_factor`, by which latents are divided.
+    /// The `scaling_factor`, by which latents are divided.
     pub fn scaling_factor(&self, default: f64) -> Result<f64, Error> {
         let factor: f64 = self.get("scaling_factor", default)?;
         if factor == 0.0 || !factor.is_finite() {

@@ -38,7 +38,7 @@ impl Attention<'_> {
 pub enum Sampling {
     /// No change: the last block.
     None,
-    /// `Downsample2D` or `Upsample2D`.
+    /// A convolution, `Downsample2D` or `Upsample2D`.
     Convolution,
     /// A residual block that resamples.
     Resnet,

@@ -266,7 +266,7 @@ impl Unet2dConditionConfig {
         self.addition.map_or(0, |addition| addition.numbers)
     }
 
-    /// Says how long the pooled text is, from which the number of [`time_ids`](Self::time_ids) follows; the config gives
+    /// Sets the length of the pooled text, from which the number of [`time_ids`](Self::time_ids) follows; the config gives
     /// only the length of both together, of which 6 numbers are taken until this is called.
     ///
     /// # Errors

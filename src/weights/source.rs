@@ -14,7 +14,7 @@ pub trait Source {
     /// The source's name, as a person would call it: the directory or the URL. For messages only.
     fn name(&self) -> &str;
 
-    /// The path of the one file that the checkpoint consists of; `None` where it is a folder.
+    /// The path of the one file that the checkpoint consists of; `None` if it is a folder.
     fn single_file(&self) -> Option<&str> {
         None
     }

@@ -86,7 +86,7 @@ pub const MAX_INFERENCE_STEPS: usize = 10_000;
 /// A setting of a scheduler's config that a user may give (`SolverKeys`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// `use_karras_sigmas`, `use_exponential_sigmas` and `use_beta_sigmas`.
+    /// The keys `use_karras_sigmas`, `use_exponential_sigmas` and `use_beta_sigmas`.
     SigmaSpacing,
     /// `algorithm_type`.
     AlgorithmType,

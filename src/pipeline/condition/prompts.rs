@@ -17,7 +17,7 @@ pub(in crate::pipeline) type Chunks = Vec<Vec<u32>>;
 pub(in crate::pipeline) struct Texts {
     /// The texts of the prompts.
     pub prompts: Vec<Chunks>,
-    /// The negative texts, one for each prompt, or none where there is no guidance or a zero embedding takes their place.
+    /// The negative texts, one for each prompt, or none if there is no guidance or a zero embedding takes their place.
     pub negatives: Vec<Chunks>,
 }
 

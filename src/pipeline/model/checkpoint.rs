@@ -44,8 +44,8 @@ pub struct ModelInfo {
     pub takes_image: Takes,
     /// Whether it takes a mask of what to draw anew.
     pub takes_mask: Takes,
-    /// Whether a run can begin with a picture at any timestep. All can whose x_0 is a picture or what their autoencoder makes of one,
-    /// also where `takes_image` says that there is no `strength`; those that enlarge begin with noise.
+    /// Whether a run can begin with a picture at any timestep. False for upscalers, which begin with noise, and for models whose
+    /// autoencoder does not take RGB pictures. May be true if `takes_image` is [`Takes::Never`], without a `strength`.
     pub takes_start_timestep: bool,
     /// Whether it enlarges a picture, and takes a `noise_level`.
     pub enlarges: bool,

@@ -99,7 +99,7 @@ impl Naming {
         !layer.is_some_and(unused_layer) && !self.left_out.is_some_and(|left_out| weight.starts_with(left_out))
     }
 
-    /// The weights, by today's names in diffusers, that the stored tensor `name` is; none where it is of another network.
+    /// The weights, by today's names in diffusers, that the stored tensor `name` is; none if it is of another network.
     pub fn weights(&self, name: &str) -> Vec<(String, Part)> {
         let Some(name) = name.strip_prefix(&self.prefix) else { return Vec::new() };
         match &self.style {

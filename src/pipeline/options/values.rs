@@ -64,7 +64,7 @@ pub enum LongPrompts {
 /// pictures themselves, and are shown as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Preview {
-    /// `Tiny` where the pipeline was given a tiny autoencoder, else `Linear`: a small part of a step's cost.
+    /// `Tiny` if the pipeline was given a tiny autoencoder, else `Linear`: a small part of a step's cost.
     #[default]
     Auto,
     /// Each x_t and each x̂_0, by the model's own autoencoder, which costs about as much as a step.

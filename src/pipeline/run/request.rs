@@ -333,7 +333,7 @@ pub(in crate::pipeline) fn picture(model: &Model, options: &SampleOptions) -> Re
     }
 }
 
-/// `image` itself, or at the size that is asked for.
+/// The picture itself, or at the size that is asked for.
 pub(in crate::pipeline) fn pixels(options: &SampleOptions) -> Result<Rgb, Error> {
     let image = Rgb::new("image", options.image.as_ref().ok_or_else(no_picture)?)?;
     let side = |option, value: Option<usize>, default: usize| match value.unwrap_or(default) {

@@ -25,9 +25,9 @@ pub struct StepOutput {
     pub total: usize,
     /// The timestep that the network was told.
     pub timestep: f64,
-    /// x_t after the step, a picture for each of the batch; empty where only the last is asked for.
+    /// x_t after the step, a picture for each of the batch; empty if only the last is asked for.
     pub images: Vec<Rgba>,
-    /// x̂_0, the network's idea of the final picture at this step, a picture for each of the batch; empty where `images` are.
+    /// x̂_0, the network's idea of the final picture at this step, a picture for each of the batch; empty if `images` are.
     pub denoised: Vec<Rgba>,
 }
 
@@ -120,7 +120,7 @@ impl Sampler {
         &self.initial_latents
     }
 
-    /// The pictures of [`Sampler::initial_latents`], one for each of the batch, made as those of a step are; empty where steps have
+    /// The pictures of [`Sampler::initial_latents`], one for each of the batch, made as those of a step are; empty if steps have
     /// none on the way.
     ///
     /// # Errors
@@ -174,7 +174,7 @@ impl Sampler {
     }
 
     /// Takes the time of the kernels that a GPU can compute a step with, and returns the fastest for each of its products (see
-    /// [`Program::measure_kernels`]); nothing where there is no choice.
+    /// [`Program::measure_kernels`]); nothing if there is no choice.
     ///
     /// # Errors
     /// If memory runs out or the device is lost.

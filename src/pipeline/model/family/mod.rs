@@ -38,7 +38,7 @@ pub(in crate::pipeline) struct Family {
     pub denoiser: fn(json: &str) -> Result<Denoiser, models::Error>,
     /// The inputs of the network that the pipeline gives beside the sample, the timestep, the text and the guidance scale.
     pub told: &'static [&'static str],
-    /// The autoencoder; none where samples are pictures.
+    /// The autoencoder; none if samples are pictures.
     pub autoencoder: Option<Autoencoder>,
     /// The pictures that a run takes.
     pub pictures: Pictures,

@@ -480,7 +480,7 @@ fn scaling_factor(class: &str) -> f64 {
     if class.contains("XL") { 0.13025 } else { 0.18215 }
 }
 
-/// `None` for a file that is not there.
+/// The result of a read, `None` for a file that is not there.
 fn optional<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
     match read {
         Ok(read) => Ok(Some(read)),

@@ -66,8 +66,8 @@ pub struct BoundEstimate {
     pub bits_per_dim: Vec<f64>,
     /// Mean over the pictures.
     pub mean: f64,
-    /// Standard error of that mean because not every timestep was asked for, rather too large than too small: 0 where all were,
-    /// `None` where one alone stands for all.
+    /// Standard error of that mean because not every timestep was asked for, rather too large than too small: 0 if all were,
+    /// `None` if one alone stands for all.
     pub error_of_timesteps: Option<f64>,
     /// Standard error of that mean as one of all pictures that these could be, where there are several.
     pub error_of_pictures: Option<f64>,
