@@ -113,7 +113,7 @@ pub enum Error {
     },
 }
 
-/// The command that makes safetensors of a pickle: of a component's weights in a folder, or of a whole checkpoint.
+/// The line of Python that makes safetensors of a pickle: of a component's weights in a folder, or of a whole checkpoint.
 fn conversion(file: &str) -> &'static str {
     if file.ends_with(".bin") {
         "DiffusionPipeline.from_pretrained(\"FOLDER\").save_pretrained(\"NEW\")"
