@@ -1,11 +1,11 @@
-//! Where the time of a network goes, next to what it would take on a device that did nothing but arithmetic or nothing but
+//! The times of a network's nodes, next to what they would take on a device that did nothing but arithmetic or nothing but
 //! moving bytes: the roofline (Williams, Waterman & Patterson 2009, doi 10.1145/1498765.1498785).
 
 use serde_json::{Value, json};
 
 use crate::graph::{Cost, Graph, NodeId, WeightId};
 
-/// What a device can do at most, as measured on this very device.
+/// The most that a device can do, as measured on this very device.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Ceilings {
     /// Floating point operations a second: a loop of multiply-adds in f32 without any memory traffic.
@@ -23,19 +23,19 @@ impl Ceilings {
     }
 }
 
-/// How times were taken.
+/// The clock by which times were taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Clock {
-    /// By the GPU's own timestamps before and after each node.
+    /// The GPU's own timestamps before and after each node.
     Timestamps,
-    /// By waiting for each node; what an empty wait takes is subtracted.
+    /// Waits for each node; what an empty wait takes is subtracted.
     Waits,
-    /// By the processor's clock around each node.
+    /// The processor's clock around each node.
     Processor,
 }
 
 impl Clock {
-    /// Its name in JSON.
+    /// The clock's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Clock::Timestamps => "timestamps",
@@ -45,10 +45,10 @@ impl Clock {
     }
 }
 
-/// What an executor measured.
+/// The measurements of an executor.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Times {
-    /// How.
+    /// The clock by which times were taken.
     pub clock: Clock,
     /// Seconds that the whole network takes as it usually runs, typical of several runs.
     pub whole: f64,
@@ -59,7 +59,7 @@ pub struct Times {
 /// The time of one node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeTime {
-    /// Which.
+    /// The node.
     pub node: NodeId,
     /// The kernels that compute it, with their variants.
     pub kernel: String,
@@ -70,9 +70,9 @@ pub struct NodeTime {
 /// A network's times with what explains them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Profile {
-    /// How times were taken.
+    /// The clock by which times were taken.
     pub clock: Clock,
-    /// What the device can do at most.
+    /// The most that the device can do.
     pub ceilings: Ceilings,
     /// Seconds that the whole network takes as it usually runs.
     pub whole: f64,
@@ -93,7 +93,7 @@ pub struct NodeProfile {
     pub kernel: String,
     /// Seconds.
     pub seconds: f64,
-    /// What it has to do.
+    /// Arithmetic and traffic of the node.
     pub cost: Cost,
     /// The least time that it could take on this device as a share of the time that it takes. Above 1 where its operands are
     /// still in a cache, which the ceiling of bytes leaves out.
@@ -115,7 +115,7 @@ impl Profile {
         Self { clock, ceilings, whole, nodes: nodes.into_iter().map(join).collect() }
     }
 
-    /// As JSON: `Profile` of index.d.ts.
+    /// The profile as JSON: `Profile` of index.d.ts.
     pub fn to_json(&self) -> Value {
         let nodes = self.nodes.iter().map(|node| {
             json!({
@@ -178,7 +178,7 @@ mod tests {
 
     const CEILINGS: Ceilings = Ceilings { flop_per_second: 1e9, half_flop_per_second: None, bytes_per_second: 1e8 };
 
-    /// What `seconds` for a linear layer of 100 inputs and outputs over `rows` rows is worth.
+    /// The roofline share of `seconds` for a linear layer of 100 inputs and outputs over `rows` rows.
     fn roofline(rows: usize, seconds: f64) -> f64 {
         let builder = Builder::new();
         let root = builder.root();

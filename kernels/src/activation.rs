@@ -71,9 +71,9 @@ pub struct Activate {
     pub x: usize,
     /// `[count]`; may be `x`.
     pub out: usize,
-    /// How many numbers.
+    /// Number of elements.
     pub count: usize,
-    /// Which.
+    /// The activation.
     pub activation: Activation,
 }
 

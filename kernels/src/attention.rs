@@ -109,7 +109,7 @@ impl Compute for Attention {
 }
 
 impl Attention {
-    /// Up to [`QUERIES`] queries of a head.
+    /// Computes up to [`QUERIES`] queries of a head.
     #[inline(always)]
     unsafe fn attend<S: Simd>(&self, part: usize, sequence: usize, head: usize, queries: [usize; 2]) {
         let panels = (queries[1] - queries[0]).div_ceil(panel::<S>());
@@ -154,7 +154,7 @@ struct Block {
     scores: *mut f32,
     /// `[panel, head_size]`.
     values: *mut f32,
-    /// Of each query the largest score so far, what its sums shrink by, and the sum of weights: `[panel]` each.
+    /// Largest score of each query so far, what its sums shrink by, and the sum of weights: `[panel]` each.
     largest: *mut f32,
     factors: *mut f32,
     weights: *mut f32,

@@ -15,7 +15,7 @@ pub struct Conv2d {
     pub x: usize,
     /// `[batch, height, width, in_channels2]`, or 0 for none.
     pub x2: usize,
-    /// As [`Pack`] has stored it for `algorithm`.
+    /// The weight as [`Pack`] has stored it for `algorithm`.
     pub weight: usize,
     /// `[out_channels]`, or 0 for none.
     pub bias: usize,
@@ -38,7 +38,7 @@ pub struct Conv2d {
     pub in_channels: usize,
     /// Channels of x2; 0 for none.
     pub in_channels2: usize,
-    /// 1 where the convolution sees each pixel of the input as 2×2 of them (nearest-neighbour resizing), else 0.
+    /// 1 if the convolution sees each pixel of the input as 2×2 of them (nearest-neighbour resizing), else 0.
     pub upsample: usize,
     /// Height of the kernel.
     pub kernel_height: usize,
@@ -56,21 +56,21 @@ pub struct Conv2d {
     pub out_width: usize,
     /// Channels of the result.
     pub out_channels: usize,
-    /// How it is computed; [`Conv2d::choose`] knows what is best.
+    /// The way it is computed; [`Conv2d::choose`] knows what is best.
     pub algorithm: Algorithm,
 }
 
-/// How a convolution is computed, which decides how its weight is stored.
+/// The way in which a convolution is computed, which decides how its weight is stored.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
 pub struct Algorithm(usize);
 
 impl Algorithm {
-    /// As one sum over kernel and channels. For every shape.
+    /// One sum over kernel and channels. For every shape.
     pub const DIRECT: Self = Self(0);
-    /// By Winograd's F(2×2, 3×3): 2.25 times fewer products, weights of 16/9 the size.
+    /// Winograd's F(2×2, 3×3): 2.25 times fewer products, weights of 16/9 the size.
     pub const WINOGRAD_2: Self = Self(2);
-    /// By Winograd's F(4×4, 3×3): 4 times fewer products, weights of 4 times the size.
+    /// Winograd's F(4×4, 3×3): 4 times fewer products, weights of 4 times the size.
     pub const WINOGRAD_4: Self = Self(4);
 
     /// Numbers that a kernel of one channel becomes.
@@ -90,7 +90,7 @@ impl Algorithm {
 /// Zeros that stand for pixels in the padding, and the channels of a pixel that are taken at once.
 static ZEROS: [f32; 512] = [0.0; 512];
 
-/// What all but the sizes of a picture must be for Winograd's algorithms.
+/// True if all but the sizes of a picture are such as Winograd's algorithms need.
 const fn is_plain(conv: &Conv2d) -> bool {
     conv.kernel_height == 3 && conv.kernel_width == 3 && conv.stride == 1
 }
@@ -164,7 +164,7 @@ impl Conv2d {
         Stretches { inputs: [(self.x, self.in_channels), (self.x2, self.in_channels2)], input: 0, first: 0, before: 0 }
     }
 
-    /// Where a stretch of the pixel's channels is: `picture` of the batch, at `row` and `column` after resizing, which may be
+    /// Address of a stretch of the pixel's channels: `picture` of the batch, at `row` and `column` after resizing, which may be
     /// in the padding.
     #[inline(always)]
     pub(crate) unsafe fn pixel(&self, stretch: &Stretch, picture: usize, row: isize, column: isize) -> *const f32 {
@@ -179,13 +179,13 @@ impl Conv2d {
 
 /// Some channels of all pixels.
 pub(crate) struct Stretch {
-    /// Those of the first pixel.
+    /// The channels of the first pixel.
     from: *const f32,
     /// Numbers from one pixel to the next.
     channels: usize,
     /// Channels before it, of both inputs together.
     pub before: usize,
-    /// How many channels.
+    /// Number of channels.
     pub len: usize,
 }
 
@@ -300,7 +300,7 @@ pub struct Pack {
     pub kernel_height: usize,
     /// Width of the kernel.
     pub kernel_width: usize,
-    /// For which it is stored.
+    /// Algorithm for which it is stored.
     pub algorithm: Algorithm,
 }
 

@@ -1,4 +1,4 @@
-//! What is done to each number by itself: a linear map, the packing of pixels, and the search for what is not finite.
+//! Kernels that treat each number by itself: a linear map, the packing of pixels, and the search for what is not finite.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,7 +14,7 @@ pub struct Affine {
     pub x: usize,
     /// `[elements]`.
     pub y: usize,
-    /// How many numbers.
+    /// Number of elements.
     pub elements: usize,
     /// The factor.
     pub scale: Float,
@@ -39,9 +39,9 @@ pub struct PackRgba8 {
     pub y: usize,
     /// Pictures.
     pub batch: usize,
-    /// 1 or 3.
+    /// Number of channels, 1 or 3.
     pub channels: usize,
-    /// Of one picture.
+    /// Pixels of one picture.
     pub pixels: usize,
 }
 
@@ -59,7 +59,7 @@ pub struct NonFinite {
     pub x: usize,
     /// The word.
     pub y: usize,
-    /// How many numbers.
+    /// Number of elements.
     pub elements: usize,
 }
 
@@ -69,7 +69,7 @@ impl NonFinite {
     }
 }
 
-/// `x` where it is from −`limit` to `limit`, else the nearer of them; a NaN stays one.
+/// The number `x` if it is from −`limit` to `limit`, else the nearer of them; a NaN stays one.
 #[inline(always)]
 pub(crate) fn clamp(x: f32, limit: f32) -> f32 {
     if x < -limit {

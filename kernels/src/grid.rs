@@ -1,4 +1,4 @@
-//! How a matrix product is cut into parts, and a part into what stays in a core's caches.
+//! The cut of a matrix product into parts, and of a part into what stays in a core's caches.
 
 use crate::COLUMNS;
 use crate::simd::Simd;
@@ -47,7 +47,7 @@ impl Grid {
 
 /// Iterator over pieces of the left matrix times panels of the right one.
 pub struct Panels {
-    /// Those that are left.
+    /// The rows and columns that are left.
     rows: [usize; 2],
     columns: [usize; 2],
     column: usize,

@@ -1,4 +1,4 @@
-//! What is done with the network's output, image by image: guidance with rescaling, and dynamic thresholding.
+//! Kernels for the network's output, image by image: guidance with rescaling, and dynamic thresholding.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,7 +20,7 @@ pub struct Guidance {
     pub batch: usize,
     /// Numbers of an image.
     pub image: usize,
-    /// φ.
+    /// φ, `guidance_rescale`.
     pub rescale: Float,
 }
 

@@ -15,9 +15,9 @@ use crate::simd::Simd;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Copy {
-    /// Where the first element is read.
+    /// Address of the first element that is read.
     pub x: usize,
-    /// Where the first element is written.
+    /// Address of the first element that is written.
     pub y: usize,
     /// Sides of the box, outermost first.
     pub shape: [usize; 4],
@@ -37,11 +37,11 @@ impl Copy {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Binary {
-    /// Where the first left operand is read.
+    /// Address of the first left operand.
     pub a: usize,
-    /// Where the first right operand is read.
+    /// Address of the first right operand.
     pub b: usize,
-    /// Where the first result is written.
+    /// Address of the first result.
     pub y: usize,
     /// [`Binary::ADD`], [`Binary::SUB`] or [`Binary::MUL`].
     pub operation: usize,

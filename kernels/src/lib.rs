@@ -1,4 +1,4 @@
-//! What undiffuse computes on a CPU: pure functions over plain memory.
+//! The kernels of undiffuse on a CPU: pure functions over plain memory.
 //!
 //! A [`Job`] is one call of a kernel, plain data with its operands: addresses, sizes, options. [`run`] does one part of it.
 //! Parts of one job are independent pieces of comparable size, which may run on as many threads as there are. Kernels
@@ -43,7 +43,7 @@ mod winograd;
 pub use operand::{Activation, Float};
 use simd::{Simd, Task};
 
-/// What addresses of tensors are multiples of, in bytes.
+/// Alignment of tensors' addresses, in bytes.
 pub const ALIGNMENT: usize = 64;
 
 /// The numbers of which weights for a matrix product are stored are padded to a multiple of this many columns.
@@ -67,7 +67,7 @@ impl Job {
         job
     }
 
-    /// Into how many parts it falls.
+    /// Number of parts that it falls into.
     pub fn parts(&self) -> usize {
         self.parts
     }
@@ -75,10 +75,10 @@ impl Job {
 
 /// The operands of a kernel: addresses, sizes and options, at most thirty words.
 pub trait Operands: Pod {
-    /// Whose operands they are.
+    /// The kernel whose operands they are.
     const KERNEL: Kernel;
 
-    /// Into how many independent pieces of comparable size the work falls; depends on nothing but the operands.
+    /// Number of independent pieces of comparable size that the work falls into; depends on nothing but the operands.
     fn parts(&self) -> usize;
 }
 
@@ -169,13 +169,13 @@ kernels! {
     MultiplyAdds: roofline::MultiplyAdds,
 }
 
-/// How a product is added to a sum.
+/// The way in which a product is added to a sum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Arithmetic {
-    /// In one operation, rounded once, where the machine has it.
+    /// One operation, rounded once, where the machine has it.
     #[default]
     Fused,
-    /// In two, each rounded: the same bits on every machine.
+    /// Two operations, each rounded: the same bits on every machine.
     Separate,
 }
 
@@ -203,7 +203,7 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// Those of this machine, from narrow to wide.
+    /// The instruction sets of this machine, from narrow to wide.
     pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let wide = {
@@ -219,13 +219,13 @@ impl InstructionSet {
         std::iter::once(Self::Baseline).chain(wide)
     }
 
-    /// The widest of this machine.
+    /// The widest instruction set of this machine.
     pub fn widest() -> Self {
         Self::available().last().unwrap_or(Self::Baseline)
     }
 }
 
-/// As [`run`], with a certain instruction set.
+/// Does part `part` of `job` with the instruction set `set`; see [`run`].
 ///
 /// # Safety
 /// As of [`run`], and `set` is one of [`InstructionSet::available`].

@@ -15,7 +15,7 @@ pub struct Linear {
     pub x: usize,
     /// `[rows, in_features2]`, or 0 for none.
     pub x2: usize,
-    /// As [`Pack`] has stored it.
+    /// The weight as [`Pack`] has stored it.
     pub weight: usize,
     /// `[out_features]`, or 0 for none.
     pub bias: usize,

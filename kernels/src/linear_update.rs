@@ -15,9 +15,9 @@ const ROWS: usize = 4;
 /// All coefficients: one row for the new sample, and one for each slot of history.
 const COEFFICIENTS: usize = ROWS + (1 + HISTORY) * TERMS;
 
-/// With output = u + g·(c − u) of a doubled batch, else the model output itself, and x0 = clamp(a·sample + b·output, ±clip) unless it is
-/// given, each row of the result is a combination of `[sample, output, x0, noise, history…]`. The result stacks the new sample, x0, and
-/// the new history.
+/// The update of a solver's step: each row of the result is a combination of `[sample, output, x0, noise, history…]`, with
+/// output = u + g·(c − u) of a doubled batch, else the model output itself, and x0 = clamp(a·sample + b·output, ±clip) unless
+/// it is given. The result stacks the new sample, x0, and the new history.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct LinearUpdate {

@@ -8,7 +8,7 @@ const PART: usize = 1 << 13;
 /// Parts that a job has at most.
 const MAX_PARTS: usize = 32;
 
-/// As many parts as passing over `numbers` is worth, cut along an axis of `length`.
+/// Number of parts that passing over `numbers` is worth, cut along an axis of `length`.
 #[inline(always)]
 pub(crate) fn parts(numbers: usize, length: usize) -> usize {
     (numbers / PART).clamp(1, MAX_PARTS).min(length.max(1))

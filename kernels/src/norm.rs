@@ -51,22 +51,22 @@ pub struct GroupNorm {
     pub channels2: usize,
     /// Number of groups of consecutive channels.
     pub groups: usize,
-    /// Added to the variance.
+    /// Number added to the variance.
     pub eps: Float,
-    /// Applied to the result.
+    /// Activation of the result.
     pub activation: Activation,
 }
 
 /// Up to [`LINE`] channels of a picture.
 #[derive(Clone, Copy)]
 struct Line {
-    /// Those of the first pixel.
+    /// The numbers of the first pixel.
     from: *const f32,
     /// Numbers from one pixel to the next.
     stride: usize,
-    /// The first, counted through both inputs.
+    /// The first channel, counted through both inputs.
     channel: usize,
-    /// How many.
+    /// Number of channels.
     count: usize,
 }
 
@@ -187,7 +187,7 @@ unsafe fn vector<S: Simd, const WHOLE: bool>(from: *const f32, index: usize, cou
 }
 
 impl GroupNorm {
-    /// For each channel of a line the sum over its pixels of x − center, or of (x − center)².
+    /// The sum over the pixels of each channel of a line, of x − center or of (x − center)².
     #[inline(always)]
     unsafe fn sums<S: Simd, const SQUARES: bool>(&self, line: Line, centers: &[f32; LINE]) -> [f64; LINE] {
         if line.count == LINE {
@@ -290,7 +290,7 @@ pub struct LayerNorm {
     pub rows: usize,
     /// Numbers of a row.
     pub channels: usize,
-    /// Added to the variance.
+    /// Number added to the variance.
     pub eps: Float,
 }
 

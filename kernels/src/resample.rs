@@ -158,7 +158,7 @@ impl Compute for ResizeBilinear {
     }
 }
 
-/// What of the `length` pixels of an axis lies under a kernel that begins `start - padding` along it.
+/// The range of the `length` pixels of an axis that lies under a kernel that begins `start - padding` along it.
 #[inline(always)]
 fn covered(start: usize, kernel: usize, padding: usize, length: usize) -> Range<usize> {
     start.saturating_sub(padding)..(start + kernel).saturating_sub(padding).min(length)

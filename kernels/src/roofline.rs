@@ -1,4 +1,4 @@
-//! What the machine can do at most: multiply-adds without memory traffic. (A copy is [`crate::layout::Copy`].)
+//! The most that the machine can do: multiply-adds without memory traffic. (A copy is [`crate::layout::Copy`].)
 
 use bytemuck::{Pod, Zeroable};
 
@@ -16,14 +16,14 @@ pub struct MultiplyAdds {
     pub y: usize,
     /// Multiply-adds of a part, a multiple of [`MultiplyAdds::STEP`].
     pub count: usize,
-    /// How many parts.
+    /// Number of parts.
     pub parts: usize,
 }
 
 impl MultiplyAdds {
     /// Numbers that a part writes.
     pub const LENGTH: usize = MAX_LANES;
-    /// What a count is a multiple of.
+    /// Divisor of every count.
     pub const STEP: usize = SUMS * MAX_LANES;
 
     pub(crate) fn count_parts(&self) -> usize {

@@ -8,7 +8,7 @@ pub trait Simd: Copy + 'static {
     /// Some consecutive numbers in a register.
     type Vector: Copy;
 
-    /// How many.
+    /// Number of lanes.
     const LANES: usize;
 
     /// Rows of a register tile that is two vectors wide: as many as leave room for its operands.
@@ -24,7 +24,7 @@ pub trait Simd: Copy + 'static {
     unsafe fn load(from: *const f32) -> Self::Vector;
     /// Writes consecutive numbers, of any alignment.
     unsafe fn store(to: *mut f32, value: Self::Vector);
-    /// The same number in all lanes.
+    /// A vector with `value` in all lanes.
     unsafe fn splat(value: f32) -> Self::Vector;
     /// a + b.
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -38,11 +38,11 @@ pub trait Simd: Copy + 'static {
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// √a.
     unsafe fn sqrt(a: Self::Vector) -> Self::Vector;
-    /// b where b < a, else a: a not-a-number in `a` stays.
+    /// b if b < a, else a: a not-a-number in `a` stays.
     unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// b where a < b, else a: a not-a-number in `a` stays.
+    /// b if a < b, else a: a not-a-number in `a` stays.
     unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// `then` where a < b, else `otherwise`.
+    /// `then` if a < b, else `otherwise`.
     unsafe fn if_less(a: Self::Vector, b: Self::Vector, then: Self::Vector, otherwise: Self::Vector) -> Self::Vector;
     /// |a|.
     unsafe fn abs(a: Self::Vector) -> Self::Vector;

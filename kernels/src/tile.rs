@@ -65,7 +65,7 @@ unsafe fn multiply_add<S: Simd, const WIDE: bool>(
     }
 }
 
-/// What becomes of the sums of a product `[rows, columns]`.
+/// The last steps on the sums of a product `[rows, columns]`.
 #[derive(Clone, Copy)]
 pub struct Epilogue {
     /// `[columns]`, or null.

@@ -20,9 +20,9 @@ pub struct TimestepEmbedding {
     pub dim: usize,
     /// 1 for cos before sin, else 0.
     pub flip_sin_to_cos: usize,
-    /// What is subtracted from dim/2 in the exponent's divisor.
+    /// Number that is subtracted from dim/2 in the exponent's divisor.
     pub downscale_freq_shift: Float,
-    /// What multiplies the angle.
+    /// Factor of the angle.
     pub scale: Float,
     /// The largest period.
     pub max_period: Float,

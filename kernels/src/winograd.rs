@@ -15,7 +15,7 @@ use crate::tile::{self, MAX_ROWS, multiply, panel};
 /// Transformed numbers of the input that a part holds at a time, at most: 1 MiB.
 const CACHED: usize = 1 << 18;
 
-/// How a convolution is cut.
+/// The cut of a convolution into tiles and parts.
 pub(crate) struct Tiling {
     /// Tiles along a column and a row of a picture.
     tiles: [usize; 2],
@@ -213,7 +213,7 @@ unsafe fn transform_input<S: Simd, const M: usize, const T: usize>(
     }
 }
 
-/// For each position the product of `[tiles, channels]` and the panel of weights that begins with `column`:
+/// The product, at each position, of `[tiles, channels]` and the panel of weights that begins with `column`:
 /// `[positions, tiles, panel]`.
 #[inline(always)]
 unsafe fn multiply_tiles<S: Simd, const WIDE: bool>(

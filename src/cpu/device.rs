@@ -16,24 +16,24 @@ pub struct Device {
 }
 
 impl Device {
-    /// What `machine` is.
+    /// The device that computes on `machine`.
     pub fn new(machine: Rc<dyn Machine>) -> Self {
         Self { machine, ceilings: Rc::default() }
     }
 
-    /// This process, with `threads` threads, by default one for each core.
+    /// The device of this process, with `threads` threads, by default one for each core.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn native(threads: Option<usize>, arithmetic: super::Arithmetic) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         Self::new(Rc::new(super::Host::new(threads.unwrap_or_else(cores), arithmetic)))
     }
 
-    /// How many threads work.
+    /// Number of threads that work.
     pub fn threads(&self) -> usize {
         self.machine.threads()
     }
 
-    /// What the machine can do at most, measured when it is first asked for.
+    /// The most that the machine can do, measured when it is first asked for.
     ///
     /// # Errors
     /// If there is no memory for the measurement.
@@ -46,7 +46,7 @@ impl Device {
         Ok(measured)
     }
 
-    /// How many floating point operations it does in a second at most. That alone is measured sooner than [`Device::ceilings`].
+    /// Floating point operations in a second, at most. That alone is measured sooner than [`Device::ceilings`].
     ///
     /// # Errors
     /// As [`Device::ceilings`].

@@ -5,14 +5,14 @@ use undiffuse_kernels::{COLUMNS, Job, linear, unpack};
 
 use crate::graph::WeightSpec;
 
-/// How a weight lies in memory.
+/// The order of a weight in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Form {
-    /// As in its checkpoint.
+    /// The order of its checkpoint.
     Plain,
-    /// As a linear layer reads it, which is also how a 1×1 convolution may be computed.
+    /// The order in which a linear layer reads it, which is also how a 1×1 convolution may be computed.
     Linear,
-    /// As a convolution reads it that is computed so.
+    /// The order in which a convolution reads it that is computed so.
     Conv2d(Algorithm),
 }
 
@@ -26,7 +26,7 @@ impl Form {
         }
     }
 
-    /// How many numbers a weight has in this form; `None` if they are more than can be counted.
+    /// Length of a weight in this form, in numbers; `None` if they are more than can be counted.
     pub fn numbers(self, spec: &WeightSpec) -> Option<usize> {
         let product = |sides: &[usize]| sides.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
         let Some([out, input, height, width]) = kernel(spec).filter(|_| self != Self::Plain) else {
@@ -39,7 +39,7 @@ impl Form {
         product(&[out.checked_next_multiple_of(COLUMNS)?, input, taps])
     }
 
-    /// The job that brings a weight from its checkpoint's order into this form; none where they are the same.
+    /// The job that brings a weight from its checkpoint's order into this form; none if they are the same.
     pub fn pack(self, spec: &WeightSpec, plain: usize, packed: usize) -> Option<Job> {
         let [out, input, height, width] = kernel(spec)?;
         match self {

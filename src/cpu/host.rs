@@ -9,22 +9,23 @@ use undiffuse_kernels::{Arithmetic, Job};
 
 use super::{Error, Machine};
 
-/// What regions are aligned to: a line of the cache.
+/// Alignment of regions: a line of the cache.
 const ALIGNMENT: usize = 64;
 
-/// How often a thread that waits for the others looks before it offers its core to something else, which may be the thread waited for.
+/// Number of times that a thread which waits for the others looks before it offers its core to something else, which may be the
+/// thread waited for.
 const SPINS: usize = 64;
 
 /// The machine that this process runs on.
 pub struct Host {
     arithmetic: Arithmetic,
-    /// The threads beside the one that calls; none where that one is enough.
+    /// The threads beside the one that calls; none if that one is enough.
     pool: Option<rayon::ThreadPool>,
     regions: RefCell<HashMap<usize, Layout>>,
 }
 
 impl Host {
-    /// With `threads` threads, at least one; fewer where the system grants no more.
+    /// A host with `threads` threads, at least one; fewer where the system grants no more.
     pub fn new(threads: usize, arithmetic: Arithmetic) -> Self {
         let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok());
         Self { arithmetic, pool: pool.flatten(), regions: RefCell::default() }
@@ -76,7 +77,7 @@ unsafe impl Machine for Host {
         unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
     }
 
-    /// All that is left: whoever calls has a thread to wait with.
+    /// Does all that is left: whoever calls has a thread to wait with.
     unsafe fn run(&self, jobs: &[Job], done: usize) -> Result<usize, Error> {
         let shared =
             Shared { jobs, arithmetic: self.arithmetic, claimed: AtomicUsize::new(done), done: AtomicUsize::new(done) };

@@ -1,4 +1,4 @@
-//! From a node of the network to the jobs that compute it: a pure function of shapes and addresses.
+//! The jobs that compute a node of the network: a pure function of shapes and addresses.
 
 use undiffuse_kernels::attention::Attention;
 use undiffuse_kernels::conv2d::Conv2d;
@@ -16,13 +16,13 @@ use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, Solve
 /// Bytes of an f32.
 const F32: usize = 4;
 
-/// Where everything is.
+/// The places of a program's values and weights.
 pub(super) struct Places<'a> {
     /// The network.
     pub network: &'a Network,
-    /// Where the region of its values begins.
+    /// Address of the region of its values.
     pub values: usize,
-    /// Where each is in it.
+    /// Place of each in it.
     pub plan: &'a RegionPlan,
     /// The network's weights.
     pub weights: &'a [Stored],
@@ -43,12 +43,12 @@ impl Places<'_> {
         self.weights[id.index()].address()
     }
 
-    /// 0 for none.
+    /// Address of a weight, or 0 for none.
     fn optional_weight(&self, id: Option<WeightId>) -> usize {
         id.map_or(0, |id| self.weight(id))
     }
 
-    /// 0 for none.
+    /// Address of a node's value, or 0 for none.
     fn optional_node(&self, id: Option<NodeId>) -> usize {
         id.map_or(0, |id| self.node(id))
     }
@@ -61,7 +61,7 @@ impl Places<'_> {
         &self.graph().node(id).shape
     }
 
-    /// The one or two values that `id` stands for, 0 in place of the second.
+    /// Addresses of the one or two values that `id` stands for, 0 in place of the second.
     fn parts(&self, id: NodeId) -> [usize; 2] {
         let (first, second) = self.network.parts(id);
         [self.node(first), self.optional_node(second)]

@@ -1,4 +1,4 @@
-//! What the kernels run on: memory, and something that does their jobs.
+//! The machine that the kernels run on: memory, and something that does their jobs.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ use crate::weights::LocalBoxFuture;
 /// from each other and from all that is not this machine's, and stay so until they are given back. [`Machine::run`] does all parts of
 /// a job, each once, before any of the next one, and is at work on none when it returns.
 pub unsafe trait Machine: std::fmt::Debug {
-    /// A region of at least `bytes` bytes, aligned to 64, with anything in it; `None` where there is no memory for it.
+    /// A region of at least `bytes` bytes, aligned to 64, with anything in it; `None` if there is no memory for it.
     fn allocate(&self, bytes: usize) -> Option<usize>;
 
     /// Gives the region at `address` back.
@@ -49,7 +49,7 @@ pub unsafe trait Machine: std::fmt::Debug {
         Box::pin(std::future::ready(true))
     }
 
-    /// How many threads work.
+    /// Number of threads that work.
     fn threads(&self) -> usize;
 }
 
@@ -62,18 +62,18 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// `None` where there is no memory for it.
+    /// Takes a region of so many bytes; `None` if there is no memory for it.
     pub fn new(machine: &Rc<dyn Machine>, bytes: usize) -> Option<Self> {
         let address = machine.allocate(bytes)?;
         Some(Self { machine: machine.clone(), address, bytes })
     }
 
-    /// Its first byte.
+    /// Address of the region's first byte.
     pub fn address(&self) -> usize {
         self.address
     }
 
-    /// How long it is.
+    /// Length of the region in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

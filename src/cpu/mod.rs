@@ -26,7 +26,7 @@ pub use program::{MemoryReport, Program};
 pub use undiffuse_kernels::{Arithmetic, Job};
 pub use weights::Weights;
 
-/// What can go wrong on the CPU.
+/// An error on the CPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// An input or output that the network does not have.
@@ -50,7 +50,7 @@ pub enum Error {
     Weight {
         /// Name of the tensor.
         name: String,
-        /// What is wrong with it.
+        /// Reason.
         message: String,
     },
     /// A NaN or an infinity.
@@ -60,15 +60,15 @@ pub enum Error {
     NonFinite {
         /// Module path of the first node that made one.
         path: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
     },
     /// More memory than there is.
     #[error("out of memory: {what} needs {bytes} bytes, which cannot be had; try a smaller picture or model")]
     OutOfMemory {
-        /// For what.
+        /// Purpose of the memory.
         what: String,
-        /// How much.
+        /// Number of bytes.
         bytes: u64,
     },
     /// A run that nobody wants any more.

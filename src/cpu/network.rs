@@ -28,7 +28,7 @@ pub(super) fn rows_and_channels(shape: &[usize]) -> (usize, usize) {
 #[derive(Debug)]
 pub(super) struct Network {
     graph: Graph,
-    /// Of each node, whether it is a concatenation that those who read it read where its parts are.
+    /// Whether each node is a concatenation that those who read it read where its parts are.
     joined: Vec<bool>,
 }
 
@@ -71,7 +71,7 @@ impl Network {
         }
     }
 
-    /// How many channels each of them has.
+    /// Number of channels of each of them.
     pub fn channels(&self, id: NodeId) -> [usize; 2] {
         let channels = |id| rows_and_channels(&self.graph.node(id).shape).1;
         let (first, second) = self.parts(id);
@@ -122,7 +122,7 @@ impl Network {
         self.graph.nodes().iter().map(|node| 4 * numbers(node)).collect()
     }
 
-    /// What the attention `node` is but for addresses; `None` for another op.
+    /// The operands of the attention `node` but for addresses; `None` for another op.
     pub fn attention(&self, node: &Node) -> Option<Attention> {
         let graph = &self.graph;
         let &Op::Attention { q, k, v, heads, causal } = &node.op else { return None };
@@ -142,7 +142,8 @@ impl Network {
         })
     }
 
-    /// What the convolution `node` is but for addresses and algorithm; `None` for another op, and for a convolution that is a linear layer.
+    /// The operands of the convolution `node` but for addresses and algorithm; `None` for another op, and for a convolution
+    /// that is a linear layer.
     pub fn conv2d(&self, node: &Node) -> Option<(WeightId, Conv2d)> {
         let graph = &self.graph;
         let &Op::Conv2d { x, weight, residual, stride, padding, upsample, .. } = &node.op else { return None };
@@ -174,7 +175,7 @@ impl Network {
         Some((weight, conv))
     }
 
-    /// How many pixels of `node` share what is added to them: those of a picture, if it is `[batch, 1, 1, channels]`.
+    /// Number of pixels of `node` that share what is added to them: those of a picture, if it is `[batch, 1, 1, channels]`.
     pub fn residual_rows(&self, node: &Node, residual: Option<NodeId>) -> usize {
         match residual {
             Some(id) if self.graph.node(id).shape != node.shape => node.shape[1] * node.shape[2],
@@ -183,7 +184,7 @@ impl Network {
     }
 }
 
-/// `conv` computed as the form of its weight has it.
+/// The convolution `conv` computed as the form of its weight has it.
 pub(super) fn with_form(conv: Conv2d, form: Form) -> Conv2d {
     let algorithm = if let Form::Conv2d(algorithm) = form { algorithm } else { Algorithm::DIRECT };
     Conv2d { algorithm, ..conv }

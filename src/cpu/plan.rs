@@ -8,9 +8,9 @@ use crate::graph::{self, Lifetime, Liveness, NodeId, Op, Slabs, largest_live_set
 /// Offsets in a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegionPlan {
-    /// Of each node's value.
+    /// Offset of each node's value.
     pub of_node: Vec<usize>,
-    /// Of the memory that each node needs while it is computed.
+    /// Offset of the memory that each node needs while it is computed.
     pub of_scratch: Vec<usize>,
     /// Bytes that the region has.
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! How long each node takes on the CPU.
+//! The times of nodes on the CPU.
 
 use undiffuse_kernels::Job;
 

@@ -30,16 +30,16 @@ pub struct Program {
     /// The node that each job helps to compute.
     pub(super) node_of_job: Vec<NodeId>,
     has_run: bool,
-    /// Where the words are read to.
+    /// Memory that the words are read to.
     found: Vec<u32>,
 }
 
 /// Memory of a program, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryReport {
-    /// What values take as planned: all of it is allocated when the program is prepared.
+    /// Memory of the values as planned: all of it is allocated when the program is prepared.
     pub activation_bytes: u64,
-    /// The values that are alive at the same node, at most.
+    /// Memory of the values that are alive at the same node, at most.
     pub live_bytes: u64,
 }
 
@@ -134,12 +134,12 @@ impl Program {
         self.values.address() + self.plan.of_node[id.index()]
     }
 
-    /// Where its values are.
+    /// The machine that its values are on.
     pub(super) fn machine(&self) -> &Rc<dyn Machine> {
         self.device.machine()
     }
 
-    /// Where an f32 output lies after a run.
+    /// Address of an f32 output after a run.
     ///
     /// # Errors
     /// If there is no such output, or no run has made it.
@@ -152,7 +152,7 @@ impl Program {
         self.network.graph()
     }
 
-    /// What its values take.
+    /// The memory of its values.
     pub fn memory(&self) -> MemoryReport {
         MemoryReport { activation_bytes: self.plan.bytes, live_bytes: self.plan.live_bytes }
     }
@@ -219,7 +219,7 @@ impl Program {
         self.finish().await
     }
 
-    /// As [`Program::run`], with the seconds that each node took.
+    /// Runs as [`Program::run`] does, and returns the seconds that each node took.
     ///
     /// # Errors
     /// As [`Program::run`].

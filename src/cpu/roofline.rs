@@ -11,7 +11,7 @@ use crate::profile::{Ceilings, now};
 /// A measurement is made longer until it takes so many seconds, which no clock's steps disturb.
 const LONG_ENOUGH: f64 = 0.004;
 
-/// How often a measurement is made; the fastest counts.
+/// Number of repetitions of a measurement; the fastest counts.
 const REPETITIONS: usize = 5;
 
 /// Bytes of a copy: more than caches hold.

@@ -24,13 +24,13 @@ pub struct Weights {
     specs: Vec<WeightSpec>,
     /// All weights as they were loaded.
     region: Rc<Region>,
-    /// Where in the region each begins.
+    /// Offset in the region at which each begins.
     offsets: Vec<usize>,
-    /// Which of them have been loaded, as what.
+    /// Encoding in which each has been loaded; `None` if it has not been.
     loaded: Vec<Option<Encoding>>,
-    /// What a LoRA has made of some of them.
+    /// Weights that a LoRA has changed.
     merged: RefCell<HashMap<usize, Stored>>,
-    /// Matrices in another form than that in which they were loaded, and of which form.
+    /// Matrices in another form than that in which they were loaded, by that form.
     transformed: RefCell<HashMap<(usize, Form), Stored>>,
     arriving: Option<Arriving>,
     /// Memory for a matrix before it is packed, as long as the largest that has come.
@@ -46,7 +46,7 @@ struct Arriving {
     missing: usize,
     /// Cuts what arrives where it can be converted.
     cutter: Cutter,
-    /// Where the next number goes.
+    /// Address of the next number.
     address: usize,
 }
 
@@ -63,7 +63,7 @@ fn is_rounded(dtype: Encoding) -> bool {
 }
 
 impl Stored {
-    /// Where it begins.
+    /// Address of its first byte.
     pub fn address(&self) -> usize {
         self.region.address() + self.offset
     }
@@ -96,7 +96,7 @@ impl Weights {
         })
     }
 
-    /// Where they are.
+    /// The device that they are on.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -139,7 +139,7 @@ impl Weights {
         Ok(())
     }
 
-    /// The next bytes of the weight; they are converted into the machine's memory, and not kept.
+    /// Takes the next bytes of the weight; they are converted into the machine's memory, and not kept.
     ///
     /// # Errors
     /// If they are more than the weight's shape has.
@@ -160,7 +160,7 @@ impl Weights {
         Ok(())
     }
 
-    /// All bytes of the weight have come.
+    /// Ends the weight, all of whose bytes have come.
     ///
     /// # Errors
     /// If they are fewer than the weight's shape has.
@@ -332,7 +332,7 @@ impl Weights {
         self.staging.take();
     }
 
-    /// Where the weight `index` was loaded to.
+    /// The place that the weight `index` was loaded to.
     fn original(&self, index: usize) -> Stored {
         Stored { region: self.region.clone(), offset: self.offsets[index] }
     }

@@ -1,4 +1,4 @@
-//! What an engine is: something that keeps weights and runs graphs.
+//! The engine of a device: something that keeps weights and runs graphs.
 //!
 //! An engine is chosen once, when a device is opened; which one it is, the facade knows by an arm for each ([`super::Device`]). The
 //! traits are not made into objects: a module for browsers then holds those methods alone that it calls.
@@ -12,9 +12,9 @@ use crate::weights::{Encoding, LowRank};
 
 /// An open device of one kind.
 pub trait Engine {
-    /// Its weights.
+    /// Weights on such a device.
     type Weights: Weights<Program = Self::Program>;
-    /// Its programs.
+    /// Programs of such a device.
     type Program: Program;
 
     /// Places for the weights `specs`, of which none is loaded.
@@ -37,7 +37,7 @@ pub trait Engine {
         Ok(None)
     }
 
-    /// `weights`, if they are this engine's.
+    /// The weights themselves, if they are this engine's.
     fn own(weights: &super::Weights) -> Option<&Rc<Self::Weights>>;
 }
 
@@ -127,7 +127,7 @@ pub trait Program {
     /// If there is no such output, nothing has run, a value was not finite, or the device is lost.
     async fn read(&mut self, names: &[&str]) -> Result<Vec<Vec<u32>>, Error>;
 
-    /// Where the time of a run goes.
+    /// The times of a run's nodes.
     ///
     /// # Errors
     /// As [`Program::run`], and if the device's ceilings cannot be measured.

@@ -1,14 +1,14 @@
-//! What can go wrong on a device, whichever engine it is.
+//! Errors on a device, whichever engine it is.
 
 use crate::{cpu, gpu, graph};
 
-/// What can go wrong on a device.
+/// An error on a device.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// On the CPU.
+    /// An error on the CPU.
     #[error(transparent)]
     Cpu(#[from] cpu::Error),
-    /// On a GPU.
+    /// An error on a GPU.
     #[error(transparent)]
     Gpu(#[from] gpu::Error),
     /// An input or output that the network does not have.

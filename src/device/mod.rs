@@ -24,7 +24,7 @@ macro_rules! engine {
     };
 }
 
-/// Where networks run.
+/// A device that networks run on.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The executor of [`crate::cpu`].
@@ -58,27 +58,27 @@ pub fn floats(words: Vec<u32>) -> Vec<f32> {
 /// The weights of one network on a device, shared by its programs.
 #[derive(Debug)]
 pub enum Weights {
-    /// On the CPU.
+    /// Weights on the CPU.
     Cpu(Rc<crate::cpu::Weights>),
-    /// On a GPU; freed when the last program that uses them is.
+    /// Weights on a GPU; freed when the last program that uses them is.
     Gpu(Rc<crate::gpu::Weights>),
 }
 
 /// Weights being loaded.
 #[derive(Debug)]
 pub enum WeightLoader {
-    /// On the CPU.
+    /// Weights on the CPU.
     Cpu(Box<crate::cpu::Weights>),
-    /// On a GPU.
+    /// Weights on a GPU.
     Gpu(Box<crate::gpu::Weights>),
 }
 
 /// A graph with its weights on a device; dropping it frees what it holds there.
 #[derive(Debug)]
 pub enum Program {
-    /// On the CPU.
+    /// A program on the CPU.
     Cpu(Box<crate::cpu::Program>),
-    /// On a GPU.
+    /// A program on a GPU.
     Gpu(Box<crate::gpu::Program>),
 }
 
@@ -112,7 +112,7 @@ impl WeightLoader {
         engine!(self, weights => engine::Weights::begin(&mut **weights, index, dtype))
     }
 
-    /// The next bytes of the weight, any number, as stored in the checkpoint.
+    /// Takes the next bytes of the weight, any number, as stored in the checkpoint.
     ///
     /// # Errors
     /// If they are more than the weight has, or the device is lost.
@@ -120,7 +120,7 @@ impl WeightLoader {
         engine!(self, weights => engine::Weights::chunk(&mut **weights, bytes))
     }
 
-    /// All bytes of the weight have come.
+    /// Ends the weight, all of whose bytes have come.
     ///
     /// # Errors
     /// If they were too few, or the device is lost.
@@ -141,7 +141,7 @@ impl WeightLoader {
 }
 
 impl Weights {
-    /// Their names, shapes and roles; [`Weights::merge`] takes a position in this list.
+    /// Names, shapes and roles of the weights; [`Weights::merge`] takes a position in this list.
     pub fn specs(&self) -> &[WeightSpec] {
         engine!(self, weights => engine::Weights::specs(&**weights))
     }
@@ -261,8 +261,8 @@ impl Program {
         engine!(self, program => engine::Program::measure_kernels(&**program).await)
     }
 
-    /// Where the time of a run goes, with the inputs that were written last; the device's ceilings are measured when they are first
-    /// needed. Takes some tens of runs.
+    /// The times of a run's nodes, with the inputs that were written last; the device's ceilings are measured when they are
+    /// first needed. Takes some tens of runs.
     ///
     /// # Errors
     /// As [`Program::run`], and if the kernels that measure the ceilings do not compile.

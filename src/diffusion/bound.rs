@@ -116,12 +116,12 @@ impl VariationalBound {
         Ok(Self { betas, alphas_cumprod, prediction, variance, clip })
     }
 
-    /// T.
+    /// T, the number of timesteps.
     pub fn timesteps(&self) -> usize {
         self.betas.len()
     }
 
-    /// σ_t².
+    /// σ_t², the variance of the model's step.
     pub fn variance(&self) -> Variance {
         self.variance
     }
@@ -203,7 +203,7 @@ impl VariationalBound {
         Ok(x0.iter().zip(x_t).map(|(x0, x_t)| posterior.x0 * x0 + posterior.sample * x_t).collect())
     }
 
-    /// σ_t² where the network's second half of channels says `v`.
+    /// σ_t² for the number `v` in the network's second half of channels.
     fn model_variance(&self, timestep: usize, posterior: Posterior, v: f64) -> f64 {
         let beta = self.betas[timestep];
         match self.variance {
@@ -295,7 +295,7 @@ mod tests {
         (x0, noise, guess)
     }
 
-    /// What the network would have said, had it this idea of x_0.
+    /// The output that the network would have given, had it this idea of x_0.
     fn output(prediction: PredictionType, alpha_bar: f64, x_t: &[f64], guess: &[f64]) -> Vec<f64> {
         let (signal, level) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
         let of = |(x_t, x0): (&f64, &f64)| {

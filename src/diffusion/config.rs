@@ -27,7 +27,7 @@ use super::{
     table::whole::Table,
 };
 
-/// No solver refuses so many numbers of steps in a row between its least and its most.
+/// Numbers of steps in a row, between its least and its most, that no solver refuses.
 const REFUSED_IN_A_ROW: usize = 4;
 
 /// A scheduler as a checkpoint configures it, diffusers' `SchedulerMixin` with its `config`.
@@ -45,7 +45,7 @@ struct Scheduler {
     method: Arc<dyn Method>,
 }
 
-/// By the keys, from which all else follows.
+/// Equality of the keys, from which all else follows.
 impl PartialEq for SchedulerConfig {
     fn eq(&self, other: &Self) -> bool {
         self.keys == other.keys

@@ -70,7 +70,7 @@ pub enum Error {
         class: String,
         /// The step, counted from the schedule's first.
         index: usize,
-        /// Its timestep.
+        /// Timestep of the step.
         timestep: f64,
         /// The divisor that is zero, and a remedy.
         cause: String,
@@ -78,7 +78,7 @@ pub enum Error {
     /// A step was given tensors that do not fit each other.
     #[error("step: {name} has {found} values, expected {expected}")]
     Length {
-        /// Which argument.
+        /// Name of the argument.
         name: &'static str,
         /// The number of values that it has.
         found: usize,

@@ -60,7 +60,7 @@ impl Keys {
         Self { class: class.to_owned(), map, added: Vec::new() }
     }
 
-    /// `null` is Python's `None`, and as false.
+    /// A switch. `null` is Python's `None`, and counts as false.
     pub fn bool(&self, key: &'static str, default: bool) -> Result<bool, Error> {
         match self.map.get(key) {
             None => Ok(default),

@@ -24,7 +24,8 @@ pub struct SolverKeys {
 }
 
 impl SolverKeys {
-    /// These keys, and for those that are absent the ones of `other`. A spacing that these ask for takes the place of any other.
+    /// The keys of `self`, and for those that are absent the ones of `other`. A spacing that `self` asks for takes the place of
+    /// any other.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let spaced = [self.use_karras_sigmas, self.use_exponential_sigmas, self.use_beta_sigmas].contains(&Some(true));

@@ -13,7 +13,7 @@ use crate::graph::{Graph, NodeId};
 /// Most parts of a dispatch.
 const PARTS: usize = 64;
 
-/// `dispatch`, or the parts that do its work with bindings of at most `limit` bytes, if there are such.
+/// The dispatch itself, or the parts that do its work with bindings of at most `limit` bytes, if there are such.
 pub fn split(graph: &Graph, dispatch: Dispatch, limit: u64) -> Vec<Dispatch> {
     let is_large = |operand: &Operand| matches!(*operand, Operand::Node(id) if bytes_of(graph, id) > limit);
     if !is_large(&dispatch.write) && !dispatch.reads.iter().any(is_large) {
@@ -52,7 +52,7 @@ impl Bands {
         fits(&dispatch.write) && dispatch.reads.iter().all(fits)
     }
 
-    /// As few parts of the `count` lines as fit the limit; each but the last has a multiple of `grain` lines.
+    /// The fewest parts of the `count` lines that fit the limit; each but the last has a multiple of `grain` lines.
     pub fn parts(self, count: usize, grain: usize, part: &dyn Fn(&Range<usize>) -> Dispatch) -> Option<Vec<Dispatch>> {
         (2..=PARTS).find_map(|parts| {
             let most = count.div_ceil(parts).next_multiple_of(grain);

@@ -72,7 +72,7 @@ impl<'b> Memory<'b> {
         Self { buffer: &slabs[slab], offset, bytes }
     }
 
-    /// It as what a bind group takes.
+    /// The memory in the form that a bind group takes.
     pub fn binding(self) -> wgpu::BindingResource<'b> {
         let Self { buffer, offset, bytes } = self;
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })

@@ -18,14 +18,14 @@ use crate::profile::Ceilings;
 /// Attention scores are made in blocks of this size.
 const SCORE_BYTES: u64 = 16 << 20;
 
-/// Which adapter to ask for, and what of it.
+/// The adapter to ask for, and what of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DeviceOptions {
-    /// Ask for a software adapter even where there is a GPU; browsers decide for themselves.
+    /// True to ask for a software adapter even where there is a GPU; browsers decide for themselves.
     pub force_fallback_adapter: bool,
-    /// Ask for no larger buffers and no more features than every adapter has.
+    /// True to ask for no larger buffers and no more features than every adapter has.
     pub default_limits: bool,
-    /// Give kernels no larger parts of a buffer than so many bytes, for tests of what is done then.
+    /// Most bytes of a part of a buffer that kernels are given, for tests of what is done if it is small.
     pub binding_bytes: Option<u64>,
     /// The make of the adapter, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
@@ -36,11 +36,11 @@ pub struct DeviceOptions {
 /// A description of an adapter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceInfo {
-    /// Its name, as far as the platform tells it.
+    /// Name of the adapter, as far as the platform tells it.
     pub adapter: String,
-    /// `vulkan`, `metal`, `dx12` or `webgpu`.
+    /// Name of the backend: `vulkan`, `metal`, `dx12` or `webgpu`.
     pub backend: &'static str,
-    /// It computes on the CPU, where the CPU executor is usually faster.
+    /// True if it computes on the CPU, where the CPU executor is usually faster.
     pub software: bool,
 }
 
@@ -370,7 +370,7 @@ mod tests {
     use super::super::kernel::{Entry, PLAIN};
     use super::*;
 
-    /// What a mistake in a shader leads to.
+    /// A kernel with a mistake in its shader.
     static BROKEN: Entry = Entry {
         name: "broken",
         source: &["@compute @workgroup_size(1) fn broken() { undefined(); }"],

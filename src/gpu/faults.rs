@@ -23,7 +23,7 @@ struct State {
 pub enum Fault {
     /// An allocation failed.
     OutOfMemory,
-    /// Anything else, as the platform words it.
+    /// Any other fault, as the platform words it.
     Message(String),
 }
 
@@ -66,7 +66,7 @@ impl Faults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes down why the device is lost; the first reason stays.
+    /// Takes down the reason for the loss of the device; the first one stays.
     pub fn note_lost(&self, reason: String) {
         self.state().lost.get_or_insert(reason);
     }
@@ -75,12 +75,12 @@ impl Faults {
         self.state().uncaptured.get_or_insert(message);
     }
 
-    /// Why the device was lost, if it was.
+    /// The reason for which the device was lost; `None` if it was not.
     pub fn lost(&self) -> Option<String> {
         self.state().lost.clone()
     }
 
-    /// The first uncaptured error since the last call.
+    /// The first error since the last call that no scope has caught.
     pub fn take_uncaptured(&self) -> Option<String> {
         self.state().uncaptured.take()
     }

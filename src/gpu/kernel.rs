@@ -227,7 +227,7 @@ impl Kernel {
         self.entry.constants.iter().chain(of_variant).copied().collect()
     }
 
-    /// Its module and the constants that it is compiled with.
+    /// The kernel's module and the constants that it is compiled with.
     pub fn source(&self) -> KernelSource {
         KernelSource { name: self.to_string(), wgsl: self.wgsl(), constants: self.constants() }
     }
@@ -301,7 +301,7 @@ impl Dispatch {
         parameters
     }
 
-    /// The same launch with other operands and parameters.
+    /// A launch of the same kernel for the same node, with other operands and parameters.
     pub fn with<P: Pod>(&self, reads: &[Operand], write: Operand, parameters: &P) -> Self {
         Self { node: self.node, kernel: self.kernel, reads: reads.to_vec(), write, words: words(parameters).to_vec() }
     }
@@ -331,7 +331,7 @@ pub type Split = fn(dispatch: &Dispatch, bands: Bands) -> Option<Vec<Dispatch>>;
 pub struct Bands {
     /// Most bytes of a binding.
     pub limit: u64,
-    /// The node's value has a batch of one.
+    /// True if the node's value has a batch of one.
     pub one_picture: bool,
 }
 
@@ -339,8 +339,8 @@ pub struct Bands {
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
-    /// Of whole tiles, what lies past the result's borders included.
+    /// Multiply-adds of whole tiles, what lies past the result's borders included.
     pub multiply_adds: f64,
-    /// Loaded from memory and caches to be multiplied, and sums of splits written and read.
+    /// Bytes loaded from memory and caches to be multiplied, and sums of splits written and read.
     pub bytes: f64,
 }

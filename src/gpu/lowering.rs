@@ -1,4 +1,4 @@
-//! Where the dispatches of a graph are gathered while it is translated: what all families of kernels lower with.
+//! The dispatches of a graph as they are gathered while it is translated: what all families of kernels lower with.
 
 use bytemuck::Pod;
 
@@ -20,7 +20,7 @@ pub struct Scratch {
 /// A graph as a list of dispatches.
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
-    /// In execution order.
+    /// Dispatches in execution order.
     pub dispatches: Vec<Dispatch>,
     /// Memory within nodes.
     pub scratch: Vec<Scratch>,
@@ -37,9 +37,9 @@ pub const UNCOUNTED: u32 = 0;
 /// A graph of which the nodes before one are translated.
 pub struct Lowering<'g> {
     graph: &'g Graph,
-    /// What the device allows.
+    /// The limits of the device.
     pub limits: Limits,
-    /// Which kernels it runs.
+    /// The kernels that it runs.
     pub variants: &'g Variants,
     storage: &'g dyn Fn(WeightId) -> Storage,
     lowered: Lowered,
@@ -47,7 +47,7 @@ pub struct Lowering<'g> {
 }
 
 impl<'g> Lowering<'g> {
-    /// Nothing yet of `graph`; `storage` says how the matrix of a weight is stored.
+    /// A lowering of `graph` with nothing translated yet; `storage` says how the matrix of a weight is stored.
     pub fn new(
         graph: &'g Graph,
         limits: Limits,
@@ -143,7 +143,7 @@ impl<'g> Lowering<'g> {
         &self.graph.weight(id).shape
     }
 
-    /// How the matrix of a weight is stored.
+    /// The storage of the matrix of a weight.
     pub fn storage(&self, id: WeightId) -> Storage {
         (self.storage)(id)
     }

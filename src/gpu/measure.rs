@@ -15,7 +15,7 @@ const REPETITIONS: usize = 3;
 
 impl Program {
     /// Takes the time of the tilings that suit each product of the network, with its own weights, and returns the fastest: for
-    /// [`super::Device::set_measured`], and to be kept for this adapter. A few milliseconds for each; nothing where the device keeps
+    /// [`super::Device::set_measured`], and to be kept for this adapter. A few milliseconds for each; nothing if the device keeps
     /// its tiles in registers.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub use program::{MemoryReport, Program};
 pub use read_back::PendingRead;
 pub use weights::Weights;
 
-/// What can go wrong on a GPU.
+/// An error on a GPU.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// No WebGPU, or no adapter that it may use.
@@ -45,7 +45,7 @@ pub enum Error {
     /// The device is gone: driver reset, too long a computation, or destroyed by the browser.
     #[error("the GPU device was lost ({reason}); load the model again to continue")]
     DeviceLost {
-        /// What the platform says.
+        /// Reason, as the platform gives it.
         reason: String,
     },
     /// An error that no particular operation was waiting for.
@@ -58,7 +58,7 @@ pub enum Error {
         kernel: String,
         /// Module path of the first node that needs it.
         path: String,
-        /// What the compiler says.
+        /// Message of the compiler.
         message: String,
     },
     /// Commands that the device refuses.
@@ -67,9 +67,9 @@ pub enum Error {
     /// Not enough memory.
     #[error("out of GPU memory: {what} needs {bytes} bytes; try a smaller picture or model, or close other tabs")]
     OutOfMemory {
-        /// For what.
+        /// Purpose of the memory.
         what: String,
-        /// How much.
+        /// Number of bytes.
         bytes: u64,
     },
     /// A tensor larger than the device's limits.
@@ -77,7 +77,7 @@ pub enum Error {
     TooLarge {
         /// Path of the node or name of the weight.
         what: String,
-        /// Its bytes.
+        /// Bytes of the buffer.
         bytes: u64,
         /// The limit.
         limit: u64,
@@ -87,9 +87,9 @@ pub enum Error {
     Unsupported {
         /// Module path of the node.
         path: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
-        /// What does not fit.
+        /// Reason.
         message: String,
     },
     /// Weights that were never loaded.
@@ -100,7 +100,7 @@ pub enum Error {
     Weight {
         /// Name of the tensor.
         name: String,
-        /// What is wrong with it.
+        /// Reason.
         message: String,
     },
     /// An input or output that the network does not have.
@@ -123,7 +123,7 @@ pub enum Error {
     NonFinite {
         /// Module path of the first node that made one.
         path: String,
-        /// Its op.
+        /// Op of the node.
         op: &'static str,
     },
     /// Something that was freed before.

@@ -12,7 +12,7 @@ const SLAB_BYTES: u64 = 256 << 20;
 /// A range of a slab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
-    /// Which slab.
+    /// Index of the slab.
     pub slab: usize,
     /// First byte.
     pub offset: u64,
@@ -45,8 +45,8 @@ pub struct Placement {
 impl Placement {
     /// Plans the values of `graph` and the memory that is needed within its nodes.
     ///
-    /// What a dispatch writes lies in another slab than what it reads, because a buffer cannot be bound for both; so do outputs
-    /// and inputs, because no buffer can be copied into itself.
+    /// The results of a dispatch lie in another slab than its operands, because a buffer cannot be bound for both; so do
+    /// outputs and inputs, because no buffer can be copied into itself.
     ///
     /// # Errors
     /// If one of them is larger than the device's buffers may be.

@@ -153,7 +153,7 @@ impl Program {
 
 /// The clock that a device has for its nodes.
 struct NodeClock {
-    /// `None` where it has no timestamps, and one waits for each node.
+    /// Timestamps of the GPU; `None` if it has none, and one waits for each node.
     timestamps: Option<Timestamps>,
     /// Seconds: the unit in which timestamps come, or what an empty wait takes.
     granularity: f64,

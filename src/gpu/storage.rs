@@ -7,7 +7,7 @@ use crate::weights::Encoding;
 /// The parts of a block of 32 quantised elements, in its own order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Quants {
-    /// How many f16 they share: the scale, or the scale and the minimum.
+    /// Number of f16 that they share: the scale, or the scale and the minimum.
     pub shared_halves: u32,
     /// Whether each element's fifth bit lies apart.
     pub has_fifth: bool,
@@ -23,7 +23,7 @@ const fn quants(shared_halves: u32, has_fifth: bool, bits: u32) -> Option<Quants
 /// quantised; and the fragments that define `weight_block`.
 macro_rules! storages {
     ($($(#[$doc:meta])* $name:ident: $quants:expr, $fragments:expr;)*) => {
-        /// How a weight matrix is stored.
+        /// The encoding of a weight matrix in GPU memory.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[allow(non_camel_case_types)] // as ggml spells them
         pub enum Storage {
@@ -36,7 +36,7 @@ macro_rules! storages {
             /// Every storage.
             pub const ALL: [Self; Self::COUNT] = [$(Self::$name),*];
 
-            /// Each as a setting of [`STORAGE`], in the order of the enum.
+            /// Every storage as a setting of [`STORAGE`], in the order of the enum.
             pub(super) const SETTINGS: [Setting; Self::COUNT] = [$(Setting::text(stringify!($name), $fragments)),*];
 
             const DTYPES: [Encoding; Self::COUNT] = [$(Encoding::$name),*];
@@ -91,7 +91,7 @@ impl Storage {
         Self::QUANTS[self as usize]
     }
 
-    /// How a matrix `[out, in, taps]` of `dtype` is stored: the data type that it has to be converted to first, and the storage.
+    /// The data type that a matrix `[out, in, taps]` of `dtype` has to be converted to first, and its storage.
     ///
     /// A matrix that the kernels have no blocks for becomes f16, which holds every value of 8-bit floats and nearly every one of
     /// quantised weights; other types become f32.
@@ -105,7 +105,7 @@ impl Storage {
         (storage.dtype(), storage)
     }
 
-    /// How the sum of a matrix that is stored so and low-rank additions is stored.
+    /// The storage for the sum of a matrix that is stored so and low-rank additions.
     pub(super) fn merged(self) -> Self {
         match self {
             Self::F32 | Self::BF16 => Self::F32,

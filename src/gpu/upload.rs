@@ -25,13 +25,13 @@ const UNDER_WAY: usize = 2;
 /// The form in which a weight is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
-    /// As f32, one after the other.
+    /// f32 values, one after the other.
     Vector,
     /// `[out, in, taps]`, in blocks.
     Matrix([usize; 3]),
 }
 
-/// How a tensor of `dtype` is stored: the data type that it has to be converted to first, and the storage; vectors are f32.
+/// The data type that a tensor of `dtype` has to be converted to first, and its storage; vectors are f32.
 ///
 /// `None` if it holds no weights.
 fn storage_of(shape: Shape, dtype: Encoding) -> Option<(Encoding, Storage)> {
@@ -66,7 +66,7 @@ impl Upload {
         Ok(())
     }
 
-    /// The next bytes.
+    /// Takes the next bytes of the weight.
     ///
     /// # Errors
     /// If they are more than the tensor has, or cannot be converted; the weight is given up.

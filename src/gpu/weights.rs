@@ -67,7 +67,7 @@ impl Weights {
         self.upload.begin(&spec.name, shape, spec.shape.iter().product(), dtype)
     }
 
-    /// The next bytes of the weight; they are queued, and not kept.
+    /// Takes the next bytes of the weight; they are queued, and not kept.
     ///
     /// # Errors
     /// If they are more than the weight's shape takes.
@@ -75,7 +75,7 @@ impl Weights {
         self.upload.chunk(bytes)
     }
 
-    /// All bytes of the weight have come.
+    /// Ends the weight, all of whose bytes have come.
     ///
     /// # Errors
     /// If they are fewer than the weight's shape takes.

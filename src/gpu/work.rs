@@ -13,9 +13,9 @@ use crate::models::{Unet2dConditionConfig, Unet2dConditionInputs};
 #[derive(Debug, Default)]
 struct Work {
     dispatches: usize,
-    /// Of the tiles, what lies past the result's borders included.
+    /// Work of the tiles, what lies past the result's borders included.
     gflop: f64,
-    /// Loaded from memory and caches to be multiplied, and the sums of splits written and read.
+    /// Traffic: loaded from memory and caches to be multiplied, and the sums of splits written and read.
     gigabytes: f64,
     /// The part of the arithmetic in launches of fewer workgroups than `FEW`, which would leave a large chip idle.
     in_few_workgroups: f64,

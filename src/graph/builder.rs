@@ -15,7 +15,7 @@ pub struct Builder {
     weight_ids: RefCell<HashMap<String, WeightId>>,
 }
 
-/// Far more than any real network has: a config that asks for more is damaged.
+/// Most nodes of a graph, far more than any real network has: a config that asks for more is damaged.
 const MAX_NODES: usize = 1 << 16;
 
 impl Builder {
@@ -73,13 +73,13 @@ impl Conv2dOptions {
 /// Options of [`Scope::pool2d`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pool2dOptions {
-    /// What becomes of the pixels under the kernel.
+    /// The value made of the pixels under the kernel.
     pub pooling: Pooling,
     /// Height and width of the kernel.
     pub kernel: [usize; 2],
     /// Step between result pixels.
     pub stride: usize,
-    /// How far the kernel reaches beyond the picture, less than its own size.
+    /// Rows and columns by which the kernel reaches beyond the picture, less than its own size.
     pub padding: Padding,
 }
 
@@ -95,7 +95,7 @@ impl Pool2dOptions {
     }
 }
 
-/// How often a kernel fits along a side with its padding; `None` if never.
+/// Number of positions of a kernel along a side with its padding; `None` if it does not fit.
 fn positions(length: usize, padding: [usize; 2], kernel: usize, stride: usize) -> Option<usize> {
     let room = length.checked_add(padding[0])?.checked_add(padding[1])?.checked_sub(kernel)?;
     Some(room.checked_div(stride)? + 1)
@@ -112,11 +112,11 @@ fn moved_over(sides: [usize; 2], kernel: [usize; 2], stride: usize, padding: Pad
 pub struct TimestepEmbeddingOptions {
     /// Length of the embedding.
     pub dim: usize,
-    /// cos before sin.
+    /// True for cos before sin.
     pub flip_sin_to_cos: bool,
-    /// Subtracted from dim/2 in the exponent's divisor.
+    /// Number subtracted from dim/2 in the exponent's divisor.
     pub downscale_freq_shift: f32,
-    /// Multiplies the angle.
+    /// Factor of the angle.
     pub scale: f32,
 }
 
@@ -311,7 +311,7 @@ impl<'b> Scope<'b> {
         self.push(Op::Concat { inputs: inputs.to_vec(), axis }, shape, Element::F32)
     }
 
-    /// `length` indices from `start` on along `axis`.
+    /// The `length` indices from `start` on along `axis`.
     pub fn slice(&self, x: NodeId, axis: usize, start: usize, length: usize) -> Result<NodeId, Error> {
         let mut shape = self.shape(x);
         if axis >= shape.len() || start.checked_add(length).is_none_or(|end| end > shape[axis]) {
@@ -321,7 +321,7 @@ impl<'b> Scope<'b> {
         self.push(Op::Slice { x, axis, start }, shape, Element::F32)
     }
 
-    /// The same elements in another shape.
+    /// The elements of `x` in another shape.
     pub fn reshape(&self, x: NodeId, shape: &[usize]) -> Result<NodeId, Error> {
         let from = self.shape(x);
         if from.iter().product::<usize>() != shape.iter().product::<usize>() {
@@ -426,7 +426,7 @@ impl<'b> Scope<'b> {
         self.push(Op::Solver(SolverOp::Threshold { x, ratio, max_value }), shape, Element::F32)
     }
 
-    /// `noise` times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
+    /// The noise times the standard deviation that the network has learned, element by element: `deviation`(a·v + b) for
     /// v = `variance`, the second half of the output's channels, and `[a, b]` = `line`.
     ///
     /// The deviation of `variance_type` `learned` is [`Activation::Sqrt`] of 1·v + 0. That of `learned_range` is

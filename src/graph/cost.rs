@@ -1,4 +1,4 @@
-//! What a node costs, whatever executes it: arithmetic, and the bytes that have to move.
+//! The cost of a node, whatever executes it: arithmetic, and the bytes that have to move.
 //!
 //! Counted is what the op says, not what a kernel does: a convolution by Winograd's transform does less arithmetic, one that
 //! reads a picture nine times moves more bytes. The ratio to what a device can do is therefore comparable between kernels.
@@ -40,10 +40,10 @@ impl Sum for Cost {
 /// Bytes of an element of a node's value, f32 or packed pixels.
 const ELEMENT: u64 = 4;
 
-/// Of a norm, for each element: a sum for the mean; a difference, a square and a sum for the variance; scale and shift.
+/// Operations of a norm for each element: a sum for the mean; a difference, a square and a sum for the variance; scale and shift.
 const NORM: u64 = 6;
 
-/// Of a softmax, for each score: scale, maximum, difference, exponential, sum, quotient.
+/// Operations of a softmax for each score: scale, maximum, difference, exponential, sum, quotient.
 const SOFTMAX: u64 = 6;
 
 impl Graph {
@@ -52,7 +52,7 @@ impl Graph {
         self.cost_of(id, &weight_bytes)
     }
 
-    /// The same for all that say what a weight takes.
+    /// The cost of node `id`, by one function for all types of `weight_bytes`.
     fn cost_of(&self, id: NodeId, weight_bytes: &dyn Fn(WeightId) -> u64) -> Cost {
         let node = self.node(id);
         let elements = |id: NodeId| self.node(id).elements() as u64;

@@ -1,8 +1,8 @@
-//! Which storage a node uses and how long it is needed.
+//! The storage that a node uses and how long it is needed.
 
 use super::{Graph, NodeId, Op};
 
-/// For each node, the node whose storage it shares (itself, or the source of a chain of reshapes), and the last use of that storage.
+/// The node whose storage each node shares (itself, or the source of a chain of reshapes), and the last use of that storage.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     storage: Vec<NodeId>,

@@ -60,7 +60,7 @@ pub enum Element {
     U32,
 }
 
-/// What a weight is used as, from which a device derives how to lay it out.
+/// The use of a weight, from which a device derives how to lay it out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WeightRole {
     /// Convolution kernel, `[out_channels, in_channels, kernel_height, kernel_width]`.
@@ -78,12 +78,13 @@ pub struct WeightSpec {
     pub name: String,
     /// Shape in the checkpoint.
     pub shape: Vec<usize>,
-    /// What it is used as.
+    /// Use of the weight.
     pub role: WeightRole,
 }
 
 impl WeightSpec {
-    /// What speaks against the output `name` of `graph` as this weight's values: another shape or element type.
+    /// Mismatch between the output `name` of `graph` and this weight's values: another shape or element type. `None` if they
+    /// fit.
     ///
     /// # Errors
     /// If there is no such output.
@@ -106,7 +107,7 @@ impl WeightSpec {
 /// One operation with its result's shape.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Node {
-    /// What is computed, from which nodes and weights.
+    /// The operation, with the nodes and weights that it reads.
     pub op: Op,
     /// Shape of the result, row-major.
     pub shape: Vec<usize>,
@@ -211,7 +212,7 @@ pub enum Error {
     Shape {
         /// Module path of the layer.
         path: String,
-        /// What does not fit, with the shapes.
+        /// Reason, with the shapes.
         message: String,
     },
     /// One weight name asked for with two shapes or roles.
@@ -232,7 +233,7 @@ pub enum Error {
     /// An input or output that the graph does not have.
     #[error("no {kind} called `{name}`; this network has: {known}")]
     NoSuchPort {
-        /// `input` or `output`.
+        /// Kind of the name: `input` or `output`.
         kind: &'static str,
         /// The name asked for.
         name: String,

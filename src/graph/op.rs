@@ -17,12 +17,12 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The same on all four sides.
+    /// The padding of `pixels` on all four sides.
     pub const fn same(pixels: usize) -> Self {
         Self::around([pixels, pixels])
     }
 
-    /// So many rows above and below, and so many columns to the left and to the right.
+    /// The padding of so many rows above and below, and so many columns to the left and to the right.
     pub const fn around([rows, columns]: [usize; 2]) -> Self {
         Self { top: rows, bottom: rows, left: columns, right: columns }
     }
@@ -67,19 +67,19 @@ pub enum BinaryOp {
     Mul,
 }
 
-/// What a pooling makes of the pixels under its kernel.
+/// The value that a pooling makes of the pixels under its kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Pooling {
-    /// The largest.
+    /// The largest of these pixels.
     Max,
-    /// Their mean.
+    /// The mean of these pixels.
     Average,
 }
 
 /// One operation. Pictures are `[batch, height, width, channels]`; "rows" are all leading axes of a tensor taken together.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Op {
-    /// Filled from outside before each run.
+    /// A tensor that is filled from outside before each run.
     Input,
     /// 2-D convolution (cross-correlation, as in torch) plus bias, plus a residual of the result's shape or `[batch, 1, 1, channels]`.
     Conv2d {
@@ -89,14 +89,14 @@ pub enum Op {
         weight: WeightId,
         /// `[out_channels]`.
         bias: Option<WeightId>,
-        /// Added to the result.
+        /// Tensor added to the result.
         residual: Option<NodeId>,
         /// Step between result pixels, both axes.
         stride: usize,
         /// Zeros around `x`.
         padding: Padding,
-        /// `x` is first enlarged to twice its height and width, nearest neighbour. Only [`super::fold_upsampling`] makes it, which
-        /// the GPU's programs ask for.
+        /// True if `x` is first enlarged to twice its height and width, nearest neighbour. Only [`super::fold_upsampling`]
+        /// makes it, which the GPU's programs ask for.
         upsample: bool,
     },
     /// x Wᵀ + bias over the last axis, plus a residual of the result's shape.
@@ -107,7 +107,7 @@ pub enum Op {
         weight: WeightId,
         /// `[out_features]`.
         bias: Option<WeightId>,
-        /// Added to the result.
+        /// Tensor added to the result.
         residual: Option<NodeId>,
     },
     /// Group normalisation with affine parameters (biased variance over a group's pixels and channels), then an activation.
@@ -120,9 +120,9 @@ pub enum Op {
         bias: WeightId,
         /// Number of groups of consecutive channels.
         groups: usize,
-        /// Added to the variance.
+        /// Number added to the variance.
         eps: f32,
-        /// Applied to the result.
+        /// Activation of the result.
         activation: Option<Activation>,
     },
     /// Layer normalisation over the last axis with affine parameters.
@@ -133,7 +133,7 @@ pub enum Op {
         weight: WeightId,
         /// `[channels]`.
         bias: WeightId,
-        /// Added to the variance.
+        /// Number added to the variance.
         eps: f32,
     },
     /// softmax(q kᵀ / √head_size) v for each head; head h owns the channels `h * head_size ..`.
@@ -146,14 +146,14 @@ pub enum Op {
         v: NodeId,
         /// Number of heads; divides the channels.
         heads: usize,
-        /// A token sees itself and those before it only.
+        /// True if a token sees itself and those before it only.
         causal: bool,
     },
     /// An activation by itself.
     Activate {
-        /// Any shape.
+        /// A tensor of any shape.
         x: NodeId,
-        /// Which.
+        /// The activation.
         activation: Activation,
     },
     /// a · gelu(b) for a = the first half of the last axis and b = the second.
@@ -161,9 +161,9 @@ pub enum Op {
         /// `[..., 2 * channels]`.
         x: NodeId,
     },
-    /// Element-wise; every axis of `b` is that of `a` or 1.
+    /// An element-wise operation; every axis of `b` is that of `a` or 1.
     Binary {
-        /// Which.
+        /// The operation.
         op: BinaryOp,
         /// Left operand; the result has its shape.
         a: NodeId,
@@ -172,7 +172,7 @@ pub enum Op {
     },
     /// scale · x + shift.
     Affine {
-        /// Any shape.
+        /// A tensor of any shape.
         x: NodeId,
         /// Factor.
         scale: f32,
@@ -181,21 +181,21 @@ pub enum Op {
     },
     /// Tensors one after the other along an axis.
     Concat {
-        /// At least one; equal but for `axis`.
+        /// The tensors, at least one; their shapes are equal but for `axis`.
         inputs: Vec<NodeId>,
-        /// Along which.
+        /// The axis.
         axis: usize,
     },
     /// `start .. start + result's length` along an axis.
     Slice {
         /// Source.
         x: NodeId,
-        /// Along which.
+        /// The axis.
         axis: usize,
         /// First index taken.
         start: usize,
     },
-    /// The same elements in another shape; costs nothing.
+    /// The elements of the source in another shape; costs nothing.
     Reshape {
         /// Source.
         x: NodeId,
@@ -223,24 +223,24 @@ pub enum Op {
     Pool2d {
         /// `[batch, height, width, channels]`.
         x: NodeId,
-        /// Which.
+        /// The value made of the pixels under the kernel.
         pooling: Pooling,
         /// Height and width of the kernel.
         kernel: [usize; 2],
         /// Step between result pixels, both axes.
         stride: usize,
-        /// How far the kernel reaches beyond `x`: less than its own size.
+        /// Rows and columns by which the kernel reaches beyond `x`, less than its own size.
         padding: Padding,
     },
     /// Sinusoidal embedding of `[batch]` numbers as `[batch, dim]` (diffusers' `get_timestep_embedding`).
     TimestepEmbedding {
         /// `[batch]`.
         timestep: NodeId,
-        /// cos before sin.
+        /// True for cos before sin.
         flip_sin_to_cos: bool,
-        /// Subtracted from dim/2 in the exponent's divisor.
+        /// Number subtracted from dim/2 in the exponent's divisor.
         downscale_freq_shift: f32,
-        /// Multiplies the angle.
+        /// Factor of the angle.
         scale: f32,
         /// Largest period, 10000 in all known models.
         max_period: f32,

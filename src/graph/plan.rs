@@ -5,10 +5,10 @@
 
 use crate::order::ascending;
 
-/// How many plans are made from each order to find a good one.
+/// Number of plans that are made from each order to find a good one.
 const ROUNDS: usize = 24;
 
-/// What needs memory, and when.
+/// A need for memory, from one node to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lifetime {
     /// Bytes.
@@ -26,19 +26,19 @@ impl Lifetime {
     }
 }
 
-/// What the memory looks like.
+/// Limits of the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slabs {
-    /// All offsets are multiples of this many bytes.
+    /// Number of bytes that all offsets are multiples of.
     pub alignment: u64,
-    /// No slab becomes larger than this, unless for one value that is.
+    /// Most bytes of a slab, unless a single value is larger.
     pub bytes: u64,
 }
 
-/// Where a value is.
+/// The place of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Place {
-    /// Which slab.
+    /// Index of the slab.
     pub slab: usize,
     /// Bytes from its start.
     pub offset: u64,
@@ -111,12 +111,12 @@ pub fn largest_live_set(lifetimes: &[Lifetime]) -> u64 {
 /// A plan in the making.
 struct Placing<'l> {
     lifetimes: &'l [Lifetime],
-    /// For each lifetime, those that may not be in the same slab.
+    /// Lifetimes that may not be in the same slab, for each lifetime.
     enemies: &'l [Vec<usize>],
     limits: Slabs,
     plan: SlabPlan,
     placed: Vec<bool>,
-    /// What is in each slab, by offset.
+    /// Values in each slab, by offset.
     contents: Vec<Vec<usize>>,
 }
 
@@ -185,7 +185,7 @@ mod tests {
         list.iter().map(|&(bytes, first, last)| Lifetime { bytes, first, last }).collect()
     }
 
-    /// What keeps apart a chain's nodes: each writes its own value and reads the one before.
+    /// Pairs of a chain's nodes that must be kept apart: each writes its own value and reads the one before.
     fn neighbours(count: usize) -> Vec<(usize, usize)> {
         (1..count).map(|i| (i - 1, i)).collect()
     }

@@ -61,7 +61,7 @@ pub fn fold_upsampling(graph: &Graph) -> Graph {
     compact(graph, nodes, &absorbed)
 }
 
-/// How many nodes and outputs read each node.
+/// Number of nodes and outputs that read each node.
 fn uses(graph: &Graph) -> Vec<usize> {
     let mut uses = vec![0; graph.nodes.len()];
     for node in &graph.nodes {

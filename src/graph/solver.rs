@@ -11,7 +11,7 @@ pub enum SolverOp {
     Guidance {
         /// `[2 * batch, ...]`, the unconditional half u first, then the conditional half c; the result is `[batch, ...]`.
         model_output: NodeId,
-        /// As of [`SolverOp::LinearUpdate`], of which only g = [`update::GUIDANCE`] is read.
+        /// The coefficients of [`SolverOp::LinearUpdate`], of which only g = [`update::GUIDANCE`] is read.
         coefficients: NodeId,
         /// φ, `guidance_rescale`.
         rescale: f32,

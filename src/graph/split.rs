@@ -5,9 +5,9 @@ use super::{Graph, Node, NodeId, Op};
 /// A graph in two parts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Split {
-    /// What depends on the fixed inputs alone; its outputs are inputs of [`Split::each`] by the same names.
+    /// The part that depends on the fixed inputs alone; its outputs are inputs of [`Split::each`] by the same names.
     pub once: Graph,
-    /// The rest, with the outputs of the whole.
+    /// The rest of the graph, with the outputs of the whole.
     pub each: Graph,
 }
 
@@ -69,7 +69,7 @@ pub fn split(graph: &Graph, fixed: &[&str]) -> Split {
 /// A part being made.
 struct Part {
     graph: Graph,
-    /// Where each node of the whole is, once it is here.
+    /// The node here that each node of the whole has become, once it is here.
     moved: Vec<NodeId>,
 }
 

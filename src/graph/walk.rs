@@ -1,4 +1,4 @@
-//! How kernels walk over tensors that do not lie side by side.
+//! Walks of kernels over tensors that do not lie side by side.
 
 /// Elements from one index of each axis to the next, of a tensor that lies in memory row by row.
 pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
@@ -44,7 +44,7 @@ impl Walk {
         walk
     }
 
-    /// Where each box of the last four axes starts in the three tensors, if the first one starts at `starts`.
+    /// The start of each box of the last four axes in the three tensors, if the first one starts at `starts`.
     pub fn boxes(&self, starts: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
         let outer = self.shape.len() - 4;
         (0..self.shape[..outer].iter().product()).map(move |mut rest| {

@@ -1,4 +1,4 @@
-//! What can go wrong between pictures and a distance.
+//! Errors between pictures and a distance.
 
 use crate::{device, models, weights};
 
@@ -19,7 +19,7 @@ pub enum Error {
     Model {
         /// The `config.json`.
         file: String,
-        /// What is wrong.
+        /// Reason.
         source: models::Error,
     },
     /// A folder or file that holds no network whose features can be compared.
@@ -30,7 +30,7 @@ pub enum Error {
     NoFeatureNetwork {
         /// The folder or file.
         name: String,
-        /// What it is.
+        /// Description of the content.
         found: String,
     },
     /// InceptionV3 as `pytorch-fid` downloads it: a pickle.
@@ -72,9 +72,9 @@ pub enum Error {
     /// A picture that is none.
     #[error("picture {index}: {message}")]
     Picture {
-        /// Its number among those given, from 0.
+        /// Number of the picture among those given, from 0.
         index: usize,
-        /// What is wrong.
+        /// Reason.
         message: String,
     },
     /// Names for what is seen on a picture, asked of a network that knows none.
@@ -94,7 +94,7 @@ pub enum Error {
     File {
         /// The file.
         file: String,
-        /// What is wrong and what to do.
+        /// Reason, with what to do.
         message: String,
     },
     /// Features of two extractors.
@@ -102,25 +102,25 @@ pub enum Error {
         "{left} and {right} lie in different spaces, between which there is no distance; extract both with one network"
     )]
     Spaces {
-        /// One of them.
+        /// One of the two spaces.
         left: String,
-        /// The other.
+        /// The other space.
         right: String,
     },
     /// Fewer pictures than a number can be computed from.
     #[error("{what} of {count} picture{}: at least {needed} are needed", if *.count == 1 { "" } else { "s" })]
     TooFew {
-        /// What was to be computed.
+        /// The number that was to be computed.
         what: &'static str,
-        /// How many there are.
+        /// Number of pictures that were given.
         count: usize,
-        /// How many it takes.
+        /// Number of pictures that are needed.
         needed: usize,
     },
     /// A number that is none.
     #[error("{what} is not finite: the extractor's weights or the statistics are damaged")]
     NotFinite {
-        /// Which number.
+        /// Name of the number.
         what: String,
     },
     /// A covariance that no pictures have.
@@ -129,21 +129,21 @@ pub enum Error {
         the same both ways and no larger than the variances allow; the statistics are damaged"
     )]
     Covariance {
-        /// What the pictures were.
+        /// Description of the pictures.
         made_from: String,
         /// Number of a feature, from 0.
         row: usize,
-        /// Of the other.
+        /// Number of the other feature.
         column: usize,
     },
     /// Lists that do not fit together.
     #[error("{what} has {found} numbers where {expected} are expected")]
     Length {
-        /// Which list.
+        /// Name of the list.
         what: &'static str,
-        /// Its length.
+        /// Length of the list.
         found: usize,
-        /// What the dimension calls for.
+        /// Length that the dimension calls for.
         expected: usize,
     },
     /// The device that computes.

@@ -21,9 +21,9 @@ const TELLING: [&str; 2] = ["Conv2d_1a_3x3.conv.weight", "blocks.0.conv1.weight"
 /// A network whose features can be compared.
 #[derive(Debug)]
 pub enum FeatureNetwork {
-    /// This project's own.
+    /// This project's own network.
     Emoji(Box<EmojiClassifierConfig>),
-    /// The standard one.
+    /// The standard network.
     Inception,
 }
 
@@ -232,7 +232,7 @@ impl Waiting {
     }
 }
 
-/// Of a tensor: its name, dtype, shape and bytes.
+/// Hash of a tensor: its name, dtype, shape and bytes.
 fn hash(tensor: &TensorInfo, bytes: &[u8]) -> u64 {
     let mut hash = Hash::new();
     hash.update(format!("{} {} {:?} ", tensor.name, tensor.dtype, tensor.shape).as_bytes());

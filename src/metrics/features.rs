@@ -24,27 +24,28 @@ pub struct FeatureExtractor {
     network: FeatureNetwork,
     weights: Weights,
     fingerprint: String,
-    /// By the number of pictures.
+    /// Programs of the network by the number of pictures.
     networks: Vec<(usize, Program)>,
-    /// Of what stands before the network, by the number of pictures, their height and their width; those used last come last.
+    /// Programs of what stands before the network, by the number of pictures, their height and their width; those used last
+    /// come last.
     inputs: Vec<([usize; 3], Program)>,
 }
 
-/// What a classifier sees on a picture.
+/// The answers of a classifier about a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classification {
-    /// What is shown, the most probable first.
+    /// The glyphs that may be shown, the most probable first.
     pub glyphs: Vec<Label>,
-    /// Who may have drawn it, the most probable first.
+    /// The styles that it may be drawn in, the most probable first.
     pub styles: Vec<Label>,
 }
 
 /// One of a classifier's answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Label {
-    /// Its name in the network's config.
+    /// Name of the answer in the network's config.
     pub name: String,
-    /// 0..1; those of all answers add up to 1.
+    /// Probability in 0..1; those of all answers add up to 1.
     pub probability: f32,
 }
 
@@ -110,7 +111,7 @@ impl FeatureExtractor {
         Ok(self.run(images, &["features"]).await?.remove(0))
     }
 
-    /// What is on each of `images`, and how it is drawn: the `most` most probable answers.
+    /// The content of each of `images`, and its style: the `most` most probable answers.
     ///
     /// # Errors
     /// [`Error::NoLabels`] for a network that only gives features, and those of [`FeatureExtractor::extract`].

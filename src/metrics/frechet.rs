@@ -74,7 +74,7 @@ impl<'s> Reference<'s> {
         Ok(distance.max(0.0))
     }
 
-    /// The standard error of the distance to `generated`, all groups together: see [`super`]. `None` where there are too few
+    /// The standard error of the distance to `generated`, all groups together: see [`super`]. `None` if there are too few
     /// pictures to tell.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ pub fn with_standard_error(real: &Statistics, generated: &[Moments]) -> Result<E
     Ok(Estimate { value, standard_error: reference.standard_error(generated)? })
 }
 
-/// How many pictures are left without `group`.
+/// Number of pictures that are left without `group`.
 fn without_count(groups: &[Moments], group: usize) -> usize {
     groups.iter().map(Moments::count).sum::<usize>() - groups[group].count()
 }

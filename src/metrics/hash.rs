@@ -11,25 +11,25 @@ impl Default for Hash {
 }
 
 impl Hash {
-    /// Of nothing.
+    /// The hash of nothing.
     pub fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    /// With more bytes.
+    /// Adds more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
-    /// With more bytes, and where they end.
+    /// Adds more bytes, and their number.
     pub fn add(&mut self, bytes: &[u8]) {
         self.update(bytes);
         self.update(&(bytes.len() as u64).to_le_bytes());
     }
 
-    /// Its value.
+    /// The value of the hash.
     pub fn value(self) -> u64 {
         self.0
     }

@@ -28,14 +28,14 @@ pub trait Rows: Sync {
     fn gather(&self, pictures: &[usize]) -> Result<Vec<f64>, Error>;
 }
 
-/// How KID is estimated.
+/// Options of the estimate of KID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How many subsets; one does where subsets are the sets themselves.
+    /// Number of subsets; one does where subsets are the sets themselves.
     pub subsets: usize,
     /// Pictures of each set in a subset, at most.
     pub subset_size: usize,
-    /// Of the random choice.
+    /// Seed of the random choice.
     pub seed: u32,
     /// Groups of generated pictures that the standard error leaves out in turn; below 2 there is none.
     pub splits: usize,
@@ -53,9 +53,9 @@ impl Default for Options {
 pub struct Kid {
     /// MMD², the mean over the subsets; around 0 for two sets of one kind, and then as often below.
     pub value: f64,
-    /// How far it is likely to be off with other generated pictures; see [`super`].
+    /// Likely distance to the value for other generated pictures; see [`super`].
     pub standard_error: Option<f64>,
-    /// How many subsets were taken.
+    /// Number of subsets that were taken.
     pub subsets: usize,
     /// Pictures of each set in a subset.
     pub subset_size: usize,
@@ -138,11 +138,11 @@ pub fn mmd2(real: &[f64], generated: &[f64], dimension: usize) -> Result<f64, Er
 struct Kernel {
     /// Σ_{i≠j} k(xᵢ, xⱼ) / (m(m − 1)).
     real: f64,
-    /// How many real pictures there are.
+    /// Number of real pictures.
     count: f64,
     /// k(yᵢ, yⱼ), `[n, n]`.
     generated: Vec<f64>,
-    /// For each generated picture j, Σᵢ k(xᵢ, yⱼ).
+    /// Σᵢ k(xᵢ, yⱼ) for each generated picture j.
     between: Vec<f64>,
 }
 

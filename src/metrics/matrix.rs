@@ -1,4 +1,4 @@
-//! The two things that distances ask of linear algebra. Matrices are slices, column after column.
+//! The two operations of linear algebra that distances need. Matrices are slices, column after column.
 
 use nalgebra::DMatrix;
 

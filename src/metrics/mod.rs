@@ -1,5 +1,5 @@
-//! How good pictures are, as a distance between two sets of them: the Fréchet distance of their features (FID), and the kernel
-//! distance beside it (KID).
+//! The quality of pictures, as a distance between two sets of them: the Fréchet distance of their features (FID), and the
+//! kernel distance beside it (KID).
 //!
 //! Pictures become features by a network, a [`FeatureExtractor`]; features become [`Statistics`] in one pass over
 //! them ([`Moments`]), and two statistics have a distance.
@@ -56,8 +56,8 @@ pub use statistics_file::StatisticsFile;
 pub struct Estimate {
     /// The number.
     pub value: f64,
-    /// How far it is likely to be from what it would be for other pictures of the same model, one standard deviation. `None`
-    /// where there are too few pictures to tell.
+    /// Likely distance to the value for other pictures of the same model, one standard deviation. `None` if there are too few
+    /// pictures to tell.
     pub standard_error: Option<f64>,
 }
 

@@ -5,19 +5,19 @@ use std::fmt;
 use super::matrix::inner_products;
 use super::{Error, FeatureExtractor};
 
-/// In which numbers a set of pictures is described: by which network, with which weights. Distances exist within one only.
+/// The numbers in which a set of pictures is described: the network and its weights. Distances exist within one space only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureSpace {
     /// The extractor's name, such as `emoji` or `inception-v3-fid`.
     pub extractor: String,
-    /// Of the extractor's weights, in hexadecimal; empty where it is not known.
+    /// Fingerprint of the extractor's weights, in hexadecimal; empty if it is not known.
     pub fingerprint: String,
     /// Numbers of a picture.
     pub dimension: usize,
 }
 
 impl FeatureSpace {
-    /// That of what `extractor` makes.
+    /// The space of the features that `extractor` makes.
     pub fn of(extractor: &FeatureExtractor) -> Self {
         Self {
             extractor: extractor.name().to_owned(),
@@ -65,9 +65,9 @@ pub struct Statistics {
     pub covariance: Vec<f64>,
     /// Number of pictures, where it is known.
     pub count: Option<usize>,
-    /// What the numbers are.
+    /// The space of the features.
     pub space: FeatureSpace,
-    /// What the pictures were, for a person.
+    /// Description of the pictures, for a person.
     pub made_from: String,
 }
 
@@ -78,7 +78,7 @@ impl Statistics {
         self.count.is_some_and(|count| count <= self.space.dimension)
     }
 
-    /// That lengths fit, every number is one, and the covariance is one of two pictures or more.
+    /// Checks that lengths fit, that all numbers are finite, and that the covariance is one of two pictures or more.
     ///
     /// # Errors
     /// [`Error::Length`], also for features of no numbers, [`Error::TooFew`], [`Error::NotFinite`] or [`Error::Covariance`].
@@ -103,7 +103,7 @@ impl Statistics {
         self.check_covariance()
     }
 
-    /// That no variance is below 0, and that Σᵢⱼ is Σⱼᵢ and at most √(ΣᵢᵢΣⱼⱼ), but for what rounding does to f32.
+    /// Checks that no variance is below 0, and that Σᵢⱼ is Σⱼᵢ and at most √(ΣᵢᵢΣⱼⱼ), but for what rounding does to f32.
     fn check_covariance(&self) -> Result<(), Error> {
         let dimension = self.space.dimension;
         let at = |row: usize, column: usize| self.covariance[row * dimension + column];
@@ -141,12 +141,12 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Of no pictures yet.
+    /// The moments of no pictures yet.
     pub fn new(dimension: usize) -> Self {
         Self { count: 0, mean: vec![0.0; dimension], scatter: vec![0.0; dimension * dimension] }
     }
 
-    /// How many pictures have been seen.
+    /// Number of pictures that have been seen.
     pub fn count(&self) -> usize {
         self.count
     }

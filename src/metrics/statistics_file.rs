@@ -8,15 +8,15 @@ use serde_json::json;
 use super::{Error, FeatureSpace, Statistics};
 use crate::weights::{Encoding, Gather, Source, TensorFile, TensorInfo};
 
-/// Says in the metadata what the file is.
+/// The entry of the metadata that says what the file is.
 const FORMAT: (&str, &str) = ("format", "undiffuse.statistics");
 
 /// A file of statistics that has been read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatisticsFile {
-    /// What it says.
+    /// The statistics that it holds.
     pub statistics: Statistics,
-    /// Where in the file the features lie, `[count, dimension]` in f32, if they are kept.
+    /// Place of the features in the file, `[count, dimension]` in f32, if they are kept.
     pub features: Option<Range<u64>>,
 }
 

@@ -17,7 +17,7 @@ fn attention(scope: &Scope, x: NodeId, context: NodeId, heads: usize) -> Result<
 pub struct SelfAttention {
     /// Groups of the norm; `None` for no norm.
     pub groups: Option<usize>,
-    /// Added to the norm's variance.
+    /// Number added to the norm's variance.
     pub eps: f32,
     /// Number of heads.
     pub heads: usize,
@@ -26,7 +26,7 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// `x` is `[batch, height, width, channels]`.
+    /// Adds the layer to `x`, which is `[batch, height, width, channels]`.
     pub fn block(&self, scope: &Scope, x: NodeId) -> Result<NodeId, Error> {
         let shape = scope.shape(x);
         let channels = shape[3];
@@ -54,12 +54,13 @@ pub struct Transformer2d {
     pub heads: usize,
     /// Number of transformer blocks.
     pub depth: usize,
-    /// The first attention of each block attends to the text as well.
+    /// True if the first attention of each block attends to the text as well.
     pub only_cross_attention: bool,
 }
 
 impl Transformer2d {
-    /// `x` is `[batch, height, width, channels]`, `context` the text embeddings `[batch, tokens, cross_attention_dim]`.
+    /// Adds the transformer to `x`, which is `[batch, height, width, channels]`, `context` the text embeddings `[batch, tokens,
+    /// cross_attention_dim]`.
     ///
     /// The projections at both ends are 1×1 convolutions or linear layers, by `use_linear_projection`; over channels-last
     /// pictures these are the same.

@@ -20,7 +20,7 @@ pub struct AutoencoderKlConfig {
     pub latent_channels: usize,
     /// The generation model's latents are this times the encoder's.
     pub scaling_factor: f64,
-    /// Subtracted from the encoder's latents before they are scaled.
+    /// Number subtracted from the encoder's latents before they are scaled.
     pub shift_factor: f64,
     block_out_channels: Vec<usize>,
     layers_per_block: usize,
@@ -73,7 +73,7 @@ impl AutoencoderKlConfig {
         Ok(config)
     }
 
-    /// How many times larger than its latents a picture is, on each side.
+    /// Ratio of a picture's side to its latents' side.
     pub fn scale_factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }

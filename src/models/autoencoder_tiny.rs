@@ -17,7 +17,7 @@ pub struct AutoencoderTinyConfig {
     pub latent_channels: usize,
     /// The generation model's latents are this times the encoder's.
     pub scaling_factor: f64,
-    /// Subtracted from the encoder's latents before they are scaled.
+    /// Number subtracted from the encoder's latents before they are scaled.
     pub shift_factor: f64,
     /// Channels and number of residual blocks at each resolution.
     encoder: Vec<(usize, usize)>,
@@ -58,7 +58,7 @@ impl AutoencoderTinyConfig {
         Ok(config)
     }
 
-    /// How many times larger than its latents a decoded picture is, on each side.
+    /// Ratio of a decoded picture's side to its latents' side.
     pub fn scale_factor(&self) -> usize {
         // Sixteen blocks of factor 16 at most: 2⁶⁰.
         self.decoder.iter().skip(1).fold(1, |factor, _| factor.saturating_mul(self.upsampling_scaling_factor))

@@ -82,7 +82,7 @@ impl ClipTextConfig {
         self.graph_with_states(batch, tokens, &(1..=self.num_hidden_layers).collect::<Vec<_>>())
     }
 
-    /// As [`Self::graph`], with the outputs `hidden_states/i` of the layers i in `states` and of no others.
+    /// The graph of [`Self::graph`], with the outputs `hidden_states/i` of the layers i in `states` and of no others.
     ///
     /// # Errors
     /// As [`Self::graph`].

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use super::Error;
 use crate::graph::Activation;
 
-/// Larger than any dimension of a real checkpoint.
+/// A size larger than any dimension of a real checkpoint.
 const MAX_SIZE: usize = 1 << 17;
 
-/// What diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.
+/// Keys that diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.
 const EMA_MODEL: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
 
@@ -59,7 +59,7 @@ impl ConfigReader {
         Error::Unsupported { class: self.class, key: key.to_owned(), value, hint }
     }
 
-    /// The value of `key`; `None` where it is absent or null.
+    /// The value of `key`; `None` if it is absent or null.
     pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.seen.borrow_mut().push(key.to_owned());
         match self.map.get(key) {
@@ -150,7 +150,7 @@ impl ConfigReader {
         Ok(())
     }
 
-    /// `scaling_factor`, by which latents are divided.
+    /// The `scaling_factor`, by which latents are divided.
     pub fn scaling_factor(&self, default: f64) -> Result<f64, Error> {
         let factor: f64 = self.get("scaling_factor", default)?;
         if factor == 0.0 || !factor.is_finite() {

@@ -8,7 +8,7 @@ pub const CLASS_EMBEDDING: &str = "class_embedding.weight";
 /// `Timesteps`: the sinusoid that tells a network which step it is at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timesteps {
-    /// cos before sin.
+    /// True for cos before sin.
     pub flip_sin_to_cos: bool,
     /// `freq_shift`.
     pub freq_shift: f32,
@@ -41,7 +41,7 @@ pub fn timestep_embedding(
     scope.at("linear_2").linear(h, time_embed_dim, true)
 }
 
-/// What `class_labels` are and how they are embedded (`num_class_embeds`, `class_embed_type`).
+/// Kind of `class_labels`, and how they are embedded (`num_class_embeds`, `class_embed_type`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ClassEmbed {
     /// Rows of a table of this many classes, which are looked up outside.

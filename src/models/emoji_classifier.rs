@@ -21,9 +21,9 @@ pub struct EmojiClassifierConfig {
     pub sample_size: usize,
     /// Channels behind each block; all but the first block halve the picture.
     pub block_out_channels: Vec<usize>,
-    /// What can be seen on a picture, in the order of the head `glyph`.
+    /// The glyphs that can be seen on a picture, in the order of the head `glyph`.
     pub glyphs: Vec<String>,
-    /// Who can have drawn it, in the order of the head `style`.
+    /// The styles that it can be drawn in, in the order of the head `style`.
     pub styles: Vec<String>,
 }
 

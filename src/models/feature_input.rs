@@ -1,9 +1,9 @@
-//! What stands before a feature network: pictures of any size become those that it was trained on.
+//! The way into a feature network: pictures of any size become those that it was trained on.
 
 use super::{Error, channels_first, channels_last};
 use crate::graph::{Builder, Graph};
 
-/// For `batch` pictures of `height`×`width`: input `pixels` `[batch, 3, height, width]` in 0..1, output `sample`
+/// The graph for `batch` pictures of `height`×`width`: input `pixels` `[batch, 3, height, width]` in 0..1, output `sample`
 /// `[batch, 3, side, side]` in −1..1, resized bilinearly as `pytorch-fid` does it, so without antialiasing.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ pub const SIDE: usize = 299;
 /// Length of the features.
 pub const FEATURES: usize = 2048;
 
-/// Added to the variance of every batch normalisation.
+/// Number added to the variance of every batch normalisation.
 pub const EPS: f64 = 0.001;
 
 /// The tensors of a `BasicConv2d` in a checkpoint: its convolution, then its batch normalisation.
@@ -142,7 +142,7 @@ fn basic_conv2d(scope: &Scope, x: NodeId, options: Conv2dOptions) -> Result<Node
     scope.activate(scope.at("conv").conv2d(x, options)?, Activation::Relu)
 }
 
-/// Over 3×3 pixels around each, those outside of the picture left out.
+/// A pooling over 3×3 pixels around each, those outside of the picture left out.
 fn pool(scope: &Scope, x: NodeId, pooling: Pooling) -> Result<NodeId, GraphError> {
     let options = Pool2dOptions { pooling, padding: Padding::same(1), ..Pool2dOptions::max(3, 1) };
     scope.at("branch_pool").pool2d(x, options)

@@ -40,7 +40,7 @@ pub enum Error {
     Config {
         /// The class that reads it.
         class: &'static str,
-        /// What is wrong.
+        /// Reason.
         message: String,
     },
     /// A switch or value that this class has in diffusers and that is not implemented here.
@@ -50,9 +50,9 @@ pub enum Error {
         class: &'static str,
         /// The key.
         key: String,
-        /// Its value, as JSON.
+        /// Value of the key, as JSON.
         value: String,
-        /// What is, after a colon; or nothing.
+        /// The values that are supported, after a colon; or nothing.
         hint: String,
     },
     /// Shapes that do not fit.

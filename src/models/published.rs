@@ -3,7 +3,8 @@
 use super::{AutoencoderKlConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig};
 use crate::graph::Graph;
 
-/// Each with its name: UNets for two pictures of 512×512 pixels or of their own, smaller size, autoencoders for one of 256×256.
+/// The graphs, each with its name: UNets for two pictures of 512×512 pixels or of their own, smaller size, autoencoders for one
+/// of 256×256.
 pub(crate) fn graphs() -> Vec<(String, Graph)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<_> = std::fs::read_dir(root.join("tests/published"))

@@ -2,7 +2,7 @@
 
 use crate::graph::{Activation, Conv2dOptions, Error, NodeId, Padding, Pool2dOptions, Scope};
 
-/// What all residual blocks of a network share.
+/// The options that all residual blocks of a network share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResnetOptions {
     /// `norm_num_groups`.
@@ -11,7 +11,7 @@ pub struct ResnetOptions {
     pub eps: f32,
     /// `act_fn`.
     pub activation: Activation,
-    /// `resnet_time_scale_shift` is `scale_shift` rather than `default`.
+    /// True if `resnet_time_scale_shift` is `scale_shift` rather than `default`.
     pub scale_shift: bool,
     /// `output_scale_factor`.
     pub output_scale_factor: f32,
@@ -22,7 +22,7 @@ pub struct ResnetOptions {
 pub enum Resample {
     /// Half the height and width, by means of 2×2 pixels.
     Down,
-    /// To this height and width, nearest neighbour.
+    /// This height and width, by nearest neighbour.
     Up(usize, usize),
 }
 

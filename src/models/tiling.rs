@@ -24,7 +24,7 @@ impl Tiling {
         Self { length, tile, starts }
     }
 
-    /// Where each tile begins.
+    /// Starts of the tiles.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
@@ -46,8 +46,8 @@ impl Tiling {
         pixels.map(weight).collect()
     }
 
-    /// How much tile `index` has to say about `pixel` of the picture: nothing outside of it and next to its inner edges, from
-    /// where it rises linearly to 1. It stays above nothing in the tile, so that there is no pixel of which nobody speaks.
+    /// The weight of tile `index` at `pixel` of the picture: nothing outside of it and next to its inner edges, from where it
+    /// rises linearly to 1. It stays above nothing in the tile, so that there is no pixel of which nobody speaks.
     fn height(&self, index: usize, pixel: usize, scale: usize) -> f64 {
         let Some(&start) = self.starts.get(index) else { return 0.0 };
         let end = start + self.tile;

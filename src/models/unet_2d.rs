@@ -224,7 +224,7 @@ impl Unet2dConfig {
     }
 }
 
-/// `sample_size` as one number or as `[height, width]`.
+/// The `sample_size` as one number or as `[height, width]`.
 pub(super) fn sample_size(c: &ConfigReader) -> Result<Option<[usize; 2]>, Error> {
     Ok(match c.optional::<serde_json::Value>("sample_size")? {
         None => None,

@@ -7,14 +7,14 @@ use super::attention::{SelfAttention, Transformer2d};
 use super::resnet::{Resample, ResnetOptions, downsample_2d, upsample_2d};
 use crate::graph::{Error, NodeId, Scope};
 
-/// What a block does after each residual block.
+/// The attention of a block after each residual block.
 #[derive(Clone, Copy, Debug)]
 pub enum Attention<'a> {
-    /// Nothing.
+    /// No attention.
     None,
-    /// Its pixels attend to each other.
+    /// Attention of the pixels to each other.
     Own(SelfAttention),
-    /// Its pixels attend to each other and to the text; one transformer for each residual block.
+    /// Attention of the pixels to each other and to the text; one transformer for each residual block.
     Cross(&'a [Transformer2d], NodeId),
 }
 
@@ -33,12 +33,12 @@ impl Attention<'_> {
     }
 }
 
-/// How the resolution changes at the end of a block.
+/// The change of resolution at the end of a block.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampling {
-    /// Not at all: the last block.
+    /// No change: the last block.
     None,
-    /// `Downsample2D` or `Upsample2D`.
+    /// A convolution, `Downsample2D` or `Upsample2D`.
     Convolution,
     /// A residual block that resamples.
     Resnet,
@@ -47,15 +47,15 @@ pub enum Sampling {
 /// A block of `layers` residual blocks with `channels` output channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
-    /// What the residual blocks share.
+    /// Options of the residual blocks.
     pub resnet: ResnetOptions,
     /// Number of residual blocks.
     pub layers: usize,
     /// Output channels.
     pub channels: usize,
-    /// What comes after each residual block.
+    /// Attention after each residual block.
     pub attention: Attention<'a>,
-    /// How the resolution changes.
+    /// Change of the resolution.
     pub sampling: Sampling,
 }
 

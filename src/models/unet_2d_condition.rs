@@ -51,7 +51,7 @@ struct TextTime {
     number: usize,
     /// `projection_class_embeddings_input_dim`, the length of all together.
     all: usize,
-    /// How many numbers there are.
+    /// Count of the numbers about the picture.
     numbers: usize,
 }
 
@@ -260,13 +260,13 @@ impl Unet2dConditionConfig {
         }
     }
 
-    /// How many `time_ids` the network takes: 6 in SDXL, two for each of original size, crop and target size; 5 in its
-    /// refiner, where an aesthetic score replaces the target size; 0 where it takes none.
+    /// Number of `time_ids` that the network takes: 6 in SDXL, two for each of original size, crop and target size; 5 in its
+    /// refiner, where an aesthetic score replaces the target size; 0 if it takes none.
     pub fn time_ids(&self) -> usize {
         self.addition.map_or(0, |addition| addition.numbers)
     }
 
-    /// Says how long the pooled text is, from which the number of [`time_ids`](Self::time_ids) follows; the config gives
+    /// Sets the length of the pooled text, from which the number of [`time_ids`](Self::time_ids) follows; the config gives
     /// only the length of both together, of which 6 numbers are taken until this is called.
     ///
     /// # Errors

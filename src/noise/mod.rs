@@ -13,7 +13,7 @@ pub(crate) use mt19937::Mt19937;
 pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
 
-/// Which of torch's random streams a seed is for.
+/// The random stream of torch that a seed is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stream {
     /// `torch.Generator("cpu")`, what most scripts use.

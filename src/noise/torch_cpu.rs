@@ -2,7 +2,7 @@ use half::{bf16, f16};
 
 use super::mt19937::Mt19937;
 
-/// From this many values on, torch fills a tensor with uniforms first and transforms them in blocks of this many.
+/// Number of values from which on torch fills a tensor with uniforms first and transforms them in blocks of this many.
 const BLOCK: usize = 16;
 
 /// `torch.Generator("cpu").manual_seed(seed)`: one stream, from which every draw takes its share in order.

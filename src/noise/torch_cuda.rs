@@ -1,7 +1,7 @@
 /// Threads of a block, in the launches that torch makes here.
 const BLOCK: usize = 256;
 
-/// How many normals a thread makes in one round.
+/// Number of normals that a thread makes in one round.
 const UNROLL: usize = 4;
 
 /// `torch.Generator("cuda").manual_seed(seed)`: a counter instead of a state, so that every thread of a GPU draws for

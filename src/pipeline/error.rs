@@ -1,4 +1,4 @@
-//! What can go wrong between a checkpoint and a picture.
+//! Errors between a checkpoint and a picture.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ pub enum Error {
     Tokenizer {
         /// The tokenizer's folder.
         folder: String,
-        /// What is wrong.
+        /// Reason.
         source: text::Error,
     },
     /// A prompt that the tokenizer cannot encode.
@@ -29,7 +29,7 @@ pub enum Error {
     Model {
         /// The `config.json`.
         file: String,
-        /// What is wrong.
+        /// Reason.
         source: models::Error,
     },
     /// A JSON file that is not what it should be.
@@ -37,7 +37,7 @@ pub enum Error {
     Json {
         /// The file.
         file: String,
-        /// What is wrong.
+        /// Reason.
         message: String,
     },
     /// A pipeline class that is not implemented.
@@ -45,7 +45,7 @@ pub enum Error {
     UnsupportedPipeline {
         /// The class.
         class: String,
-        /// Those that are.
+        /// The supported classes.
         supported: String,
     },
     /// A file that is no whole checkpoint of a known kind.
@@ -55,7 +55,7 @@ pub enum Error {
     SingleFile {
         /// The file.
         file: String,
-        /// What it is.
+        /// Description of the content.
         found: String,
     },
     /// A tensor whose shape is not what the config calls for.
@@ -69,7 +69,7 @@ pub enum Error {
         found: Vec<usize>,
         /// Shape that the network needs.
         expected: Vec<usize>,
-        /// What that may mean.
+        /// Possible explanation.
         hint: &'static str,
     },
     /// A tensor that the network needs and the file does not have.
@@ -79,7 +79,7 @@ pub enum Error {
         file: String,
         /// Name of the tensor.
         tensor: String,
-        /// What that may mean.
+        /// Possible explanation.
         hint: &'static str,
     },
     /// Weights that the network has no place for.
@@ -89,7 +89,7 @@ pub enum Error {
     NoPlace {
         /// The file.
         file: String,
-        /// The first of them, and how many there are.
+        /// The first of the tensors, and how many there are.
         tensors: String,
     },
     /// A network that cannot be addressed; a mistake of this library rather than of its user.
@@ -103,19 +103,19 @@ pub enum Error {
     Option {
         /// Name of the option.
         option: &'static str,
-        /// Its value.
+        /// Value of the option.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         message: String,
     },
-    /// What was given in the place of a part of the checkpoint.
+    /// A source that was given in the place of a part of the checkpoint.
     #[error("`{option}` {name}: {source}")]
     Given {
         /// Name of the option.
         option: &'static str,
-        /// What was given, as it calls itself.
+        /// Name of the source, as it calls itself.
         name: String,
-        /// What is wrong with it.
+        /// Reason.
         source: Box<Error>,
     },
     /// A tensor given to a network by a caller.
@@ -123,7 +123,7 @@ pub enum Error {
     Input {
         /// Name of the input.
         name: String,
-        /// What is wrong.
+        /// Reason.
         message: String,
     },
 }
@@ -162,7 +162,7 @@ impl Error {
         parts.collect()
     }
 
-    /// There is no place for `tensors`, of which there is one at least.
+    /// An error for lack of a place for `tensors`, of which there is one at least.
     pub(super) fn no_place(file: &str, tensors: &[&str]) -> Self {
         Error::NoPlace { file: file.to_owned(), tensors: list(tensors) }
     }

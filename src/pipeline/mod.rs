@@ -1,4 +1,4 @@
-//! What a user asks for: a prompt and a seed become a picture, step by step.
+//! The work that a user asks for: a prompt and a seed become a picture, step by step.
 //!
 //! [`Pipeline::load`] opens a checkpoint on a device; [`Pipeline::sampler`] starts one reverse process, x_T → x_0, whose
 //! [`Sampler::step`] each makes the next x_t and a picture of it.

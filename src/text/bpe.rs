@@ -30,9 +30,9 @@ pub fn char_to_byte(c: char) -> Option<u8> {
 /// The merges of a vocabulary, by ids.
 #[derive(Debug)]
 pub struct Bpe {
-    /// Ids of the single bytes inside a word, and at its end.
+    /// Ids of the single bytes inside a word.
     pub inner: [u32; 256],
-    /// The same at a word's end.
+    /// Ids of the single bytes at a word's end.
     pub last: [u32; 256],
     /// (left, right) → (rank, merged).
     pub merges: HashMap<(u32, u32), (u32, u32)>,

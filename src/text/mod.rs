@@ -10,7 +10,7 @@ mod unicode;
 pub use special::TokenFiles;
 pub use tokenizer::{EncodedPrompt, Tokenizer};
 
-/// What can be wrong with a tokenizer's files.
+/// An error in a tokenizer's files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A file is not what its name says.
@@ -18,7 +18,7 @@ pub enum Error {
     File {
         /// The file's name inside the tokenizer's folder.
         file: &'static str,
-        /// What is wrong with it, and where.
+        /// Reason, and the place.
         reason: String,
     },
     /// A line of merges.txt is not a merge of two tokens of the vocabulary.
@@ -26,7 +26,7 @@ pub enum Error {
     Merge {
         /// The line's number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Reason.
         reason: String,
     },
     /// A token that the tokenizer cannot do without is not in the vocabulary.

@@ -81,7 +81,7 @@ const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 const TOKENIZER: &str = "tokenizer.json";
 
-/// What the files say.
+/// The content of the files.
 #[derive(Debug)]
 pub struct SpecialTokens {
     pub bos: AddedToken,
@@ -169,7 +169,7 @@ pub fn added_tokens(written: &[Value]) -> Result<Vec<(u32, AddedToken)>, Error> 
     tokens.collect()
 }
 
-/// What a file says about `key`; null says nothing.
+/// The value of `key` in a file, unless it is null.
 fn known<'a>(file: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     file.get(key).filter(|value| !value.is_null())
 }

@@ -185,7 +185,7 @@ impl Tokenizer {
         Ok(Self { tokens, bpe, added, bos, eos, pad, max_length: special.max_length })
     }
 
-    /// How many tokens there are: every id is below it, and the text encoder's embedding needs as many rows.
+    /// Number of tokens: every id is below it, and the text encoder's embedding needs as many rows.
     pub fn vocab_size(&self) -> usize {
         self.tokens.len()
     }

@@ -21,10 +21,10 @@ pub struct Geometry {
     pub out_channels: usize,
 }
 
-/// What is added to the product.
+/// The values that are added to the product.
 #[derive(Clone, Copy, Debug)]
 pub enum Residual<'a> {
-    /// Nothing.
+    /// No values.
     None,
     /// A value for each output element.
     Full(&'a [f32]),

@@ -8,7 +8,7 @@ use crate::graph::update::{CLIP, GUIDANCE, HISTORY, ROWS, TERMS, X0_OUTPUT, X0_S
 pub struct Operands<'a> {
     /// x_t.
     pub sample: &'a [f32],
-    /// As long as `sample`, or twice (unconditional half first).
+    /// The model's output, as long as `sample`, or twice as long (unconditional half first).
     pub model_output: &'a [f32],
     /// Fresh noise.
     pub noise: &'a [f32],
@@ -16,7 +16,7 @@ pub struct Operands<'a> {
     pub history: &'a [f32],
     /// The coefficient vector.
     pub coefficients: &'a [f32],
-    /// As long as `sample`, if it is given.
+    /// x0, as long as `sample`, if it is given.
     pub x0: Option<&'a [f32]>,
 }
 

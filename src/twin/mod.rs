@@ -18,7 +18,7 @@ mod timestep_embedding;
 
 pub use program::Program;
 
-/// What the oracle refuses.
+/// An error of the oracle.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// An input or output that the network does not have.

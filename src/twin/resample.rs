@@ -42,7 +42,7 @@ pub struct Window {
     pub kernel: [usize; 2],
     /// Step between output pixels.
     pub stride: usize,
-    /// How far the kernel reaches beyond the input.
+    /// Rows and columns by which the kernel reaches beyond the input.
     pub padding: Padding,
     /// Height and width of the output.
     pub output: [usize; 2],

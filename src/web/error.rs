@@ -7,13 +7,13 @@ use wasm_bindgen::JsValue;
 use crate::metrics;
 use crate::{cpu, device, diffusion, gpu, graph, models, pipeline, text, weights};
 
-/// What a call from JavaScript can fail with.
+/// An error of a call from JavaScript.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// From the pipeline or below.
+    /// An error from the pipeline or below.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
-    /// From the features of pictures or what is made of them.
+    /// An error from the features of pictures or what is made of them.
     #[cfg(feature = "features")]
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
@@ -37,7 +37,7 @@ pub enum Error {
     Disposed,
 }
 
-/// What an error says besides its sentence: `code` and `ErrorDetails` of index.d.ts.
+/// The facts of an error besides its sentence: `code` and `ErrorDetails` of index.d.ts.
 struct Facts {
     code: &'static str,
     file: Option<String>,

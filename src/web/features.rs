@@ -86,13 +86,13 @@ impl FeatureExtractor {
 pub struct PictureSet {
     space: FeatureSpace,
     features: Vec<f32>,
-    /// Of a file.
+    /// The statistics of a file.
     saved: Option<Statistics>,
 }
 
 #[wasm_bindgen]
 impl PictureSet {
-    /// Of no pictures yet, to which `extractor`'s features can be added.
+    /// A set of no pictures yet, to which `extractor`'s features can be added.
     #[wasm_bindgen(constructor)]
     pub fn new(extractor: &FeatureExtractor) -> Self {
         Self { space: extractor.space.clone(), features: Vec::new(), saved: None }
@@ -121,7 +121,7 @@ impl PictureSet {
         })
     }
 
-    /// How many pictures it holds.
+    /// Number of pictures that it holds.
     #[wasm_bindgen(getter)]
     pub fn pictures(&self) -> usize {
         match &self.saved {
@@ -137,7 +137,7 @@ impl PictureSet {
         self.saved = None;
     }
 
-    /// How far it is from `real`: `Distance` of index.d.ts, as JSON; `errors` says whether standard errors are asked for, and KID.
+    /// The distance to `real`: `Distance` of index.d.ts, as JSON; `errors` says whether standard errors are asked for, and KID.
     ///
     /// # Errors
     /// Sets of two extractors, or of too few pictures.
@@ -151,7 +151,7 @@ impl PictureSet {
         self.features.len() / self.space.dimension.max(1)
     }
 
-    /// The moments of each of as many groups.
+    /// The moments of each of `groups` groups.
     fn moments(&self, groups: usize) -> Result<Vec<Moments>, metrics::Error> {
         let mut moments = vec![Moments::new(self.space.dimension); groups];
         let rows = self.features.chunks_exact(self.space.dimension.max(1));

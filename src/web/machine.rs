@@ -32,7 +32,7 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn run(this: &Machine, jobs: &[u8], done: usize) -> Result<usize, JsValue>;
 
-    /// Undefined if it is not time yet; else it resolves to whether to go on.
+    /// A promise, or undefined if it is not time yet; it resolves to whether to go on.
     #[wasm_bindgen(method)]
     fn pause(this: &Machine) -> Option<Promise>;
 

@@ -21,8 +21,9 @@ use crate::weights::Source;
 
 #[wasm_bindgen]
 extern "C" {
-    /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, `kernels`, and as
-    /// `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s name.
+    /// The part of `LoadOptions` of index.d.ts that says which files are read and how: `variant`, `unet`, `predictionType`,
+    /// `kernels`, and as `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s
+    /// name.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -97,7 +98,7 @@ impl Pipeline {
         })
     }
 
-    /// What the checkpoint says of itself: `ModelInfo` of index.d.ts, as JSON.
+    /// The description of the checkpoint: `ModelInfo` of index.d.ts, as JSON.
     pub fn info(&self) -> String {
         let info = self.0.info();
         let solvers = self.0.solver_steps();
@@ -152,7 +153,7 @@ impl Pipeline {
         ]))
     }
 
-    /// What a run takes: `RunEstimate` of index.d.ts. All is as of [`Pipeline::sample`].
+    /// The cost of a run: `RunEstimate` of index.d.ts. All is as of [`Pipeline::sample`].
     ///
     /// # Errors
     /// As of [`Pipeline::sample`].
@@ -265,7 +266,7 @@ impl Lora {
 
 #[wasm_bindgen]
 impl Lora {
-    /// What of it is not used, and what had to be guessed.
+    /// Notes on its unused parts, and on guesses that had to be made.
     #[wasm_bindgen(getter)]
     pub fn notes(&self) -> Vec<String> {
         self.0.notes().to_vec()
@@ -279,13 +280,13 @@ pub struct LoraSet(Vec<(Rc<LoraFile>, f64)>);
 
 #[wasm_bindgen]
 impl LoraSet {
-    /// None yet.
+    /// A set of no LoRAs yet.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one.
+    /// Adds a LoRA.
     pub fn add(&mut self, lora: &Lora, weight: f64) {
         self.0.push((lora.0.clone(), weight));
     }
@@ -301,7 +302,7 @@ pub struct ForwardProcess {
 
 #[wasm_bindgen]
 impl ForwardProcess {
-    /// T.
+    /// T, the number of training timesteps.
     #[wasm_bindgen(getter)]
     pub fn num_train_timesteps(&self) -> u32 {
         self.num_train_timesteps
@@ -350,7 +351,7 @@ pub struct Bound {
 
 #[wasm_bindgen]
 impl Bound {
-    /// How many terms there are.
+    /// Number of terms.
     #[wasm_bindgen(getter)]
     pub fn total(&self) -> u32 {
         self.total
@@ -395,7 +396,7 @@ pub struct Sampler {
 
 #[wasm_bindgen]
 impl Sampler {
-    /// How many steps the run has.
+    /// Number of steps of the run.
     #[wasm_bindgen(getter)]
     pub fn total(&self) -> u32 {
         self.total
@@ -423,7 +424,7 @@ impl Sampler {
         self.slot.ask(async |sampler| Ok(sampler.step().await?.map_or(JsValue::UNDEFINED, step_to_js)))
     }
 
-    /// Resolves to where the time of the last step made goes: `Profile` of index.d.ts, as JSON.
+    /// Resolves to the times of the last step made: `Profile` of index.d.ts, as JSON.
     pub fn profile(&self) -> Promise {
         self.slot.ask(async |sampler| Ok(sampler.profile().await?.to_json().to_string().into()))
     }

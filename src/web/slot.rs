@@ -10,7 +10,7 @@ use super::error::Error;
 use super::promise::promise;
 use crate::weights::LocalBoxFuture;
 
-/// What a call does with a value.
+/// The work of a call with a value.
 type Work<T> = Box<dyn for<'a> FnOnce(&'a mut T) -> LocalBoxFuture<'a, Result<JsValue, Error>>>;
 
 /// A value that a call takes out while it runs. What comes meanwhile finds the place empty, and is refused in words.

@@ -205,7 +205,7 @@ fn scale_and_minimum(bytes: &[u8; 12], s: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(minimum))
 }
 
-/// 1/d, or 0 where all values are the same and any will do.
+/// 1/d, or 0 if all values are the same and any will do.
 fn reciprocal(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }

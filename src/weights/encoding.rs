@@ -40,9 +40,9 @@ pub enum Encoding {
 /// The smallest part of a tensor that can be stored: `elements` numbers along a row, in `bytes` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
-    /// How many elements it holds; 1 for plain numbers.
+    /// Number of elements that it holds; 1 for plain numbers.
     pub elements: usize,
-    /// How many bytes it takes.
+    /// Number of bytes that it takes.
     pub bytes: usize,
 }
 
@@ -118,7 +118,7 @@ impl Encoding {
         }
     }
 
-    /// How many elements are stored together, in how many bytes.
+    /// The block of this encoding: the elements that are stored together, and the bytes they take.
     pub fn block(self) -> Block {
         let (elements, bytes) = match self {
             Encoding::F64 | Encoding::I64 | Encoding::U64 => (1, 8),
@@ -261,8 +261,8 @@ impl std::fmt::Display for Encoding {
 pub struct F16Bits {
     /// The bits of each element.
     pub bits: Vec<u16>,
-    /// How many finite elements are too large for f16 (beyond ±65504) and became infinite. Where this is not zero
-    /// the tensor has to stay f32.
+    /// Number of finite elements that are too large for f16 (beyond ±65504) and became infinite. If this is not zero, the
+    /// tensor has to stay f32.
     pub overflowed: usize,
 }
 

@@ -1,8 +1,8 @@
-//! What lies in the place of a checkpoint's file and is none: told by its first bytes, with what to do about it.
+//! Files in the place of a checkpoint's that are none: told by their first bytes, with what to do about them.
 
 use super::Error;
 
-/// How many bytes are looked at.
+/// Number of bytes that are looked at.
 pub(super) const HEAD: usize = 256;
 
 /// Beginnings of files, and what these are. A web page's and a server's answer may come after blanks, and in any case.

@@ -18,16 +18,17 @@ use super::tensor_file::{Beginning, Header, MAX_NAME, MAX_TENSORS, TensorInfo};
 use super::{Encoding, Error};
 use crate::order::sort_by_key;
 
-/// What a GGUF file begins with.
+/// The first bytes of a GGUF file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 
-/// As for safetensors; the longest headers are those of language models with their vocabularies, some 20 MB.
+/// Most bytes of a header, as for safetensors; the longest headers are those of language models with their vocabularies, some
+/// 20 MB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Of the format's tensors.
+/// Most sides of a tensor, as the format has it.
 const MAX_SIDES: u64 = 4;
-/// Unless `general.alignment` says otherwise.
+/// Alignment of the tensors, unless `general.alignment` says otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
-/// The largest that is believed; files use 32.
+/// The largest alignment that is believed; files use 32.
 const MAX_ALIGNMENT: u64 = 1 << 16;
 
 const STRING: u64 = 8;
@@ -199,7 +200,7 @@ impl Entries {
 /// A tensor as the header describes it.
 struct Described {
     name: String,
-    /// Slowest first.
+    /// Sides, slowest first.
     shape: Vec<u64>,
     kind: u64,
     offset: u64,
@@ -335,9 +336,9 @@ pub struct Writer<W> {
     out: W,
     metadata: Vec<(String, Entry)>,
     tensors: Vec<ToWrite>,
-    /// How many of the tensors have been written.
+    /// Number of the tensors that have been written.
     written: usize,
-    /// Where the next one goes, counted from the first.
+    /// Offset of the next one, counted from the first.
     offset: u64,
 }
 

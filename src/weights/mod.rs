@@ -23,7 +23,7 @@ pub use source::{ByteStream, LocalBoxFuture, MemorySource, Source, check_path, r
 pub(crate) use tensor_file::Cutter;
 pub use tensor_file::{Gather, Sink, TensorFile, TensorInfo};
 
-/// What can be wrong with a checkpoint's files.
+/// An error in a checkpoint's files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The source holds no such file.
@@ -39,7 +39,7 @@ pub enum Error {
     Read {
         /// Path inside the checkpoint.
         file: String,
-        /// What the platform said.
+        /// Reason, as the platform gives it.
         reason: String,
     },
     /// A path that could lead out of the checkpoint.
@@ -63,9 +63,9 @@ pub enum Error {
         file: String,
         /// The tensor in which the file ends, where its header had arrived.
         tensor: Option<String>,
-        /// How many bytes there are.
+        /// Number of bytes received.
         received: u64,
-        /// How many bytes its own header calls for.
+        /// Number of bytes that its own header calls for.
         expected: u64,
     },
     /// The file goes on after its last tensor.
@@ -73,7 +73,7 @@ pub enum Error {
     TrailingBytes {
         /// Path inside the checkpoint.
         file: String,
-        /// How many bytes its own header calls for.
+        /// Number of bytes that its own header calls for.
         expected: u64,
     },
     /// A file of Python's pickle format, which is a program rather than data.
@@ -88,7 +88,7 @@ pub enum Error {
     Foreign {
         /// Path inside the checkpoint.
         file: String,
-        /// What it is, and what to do.
+        /// Description of the file, and what to do.
         found: String,
     },
     /// The file's header is none of its format.
@@ -96,7 +96,7 @@ pub enum Error {
     Header {
         /// Path inside the checkpoint.
         file: String,
-        /// What its first bytes say that it is.
+        /// Format that its first bytes name.
         format: &'static str,
         /// The rule that it breaks.
         reason: String,
@@ -113,7 +113,7 @@ pub enum Error {
     },
 }
 
-/// What makes safetensors of a pickle: of a component's weights in a folder, or of a whole checkpoint.
+/// The line of Python that makes safetensors of a pickle: of a component's weights in a folder, or of a whole checkpoint.
 fn conversion(file: &str) -> &'static str {
     if file.ends_with(".bin") {
         "DiffusionPipeline.from_pretrained(\"FOLDER\").save_pretrained(\"NEW\")"

@@ -1,4 +1,4 @@
-//! Where a checkpoint's files come from.
+//! Sources of a checkpoint's files.
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -11,10 +11,10 @@ pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A checkpoint, wherever it lies: a directory, memory, a URL, files that a user picked.
 pub trait Source {
-    /// What a person would call it: the directory or the URL. For messages only.
+    /// The source's name, as a person would call it: the directory or the URL. For messages only.
     fn name(&self) -> &str;
 
-    /// The path of the one file that the checkpoint consists of; `None` where it is a folder.
+    /// The path of the one file that the checkpoint consists of; `None` if it is a folder.
     fn single_file(&self) -> Option<&str> {
         None
     }
@@ -150,7 +150,7 @@ mod directory {
 
     use super::*;
 
-    /// Large enough that a system call is not felt, small beside any weight.
+    /// A number of bytes large enough that a system call is not felt, small beside any weight.
     const CHUNK_BYTES: u64 = 1 << 20;
 
     /// A checkpoint in a directory of this machine, or in one file.

@@ -34,7 +34,7 @@ pub struct TensorInfo {
     pub dtype: Encoding,
     /// The sides, slowest first (row-major); empty for a scalar.
     pub shape: Vec<usize>,
-    /// Where the bytes lie, counted from the start of the file: exactly what the shape takes in this dtype.
+    /// Place of the bytes, counted from the start of the file: exactly what the shape takes in this dtype.
     pub range: Range<u64>,
 }
 
@@ -91,14 +91,14 @@ impl TensorInfo {
     }
 }
 
-/// What a format's header says, checked.
+/// The content of a format's header, checked.
 #[derive(Debug)]
 pub(super) struct Header {
     /// Every tensor, in the order of the file. No two overlap; bytes between them are padding.
     pub tensors: Vec<TensorInfo>,
-    /// What else the header holds, as text.
+    /// Other text of the header.
     pub metadata: BTreeMap<String, String>,
-    /// How long the file may be: from the last tensor's end to that of the padding after it.
+    /// Possible lengths of the file: from the last tensor's end to that of the padding after it.
     pub lengths: RangeInclusive<u64>,
 }
 
@@ -150,21 +150,21 @@ impl Beginning<'_> {
     }
 }
 
-/// What receives the tensors of a file: for each one `begin`, its bytes in any number of chunks of any length, `end`.
+/// A receiver of the tensors of a file: for each one `begin`, its bytes in any number of chunks of any length, `end`.
 pub trait Sink<E> {
-    /// The next tensor.
+    /// Begins the next tensor.
     ///
     /// # Errors
     /// If it cannot be used; the pass ends.
     fn begin(&mut self, tensor: &TensorInfo) -> Result<(), E>;
 
-    /// Its next bytes. A chunk may end within an element, and start at any address.
+    /// Takes the tensor's next bytes. A chunk may end within an element, and start at any address.
     ///
     /// # Errors
     /// As [`Sink::begin`].
     fn chunk(&mut self, bytes: &[u8]) -> Result<(), E>;
 
-    /// All bytes that [`TensorInfo::byte_length`] announces have come.
+    /// Ends the tensor: all bytes that [`TensorInfo::byte_length`] announces have come.
     ///
     /// # Errors
     /// As [`Sink::begin`].
@@ -226,7 +226,7 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    /// For elements, or blocks of them, of `unit` bytes.
+    /// A cutter for elements, or blocks of them, of `unit` bytes.
     pub fn new(unit: usize) -> Self {
         Self { unit, rest: Vec::new() }
     }
@@ -265,9 +265,9 @@ pub struct TensorFile {
     file: Rc<str>,
     stream: Box<dyn ByteStream>,
     header: Header,
-    /// What arrived last; at first the header and what came with it.
+    /// The chunk that arrived last; at first the header and what came with it.
     chunk: Vec<u8>,
-    /// How many bytes of the chunk have been passed on.
+    /// Number of the chunk's bytes that have been passed on.
     used: usize,
     /// Bytes received so far.
     received: u64,
@@ -332,7 +332,7 @@ impl TensorFile {
         &self.header.tensors
     }
 
-    /// What else the header holds: the `__metadata__` of a safetensors file, the entries of a GGUF file that are text.
+    /// Other text of the header: the `__metadata__` of a safetensors file, the entries of a GGUF file that are text.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }

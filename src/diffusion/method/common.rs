@@ -10,14 +10,14 @@ use crate::diffusion::{
 /// file has more.
 pub const MAX_TRAIN_TIMESTEPS: i64 = 100_000;
 
-/// Which of the training timesteps a run visits (`timestep_spacing`); table 2 of Lin et al. 2023, arXiv 2305.08891.
+/// The training timesteps that a run visits (`timestep_spacing`); table 2 of Lin et al. 2023, arXiv 2305.08891.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestepSpacing {
-    /// Evenly from the first to the last.
+    /// Even steps from the first timestep to the last.
     Linspace,
-    /// In whole strides from the first.
+    /// Whole strides from the first timestep.
     Leading,
-    /// In even strides from the last.
+    /// Even strides from the last timestep.
     Trailing,
 }
 
@@ -59,9 +59,10 @@ impl BetaRange {
 pub enum TerminalSnr {
     /// The share that its β_t leave.
     AsTrained,
-    /// Nothing.
+    /// No share at all.
     Zero,
-    /// Nothing, but for a trace that makes σ 4096 where it would be infinite: solvers in σ-space cannot hold a signal of zero.
+    /// No share at all, but for a trace that makes σ 4096 where it would be infinite: solvers in σ-space cannot hold a signal
+    /// of zero.
     AlmostZero,
 }
 
@@ -106,13 +107,13 @@ pub struct ChainKeys {
 pub struct Common {
     /// β_t, before [`terminal_snr`](Self::terminal_snr) changes them; none in rectified flow.
     pub betas: Betas,
-    /// T.
+    /// T, the number of training timesteps.
     pub num_train_timesteps: usize,
     /// The share of the picture that is left at the last timestep.
     pub terminal_snr: TerminalSnr,
     /// The network's target.
     pub prediction_type: PredictionType,
-    /// Which timesteps are visited.
+    /// The training timesteps that are visited.
     pub timestep_spacing: TimestepSpacing,
     /// The number of timesteps by which "leading" ones are moved towards the noise.
     pub steps_offset: i64,

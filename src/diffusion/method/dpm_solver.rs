@@ -29,12 +29,12 @@ use crate::diffusion::{
 pub struct Config {
     pub solver_order: usize,
     pub algorithm: Algorithm,
-    /// `solver_type: "heun"` in place of "midpoint".
+    /// True for `solver_type: "heun"` in place of "midpoint".
     pub heun: bool,
     pub grid: Grid,
     pub threshold: Clip,
     pub lower_order_final: bool,
-    /// Multistep only.
+    /// True if the last step is of order 1; multistep only.
     pub euler_at_final: bool,
     pub final_sigma_is_zero: bool,
     lambda_min_clipped: f64,

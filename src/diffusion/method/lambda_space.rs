@@ -1,4 +1,4 @@
-//! What the solvers share that integrate over λ = log(α/σ), where x_t = α_t·x_0 + σ_t·ε (so α_t here is √ᾱ_t):
+//! Common parts of the solvers that integrate over λ = log(α/σ), where x_t = α_t·x_0 + σ_t·ε (so α_t here is √ᾱ_t):
 //! DPM-Solver++, UniPC and DEIS. diffusers' `sigmas` are σ_t/α_t here; in rectified flow they are σ_t, and α_t = 1 − σ_t.
 
 use super::{
@@ -67,7 +67,7 @@ impl Level {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grid {
     pub progression: Progression,
-    /// `use_flow_sigmas`.
+    /// True for `use_flow_sigmas`.
     pub is_flow: bool,
     pub flow_shift: FlowShift,
     /// True if timesteps that are looked up from σ are cut off to whole ones; other classes round them.
@@ -81,7 +81,7 @@ pub enum Progression {
     Spaced(SigmaSpacing),
     /// `use_lu_lambdas`: even in λ.
     Lu,
-    /// `use_flow_sigmas`, and no other.
+    /// The spacing of `use_flow_sigmas`, and no other.
     Flow,
 }
 

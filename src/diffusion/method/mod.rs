@@ -1,4 +1,4 @@
-//! What solvers are built from: how they describe themselves, what a run asks of them, and what whole families of them share.
+//! The parts of solvers: how they describe themselves, what a run asks of them, and what whole families of them share.
 //!
 //! | file | what it holds |
 //! |---|---|

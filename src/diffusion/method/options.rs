@@ -1,4 +1,4 @@
-//! How to walk a schedule.
+//! Options of a walk through a schedule.
 
 use crate::diffusion::{error::Error, table::terms::HISTORY};
 
@@ -39,7 +39,7 @@ pub struct StepOptions {
     /// DDIM: the share of DDPM's noise that each step adds, from 0 (none) to 1. TCD: how far back to jump and add noise
     /// again, its paper's γ.
     pub eta: f64,
-    /// DDIM: derive ε̂ again from the clipped x̂_0.
+    /// DDIM: true to derive ε̂ again from the clipped x̂_0.
     pub use_clipped_model_output: bool,
     /// The index of the first step, in calls of the network: image-to-image enters the schedule late. Solvers that look back begin
     /// anew here.
@@ -53,7 +53,7 @@ pub struct StepOptions {
     /// σ to visit in place of a spacing, descending: Euler takes them with the final one; UniPC with `use_flow_sigmas` and
     /// flow take them without it, and shift them.
     pub sigmas: Option<Vec<f64>>,
-    /// With `use_dynamic_shifting`, how far to shift the schedule towards its noisy end.
+    /// Shift of the schedule towards its noisy end, with `use_dynamic_shifting`.
     pub mu: Option<f64>,
     /// LCM: the number of steps that the model was distilled on, in place of the config's. TCD: the most steps of a run that may
     /// visit any timestep, in place of those that the model was distilled on.
@@ -61,9 +61,9 @@ pub struct StepOptions {
     /// LCM, TCD: the share of the distilled schedule to use, from its clean end. Image-to-image in other classes sets
     /// [`begin_index`](Self::begin_index).
     pub strength: f64,
-    /// LMS: how many derivatives to fit, `step`'s `order`.
+    /// LMS: the number of derivatives to fit, `step`'s `order`.
     pub lms_order: usize,
-    /// Euler: how much noise to add before each step, in all (Karras et al. 2022, algorithm 2).
+    /// Euler: the amount of noise to add before each step, in all (Karras et al. 2022, algorithm 2).
     pub s_churn: f64,
     /// Euler: the smallest σ at which to churn.
     pub s_tmin: f64,

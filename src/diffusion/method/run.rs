@@ -183,7 +183,7 @@ impl Run<'_> {
         Ok(Table { steps, order: self.order, init_noise_sigma, timesteps, sigmas, warning: None })
     }
 
-    /// Why the coefficients of step `index` of a run are not finite, and what would do. `sigmas` may be none.
+    /// The reason why the coefficients of step `index` of a run are not finite, and a remedy. `sigmas` may be none.
     fn cause_of_infinity(&self, timesteps: &[f64], sigmas: &[f64], index: usize) -> String {
         let levels = if sigmas.is_empty() { timesteps } else { sigmas };
         // A step looks back at as many as it keeps, and at where it arrives. Solvers that call the network twice have each level twice.

@@ -1,4 +1,4 @@
-//! Which timesteps and which σ a run visits.
+//! The timesteps and the σ that a run visits.
 
 use super::common::{Common, TimestepSpacing};
 use crate::diffusion::{

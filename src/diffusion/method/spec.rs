@@ -1,4 +1,4 @@
-//! What a solver says of itself: everything that is not mathematics, in one value.
+//! The description of a solver: everything that is not mathematics, in one value.
 
 use std::{panic::RefUnwindSafe, sync::Arc};
 
@@ -86,7 +86,7 @@ pub const MAX_INFERENCE_STEPS: usize = 10_000;
 /// A setting of a scheduler's config that a user may give (`SolverKeys`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// `use_karras_sigmas`, `use_exponential_sigmas` and `use_beta_sigmas`.
+    /// The keys `use_karras_sigmas`, `use_exponential_sigmas` and `use_beta_sigmas`.
     SigmaSpacing,
     /// `algorithm_type`.
     AlgorithmType,

@@ -13,7 +13,7 @@ pub enum VarianceType {
     FixedLargeLog,
     /// The network's second half of channels.
     Learned,
-    /// Between β̃_t and β_t, where the network's second half of channels says.
+    /// A variance between β̃_t and β_t, which the network's second half of channels chooses.
     LearnedRange,
 }
 

@@ -51,7 +51,7 @@ impl Noising {
         Self { signal: 1.0 - sigma, noise: sigma }
     }
 
-    /// This stretch and then `next`, as one: signals multiply, variances add up.
+    /// The stretch `self` and then `next`, as one: signals multiply, variances add up.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
         Self { signal: self.signal * next.signal, noise: libm::hypot(self.noise * next.signal, next.noise) }
@@ -88,7 +88,7 @@ pub struct Velocity {
     pub epsilon: f64,
 }
 
-/// Written as the pair of signal and noise.
+/// The stretch is written as the pair of signal and noise.
 impl Serialize for Noising {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.signal, self.noise).serialize(serializer)
@@ -103,13 +103,13 @@ pub struct Posterior {
     pub x0: f64,
     /// The mean's coefficient of x_t.
     pub sample: f64,
-    /// β̃.
+    /// β̃, the variance.
     pub variance: f64,
 }
 
 impl Posterior {
-    /// Ho et al., equation 7, with ᾱ_s, ᾱ_t and the α between them, which is ᾱ_t/ᾱ_s and for neighbours α_t. Where no noise lies
-    /// between x_0 and x_t, ᾱ_t = 1, there is no such distribution, and this is not a number.
+    /// The posterior of Ho et al., equation 7, with ᾱ_s, ᾱ_t and the α between them, which is ᾱ_t/ᾱ_s and for neighbours α_t.
+    /// Where no noise lies between x_0 and x_t, ᾱ_t = 1, there is no such distribution, and this is not a number.
     pub fn new(alpha: f64, alpha_bar_s: f64, alpha_bar_t: f64) -> Self {
         let (beta, beta_bar_s, beta_bar_t) = (1.0 - alpha, 1.0 - alpha_bar_s, 1.0 - alpha_bar_t);
         Self {
@@ -148,7 +148,7 @@ impl NoiseSchedule {
         self.alphas_cumprod.get(t).copied().map(f64::from)
     }
 
-    /// ᾱ_{t−1}: what timestep t starts from. Before the first that is the picture, of which everything is left.
+    /// ᾱ_{t−1}, from which timestep t starts. Before the first that is the picture, of which everything is left.
     pub fn alpha_bar_before(&self, t: usize) -> Option<f64> {
         match t.checked_sub(1) {
             None => self.alpha_bar(0).map(|_| 1.0),
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Where t is 0 there is nothing before x_t but the picture itself, and there the posterior is.
+    /// The posterior at t = 0, before which there is nothing but the picture, is the picture itself.
     #[test]
     fn the_posterior_before_the_first_timestep_is_the_picture() {
         let posterior = NoiseSchedule::linear(1e-4, 0.02, 10).posterior(0).unwrap();

@@ -1,4 +1,4 @@
-//! What the network's output says of x_0 and of ε.
+//! The meaning of the network's output for x_0 and for ε.
 
 use serde::{Serialize, Serializer};
 
@@ -23,7 +23,7 @@ impl Reading {
     }
 }
 
-/// Written as the pair of its coefficients.
+/// The reading is written as the pair of its coefficients.
 impl Serialize for Reading {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.sample, self.output).serialize(serializer)

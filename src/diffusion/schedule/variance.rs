@@ -18,10 +18,10 @@ pub enum Variance {
 }
 
 impl Variance {
-    /// All of them, in the order that they are listed to users.
+    /// All variances, in the order that they are listed to users.
     pub const ALL: [Self; 4] = [Self::FixedSmall, Self::FixedLarge, Self::Learned, Self::LearnedRange];
 
-    /// diffusers' name.
+    /// Name in diffusers.
     pub fn name(self) -> &'static str {
         match self {
             Self::FixedSmall => "fixed_small",

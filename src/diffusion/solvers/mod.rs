@@ -31,7 +31,7 @@ macro_rules! solvers {
         }
 
         impl Solver {
-            /// All of them, in the order that they are listed to users.
+            /// All solvers, in the order that they are listed to users.
             pub const ALL: [Self; [$(Self::$solver),+].len()] = [$(Self::$solver),+];
 
             /// The description that its file ends in.
@@ -71,11 +71,11 @@ solvers! {
     UniPc = unipc::SPEC,
     /// An exponential integrator, `DEISMultistepScheduler`.
     Deis = deis::SPEC,
-    /// For latent consistency models, `LCMScheduler`.
+    /// A solver for latent consistency models, `LCMScheduler`.
     Lcm = lcm::SPEC,
-    /// For trajectory consistency models, `TCDScheduler`.
+    /// A solver for trajectory consistency models, `TCDScheduler`.
     Tcd = tcd::SPEC,
-    /// For models of rectified flow, `FlowMatchEulerDiscreteScheduler`.
+    /// A solver for models of rectified flow, `FlowMatchEulerDiscreteScheduler`.
     FlowEuler = flow_euler::SPEC,
 }
 

@@ -46,9 +46,9 @@ const BEGAN: usize = HISTORY - 1;
 
 struct Config {
     solver_order: usize,
-    /// `solver_type` "bh1".
+    /// True for `solver_type` "bh1".
     bh1: bool,
-    /// m = x̂_0, not ε̂.
+    /// True if m = x̂_0, not ε̂.
     predict_x0: bool,
     grid: Grid,
     threshold: Clip,

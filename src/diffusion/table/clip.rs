@@ -1,4 +1,4 @@
-//! What happens to x̂_0 before it is used, and the deviation of the noise that a network has learned.
+//! The clipping of x̂_0 before it is used, and the deviation of the noise that a network has learned.
 
 use serde::Serialize;
 
@@ -6,9 +6,9 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clip {
-    /// Nothing.
+    /// No clipping.
     None,
-    /// Clamped to ± this (`clip_sample_range`).
+    /// Clamping to ± this number (`clip_sample_range`).
     Range(f64),
     /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487): s is the `ratio` quantile of |x̂_0| over each
     /// image, at least 1 and at most `max_value`; x̂_0 is clamped to ± s and divided by s.

@@ -1,3 +1,3 @@
-//! What changes a checkpoint that is open.
+//! Changes to a checkpoint that is open.
 
 pub(super) mod lora;

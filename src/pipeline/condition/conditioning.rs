@@ -1,4 +1,4 @@
-//! What the network is told beside x_t and the timestep: texts, sizes, guidance scale, noise level.
+//! The inputs of the network beside x_t and the timestep: texts, sizes, guidance scale, noise level.
 
 use super::prompts::{Prompts, Texts};
 use crate::device::Program;
@@ -9,7 +9,7 @@ use crate::pipeline::model::load::Parts;
 use crate::pipeline::model::text_encoder::TextEncoder;
 use crate::pipeline::options::SampleOptions;
 
-/// What the network is to be told.
+/// Values that the network is to be told.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct Conditions<'a> {
     /// Guidance scale, layers of the text encoders, sizes.
@@ -23,7 +23,7 @@ pub(in crate::pipeline) struct Conditions<'a> {
     pub guided: bool,
     /// Whether the sizes of the negative prompt are those of a run from noise alone.
     pub from_noise: bool,
-    /// Upscaler: how much noise its small picture has.
+    /// Upscaler: the level of noise in its small picture.
     pub noise_level: Option<usize>,
 }
 

@@ -15,16 +15,16 @@ pub(in crate::pipeline) type Chunks = Vec<Vec<u32>>;
 /// All texts of a run for one text encoder.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Texts {
-    /// One for each prompt.
+    /// The texts of the prompts.
     pub prompts: Vec<Chunks>,
-    /// One for each prompt, or none where there is no guidance or a zero embedding takes their place.
+    /// The negative texts, one for each prompt, or none if there is no guidance or a zero embedding takes their place.
     pub negatives: Vec<Chunks>,
 }
 
 /// The texts of a run.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Prompts {
-    /// For each text encoder of the model.
+    /// The texts for each text encoder of the model.
     pub encoders: Vec<Texts>,
     /// Tokens of a text, the same for all texts and encoders.
     pub tokens: usize,

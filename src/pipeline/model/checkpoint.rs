@@ -21,18 +21,18 @@ const TIME_IDS: usize = 6;
 /// Whether a checkpoint takes an input picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// It is refused.
+    /// An input that is refused.
     Never,
-    /// It may be given.
+    /// An input that may be given.
     Optional,
-    /// It must be given.
+    /// An input that must be given.
     Required,
 }
 
-/// What a checkpoint is.
+/// The description of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
-    /// What its files are: a folder as diffusers writes it, or a single file and what that was recognised as.
+    /// Kind of the files: a folder as diffusers writes it, or a single file and what that was recognised as.
     pub layout: String,
     /// `_class_name` of the pipeline, such as `StableDiffusionPipeline`.
     pub class: String,
@@ -44,8 +44,8 @@ pub struct ModelInfo {
     pub takes_image: Takes,
     /// Whether it takes a mask of what to draw anew.
     pub takes_mask: Takes,
-    /// Whether a run can begin with a picture at any timestep. All can whose x_0 is a picture or what their autoencoder makes of one,
-    /// also where `takes_image` says that there is no `strength`; those that enlarge begin with noise.
+    /// Whether a run can begin with a picture at any timestep. False for upscalers, which begin with noise, and for models whose
+    /// autoencoder does not take RGB pictures. May be true if `takes_image` is [`Takes::Never`], without a `strength`.
     pub takes_start_timestep: bool,
     /// Whether it enlarges a picture, and takes a `noise_level`.
     pub enlarges: bool,
@@ -63,7 +63,7 @@ pub struct ModelInfo {
     pub scheduler: String,
     /// Bytes of all weight files.
     pub bytes: u64,
-    /// What its files do not say, or say otherwise, and what was made of it.
+    /// Notes on what its files do not say, or say otherwise, and what was made of it.
     pub notes: Vec<Note>,
 }
 
@@ -87,7 +87,7 @@ pub(in crate::pipeline) struct Model {
     pub scheduler: SchedulerConfig,
     /// The scheduler as the pipeline of a run with a mask uses it.
     pub inpaint_scheduler: SchedulerConfig,
-    /// SDXL: an absent negative prompt is a zero embedding rather than that of the empty text.
+    /// SDXL: true if an absent negative prompt is a zero embedding rather than that of the empty text.
     pub force_zeros_for_empty_prompt: bool,
     /// Upscaler: the forward process of its input picture, and the furthest that it may go.
     pub low_res: Option<(NoiseSchedule, usize)>,
@@ -283,7 +283,7 @@ impl Checkpoint {
         self.texts.iter().chain([&self.unet]).chain(&self.vae).flat_map(WeightFile::paths).collect()
     }
 
-    /// What it is.
+    /// The description of the checkpoint.
     pub fn info(&self) -> &ModelInfo {
         &self.model.info
     }

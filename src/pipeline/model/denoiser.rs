@@ -90,7 +90,7 @@ impl Denoiser {
         }
     }
 
-    /// What it looks up on the host: the embeddings of classes.
+    /// The tables on the host: the embeddings of classes.
     pub fn tables(&self) -> Vec<HostTable> {
         let table = match self {
             Self::Unconditional(config) => config.class_embedding(),

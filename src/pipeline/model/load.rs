@@ -16,7 +16,7 @@ pub(in crate::pipeline) struct Parts {
     /// The upscaler's table of noise levels.
     pub class_embedding: Option<HostTable>,
     pub vae: Option<Weights>,
-    /// One for each of the model's text encoders.
+    /// The model's text encoders.
     pub texts: Vec<TextEncoder>,
 }
 
@@ -56,7 +56,7 @@ impl Parts {
         [("unet", &self.unet)].into_iter().chain(texts).collect()
     }
 
-    /// What the network gets as `class_labels` for a class, one row of it.
+    /// The network's input `class_labels` for a class, one row of it.
     pub fn class_label(&self, class: usize) -> Vec<f32> {
         let Some(table) = &self.class_embedding else { return vec![class as f32] };
         let mut row = vec![0.0; table.columns()];

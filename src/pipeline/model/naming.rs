@@ -1,29 +1,29 @@
-//! What the tensors of a checkpoint are called: diffusers' and transformers' own names, or those of the original
-//! latent diffusion code (LDM) and of OpenCLIP, which single-file checkpoints keep.
+//! The names of the tensors of a checkpoint: diffusers' and transformers' own, or those of the original latent diffusion code
+//! (LDM) and of OpenCLIP, which single-file checkpoints keep.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::models::canonical_weight_name;
 use crate::weights::TensorInfo;
 
-/// Which part of a stored tensor a weight is.
+/// The part of a stored tensor that a weight is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pipeline) enum Part {
-    /// All of it.
+    /// All of the tensor.
     Whole,
     /// One of three equal groups of rows: Q, K and V stored as one matrix.
     Third(usize),
-    /// All of it, rows and columns exchanged.
+    /// All of the tensor, rows and columns exchanged.
     Transposed,
 }
 
-/// How a file calls the weights of one network.
+/// The names of the weights of one network in a file.
 #[derive(Clone, Debug, Default)]
 pub(in crate::pipeline) struct Naming {
-    /// What stands before all names of this network.
+    /// Prefix of all names of this network.
     prefix: String,
     style: Style,
-    /// What the names of weights begin with that this run of the network leaves out.
+    /// Prefix of the names of weights that this run of the network leaves out.
     left_out: Option<&'static str>,
 }
 
@@ -51,7 +51,7 @@ pub(in crate::pipeline) fn is_dead(name: &str) -> bool {
 
 #[derive(Clone, Debug, Default)]
 enum Style {
-    /// As diffusers and transformers call them, today or in earlier versions.
+    /// The names of diffusers and transformers, today or in earlier versions.
     #[default]
     Diffusers,
     /// Modules of LDM with their paths in diffusers.
@@ -66,7 +66,7 @@ impl Naming {
         Self { prefix: prefix.to_owned(), ..Self::default() }
     }
 
-    /// The same names, of a network that is run without the weights whose names in diffusers begin with `left_out`.
+    /// The naming of a network that is run without the weights whose names in diffusers begin with `left_out`.
     pub fn without(self, left_out: Option<&'static str>) -> Self {
         Self { left_out, ..self }
     }
@@ -99,7 +99,7 @@ impl Naming {
         !layer.is_some_and(unused_layer) && !self.left_out.is_some_and(|left_out| weight.starts_with(left_out))
     }
 
-    /// The weights, by today's names in diffusers, that the stored tensor `name` is; none where it is of another network.
+    /// The weights, by today's names in diffusers, that the stored tensor `name` is; none if it is of another network.
     pub fn weights(&self, name: &str) -> Vec<(String, Part)> {
         let Some(name) = name.strip_prefix(&self.prefix) else { return Vec::new() };
         match &self.style {
@@ -178,7 +178,7 @@ pub(in crate::pipeline) struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    /// Those of all `tensors` whose names start with `prefix`.
+    /// The tensors, of all `tensors`, whose names start with `prefix`.
     pub fn new(tensors: impl IntoIterator<Item = &'a TensorInfo>, prefix: &str) -> Self {
         let (mut shapes, mut modules) = (HashMap::new(), HashSet::new());
         for tensor in tensors {
@@ -200,7 +200,7 @@ impl<'a> Tensors<'a> {
         self.shapes.get(name)?.get(axis).copied()
     }
 
-    /// How many of `path.0`, `path.1`, … there are.
+    /// Number of modules among `path.0`, `path.1`, …, up to the first that is missing.
     pub fn count(&self, path: &str) -> usize {
         (0..MAX_COUNT).take_while(|index| self.has(&format!("{path}.{index}"))).count()
     }

@@ -15,12 +15,13 @@ pub struct TextEncoder {
     weights: Weights,
 }
 
-/// What the text encoder makes of token ids.
+/// The text encoder's output for token ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextEmbeddings {
-    /// After each of the numbers of layers that were asked for (0: the embeddings themselves), `[rows, tokens, hidden_size]`.
+    /// Hidden states after each of the numbers of layers that were asked for (0: the embeddings themselves), `[rows, tokens,
+    /// hidden_size]`.
     pub hidden_states: Vec<Vec<f32>>,
-    /// After the final norm.
+    /// Hidden states after the final norm.
     pub last_hidden_state: Vec<f32>,
     /// `last_hidden_state` at the end of each text, `[rows, hidden_size]`.
     pub pooler_output: Vec<f32>,

@@ -2,7 +2,7 @@
 
 use crate::weights::{TensorFile, TensorInfo};
 
-/// What such a file is, for a message.
+/// The description of such a file, for a message.
 pub(in crate::pipeline) const TEXTUAL_INVERSION: &str =
     "a textual inversion, embeddings that a word of the prompt stands for; these are not supported yet";
 

@@ -10,7 +10,7 @@ use crate::graph::WeightSpec;
 use crate::pipeline::error::Error;
 use crate::weights::{Encoding, Sink, Source, TensorFile, TensorInfo};
 
-/// How far loading has come.
+/// The progress of loading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadProgress {
     /// Bytes of weights read.
@@ -60,13 +60,13 @@ impl HostTable {
 #[derive(Debug)]
 pub struct WeightFile {
     files: Vec<Rc<TensorFile>>,
-    /// For each file, the places of its tensors, by their stored names.
+    /// The places of each file's tensors, by their stored names.
     places: Vec<HashMap<String, Vec<Place>>>,
     specs: Vec<WeightSpec>,
     tables: Vec<HostTable>,
 }
 
-/// Where a tensor goes, or a part of it.
+/// The place of a tensor, or of a part of it.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     part: Part,
@@ -268,7 +268,7 @@ pub async fn load(
     Ok(loaded)
 }
 
-/// For the tensors of a file, by their stored names: numbers of networks, with the places there.
+/// The numbers of networks, with the places there, for the tensors of a file by their stored names.
 type Targets = HashMap<String, Vec<(usize, Place)>>;
 
 /// A network whose weights are arriving.
@@ -316,7 +316,7 @@ impl Loading {
 struct Distributor<'a> {
     networks: &'a mut [Loading],
     targets: &'a Targets,
-    /// How many bytes of the current tensor have arrived.
+    /// Bytes of the current tensor that have arrived.
     position: u64,
     arriving: Vec<Arriving>,
 }
@@ -326,9 +326,9 @@ struct Arriving {
     network: usize,
     weight: usize,
     dtype: Encoding,
-    /// Where it lies in the tensor.
+    /// Bytes of the tensor that it takes.
     range: Range<u64>,
-    /// Of a matrix whose rows and columns are to be exchanged: its number of columns, and what has arrived.
+    /// Number of columns of a matrix whose rows and columns are to be exchanged, and what has arrived of it.
     transposed: Option<(usize, Vec<u8>)>,
 }
 
@@ -400,7 +400,7 @@ fn transpose(dtype: Encoding, columns: usize, bytes: &[u8]) -> (Encoding, Vec<u8
     (dtype, elements.flatten().copied().collect())
 }
 
-/// What a wrong shape of a telling tensor means.
+/// Possible explanation of the wrong shape of a telling tensor.
 fn hint(name: &str, shape: &[usize]) -> &'static str {
     match (name, shape) {
         ("conv_in.weight", [_, 9, ..]) => "; an inpainting checkpoint, with the config of another",

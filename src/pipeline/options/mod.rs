@@ -1,4 +1,4 @@
-//! What can be asked for, under diffusers' names: each option described once, for Rust, the command, the package and the page.
+//! The options of runs, under diffusers' names: each described once, for Rust, the command, the package and the page.
 //!
 //! | file | what it holds |
 //! |---|---|

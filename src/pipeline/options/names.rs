@@ -1,4 +1,4 @@
-//! How an option is called in another language.
+//! The name of an option in another language.
 
 /// The name `guidance_scale` as JavaScript has it: `guidanceScale`.
 pub fn camel_case(name: &str) -> String {

@@ -21,7 +21,7 @@ impl Given {
         Self { json, named: SolverKeys::default() }
     }
 
-    /// What was given as `name`, unless it is null.
+    /// The value given as `name`, unless it is null.
     fn remove(&mut self, name: &str) -> Option<Value> {
         self.json.remove(&camel_case(name)).filter(|value| !value.is_null())
     }
@@ -51,10 +51,10 @@ pub(super) trait Take: Sized {
 
 /// A field that is one value of JSON.
 trait Plain: Sized {
-    /// What is expected.
+    /// Description of the values that are expected.
     const EXPECTED: &'static str;
 
-    /// What `value` says.
+    /// The value in Rust; `None` if `value` is none of the expected.
     fn of(value: &Value) -> Option<Self>;
 }
 

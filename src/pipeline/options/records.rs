@@ -74,7 +74,7 @@ macro_rules! options {
 include!("table.rs");
 
 impl ForwardOptions {
-    /// Those of a picture, everything else as it is by default.
+    /// The options for a picture, everything else as it is by default.
     pub fn new(image: Rgba) -> Self {
         Self { image, ..Self::default() }
     }

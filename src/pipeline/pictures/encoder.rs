@@ -40,7 +40,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// What an autoencoder makes of a picture: a distribution of latents, `DiagonalGaussianDistribution`.
+/// The distribution of latents that an autoencoder makes of a picture, `DiagonalGaussianDistribution`.
 pub(in crate::pipeline) struct Posterior<'a> {
     config: &'a AutoencoderKlConfig,
     moments: Vec<f32>,

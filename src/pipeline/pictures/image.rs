@@ -4,7 +4,7 @@ use crate::pipeline::error::Error;
 use crate::pipeline::options::MAX_SIDE;
 use crate::pipeline::rgba::Rgba;
 
-/// How a picture is brought to another size.
+/// The filter by which a picture is brought to another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pipeline) enum Filter {
     /// sinc(x)·sinc(x/3), |x| < 3.
@@ -111,7 +111,7 @@ impl Rgb {
     }
 }
 
-/// How bright a pixel is, as Pillow's `convert("L")` has it: ITU-R 601-2 in 16-bit fixed point.
+/// The brightness of a pixel, as Pillow's `convert("L")` has it: ITU-R 601-2 in 16-bit fixed point.
 fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
 }
@@ -119,7 +119,7 @@ fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
 /// Bits behind the point of a weight: what Pillow leaves itself for 8-bit pictures.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// What a pixel of the result takes of the source: weights in fixed point from the pixel `first` on.
+/// The share of source pixels in a pixel of the result: weights in fixed point from the pixel `first` on.
 struct Taps {
     first: usize,
     weights: Vec<i32>,

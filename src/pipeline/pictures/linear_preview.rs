@@ -12,9 +12,9 @@ use crate::weights::Encoding;
 
 /// Number of random latents: their decoding costs about as much as a step, and twice as many are no better.
 const LATENTS: usize = 6;
-/// Their height and width.
+/// Height and width of the random latents.
 const SIDE: usize = 8;
-/// Their random numbers lie on a grid of so many rows and columns, and between these they are interpolated: latents of
+/// Rows and columns of the grid that the random numbers lie on; between these they are interpolated: latents of
 /// real pictures are smooth, and of white noise decoders make textures of quite other colours.
 const GRID: usize = 4;
 /// Standard deviation of the random numbers: within it decoders are nearly linear.
@@ -24,7 +24,7 @@ const DEVIATION: f32 = 0.6;
 #[derive(Debug)]
 pub(in crate::pipeline) struct LinearPreview {
     colours: usize,
-    /// Those of [`LinearPreview::add_to`].
+    /// The weights of [`LinearPreview::add_to`].
     pub weights: Weights,
 }
 

@@ -1,4 +1,4 @@
-//! Between latents and pixels.
+//! The ways between latents and pixels.
 
 pub(super) mod encoder;
 pub(super) mod image;

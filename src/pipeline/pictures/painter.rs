@@ -8,14 +8,14 @@ use crate::pipeline::error::Error;
 use crate::pipeline::model::load::Parts;
 use crate::pipeline::rgba::Rgba;
 
-/// What is painted.
+/// The latents to paint.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct Canvas {
     /// `[batch, channels, height, width]`.
     pub latents: [usize; 4],
     /// Whether there are latents of x̂_0 as well.
     pub with_denoised: bool,
-    /// How many times larger than its latents a picture is, on each side.
+    /// Ratio of a picture's side to its latents' side.
     pub scale_factor: usize,
     /// The longest side of latents to paint at once, for as long as the device takes it.
     pub longest_tile: usize,
@@ -28,11 +28,11 @@ pub(in crate::pipeline) type Paint<'a> = dyn Fn(&Scope, NodeId) -> Result<NodeId
 #[derive(Debug)]
 pub(in crate::pipeline) struct Painter {
     means: Means,
-    /// How many of the pictures are of x_t; if there are more, as many others are of x̂_0.
+    /// Number of pictures of x_t; if there are more, as many others are of x̂_0.
     batch: usize,
-    /// How many pictures it makes at once.
+    /// Number of pictures made at once.
     frames: usize,
-    /// Their rows and columns.
+    /// Rows and columns of the pictures.
     size: [usize; 2],
 }
 

@@ -15,12 +15,12 @@ use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::{Preview, SampleOptions};
 use crate::pipeline::rgba::Rgba;
 
-/// What a pipeline's previews are made with besides its own autoencoder.
+/// Means of a pipeline's previews besides its own autoencoder.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct Previews {
-    /// For [`Preview::Tiny`].
+    /// The tiny autoencoder for [`Preview::Tiny`].
     tiny_vae: RefCell<Option<Rc<TinyVae>>>,
-    /// For [`Preview::Linear`].
+    /// The linear map for [`Preview::Linear`].
     linear: OnceCell<Rc<LinearPreview>>,
 }
 
@@ -48,7 +48,7 @@ impl Previews {
     }
 }
 
-/// What is shown of a step: one picture for each of the batch.
+/// The pictures of a step: one for each of the batch.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct StepPictures {
     /// x_t.
@@ -62,9 +62,9 @@ pub(in crate::pipeline) struct StepPictures {
 #[derive(Debug)]
 pub(in crate::pipeline) struct Previewer {
     batch: usize,
-    /// Of x_t and x̂_0, on the way.
+    /// Painter of x_t and x̂_0, on the way.
     painter: Option<Painter>,
-    /// Of x_0 at the end.
+    /// Painter of x_0 at the end.
     decoder: Painter,
     /// Whether `decoder` paints `frames`, on the way as well.
     decodes_all: bool,
@@ -97,7 +97,7 @@ impl Previewer {
         Ok(Self { batch, painter, decoder, decodes_all, size })
     }
 
-    /// What is to be shown of the step that `step` has just made; its new sample times `scale` has about unit variance. At
+    /// The pictures to be shown of the step that `step` has just made; its new sample times `scale` has about unit variance. At
     /// the last step, where x_0 is x̂_0 but for the solver's last bit of noise, the decoded picture is both.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Previewer {
         Ok(images)
     }
 
-    /// What paints x_t and x̂_0 before the last step; nothing where they are not to be shown.
+    /// The painter of x_t and x̂_0 before the last step; `None` if they are not to be shown.
     fn on_the_way(&mut self) -> Option<&mut Painter> {
         match &mut self.painter {
             None if self.decodes_all => Some(&mut self.decoder),
@@ -200,7 +200,7 @@ impl Viewer {
     }
 }
 
-/// What `preview` is for this pipeline, and the tiny autoencoder that it may need.
+/// The choice that `preview` stands for in this pipeline, and the tiny autoencoder that it may need.
 fn chosen(parts: &Parts, previews: &Previews, preview: Preview) -> Result<(Preview, Option<Rc<TinyVae>>), Error> {
     let tiny = previews.tiny_vae.borrow().clone();
     Ok(match (preview, tiny) {

@@ -19,12 +19,12 @@ pub(in crate::pipeline) fn longest_tile(options: &SampleOptions) -> usize {
     if options.vae_tiling { ASKED_FOR } else { usize::MAX }
 }
 
-/// Which side of a network its latents are on, and how many pixels of the picture each of theirs is.
+/// The direction of a network between pictures and latents, with the pixels of the picture per latent on each side.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) enum Direction {
-    /// From pictures to latents.
+    /// The way from pictures to latents.
     Encode(usize),
-    /// From latents to pictures.
+    /// The way from latents to pictures.
     Decode(usize),
 }
 
@@ -76,7 +76,7 @@ impl Tiled {
         }
     }
 
-    /// What the network makes of one picture or its latents, `[channels, height, width]`.
+    /// The output of the network for one picture or its latents, `[channels, height, width]`.
     ///
     /// # Errors
     /// If the input has another size, a value is not finite, or the device is lost.

@@ -7,7 +7,7 @@ use crate::pipeline::model::layout::{network_weights, read_text};
 use crate::pipeline::model::load::Parts;
 use crate::weights::Source;
 
-/// Where its config is inside its source.
+/// Path of its config inside its source.
 const CONFIG: &str = "config.json";
 
 /// The decoder of an `AutoencoderTiny` on a device.

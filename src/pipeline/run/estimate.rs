@@ -1,4 +1,4 @@
-//! What a run will take, found without making it.
+//! The cost of a run, found without making it.
 
 use super::pipeline::Pipeline;
 use super::request::{Request, Task};
@@ -8,14 +8,14 @@ use crate::pipeline::model::load::Parts;
 use crate::pipeline::options::SampleOptions;
 use crate::pipeline::pictures::preview::{self, Previews};
 
-/// What a run takes.
+/// The cost of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunEstimate {
-    /// How often the network is asked.
+    /// Number of calls of the network.
     pub calls: usize,
     /// Floating point operations of those calls and of the pictures before, between and after them.
     pub flop: u64,
-    /// How long that takes at the pace of the last step that was made on this device, or on a CPU before the first one, at a
+    /// Seconds that it takes at the pace of the last step that was made on this device, or on a CPU before the first one, at a
     /// share of what a short measurement finds. `None` before the first step on a GPU.
     pub seconds: Option<f64>,
 }
@@ -23,7 +23,7 @@ pub struct RunEstimate {
 /// The arithmetic of the parts of a run, in floating point operations.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct RunCost {
-    /// What is computed of a given picture before the first step.
+    /// Operations on a given picture before the first step.
     start: u64,
     /// One call of the network with the update after it.
     call: u64,
@@ -71,7 +71,7 @@ impl RunCost {
 }
 
 impl Pipeline {
-    /// What a run with these options takes. Nothing is compiled and no weight is read; the first time on a CPU, its speed is
+    /// The cost of a run with these options. Nothing is compiled and no weight is read; the first time on a CPU, its speed is
     /// measured in some tens of milliseconds.
     ///
     /// # Errors

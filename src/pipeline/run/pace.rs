@@ -1,4 +1,4 @@
-//! How fast runs are on this device.
+//! The speed of runs on this device.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::profile::now;
 /// The share of the CPU's multiply-adds that a network reaches, before a run has shown it.
 const USUAL_SHARE: f64 = 0.5;
 
-/// How fast a pipeline's last step was, in floating point operations a second; shared with its runs.
+/// The speed of a pipeline's last step, in floating point operations a second; shared with its runs.
 #[derive(Clone, Debug, Default)]
 pub(in crate::pipeline) struct Pace(Rc<Cell<Option<f64>>>);
 
@@ -29,7 +29,7 @@ impl Pace {
         self.0.get()
     }
 
-    /// The last pace, or before the first step that which `device` can be expected to have.
+    /// The pace of the last step; before the first step the one that `device` can be expected to have.
     pub fn on(&self, device: &Device) -> Result<Option<f64>, Error> {
         match self.last() {
             None => Ok(device.flop_per_second()?.map(|most| USUAL_SHARE * most)),

@@ -18,9 +18,9 @@ use crate::weights::Source;
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub(in crate::pipeline) parts: Rc<Parts>,
-    /// What previews are made with besides.
+    /// Means of previews besides the checkpoint's own autoencoder.
     pub(in crate::pipeline) previews: Rc<Previews>,
-    /// How fast its runs are.
+    /// The speed of its runs.
     pub(in crate::pipeline) pace: Pace,
 }
 
@@ -48,7 +48,7 @@ impl Pipeline {
         Checkpoint::open(source, &OpenOptions::default()).await?.load(device, on_progress).await
     }
 
-    /// What the checkpoint is.
+    /// The description of the checkpoint.
     pub fn info(&self) -> &ModelInfo {
         &self.parts.model.info
     }

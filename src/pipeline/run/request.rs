@@ -18,21 +18,21 @@ const MAX_PICTURES: usize = 64;
 /// Most noise that the upscaler adds unless told otherwise.
 const NOISE_LEVEL: usize = 20;
 
-/// Where x_T comes from.
+/// The origin of x_T.
 #[derive(Debug)]
 pub(in crate::pipeline) enum Task {
-    /// From noise alone.
+    /// x_T from noise alone.
     Generate,
-    /// From a picture, with noise.
+    /// x_T from a picture, with noise.
     ImageToImage(Rgb),
-    /// From a picture, of which only what `mask` `[height, width]` covers is drawn anew.
+    /// x_T from a picture, of which only what `mask` `[height, width]` covers is drawn anew.
     Inpaint {
         image: Rgb,
         mask: Vec<f32>,
         /// Whether the picture is forgotten where it is drawn anew: `strength` is 1.
         from_noise: bool,
     },
-    /// From noise, beside a small picture.
+    /// x_T from noise, beside a small picture.
     Upscale { image: Rgb, noise_level: usize },
 }
 
@@ -45,7 +45,7 @@ pub(in crate::pipeline) struct Request {
     pub latents: [usize; 4],
     /// Whether every picture has an unconditional half.
     pub guided: bool,
-    /// How the deviation of the noise comes out of the network, where it has learned it.
+    /// The way in which the deviation of the noise comes out of the network, where it has learned it.
     pub learned: Option<LearnedVariance>,
     /// The texts, where the model has a text encoder.
     pub prompts: Option<Prompts>,
@@ -64,7 +64,7 @@ impl Checkpoint {
 }
 
 impl Request {
-    /// What `options` ask of `model`.
+    /// The request that `options` make of `model`.
     ///
     /// # Errors
     /// An option that the model or the scheduler does not take.
@@ -92,7 +92,7 @@ impl Request {
         Ok(Self { task, table, latents, guided, learned, prompts, streams: Streams::new(&options), options })
     }
 
-    /// What the network is to be told.
+    /// The values that the network is to be told.
     pub fn told(&self) -> Conditions<'_> {
         Conditions {
             options: &self.options,
@@ -276,7 +276,7 @@ pub(in crate::pipeline) fn side(
     Ok(pixels)
 }
 
-/// What is to be done, and `[height, width]` of its latents.
+/// The task, and `[height, width]` of its latents.
 fn task(model: &Model, options: &SampleOptions) -> Result<(Task, [usize; 2]), Error> {
     let info = &model.info;
     let multiple = info.scale_factor;
@@ -333,7 +333,7 @@ pub(in crate::pipeline) fn picture(model: &Model, options: &SampleOptions) -> Re
     }
 }
 
-/// `image` itself, or at the size that is asked for.
+/// The picture itself, or at the size that is asked for.
 pub(in crate::pipeline) fn pixels(options: &SampleOptions) -> Result<Rgb, Error> {
     let image = Rgb::new("image", options.image.as_ref().ok_or_else(no_picture)?)?;
     let side = |option, value: Option<usize>, default: usize| match value.unwrap_or(default) {
@@ -348,7 +348,7 @@ fn no_picture() -> Error {
     Error::option("image", "absent", "give a picture")
 }
 
-/// How much of the schedule a run from a picture walks.
+/// The share of the schedule that a run from a picture walks.
 fn strength(model: &Model, options: &SampleOptions) -> f64 {
     let Strength { image, inpaint } = model.family.strength;
     let usual = if options.mask.is_some() { inpaint } else { image };

@@ -16,18 +16,18 @@ use crate::pipeline::pictures::preview::{Previewer, StepPictures};
 use crate::pipeline::rgba::Rgba;
 use crate::profile::{Profile, now};
 
-/// What one step made.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutput {
     /// Number of the step, from 0.
     pub index: usize,
     /// Number of steps in all.
     pub total: usize,
-    /// What the network was told.
+    /// The timestep that the network was told.
     pub timestep: f64,
-    /// x_t after the step, a picture for each of the batch; empty where only the last is asked for.
+    /// x_t after the step, a picture for each of the batch; empty if only the last is asked for.
     pub images: Vec<Rgba>,
-    /// x̂_0, the network's idea of the final picture at this step, a picture for each of the batch; empty where `images` are.
+    /// x̂_0, the network's idea of the final picture at this step, a picture for each of the batch; empty if `images` are.
     pub denoised: Vec<Rgba>,
 }
 
@@ -104,7 +104,8 @@ impl Sampler {
         &self.table
     }
 
-    /// What the user should know: words of the prompt that the model cannot see, and steps that are not quite those of the scheduler.
+    /// Warning for the user: words of the prompt that the model cannot see, and steps that are not quite those of the
+    /// scheduler.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
@@ -119,7 +120,7 @@ impl Sampler {
         &self.initial_latents
     }
 
-    /// The pictures of [`Sampler::initial_latents`], one for each of the batch, made as those of a step are; empty where steps have
+    /// The pictures of [`Sampler::initial_latents`], one for each of the batch, made as those of a step are; empty if steps have
     /// none on the way.
     ///
     /// # Errors
@@ -173,7 +174,7 @@ impl Sampler {
     }
 
     /// Takes the time of the kernels that a GPU can compute a step with, and returns the fastest for each of its products (see
-    /// [`Program::measure_kernels`]); nothing where there is no choice.
+    /// [`Program::measure_kernels`]); nothing if there is no choice.
     ///
     /// # Errors
     /// If memory runs out or the device is lost.
@@ -181,8 +182,8 @@ impl Sampler {
         Ok(self.step.measure_kernels().await?)
     }
 
-    /// Where the time of a step goes: the network and the update after it. The step that is measured is the last one made, again,
-    /// and the run can go on afterwards.
+    /// Times of the parts of a step: the network and the update after it. The step that is measured is the last one made,
+    /// again, and the run can go on afterwards.
     ///
     /// # Errors
     /// A value that is not finite, or a lost device.

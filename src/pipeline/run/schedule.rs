@@ -1,4 +1,4 @@
-//! What a run would walk, without the run: the noise schedule and the solver's table.
+//! The schedule of a run, without the run: the noise schedule and the solver's table.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +13,7 @@ use crate::pipeline::options::SampleOptions;
 pub struct Schedule {
     /// The solver's class in diffusers, `_class_name`.
     pub class: String,
-    /// T.
+    /// T, the number of training timesteps.
     pub num_train_timesteps: usize,
     /// β_t and ᾱ_t for all training timesteps; both empty for rectified flow, which has no β.
     pub noise: NoiseSchedule,

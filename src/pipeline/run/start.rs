@@ -1,4 +1,4 @@
-//! Where a run begins: x_T, and what of a given picture goes with it.
+//! The beginning of a run: x_T, and the parts of a given picture that go with it.
 
 use super::random::Streams;
 use super::request::{Request, Task};
@@ -14,9 +14,9 @@ use crate::pipeline::pictures::tiled::longest_tile;
 pub(in crate::pipeline) struct Start {
     /// x_T, or x_t where image-to-image enters the schedule.
     pub latents: Vec<f32>,
-    /// What the network sees beside x_t.
+    /// The network's input beside x_t.
     pub extra: Option<Vec<f32>>,
-    /// What is kept of a picture.
+    /// The part of a picture that is kept.
     pub kept: Option<KeptPart>,
 }
 

@@ -5,7 +5,7 @@ use crate::graph::{Activation, Builder, Graph, NodeId, Scope, update};
 use crate::models::Error;
 use crate::pipeline::model::denoiser::Denoiser;
 
-/// What a step is made of.
+/// The properties of a step.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct StepGraph {
     /// `[batch, channels, height, width]` of x_t.
@@ -22,7 +22,7 @@ pub(in crate::pipeline) struct StepGraph {
     pub keeps: bool,
     /// Ratio and largest value of dynamic thresholding.
     pub threshold: Option<(f32, f32)>,
-    /// How the network's second half of channels becomes the deviation of the noise.
+    /// The way in which the network's second half of channels becomes the deviation of the noise.
     pub learned: Option<LearnedVariance>,
 }
 

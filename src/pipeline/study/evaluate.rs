@@ -17,7 +17,7 @@ use crate::weights::Source;
 pub struct NamedTensor {
     /// Row-major shape.
     pub shape: Vec<usize>,
-    /// Its numbers.
+    /// Numbers of the tensor.
     pub data: Vec<f32>,
 }
 

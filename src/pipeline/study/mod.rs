@@ -1,4 +1,4 @@
-//! What is measured of a model besides running it.
+//! Measurements of a model besides runs.
 
 pub(super) mod bound;
 pub(super) mod evaluate;

@@ -28,7 +28,7 @@ pub struct Noised {
     pub image: Rgba,
 }
 
-/// What the network makes of x_t in one call.
+/// The prediction of the network for x_t in one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// ε̂, `[1, channels, height, width]`.
@@ -53,7 +53,7 @@ pub struct NoisyPicture {
 }
 
 impl NoisyPicture {
-    /// x_0 is the colours of `image` in −1..1, ε the first draw from the seed's stream.
+    /// A picture whose x_0 is the colours of `image` in −1..1, and whose ε is the first draw from the seed's stream.
     ///
     /// # Errors
     /// If the sides of `image` are not those of a picture, or not those of its bytes.
@@ -64,7 +64,7 @@ impl NoisyPicture {
         Ok(Self { shape: [1, 3, image.height, image.width], x0, noise })
     }
 
-    /// x_t where `forward` leads to it; without, x_0 and the pixels as they are.
+    /// x_t, to which `forward` leads; without it, x_0 and the pixels as they are.
     pub fn at(&self, forward: Option<Noising>) -> Noised {
         let sample = self.sample(forward);
         let image = self.picture(&sample);
@@ -92,7 +92,7 @@ pub struct ForwardProcess {
     scheduler: SchedulerConfig,
     options: SampleOptions,
     data: NoisyPicture,
-    /// Of latents. Pixels need none.
+    /// Viewer of latents. Pixels need none.
     viewer: Option<Viewer>,
     /// Whether x_t is what the model works on.
     is_of_model: bool,
@@ -155,7 +155,7 @@ impl Pipeline {
 }
 
 impl ForwardProcess {
-    /// T: timesteps are 0 to T − 1, and in rectified flow T as well.
+    /// T, the number of training timesteps, which are 0 to T − 1, and in rectified flow T as well.
     pub fn num_train_timesteps(&self) -> usize {
         self.scheduler.num_train_timesteps().unwrap_or_default()
     }
@@ -170,12 +170,12 @@ impl ForwardProcess {
         self.data.shape
     }
 
-    /// ε.
+    /// ε, the noise.
     pub fn noise(&self) -> &[f32] {
         &self.data.noise
     }
 
-    /// What the user should know once the network has been asked: words of the prompt that it cannot see.
+    /// Warning for the user once the network has been asked: words of the prompt that it cannot see.
     pub fn warning(&self) -> Option<&str> {
         self.predictor.as_ref().and_then(Predictor::warning)
     }

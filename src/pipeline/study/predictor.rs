@@ -88,7 +88,7 @@ impl Predictor {
         Ok(Self { program, rows, warning: prompts.and_then(|prompts| prompts.warning) })
     }
 
-    /// What the user should know: words of the prompt that the model cannot see.
+    /// Warning for the user: words of the prompt that the model cannot see.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }

@@ -21,7 +21,7 @@ use crate::pipeline::run::pipeline::Pipeline;
 use crate::pipeline::study::evaluate::Component;
 use crate::weights::{self, Gather, LowRank, Source, TensorFile, TensorInfo};
 
-/// What the file of a folder is called, by PEFT and by diffusers.
+/// File names inside a folder, by PEFT and by diffusers.
 const FILES: [&str; 2] = ["adapter_model.safetensors", "pytorch_lora_weights.safetensors"];
 
 /// A LoRA file, read and checked as far as that goes without the model that it is for.
@@ -56,7 +56,7 @@ struct Matrix {
     bytes: Vec<u8>,
 }
 
-/// What has been read of a module.
+/// The parts of a module that have been read.
 #[derive(Default)]
 struct Parts {
     down: Option<Matrix>,
@@ -168,12 +168,12 @@ impl LoraFile {
         }
     }
 
-    /// Its path in the source.
+    /// The file's path in the source.
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// What a person should know who uses it: what of it is not used, and what had to be guessed.
+    /// Notes for whoever uses it: its unused parts, and guesses that had to be made.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -296,7 +296,7 @@ impl LoraModule {
         Ok(())
     }
 
-    /// Its matrices, for `weight` times the LoRA.
+    /// The module's matrices, for `weight` times the LoRA.
     pub fn low_rank(&self, weight: f64) -> LowRank {
         // Both were found to be numbers when they were read.
         let values = |matrix: &Matrix| matrix.tensor.dtype.to_f32(&matrix.bytes).unwrap_or_default();
@@ -309,7 +309,7 @@ fn squeezed(shape: &[usize]) -> &[usize] {
     shape.strip_suffix(&[1, 1]).unwrap_or(shape)
 }
 
-/// What is added to each weight of a network, for all LoRAs.
+/// The additions to each weight of a network, for all LoRAs.
 type Additions<'a> = Vec<Vec<(&'a LoraModule, f64)>>;
 
 impl Checkpoint {

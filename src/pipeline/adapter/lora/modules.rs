@@ -1,4 +1,4 @@
-//! Which weight of a network the name of a LoRA's module means.
+//! The weight of a network that the name of a LoRA's module means.
 //!
 //! kohya's names have underscores for dots, so that they cannot be taken apart: the table is built from the network's side.
 //! LoRAs for SDXL name the UNet's modules as the original LDM code does; those names are in the table as well.

@@ -1,4 +1,4 @@
-//! What the names of a LoRA's tensors say: which module of which network they change, and how.
+//! The meaning of the names of a LoRA's tensors: the module that each changes, of which network, and how.
 //!
 //! | who names so | a tensor's name |
 //! |---|---|
@@ -12,7 +12,7 @@
 
 use crate::weights::{self, TensorInfo};
 
-/// What a tensor of a LoRA is to its module.
+/// The role of a LoRA's tensor in its module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::pipeline) enum Part {
     /// `[rank, in, …]`.
@@ -25,7 +25,7 @@ pub(in crate::pipeline) enum Part {
     Embedding,
 }
 
-/// How the parts' names end. What is before it names the module.
+/// Suffixes of the parts' names. Before them stands the name of the module.
 const SUFFIXES: [(&str, Part); 12] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
@@ -41,7 +41,7 @@ const SUFFIXES: [(&str, Part); 12] = [
     (".alpha", Part::Alpha),
 ];
 
-/// How modules' names begin, and which component of the checkpoint they are of; the last is for names without a prefix.
+/// Prefixes of modules' names, each with its component of the checkpoint; the last is for names without a prefix.
 const PREFIXES: [(&str, &str); 15] = [
     ("lora_unet_", "unet"),
     ("lora_te_", "text_encoder"),

@@ -7,7 +7,7 @@ use crate::pipeline::error::Error;
 use crate::pipeline::model::layout::read_json;
 use crate::weights::{self, Source, TensorFile};
 
-/// What PEFT calls the file.
+/// PEFT's name for the file.
 const FILE: &str = "adapter_config.json";
 
 /// Settings by which the weights are not what down and up matrices and alpha say.
@@ -34,7 +34,7 @@ pub(in crate::pipeline) struct LoraSettings {
 }
 
 impl LoraSettings {
-    /// Those in the metadata of `file`, each under its component: `unet.lora_alpha`. `None` if there are none.
+    /// The settings in the metadata of `file`, each under its component: `unet.lora_alpha`. `None` if there are none.
     ///
     /// # Errors
     /// If they cannot be read, or describe what is not supported.
@@ -48,7 +48,7 @@ impl LoraSettings {
         Self { file: file.file().to_owned(), settings }.checked().map(Some)
     }
 
-    /// Those beside the file at `path`. `None` if there are none, or none that can be had: a host may refuse to say that
+    /// The settings beside the file at `path`. `None` if there are none, or none that can be had: a host may refuse to say that
     /// it has no such file.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl LoraSettings {
         of_component.filter(|value| !value.is_null())
     }
 
-    /// What `pattern` says of a module, or `key` of all.
+    /// The number that `pattern` gives for a module, or `key` for all.
     fn number(&self, component: &str, path: &str, key: &str, pattern: &str) -> Result<Option<f64>, Error> {
         let mut found = self.get(component, key).map(|value| (key, value));
         let patterns = self.get(component, pattern).and_then(Value::as_object);

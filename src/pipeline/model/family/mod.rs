@@ -38,13 +38,13 @@ pub(in crate::pipeline) struct Family {
     pub denoiser: fn(json: &str) -> Result<Denoiser, models::Error>,
     /// The inputs of the network that the pipeline gives beside the sample, the timestep, the text and the guidance scale.
     pub told: &'static [&'static str],
-    /// The autoencoder; none where samples are pictures.
+    /// The autoencoder; none if samples are pictures.
     pub autoencoder: Option<Autoencoder>,
     /// The pictures that a run takes.
     pub pictures: Pictures,
     /// The scheduler's config of a pipeline class as diffusers changes it when it builds the pipeline of a run, with a mask or without.
     pub scheduler: fn(class: &str, inpaints: bool, scheduler: SchedulerConfig) -> Result<SchedulerConfig, Error>,
-    /// How much of the schedule a run from a picture walks unless told otherwise.
+    /// The share of the schedule that a run from a picture walks unless told otherwise.
     pub strength: Strength,
     /// Whether diffusers asks the network with the prompt and without.
     pub is_guided: bool,
@@ -59,13 +59,13 @@ pub(in crate::pipeline) struct Family {
 /// A text encoder and its tokenizer, by the names of their components.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Encoder {
-    /// Such as `tokenizer_2`.
+    /// Name of the tokenizer, such as `tokenizer_2`.
     pub tokenizer: &'static str,
-    /// Such as `text_encoder_2`.
+    /// Name of the text encoder, such as `text_encoder_2`.
     pub encoder: &'static str,
 }
 
-/// How a family reads its autoencoder and what it feeds its network.
+/// The settings of a family's autoencoder and of the input of its network.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Autoencoder {
     /// `scaling_factor`, whatever the autoencoder's config says.
@@ -77,24 +77,24 @@ pub(in crate::pipeline) struct Autoencoder {
 /// The pictures that the runs of a family take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pipeline) enum Pictures {
-    /// One to begin at a timestep with, and no other.
+    /// A picture to begin at a timestep with, and no other.
     AtATimestep,
-    /// One to begin with, or to fill a part of.
+    /// A picture to begin with, or to fill a part of.
     ToBeginWith,
-    /// One to enlarge.
+    /// A picture to enlarge.
     ToEnlarge,
 }
 
-/// How much of the schedule a run walks, from 0 to 1.
+/// The share of the schedule that a run walks, from 0 to 1.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pipeline) struct Strength {
-    /// Of a run from a picture.
+    /// Strength of a run from a picture.
     pub image: f64,
-    /// Of a run that fills a part of a picture.
+    /// Strength of a run that fills a part of a picture.
     pub inpaint: f64,
 }
 
-/// What most pipelines take unless told otherwise.
+/// The strengths of most pipelines unless told otherwise.
 const USUAL_STRENGTH: Strength = Strength { image: 0.8, inpaint: 1.0 };
 
 /// The inputs of a network that is told the sizes of its picture.

@@ -15,7 +15,7 @@ const MAX_INDEX: usize = 16 << 20;
 /// Shards are gigabytes, so there are a few of them.
 const MAX_SHARDS: usize = 256;
 
-/// How the weights of a component may be stored; each is one request where there is no such file.
+/// The forms in which the weights of a component may be stored; each is one request where there is no such file.
 #[derive(Clone, Copy)]
 enum Form {
     /// `model.safetensors`
@@ -61,7 +61,7 @@ pub(super) struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    /// For components in `source`, of `variant` where they have it.
+    /// A finder for components in `source`, of `variant` where they have it.
     pub fn new(source: &'a dyn Source, variant: Option<&'a str>) -> Self {
         Self { source, variant, likely: Cell::new(None) }
     }

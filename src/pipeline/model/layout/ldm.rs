@@ -14,9 +14,9 @@ type Modules = Vec<(String, String)>;
 
 /// A network of LDM.
 pub(super) struct Network {
-    /// Its `config.json`, as far as shapes tell it.
+    /// The network's `config.json`, as far as shapes tell it.
     pub config: Value,
-    /// What its modules are called in diffusers.
+    /// Names of its modules in diffusers.
     pub modules: Modules,
 }
 

@@ -1,4 +1,4 @@
-//! Where a checkpoint's files are, and what is in them under which name.
+//! Places of a checkpoint's files, and the names of what is in them.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -39,7 +39,7 @@ const MAX_TOKENIZER: usize = 64 << 20;
 const CLIP_MERGES: Option<&[u8]> =
     if cfg!(target_arch = "wasm32") { None } else { Some(include_bytes!("../../../../assets/clip/merges.txt")) };
 
-/// Which of a checkpoint's files to open, where there is a choice, and what its files do not say.
+/// The choice among a checkpoint's files, and settings that its files do not have.
 #[derive(Clone, Default)]
 pub struct OpenOptions<'a> {
     /// diffusers' `variant`: with `fp16`, `model.fp16.safetensors` is opened and its like. Without one the plain files are,
@@ -51,10 +51,10 @@ pub struct OpenOptions<'a> {
     /// An autoencoder in place of the checkpoint's own: a file of weights, under diffusers' names or those of the original code; a folder
     /// with one and perhaps its `config.json`; or another checkpoint, whose autoencoder is taken.
     pub vae: Option<&'a dyn Source>,
-    /// What a single file's network predicts, `epsilon` or `v_prediction`. Most files say so; where one of Stable
+    /// Prediction type of a single file's network, `epsilon` or `v_prediction`. Most files say so; where one of Stable
     /// Diffusion 2.x does not, v is assumed.
     pub prediction_type: Option<String>,
-    /// Where CLIP's `merges.txt` lies, for checkpoints in one file, which bring no tokenizer. Native builds have their own.
+    /// Source of CLIP's `merges.txt`, for checkpoints in one file, which bring no tokenizer. Native builds have their own.
     pub vocabulary: Option<&'a dyn Source>,
 }
 
@@ -179,7 +179,7 @@ impl<'a> Layout<'a> {
         self.notes.borrow_mut().push(Note { text, option: None });
     }
 
-    /// What was assumed so far.
+    /// The assumptions so far.
     pub fn notes(&self) -> Vec<Note> {
         self.notes.borrow().clone()
     }
@@ -194,7 +194,7 @@ impl<'a> Layout<'a> {
         self.index("_class_name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What `model_index.json` says of `key`, such as `force_zeros_for_empty_prompt`.
+    /// The value of `key` in `model_index.json`, such as `force_zeros_for_empty_prompt`.
     pub fn index(&self, key: &str) -> Option<&Value> {
         self.index.get(key)
     }
@@ -204,7 +204,7 @@ impl<'a> Layout<'a> {
         self.index(component).and_then(|class| class.get(1)).is_some_and(Value::is_string)
     }
 
-    /// What the checkpoint is, for people: a folder, or a file and its kind.
+    /// The kind of the checkpoint, for people: a folder, or a file and its kind.
     pub fn kind(&self) -> String {
         match &self.files {
             Files::Folder { flat, .. } if flat.get() => "a network with its scheduler".into(),
@@ -255,7 +255,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// What takes the place of `component`.
+    /// The replacement of `component`, if one was given.
     fn given(&self, component: &str) -> Option<&(String, Vec<Rc<TensorFile>>)> {
         self.vae.as_ref().filter(|_| component == "vae")
     }
@@ -392,7 +392,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// What the weight files of a component are called: transformers and diffusers differ.
+/// Stem of the weight files of a component: transformers and diffusers differ.
 fn stem(component: &str) -> &'static str {
     if component.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" }
 }
@@ -429,7 +429,7 @@ async fn network_index(source: &dyn Source) -> Result<Option<Map<String, Value>>
     Ok(index.as_object().cloned().filter(|_| is_unet))
 }
 
-/// How `files` call the weights of a network: as diffusers and transformers do, or as the original code.
+/// The naming of the weights of a network in `files`: that of diffusers and transformers, or of the original code.
 fn naming_of(files: &[Rc<TensorFile>]) -> Result<Naming, Error> {
     for prefix in ["", "model.diffusion_model.", "diffusion_model."] {
         let tensors = tensors_of(files, prefix);
@@ -455,7 +455,7 @@ fn naming_of(files: &[Rc<TensorFile>]) -> Result<Naming, Error> {
     Ok(Naming::diffusers(["_orig_mod.", "module."].into_iter().find(wrapped).unwrap_or(prefix)))
 }
 
-/// What stands before the names of an autoencoder in `files`; nothing where there is none.
+/// Prefix of the names of an autoencoder in `files`; empty if there is none.
 fn vae_prefix(files: &[Rc<TensorFile>]) -> &'static str {
     let is_in = |prefix: &&str| tensors_of(files, prefix).has("decoder.conv_in");
     ["first_stage_model.", "vae."].into_iter().find(is_in).unwrap_or_default()
@@ -480,7 +480,7 @@ fn scaling_factor(class: &str) -> f64 {
     if class.contains("XL") { 0.13025 } else { 0.18215 }
 }
 
-/// `None` for a file that is not there.
+/// The result of a read, `None` for a file that is not there.
 fn optional<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
     match read {
         Ok(read) => Ok(Some(read)),

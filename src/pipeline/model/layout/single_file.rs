@@ -11,20 +11,20 @@ use crate::pipeline::model::naming::{Naming, Tensors, is_dead};
 use crate::pipeline::model::textual_inversion::{TEXTUAL_INVERSION, is_textual_inversion};
 use crate::weights::{TensorFile, TensorInfo};
 
-/// Where the UNet is, in all of them.
+/// Prefix of the UNet, in all of them.
 const UNET: &str = "model.diffusion_model.";
-/// Where the VAE is, in all of them.
+/// Prefix of the VAE, in all of them.
 const VAE: &str = "first_stage_model.";
 
 /// A checkpoint in one file, and what a folder would say of it.
 pub(super) struct SingleFile {
-    /// What it is, for people.
+    /// Kind of checkpoint, for people.
     pub kind: &'static str,
     /// `model_index.json`.
     pub index: Map<String, Value>,
     /// Each component's config, under the component's name.
     pub configs: Map<String, Value>,
-    /// How the file calls the weights of each network, under the component's name.
+    /// Naming of the weights of each network in the file, under the component's name.
     naming: Vec<(&'static str, Naming)>,
 }
 
@@ -120,7 +120,7 @@ impl SingleFile {
         Ok(found)
     }
 
-    /// How the file calls the weights of `component`, if that is a network of the checkpoint.
+    /// The naming of the weights of `component`, if that is a network of the checkpoint.
     pub fn naming(&self, component: &str) -> Option<&Naming> {
         self.naming.iter().find(|(name, _)| *name == component).map(|(_, naming)| naming)
     }
@@ -149,7 +149,7 @@ impl SingleFile {
     }
 }
 
-/// Where all parts of a model are.
+/// Prefixes of all parts of a model.
 const PARTS: [&str; 4] = [UNET, VAE, "cond_stage_model.", "conditioner."];
 
 /// Tensors and modules that mark models of a known shape that are not run as others of it are, and what those models are.
@@ -159,10 +159,10 @@ const MARKED: [(&str, &str); 3] = [
     ("control_model", "a checkpoint with a ControlNet in it, which is not supported"),
 ];
 
-/// Where the successor of LDM keeps a single OpenCLIP: in SD-Turbo, which predicts ε.
+/// Prefix of a single OpenCLIP in the successor of LDM: in SD-Turbo, which predicts ε.
 const SGM: &str = "conditioner.embedders.0.model.";
 
-/// What the checkpoints of a kind have in common and no shape tells.
+/// The properties that the checkpoints of a kind have in common and no shape tells.
 struct Kind {
     name: &'static str,
     encoders: &'static [Encoder],
@@ -178,7 +178,7 @@ struct Kind {
     mostly_v: bool,
 }
 
-/// The first whose text encoders are all there is it.
+/// The known kinds. A file is of the first whose text encoders are all there.
 const KINDS: [Kind; 3] = [
     Kind {
         name: "Stable Diffusion XL",
@@ -332,7 +332,7 @@ impl Kind {
 struct Encoder {
     name: &'static str,
     tokenizer: &'static str,
-    /// Where it is and under which names, one of these.
+    /// Its possible prefixes and namings, of which a file has one.
     forms: &'static [Form],
     hidden_act: &'static str,
     /// Whether it is a `CLIPTextModelWithProjection`.
@@ -347,7 +347,7 @@ struct Form {
     prefix: &'static str,
     /// Whether it has OpenCLIP's names rather than those of transformers.
     open_clip: bool,
-    /// What its width must be, where the names do not tell it from another's.
+    /// Width that it must have, where the names do not tell it from another's.
     width: Option<usize>,
 }
 
@@ -375,7 +375,7 @@ impl Form {
 }
 
 impl Encoder {
-    /// Its `config.json`, of the `tensors` behind the prefix of `form`.
+    /// The encoder's `config.json`, of the `tensors` behind the prefix of `form`.
     fn config(&self, form: &Form, tensors: &Tensors) -> Result<Value, String> {
         let root = if tensors.has("text_model.encoder") { "text_model." } else { "" };
         let (tokens, positions, layers, wide) = if form.open_clip {
@@ -423,7 +423,7 @@ fn has_tensor(file: &TensorFile, name: &str) -> bool {
     file.tensors().iter().any(|tensor| tensor.name == name)
 }
 
-/// What a file is that is not a checkpoint of a known family, by telling parts of its tensors' names.
+/// Description of a file that is not a checkpoint of a known family, by telling parts of its tensors' names.
 fn what_it_is(file: &TensorFile, all: &Tensors) -> String {
     const TELLING: [(&str, &str); 15] = [
         ("lora_down.", "a LoRA, which changes a checkpoint that is open"),

@@ -1,10 +1,10 @@
-//! From terms to the whole bound, with what it may be off by.
+//! The whole bound from its terms, with its possible error.
 
 use serde_json::{Value, json};
 
 use crate::diffusion::Variance;
 
-/// Which of the bound's three kinds of terms one is.
+/// The kind of a term of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TermKind {
     /// L_T = KL(q(x_T|x_0) ‖ N(0, I)).
@@ -29,11 +29,11 @@ impl TermKind {
 /// One term of the bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
-    /// Which.
+    /// The kind of term.
     pub kind: TermKind,
     /// t of the call of the network; `None` for L_T.
     pub timestep: Option<usize>,
-    /// How many terms of the bound it stands for: 1, or more where not all were asked for.
+    /// Number of terms of the bound it stands for: 1, or more where not all were asked for.
     pub stands_for: f64,
     /// Bits per dimension of each picture.
     pub bits_per_dim: Vec<f64>,
@@ -45,7 +45,7 @@ impl Term {
         mean(&self.bits_per_dim)
     }
 
-    /// All of it, under JavaScript's names.
+    /// The term as JSON, under JavaScript's names.
     pub fn to_json(&self) -> Value {
         let (mean, error) = self.mean();
         json!({
@@ -66,14 +66,14 @@ pub struct BoundEstimate {
     pub bits_per_dim: Vec<f64>,
     /// Mean over the pictures.
     pub mean: f64,
-    /// Standard error of that mean because not every timestep was asked for, rather too large than too small: 0 where all were,
-    /// `None` where one alone stands for all.
+    /// Standard error of that mean because not every timestep was asked for, rather too large than too small: 0 if all were,
+    /// `None` if one alone stands for all.
     pub error_of_timesteps: Option<f64>,
     /// Standard error of that mean as one of all pictures that these could be, where there are several.
     pub error_of_pictures: Option<f64>,
 }
 
-/// What has been computed so far.
+/// The terms computed so far, and the whole once they are all there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundSummary {
     /// Whether the data are latents: then L_0 is by a density rather than by the levels of pixels, and neither it nor the whole can
@@ -81,21 +81,21 @@ pub struct BoundSummary {
     pub of_latents: bool,
     /// Dimensions of the data: channels · height · width.
     pub dimensions: usize,
-    /// T.
+    /// T, the number of training timesteps.
     pub num_train_timesteps: usize,
-    /// σ_t².
+    /// σ_t², the variance of the model's step.
     pub variance: Variance,
     /// Whether x̂_0 was clamped.
     pub clip_denoised: bool,
     /// The terms, in the order that they came: L_T first, then descending t.
     pub terms: Vec<Term>,
-    /// The whole, once all terms that were asked for are there, if L_0 and, in a chain of several steps, an L_t are among them:
-    /// no other term says anything about these.
+    /// The whole bound, once all terms that were asked for are there, if L_0 and, in a chain of several steps, an L_t are among
+    /// them: no other term says anything about these.
     pub total: Option<BoundEstimate>,
 }
 
 impl BoundSummary {
-    /// All of it, under JavaScript's names.
+    /// The summary as JSON, under JavaScript's names.
     pub fn to_json(&self) -> Value {
         let total = self.total.as_ref().map(|total| {
             json!({

@@ -23,7 +23,7 @@ const MAX_BATCH: usize = 8;
 struct Chunk {
     first: usize,
     count: usize,
-    /// Which of the predictors is compiled for them.
+    /// Index of the predictor that is compiled for them.
     predictor: usize,
 }
 
@@ -105,13 +105,13 @@ struct RequestedTerms {
     size: [usize; 2],
     of_latents: bool,
     clip_denoised: bool,
-    /// As in [`Bound`].
+    /// The timesteps of [`Bound`].
     pending: Vec<(usize, f64)>,
     in_parts: bool,
 }
 
 impl RequestedTerms {
-    /// What `options` ask of `model`.
+    /// The terms that `options` ask of `model`.
     fn new(model: &Model, options: &BoundOptions) -> Result<Self, Error> {
         let info = &model.info;
         let pictures = options.images.len();
@@ -138,7 +138,7 @@ impl RequestedTerms {
     }
 }
 
-/// What the network is told of some of the pictures, which have these `prompts`.
+/// The options of some of the pictures, which have these `prompts`.
 fn conditions(options: &BoundOptions, prompts: &[String]) -> SampleOptions {
     SampleOptions {
         prompt: prompts.to_vec().into(),
@@ -155,7 +155,7 @@ impl Bound {
         self.terms.len() + prior + self.pending.len()
     }
 
-    /// What the user should know: words of a prompt that the model cannot see.
+    /// Warning for the user: words of a prompt that the model cannot see.
     pub fn warning(&self) -> Option<&str> {
         self.predictors.iter().find_map(Predictor::warning)
     }

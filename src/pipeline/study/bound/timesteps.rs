@@ -1,4 +1,4 @@
-//! Which terms of a bound are computed.
+//! The choice of the terms of a bound that are computed.
 
 use crate::noise::TorchCpu;
 use crate::pipeline::error::Error;
