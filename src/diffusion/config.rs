@@ -11,7 +11,7 @@ use super::{
     method::{
         common::{Common, TimestepSpacing},
         consistency,
-        options::{StepOption, StepOptions},
+        options::StepOptions,
         run::Run,
         spec::{MAX_INFERENCE_STEPS, Method, Setting, Spec},
         variance_type::VarianceType,
@@ -221,11 +221,6 @@ impl SchedulerConfig {
     /// The solver that runs this class, if there is one.
     pub fn solver(&self) -> Option<Solver> {
         self.scheduler.as_ref().map(|scheduler| scheduler.solver)
-    }
-
-    /// True if `StepOptions::strength` shortens the grid from which its class takes timesteps. Others refuse it.
-    pub fn takes_strength(&self) -> bool {
-        self.solver().is_some_and(|solver| solver.spec().options.contains(&StepOption::Strength))
     }
 
     fn scheduler(&self) -> Result<&Scheduler, Error> {

@@ -2,7 +2,7 @@
 //!
 //! [`source`] says where a checkpoint's files come from, [`tensor_file`] reads one of them in a single pass (the header
 //! of each format in a module of its own: `safetensors`, [`gguf`]; `foreign` knows what is often found in their place), and
-//! [`dtype`] turns a tensor's bytes into the numbers that a network is built from, with [`blocks`] for those that share a
+//! [`encoding`] turns a tensor's bytes into the numbers that a network is built from, with [`blocks`] for those that share a
 //! scale; [`LowRank`] is what a LoRA adds to a tensor. Nothing here trusts a length that it has read: memory grows with the bytes that arrived, never with the size
 //! that a file claims.
 

@@ -387,7 +387,8 @@ pub(in crate::pipeline) fn table(model: &Model, options: &SampleOptions, task: &
         return Ok(scheduler.table(steps, &step_options)?);
     }
     // The pipeline that fills a part of a picture leaves steps out, like other families.
-    let spreads = model.family.spreads_steps && scheduler.takes_strength() && matches!(task, Task::ImageToImage(_));
+    let is_own = model.family.spreads_steps_of.is_some_and(|own| scheduler.solver() == Some(own));
+    let spreads = is_own && matches!(task, Task::ImageToImage(_));
     if let Some(start) = options.start_timestep {
         match spreads && options.timesteps.is_none() {
             true => {

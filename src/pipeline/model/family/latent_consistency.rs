@@ -1,6 +1,7 @@
 //! Latent consistency models: a Stable Diffusion whose network was told of guidance in training, and is asked once.
 
 use super::{Autoencoder, Encoder, Family, Pictures, USUAL_STRENGTH, with_or_without_mask};
+use crate::diffusion::Solver;
 use crate::pipeline::model::denoiser::Denoiser;
 
 pub(super) const FAMILY: Family = Family {
@@ -19,7 +20,7 @@ pub(super) const FAMILY: Family = Family {
     },
     strength: USUAL_STRENGTH,
     is_guided: false,
-    spreads_steps: true,
+    spreads_steps_of: Some(Solver::Lcm),
     unused_layers: 0,
     had_small_default: false,
 };

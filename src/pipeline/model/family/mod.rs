@@ -11,7 +11,7 @@ mod upscaler;
 use serde_json::Value;
 
 use super::denoiser::Denoiser;
-use crate::diffusion::SchedulerConfig;
+use crate::diffusion::{SchedulerConfig, Solver};
 use crate::models;
 use crate::pipeline::error::Error;
 
@@ -48,8 +48,8 @@ pub(in crate::pipeline) struct Family {
     pub strength: Strength,
     /// Whether diffusers asks the network with the prompt and without.
     pub is_guided: bool,
-    /// Whether the few steps of its own solver are spread over what a picture leaves of the schedule; others leave steps out.
-    pub spreads_steps: bool,
+    /// Solver whose few steps are spread over what a picture leaves of the schedule; others leave steps out.
+    pub spreads_steps_of: Option<Solver>,
     /// Number of the text encoder's last layers that are never used.
     pub unused_layers: usize,
     /// Whether a `sample_size` below [`OLD_SIDE`] from before diffusers 0.9.0 was a default that nobody had set.

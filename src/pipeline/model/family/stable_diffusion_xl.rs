@@ -16,7 +16,7 @@ pub(super) const FAMILY: Family = Family {
     scheduler: |_, _, scheduler| Ok(scheduler),
     strength: Strength { image: 0.3, inpaint: 0.9999 },
     is_guided: true,
-    spreads_steps: false,
+    spreads_steps_of: None,
     unused_layers: 1,
     had_small_default: false,
 };

@@ -19,7 +19,7 @@ pub(super) const FAMILY: Family = Family {
     },
     strength: USUAL_STRENGTH,
     is_guided: false,
-    spreads_steps: false,
+    spreads_steps_of: None,
     unused_layers: 0,
     had_small_default: false,
 };

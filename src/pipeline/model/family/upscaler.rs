@@ -13,7 +13,7 @@ pub(super) const FAMILY: Family = Family {
     scheduler: |_, _, scheduler| Ok(scheduler),
     strength: USUAL_STRENGTH,
     is_guided: true,
-    spreads_steps: false,
+    spreads_steps_of: None,
     unused_layers: 0,
     had_small_default: false,
 };
