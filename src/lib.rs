@@ -22,6 +22,9 @@
 //! # fn main() {}
 //! ```
 //!
+//! The Cargo feature `command`, on by default, is the program `undiffuse` and the crates that only it is built from: who depends on the
+//! library turns it off with `default-features = false`.
+//!
 //! Data flows one way, from [`pipeline`] down:
 //!
 //! | room | what it knows |

@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
+
+use serde_json::Value;
 
 /// A room, and the rooms that it imports.
 type Wall = (&'static str, &'static [&'static str]);
@@ -74,6 +77,29 @@ fn rooms_of_the_mathematics_import_lower_ones_only() {
 fn rooms_of_the_pipeline_import_lower_ones_only() {
     check("src/pipeline", PIPELINE);
     no_circle_of_files("src/pipeline");
+}
+
+/// Who depends on the library is not to build what the command alone is made of.
+#[test]
+fn a_crate_that_the_library_does_not_use_is_left_out_with_the_command() {
+    let metadata =
+        Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version", "1"]).output().unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let package =
+        metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "undiffuse").unwrap();
+    // Those of tests have a kind.
+    let needed = package["dependencies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|dependency| dependency["kind"].is_null() && dependency["optional"] == false)
+        .map(|dependency| dependency["name"].as_str().unwrap().replace('-', "_"));
+    let source = root().join("src");
+    let is_library = |file: &PathBuf| !file.starts_with(source.join("cli")) && *file != source.join("main.rs");
+    let files = rust_files(&source).into_iter().filter(is_library);
+    let used: BTreeSet<String> = files.flat_map(|file| tokens(&fs::read_to_string(file).unwrap())).collect();
+    let idle: Vec<String> = needed.filter(|name| !used.contains(name)).collect();
+    assert!(idle.is_empty(), "for the feature `command` of Cargo.toml: {}", idle.join(", "));
 }
 
 /// Fails unless the rooms of `folder` import what `walls` has, without a circle.

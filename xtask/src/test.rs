@@ -20,7 +20,8 @@ use crate::tools::{self, WASM};
 pub enum Stage {
     /// The sources are formatted, and spelled as `typos` has it where that is installed
     Format,
-    /// Clippy has nothing to say, natively and for the browser, nor `cargo deny` of what is linked where that is installed
+    /// Clippy has nothing to say, natively, for the browser, and of the library without the command, nor `cargo deny` where that is
+    /// installed
     Lint,
     /// The tests of these commands
     Xtask,
@@ -70,10 +71,11 @@ impl Stage {
             Self::Lint => {
                 tools::rust_component("clippy", "clippy")?;
                 tools::wasm_target()?;
-                for part in [&["--workspace"][..], &["--target", WASM]] {
-                    tools::run(
-                        tools::cargo().args(["clippy", "--all-targets"]).args(part).args(["--", "--deny", "warnings"]),
-                    )?;
+                let everything = ["--all-targets", "--workspace"];
+                let for_browsers = ["--all-targets", "--target", WASM];
+                let library_alone = ["--lib", "--no-default-features"];
+                for part in [&everything[..], &for_browsers, &library_alone] {
+                    tools::run(tools::cargo().arg("clippy").args(part).args(["--", "--deny", "warnings"]))?;
                 }
                 if tools::has_deny() {
                     tools::run(tools::cargo().args(["deny", "check", "licenses", "bans", "sources"]))?;
