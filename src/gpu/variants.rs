@@ -278,7 +278,7 @@ impl Tiles {
     fn of(Capabilities { class, f16, .. }: Capabilities) -> Self {
         let (rates, fill, half) = match class {
             Class::Nvidia => ([1.0, 0.95, 0.7], 512, false),
-            Class::Amd => ([1.0, 0.95, 0.7], 384, true),
+            Class::Amd | Class::Gcn => ([1.0, 0.95, 0.7], 384, true),
             Class::Apple => ([0.8, 0.9, 1.0], 128, true),
             Class::Intel => ([0.6, 0.7, 1.0], 128, true),
             Class::Software | Class::Other => ([0.7, 0.8, 1.0], 128, true),
