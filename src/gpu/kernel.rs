@@ -127,7 +127,7 @@ impl Setting {
 }
 
 /// The most axes that an entry point has.
-pub const AXES: usize = 2;
+pub const AXES: usize = 3;
 
 /// A variant of an entry point: the index of a setting for each of its axes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
