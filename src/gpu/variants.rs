@@ -291,13 +291,13 @@ impl Tiles {
     /// - AMD's older chips have 256 as well, and 256 for all subgroups of a SIMD together: lean tiles. Their rates follow from the
     ///   instructions of a step, and for tiles that leave one subgroup from the compiler's estimate (`cargo xtask bench --only isa`).
     /// - Apple's and Intel's have about half as many before fewer invocations run at a time: small sums.
-    /// - f16 in workgroup memory where an instruction takes f16 operands for an f32 sum; NVIDIA's and AMD's older chips convert first,
-    ///   which takes the place of arithmetic.
+    /// - f16 in workgroup memory where an instruction takes f16 operands for an f32 sum at the rate of others; NVIDIA's and AMD's older
+    ///   chips convert first, which takes the place of arithmetic, and RDNA 3 issues two multiply-adds at once of f32 operands alone.
     /// - The first counts are those of large chips: splitting in vain costs a few percent, an idle chip most of its rate.
     fn of(Capabilities { class, f16, .. }: Capabilities) -> Self {
         let (rates, fill, half) = match class {
             Class::Nvidia => ([1.0, 0.95, 0.7, 0.9, 0.65], 512, false),
-            Class::Amd => ([1.0, 0.95, 0.7, 0.9, 0.65], 384, true),
+            Class::Amd => ([1.0, 0.95, 0.7, 0.9, 0.65], 384, false),
             Class::Gcn => ([0.74, 0.76, 0.86, 1.0, 0.88], 256, false),
             Class::Apple => ([0.8, 0.9, 1.0, 0.85, 0.95], 128, true),
             Class::Intel => ([0.6, 0.7, 1.0, 0.65, 0.95], 128, true),
