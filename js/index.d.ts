@@ -86,7 +86,15 @@ export interface LoadOptions {
    * Which matrix kernels a GPU runs, to compare them: with tiles in registers, or tiled in workgroup memory, the tile given or
    * not. Default: those that suit the adapter.
    */
-  kernels?: "registers" | "tiled" | "tiled-128x64" | "tiled-64x64" | "tiled-64x32" | undefined;
+  kernels?:
+    | "registers"
+    | "tiled"
+    | "tiled-128x64"
+    | "tiled-64x64"
+    | "tiled-64x32"
+    | "tiled-64x64-lean"
+    | "tiled-64x32-lean"
+    | undefined;
   /** LoRAs to begin with; {@link Pipeline.setLoras} changes them. */
   loras?: readonly Lora[] | undefined;
 }

@@ -31,7 +31,15 @@ const LOAD = {
   vae: [(value) => value !== null, "a source, as of the checkpoint"],
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
   vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
-  kernels: oneOf("registers", "tiled", "tiled-128x64", "tiled-64x64", "tiled-64x32"),
+  kernels: oneOf(
+    "registers",
+    "tiled",
+    "tiled-128x64",
+    "tiled-64x64",
+    "tiled-64x32",
+    "tiled-64x64-lean",
+    "tiled-64x32-lean",
+  ),
   loras: [Array.isArray, "a list of { source, weight }"],
 };
 

@@ -28,39 +28,40 @@ fn added(sum: vec4<f32>, x: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f3
     return fma(w3, x.wwww, fma(w2, x.zzzz, fma(w1, x.yyyy, fma(w0, x.xxxx, sum))));
 }
 
+// Rows come one by one: what is held of the tiles costs registers.
 fn add_quad(sums: ptr<function, Sums>, quad: u32, column: u32, row: u32) {
     let slot = row ^ (2u * quad);
     let x0 = tile_x[quad][0][slot];
     let x1 = tile_x[quad][1][slot];
-    let x2 = tile_x[quad][2][slot];
-    let x3 = tile_x[quad][3][slot];
-    let x4 = tile_x[quad][4][slot];
-    let x5 = tile_x[quad][5][slot];
-    let x6 = tile_x[quad][6][slot];
-    let x7 = tile_x[quad][7][slot];
     let aw0 = vec4<f32>(tile_weight[4u * quad][0][column]);
     let aw1 = vec4<f32>(tile_weight[4u * quad + 1u][0][column]);
     let aw2 = vec4<f32>(tile_weight[4u * quad + 2u][0][column]);
     let aw3 = vec4<f32>(tile_weight[4u * quad + 3u][0][column]);
     (*sums).a0 = added((*sums).a0, x0, aw0, aw1, aw2, aw3);
     (*sums).a1 = added((*sums).a1, x1, aw0, aw1, aw2, aw3);
-    (*sums).a2 = added((*sums).a2, x2, aw0, aw1, aw2, aw3);
-    (*sums).a3 = added((*sums).a3, x3, aw0, aw1, aw2, aw3);
-    (*sums).a4 = added((*sums).a4, x4, aw0, aw1, aw2, aw3);
-    (*sums).a5 = added((*sums).a5, x5, aw0, aw1, aw2, aw3);
-    (*sums).a6 = added((*sums).a6, x6, aw0, aw1, aw2, aw3);
-    (*sums).a7 = added((*sums).a7, x7, aw0, aw1, aw2, aw3);
     let bw0 = vec4<f32>(tile_weight[4u * quad][1][column]);
     let bw1 = vec4<f32>(tile_weight[4u * quad + 1u][1][column]);
     let bw2 = vec4<f32>(tile_weight[4u * quad + 2u][1][column]);
     let bw3 = vec4<f32>(tile_weight[4u * quad + 3u][1][column]);
     (*sums).b0 = added((*sums).b0, x0, bw0, bw1, bw2, bw3);
     (*sums).b1 = added((*sums).b1, x1, bw0, bw1, bw2, bw3);
+    let x2 = tile_x[quad][2][slot];
+    (*sums).a2 = added((*sums).a2, x2, aw0, aw1, aw2, aw3);
     (*sums).b2 = added((*sums).b2, x2, bw0, bw1, bw2, bw3);
+    let x3 = tile_x[quad][3][slot];
+    (*sums).a3 = added((*sums).a3, x3, aw0, aw1, aw2, aw3);
     (*sums).b3 = added((*sums).b3, x3, bw0, bw1, bw2, bw3);
+    let x4 = tile_x[quad][4][slot];
+    (*sums).a4 = added((*sums).a4, x4, aw0, aw1, aw2, aw3);
     (*sums).b4 = added((*sums).b4, x4, bw0, bw1, bw2, bw3);
+    let x5 = tile_x[quad][5][slot];
+    (*sums).a5 = added((*sums).a5, x5, aw0, aw1, aw2, aw3);
     (*sums).b5 = added((*sums).b5, x5, bw0, bw1, bw2, bw3);
+    let x6 = tile_x[quad][6][slot];
+    (*sums).a6 = added((*sums).a6, x6, aw0, aw1, aw2, aw3);
     (*sums).b6 = added((*sums).b6, x6, bw0, bw1, bw2, bw3);
+    let x7 = tile_x[quad][7][slot];
+    (*sums).a7 = added((*sums).a7, x7, aw0, aw1, aw2, aw3);
     (*sums).b7 = added((*sums).b7, x7, bw0, bw1, bw2, bw3);
 }
 

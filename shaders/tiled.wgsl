@@ -9,12 +9,16 @@
 // CPU twin: src/twin/convolution.rs.
 //
 // The depth, kernel taps times input channels, is walked in steps of 16 channels of one tap: a step's x and weights are loaded into
-// registers while the step before is multiplied, then handed to the workgroup. A border costs a test for each load, none for each
-// product. A fragment in front gives the sizes of the tile and multiplies it (sums_*.wgsl), another the entry point (tile_*.wgsl).
+// registers while the step before is multiplied, then handed to the workgroup. Where registers are what an invocation has few of,
+// it holds none for the next step (LEAN), and other subgroups multiply while one loads. A border costs a test for each load, none for
+// each product. A fragment in front gives the sizes of the tile and multiplies it (sums_*.wgsl), another the entry point (tile_*.wgsl).
 //
 // Workgroup memory is laid out so that neighbouring invocations touch neighbouring vectors, which are different banks, and so
 // that only one index of each access varies: the others are offsets that the compiler knows. Lines of x are stored rotated
 // against each other (`lane ^ 2·line`), because what is loaded side by side are four lines of a row.
+
+// Whether a step is loaded when it is needed, and not a step before.
+override LEAN: bool;
 
 const THREADS_X: u32 = 8u;
 const TILE_ROWS: u32 = 8u * THREADS_Y;
@@ -59,6 +63,14 @@ struct Row {
     column: u32,
 }
 
+// The rows of which an invocation loads channels.
+struct Rows {
+    a: Row,
+    b: Row,
+    c: Row,
+    d: Row,
+}
+
 fn row_at(index: u32) -> Row {
     // Rows past the last repeat it, and are not stored.
     let row = min(index, p.rows - 1u);
@@ -76,6 +88,16 @@ fn load_x(row: Row, ky: u32, kx: u32, quad: u32) -> vec4<f32> {
     let stored = (line >> p.upsample) * (p.in_width >> p.upsample) + (column >> p.upsample);
     let pixel = select(0u, row.picture + stored, valid);
     return select(vec4<f32>(), first_quad(start_of(pixel, p.in_channels), select(0u, quad, valid), p.in_channels), valid);
+}
+
+// A quad of channels of each of the rows.
+fn load_rows(rows: Rows, ky: u32, kx: u32, quad: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        load_x(rows.a, ky, kx, quad),
+        load_x(rows.b, ky, kx, quad),
+        load_x(rows.c, ky, kx, quad),
+        load_x(rows.d, ky, kx, quad),
+    );
 }
 
 // Past the last input channel x is zero, and any weight will do.
@@ -98,10 +120,12 @@ fn compute_tile(group: u32, lane: u32) {
     // What this invocation loads: a quad of channels of four rows, and a block of 4 × 4 weights.
     let x_quad = lane % 4u;
     let x_row = lane / 4u;
-    let row_0 = row_at(tile_row + x_row);
-    let row_1 = row_at(tile_row + x_row + 2u * THREADS_Y);
-    let row_2 = row_at(tile_row + x_row + 4u * THREADS_Y);
-    let row_3 = row_at(tile_row + x_row + 6u * THREADS_Y);
+    let rows = Rows(
+        row_at(tile_row + x_row),
+        row_at(tile_row + x_row + 2u * THREADS_Y),
+        row_at(tile_row + x_row + 4u * THREADS_Y),
+        row_at(tile_row + x_row + 6u * THREADS_Y),
+    );
     let x_line = x_row / THREADS_Y;
     let x_slot = (x_row % THREADS_Y) ^ (2u * x_quad);
     let loads_weights = lane < 4u * TILE_QUADS;
@@ -116,21 +140,27 @@ fn compute_tile(group: u32, lane: u32) {
     var ky = step / steps_per_tap / p.kernel_width;
     var kx = step / steps_per_tap % p.kernel_width;
 
-    var next_0 = load_x(row_0, ky, kx, quad + x_quad);
-    var next_1 = load_x(row_1, ky, kx, quad + x_quad);
-    var next_2 = load_x(row_2, ky, kx, quad + x_quad);
-    var next_3 = load_x(row_3, ky, kx, quad + x_quad);
+    var next_x = mat4x4<f32>();
     var next_weight = mat4x4<f32>();
-    if loads_weights {
-        next_weight = load_weight(ky, kx, quad + weight_quad, weight_column);
+    if !LEAN {
+        next_x = load_rows(rows, ky, kx, quad + x_quad);
+        if loads_weights {
+            next_weight = load_weight(ky, kx, quad + weight_quad, weight_column);
+        }
     }
     var sums = Sums();
     while step < end {
-        tile_x[x_quad][x_line][x_slot] = next_0;
-        tile_x[x_quad][x_line + 2u][x_slot] = next_1;
-        tile_x[x_quad][x_line + 4u][x_slot] = next_2;
-        tile_x[x_quad][x_line + 6u][x_slot] = next_3;
+        if LEAN {
+            next_x = load_rows(rows, ky, kx, quad + x_quad);
+        }
+        tile_x[x_quad][x_line][x_slot] = next_x[0];
+        tile_x[x_quad][x_line + 2u][x_slot] = next_x[1];
+        tile_x[x_quad][x_line + 4u][x_slot] = next_x[2];
+        tile_x[x_quad][x_line + 6u][x_slot] = next_x[3];
         if loads_weights {
+            if LEAN {
+                next_weight = load_weight(ky, kx, quad + weight_quad, weight_column);
+            }
             tile_weight[4u * weight_quad][weight_line][weight_slot] = TileWeight(next_weight[0]);
             tile_weight[4u * weight_quad + 1u][weight_line][weight_slot] = TileWeight(next_weight[1]);
             tile_weight[4u * weight_quad + 2u][weight_line][weight_slot] = TileWeight(next_weight[2]);
@@ -148,11 +178,8 @@ fn compute_tile(group: u32, lane: u32) {
                 ky++;
             }
         }
-        if step < end {
-            next_0 = load_x(row_0, ky, kx, quad + x_quad);
-            next_1 = load_x(row_1, ky, kx, quad + x_quad);
-            next_2 = load_x(row_2, ky, kx, quad + x_quad);
-            next_3 = load_x(row_3, ky, kx, quad + x_quad);
+        if !LEAN && step < end {
+            next_x = load_rows(rows, ky, kx, quad + x_quad);
             if loads_weights {
                 next_weight = load_weight(ky, kx, quad + weight_quad, weight_column);
             }

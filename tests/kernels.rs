@@ -27,7 +27,7 @@ fn device_with(options: gpu::DeviceOptions) -> gpu::Device {
 /// The adapter with each of the matrix kernels: registers, every tile with f32 weights in workgroup memory, and every tile with f16
 /// weights where they are stored so and the adapter's shaders know f16.
 fn devices_with_all_matrix_kernels() -> Vec<(String, gpu::Device)> {
-    let tiles = Tile::ALL.into_iter().flat_map(|tile| [Class::Nvidia, Class::Amd].map(|class| (tile, class)));
+    let tiles = Tile::ALL.into_iter().flat_map(|tile| [Class::Nvidia, Class::Apple].map(|class| (tile, class)));
     let tiles = tiles.map(|(tile, class)| (format!("{tile:?} {class:?}"), class, Family::Tiled(Some(tile))));
     let all = std::iter::once(("registers".to_owned(), Class::Other, Family::Registers)).chain(tiles);
     let device = |class, kernels| {

@@ -2,6 +2,7 @@
 //! Each command prints one line of JSON.
 
 mod ceilings;
+mod isa;
 mod kinds;
 mod network;
 mod onnx;
@@ -9,12 +10,13 @@ mod prepare;
 mod runner;
 mod weights;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use undiffuse::device::Device;
+use undiffuse::gpu::variants::Family;
 
 use network::{Name, Network, Size};
 use runner::{Runner, Target};
@@ -70,6 +72,20 @@ enum Command {
         #[arg(long)]
         threads: usize,
     },
+    /// Compile a network's kernels by Mesa's driver for AMD, for the chip that the environment variable RADV_FORCE_FAMILY names, and tell
+    /// what they became
+    Isa {
+        #[arg(long)]
+        network: Name,
+        #[command(flatten)]
+        size: Size,
+        /// Matrix kernels to use instead of those that suit the chip, such as tiled-64x32
+        #[arg(long)]
+        kernels: Option<Family>,
+        /// Write the machine code of each kernel into this folder
+        #[arg(long)]
+        assembly: Option<PathBuf>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -111,6 +127,10 @@ fn main() -> Result<()> {
         Command::Ceilings { threads } => {
             let ceilings = ceilings::measure(threads);
             json!({ "gflops": ceilings.gflops, "copy_gb": ceilings.copy_gb })
+        }
+        Command::Isa { network, size, kernels, assembly } => {
+            let network = Network::new(network, size, Path::new(""))?;
+            isa::report(&network, kernels, assembly.as_deref())?
         }
     };
     println!("{report}");

@@ -25,8 +25,8 @@ pub struct Options {
     #[arg(long)]
     portable: bool,
 
-    /// On a GPU: which matrix kernels, to compare them: registers, tiled, tiled-128x64, tiled-64x64 or tiled-64x32; by default
-    /// those that suit it
+    /// On a GPU: which matrix kernels, to compare them: registers, tiled, tiled-128x64, tiled-64x64, tiled-64x32, tiled-64x64-lean
+    /// or tiled-64x32-lean; by default those that suit it
     #[arg(long, value_name = "NAME")]
     kernels: Option<Family>,
 }

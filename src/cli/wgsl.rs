@@ -43,7 +43,7 @@ fn file_name(name: &str) -> String {
 }
 
 /// The module, with its name and the values of its `override` constants in comments.
-fn text(KernelSource { name, wgsl, constants }: &KernelSource) -> String {
+fn text(KernelSource { name, wgsl, constants, .. }: &KernelSource) -> String {
     let mut text = format!("// {name}\n");
     for (constant, value) in constants {
         let _ = writeln!(text, "// override {constant} = {value}");
@@ -61,6 +61,8 @@ mod tests {
         assert_eq!(file_name("softmax"), "softmax.wgsl");
         let source = KernelSource {
             name: "flash_attention (Aligned, 5 columns)".to_owned(),
+            entry: "flash_attention",
+            workgroup: 128,
             wgsl: "override COLUMNS: u32;\n".to_owned(),
             constants: vec![("COLUMNS", 5.0)],
         };

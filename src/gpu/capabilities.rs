@@ -49,8 +49,10 @@ pub enum Class {
     Software,
     /// NVIDIA.
     Nvidia,
-    /// AMD.
+    /// AMD since RDNA.
     Amd,
+    /// AMD before: GCN, which runs subgroups of 64 alone, each in a quarter of a compute unit's registers.
+    Gcn,
     /// Apple.
     Apple,
     /// Intel.
@@ -67,6 +69,8 @@ impl Class {
         match () {
             () if is(&["swiftshader", "llvmpipe", "lavapipe", "microsoft basic render"]) => Self::Software,
             () if is(&["nvidia", "geforce", "quadro"]) => Self::Nvidia,
+            // As browsers call the architecture.
+            () if is(&["gcn"]) => Self::Gcn,
             () if is(&["amd", "radeon"]) => Self::Amd,
             () if is(&["apple"]) => Self::Apple,
             () if is(&["intel"]) => Self::Intel,
@@ -76,14 +80,22 @@ impl Class {
 
     /// The class of an adapter from what wgpu knows of it.
     pub fn of(info: &wgpu::AdapterInfo) -> Self {
-        match info.vendor {
-            _ if info.device_type == wgpu::DeviceType::Cpu => Self::Software,
-            // PCI's numbers.
+        match info.device_type {
+            wgpu::DeviceType::Cpu => Self::Software,
+            _ => Self::of_hardware(info.vendor, &info.name, info.subgroup_min_size),
+        }
+    }
+
+    /// The class of a GPU from PCI's number of its vendor, its name, and the invocations of its smallest subgroups.
+    pub fn of_hardware(vendor: u32, name: &str, subgroup: u32) -> Self {
+        match vendor {
             0x10de => Self::Nvidia,
+            // Names of GPUs that are part of a processor do not say what they are. RDNA has subgroups of 32 as well.
+            0x1002 if subgroup == 64 => Self::Gcn,
             0x1002 => Self::Amd,
             0x106b => Self::Apple,
             0x8086 => Self::Intel,
-            _ => Self::of_name(&info.name),
+            _ => Self::of_name(name),
         }
     }
 }
@@ -100,6 +112,8 @@ mod tests {
             ("nvidia lovelace", Class::Nvidia),
             ("NVIDIA GeForce RTX 4070", Class::Nvidia),
             ("AMD Radeon RX 7900 XT (RADV NAVI31)", Class::Amd),
+            ("amd rdna-2", Class::Amd),
+            ("amd gcn-5", Class::Gcn),
             ("apple metal-3", Class::Apple),
             ("Apple M2", Class::Apple),
             ("intel xe-2lpg", Class::Intel),
@@ -108,6 +122,14 @@ mod tests {
         ];
         for (name, class) in named {
             assert_eq!(Class::of_name(name), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn chips_of_amd_that_have_no_subgroups_of_32_are_older_ones() {
+        let name = "AMD Radeon(TM) Graphics";
+        for (subgroup, class) in [(64, Class::Gcn), (32, Class::Amd), (4, Class::Amd)] {
+            assert_eq!(Class::of_hardware(0x1002, name, subgroup), class, "{subgroup}");
         }
     }
 }

@@ -127,7 +127,7 @@ impl Setting {
 }
 
 /// The most axes that an entry point has.
-pub const AXES: usize = 2;
+pub const AXES: usize = 3;
 
 /// A variant of an entry point: the index of a setting for each of its axes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -229,7 +229,8 @@ impl Kernel {
 
     /// The kernel's module and the constants that it is compiled with.
     pub fn source(&self) -> KernelSource {
-        KernelSource { name: self.to_string(), wgsl: self.wgsl(), constants: self.constants() }
+        let (entry, workgroup) = (self.entry.name, self.entry.workgroup);
+        KernelSource { name: self.to_string(), entry, workgroup, wgsl: self.wgsl(), constants: self.constants() }
     }
 
     /// Workgroups along x and y for so many invocations: a second axis from where one may hold no more.
@@ -246,6 +247,10 @@ impl Kernel {
 pub struct KernelSource {
     /// Name and variant.
     pub name: String,
+    /// The entry point of the module that is compiled.
+    pub entry: &'static str,
+    /// Invocations in a workgroup.
+    pub workgroup: u32,
     /// The WGSL module, without comments.
     pub wgsl: String,
     /// Values of the module's `override` constants.

@@ -29,6 +29,7 @@ mod work;
 pub use capabilities::{Capabilities, Class, Limits};
 pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use kernel::KernelSource;
+pub use lower::{KernelUse, kernels_of};
 pub use program::{MemoryReport, Program};
 pub use read_back::PendingRead;
 pub use weights::Weights;

@@ -16,6 +16,9 @@
 //! | 64×64  | 16 (21)       | 2.0                 | 64          | 64                 |
 //! | 64×32  | 11 (13)       | 1.3                 | 64          | 32                 |
 //!
+//! The two smaller ones have a *lean* variant each, which holds nothing for the next step in registers while it multiplies: 128 and 84 of
+//! them on GCN, where the others take from 128 to 200 (`cargo xtask bench --only isa`). More subgroups have room then, and hide the loads.
+//!
 //! The larger tile is ahead while there are enough of them to fill the device and enough registers for them. Where there are too
 //! few, at the small levels of a UNet, the depth is split over workgroups, whose sums are added up afterwards. Sums are f32
 //! everywhere. Weights stored as f16 can stay so in workgroup memory, which rounds nothing; it saves a quarter of that memory's
@@ -38,19 +41,28 @@ pub enum Tile {
     T64x64,
     /// 64 × 32.
     T64x32,
+    /// 64 × 64, in fewer registers.
+    T64x64Lean,
+    /// 64 × 32, in fewer registers.
+    T64x32Lean,
 }
 
 impl Tile {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::T128x64, Self::T64x64, Self::T64x32];
+    pub const ALL: [Self; 5] = [Self::T128x64, Self::T64x64, Self::T64x32, Self::T64x64Lean, Self::T64x32Lean];
 
     /// Rows and channels.
     pub fn sizes(self) -> [usize; 2] {
         match self {
             Self::T128x64 => [128, 64],
-            Self::T64x64 => [64, 64],
-            Self::T64x32 => [64, 32],
+            Self::T64x64 | Self::T64x64Lean => [64, 64],
+            Self::T64x32 | Self::T64x32Lean => [64, 32],
         }
+    }
+
+    /// Whether a step is loaded when it is needed, and not held in registers while the one before is multiplied.
+    pub fn lean(self) -> bool {
+        matches!(self, Self::T64x64Lean | Self::T64x32Lean)
     }
 
     /// Workgroups of 64 invocations for `product`, unless its depth is split; a larger one counts as several.
@@ -68,12 +80,13 @@ impl Tile {
     pub const fn invocations(self) -> u32 {
         match self {
             Self::T128x64 => 128,
-            Self::T64x64 | Self::T64x32 => 64,
+            _ => 64,
         }
     }
 }
 
-/// A family of kernels, for asking for it by name: `registers`, `tiled`, or one tile, `tiled-128x64`, `tiled-64x64`, `tiled-64x32`.
+/// A family of kernels, for asking for it by name: `registers`, `tiled`, or one tile, `tiled-128x64`, `tiled-64x64`, `tiled-64x32`,
+/// `tiled-64x64-lean`, `tiled-64x32-lean`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
     /// Tiles in registers.
@@ -84,12 +97,14 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Registers,
         Self::Tiled(None),
         Self::Tiled(Some(Tile::T128x64)),
         Self::Tiled(Some(Tile::T64x64)),
         Self::Tiled(Some(Tile::T64x32)),
+        Self::Tiled(Some(Tile::T64x64Lean)),
+        Self::Tiled(Some(Tile::T64x32Lean)),
     ];
 
     /// Its name.
@@ -100,6 +115,8 @@ impl Family {
             Self::Tiled(Some(Tile::T128x64)) => "tiled-128x64",
             Self::Tiled(Some(Tile::T64x64)) => "tiled-64x64",
             Self::Tiled(Some(Tile::T64x32)) => "tiled-64x32",
+            Self::Tiled(Some(Tile::T64x64Lean)) => "tiled-64x64-lean",
+            Self::Tiled(Some(Tile::T64x32Lean)) => "tiled-64x32-lean",
         }
     }
 }
@@ -133,7 +150,7 @@ pub type Measured = HashMap<(Product, Storage), Tiling>;
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Tiles {
     /// Arithmetic rate with each of [`Tile::ALL`] where there is enough work, relative to the best of them.
-    rates: [f32; 3],
+    rates: [f32; 5],
     /// Workgroups of 64 invocations from which on the device is busy.
     fill: usize,
     /// Whether f16 weights stay f16 in workgroup memory.
@@ -271,17 +288,20 @@ impl Tiles {
     /// The table. Rates follow from the tiles' FLOP per byte and registers, and await their measurement on each make:
     ///
     /// - NVIDIA and AMD have 256 registers for an invocation and cache traffic to save: large tiles.
+    /// - AMD's older chips have 256 as well, and 256 for all subgroups of a SIMD together: lean tiles. Their rates follow from the
+    ///   instructions of a step, and for tiles that leave one subgroup from the compiler's estimate (`cargo xtask bench --only isa`).
     /// - Apple's and Intel's have about half as many before fewer invocations run at a time: small sums.
-    /// - f16 in workgroup memory where an instruction takes f16 operands for an f32 sum; NVIDIA's convert first, which takes the
-    ///   place of arithmetic.
+    /// - f16 in workgroup memory where an instruction takes f16 operands for an f32 sum at the rate of others; NVIDIA's and AMD's older
+    ///   chips convert first, which takes the place of arithmetic, and RDNA 3 issues two multiply-adds at once of f32 operands alone.
     /// - The first counts are those of large chips: splitting in vain costs a few percent, an idle chip most of its rate.
     fn of(Capabilities { class, f16, .. }: Capabilities) -> Self {
         let (rates, fill, half) = match class {
-            Class::Nvidia => ([1.0, 0.95, 0.7], 512, false),
-            Class::Amd => ([1.0, 0.95, 0.7], 384, true),
-            Class::Apple => ([0.8, 0.9, 1.0], 128, true),
-            Class::Intel => ([0.6, 0.7, 1.0], 128, true),
-            Class::Software | Class::Other => ([0.7, 0.8, 1.0], 128, true),
+            Class::Nvidia => ([1.0, 0.95, 0.7, 0.9, 0.65], 512, false),
+            Class::Amd => ([1.0, 0.95, 0.7, 0.9, 0.65], 384, false),
+            Class::Gcn => ([0.74, 0.76, 0.86, 1.0, 0.88], 256, false),
+            Class::Apple => ([0.8, 0.9, 1.0, 0.85, 0.95], 128, true),
+            Class::Intel => ([0.6, 0.7, 1.0, 0.65, 0.95], 128, true),
+            Class::Software | Class::Other => ([0.7, 0.8, 1.0, 0.75, 0.95], 128, true),
         };
         Self { rates, fill, half: half && f16 }
     }
@@ -304,7 +324,8 @@ impl Tiles {
 mod tests {
     use super::*;
 
-    const CLASSES: [Class; 6] = [Class::Software, Class::Nvidia, Class::Amd, Class::Apple, Class::Intel, Class::Other];
+    const CLASSES: [Class; 7] =
+        [Class::Software, Class::Nvidia, Class::Amd, Class::Gcn, Class::Apple, Class::Intel, Class::Other];
 
     #[test]
     fn software_adapters_keep_their_tiles_in_registers_unless_they_are_asked_not_to() {
@@ -378,6 +399,19 @@ mod tests {
             panic!("registers")
         };
         assert_eq!(tile, Tile::T64x32);
+    }
+
+    #[test]
+    fn lean_tiles_are_for_chips_with_few_registers() {
+        let large = Product { rows: 8192, channels: 320, steps: 180 };
+        let small = Product { rows: 64, channels: 32, steps: 8 };
+        for class in CLASSES {
+            let variants = Variants::new(Capabilities::of_class(class, true), Some(Family::Tiled(None)));
+            for product in [large, small] {
+                let Choice::Tiled { tiling, .. } = variants.choose(product, Storage::F16) else { panic!("registers") };
+                assert_eq!(tiling.tile.lean(), class == Class::Gcn, "{class:?}: {tiling:?}");
+            }
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn tiles_ask_for_a_fraction_of_the_loads_and_leave_no_large_chip_idle() {
     for tile in Tile::ALL {
         count(&format!("{tile:?} only"), Class::Nvidia, Some(Family::Tiled(Some(tile))));
     }
-    for class in [Class::Nvidia, Class::Amd, Class::Apple, Class::Intel, Class::Other] {
+    for class in [Class::Nvidia, Class::Amd, Class::Gcn, Class::Apple, Class::Intel, Class::Other] {
         let work = count(&format!("{class:?}"), class, None);
         assert!(work.gigabytes * 2.5 < registers.gigabytes, "{class:?}: {work:?}, in registers {registers:?}");
         assert!(work.gflop < 1.15 * registers.gflop, "{class:?}: {work:?}, in registers {registers:?}");

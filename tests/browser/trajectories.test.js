@@ -209,7 +209,7 @@ describe("runs recorded from diffusers", () => {
   });
 
   // What only real GPUs choose by themselves is slow here: a step is enough to see every pipeline compile and compute.
-  for (const kernels of ["tiled-128x64", "tiled-64x64", "tiled-64x32"]) {
+  for (const kernels of ["tiled-128x64", "tiled-64x64", "tiled-64x32", "tiled-64x64-lean", "tiled-64x32-lean"]) {
     test(`a step with ${kernels} kernels is the step with the usual ones`, async ({ page, site }) => {
       await page.goto(site.url("/"));
       await page.waitForFunction(() => "core" in window);

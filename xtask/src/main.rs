@@ -61,6 +61,9 @@ enum Command {
         /// Show in a few minutes that everything works; the numbers are not written down
         #[arg(long)]
         quick: bool,
+        /// The network whose kernels `--only isa` compiles: emoji64, cifar, small or sd15
+        #[arg(long, default_value = "sd15")]
+        network: String,
     },
 }
 
@@ -73,7 +76,7 @@ fn main() -> ExitCode {
             build::build(false).and_then(|()| serve::serve(&tools::root().join("dist"), port, !plain))
         }
         Command::Test { only } => test::test(&only),
-        Command::Bench { only, quick } => bench::bench(&only, quick),
+        Command::Bench { only, quick, network } => bench::bench(&only, quick, &network),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

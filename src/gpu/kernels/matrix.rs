@@ -103,6 +103,10 @@ static TILED_STORAGE: Axis = Axis(&{
     settings
 });
 
+/// The axis of [`tile_entry`]'s kernels: what is multiplied next is loaded a step before, or when it is needed, which takes fewer
+/// registers. The index is that of [`Tile::lean`].
+static LOADS: Axis = Axis(&[Setting::constant("ahead", &[("LEAN", 0.0)]), Setting::constant("lean", &[("LEAN", 1.0)])]);
+
 parameters! {
     /// Parameters of `shaders/tiled.wgsl`.
     Tiled {
@@ -127,7 +131,7 @@ parameters! {
 }
 
 const OF_TILED: Entry = Entry {
-    axes: &[&CHANNELS, &TILED_STORAGE],
+    axes: &[&CHANNELS, &TILED_STORAGE, &LOADS],
     parameters: Tiled::UNIFORM,
     reads: &[1, 2, 3, 4],
     write: 5,
@@ -164,8 +168,8 @@ static TILE_64X32: Entry = Entry {
 fn tile_entry(tile: Tile) -> &'static Entry {
     match tile {
         Tile::T128x64 => &TILE_128X64,
-        Tile::T64x64 => &TILE_64X64,
-        Tile::T64x32 => &TILE_64X32,
+        Tile::T64x64 | Tile::T64x64Lean => &TILE_64X64,
+        Tile::T64x32 | Tile::T64x32Lean => &TILE_64X32,
     }
 }
 
@@ -362,7 +366,9 @@ fn tiled(
     let (Product { rows, channels, steps }, Tiling { tile, splits }) = (product, tiling);
     let [in_height, in_width, in_channels] = taps.of_x;
     let storage = if half { Storage::ALL.len() } else { lowering.storage(operands.weight) as usize };
-    let kernel = tile_entry(tile).kernel().channels(&[in_channels, channels]).with(&TILED_STORAGE, storage);
+    let kernel = (tile_entry(tile).kernel().channels(&[in_channels, channels]))
+        .with(&TILED_STORAGE, storage)
+        .with(&LOADS, usize::from(tile.lean()));
     let y = lowering.y();
     let out = if splits == 1 { y } else { lowering.scratch(splits * rows * channels) };
     let [tile_rows, tile_channels] = tile.sizes();

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::build;
 use crate::tools;
-use report::{Point, Profile, Report, Spread, exponent, number};
+use report::{Compiled, Point, Profile, Report, Spread, exponent, number};
 use side::{Measured, measure};
 
 /// Where both sides find what they read, in the repository.
@@ -31,6 +31,9 @@ const NETWORKS: [&str; 2] = ["emoji64", "cifar"];
 const MOST_OFF: f64 = 0.005;
 /// The largest difference of a network's outputs, relative to the largest output.
 const MOST_ERROR: f64 = 1e-4;
+/// Architectures of AMD, with a chip of each by the names that versions of Mesa have for it.
+const CHIPS: [(&str, &[&str]); 3] =
+    [("RDNA 3", &["navi31", "gfx1100"]), ("RDNA 2", &["navi21"]), ("GCN 5", &["renoir"])];
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +50,8 @@ pub enum Part {
     Scale,
     /// Stable Diffusion 1.5's UNet on a real GPU, next to PyTorch; only if asked for
     Gpu,
+    /// What Mesa's compiler for AMD's GPUs makes of a network's kernels, which needs no GPU; only if asked for
+    Isa,
 }
 
 /// How much is measured.
@@ -68,7 +73,13 @@ impl Part {
         matches!(self, Self::Web | Self::WebGpu)
     }
 
-    fn run(self, effort: Effort) -> Result<Report> {
+    /// Whether it is run if nobody asks for it.
+    fn is_usual(self) -> bool {
+        !matches!(self, Self::Gpu | Self::Isa)
+    }
+
+    /// Runs it; `network` is the one whose kernels are compiled.
+    fn run(self, effort: Effort, network: &str) -> Result<Report> {
         match self {
             Self::Web => web(effort),
             Self::WebGpu => web_gpu(effort),
@@ -76,41 +87,34 @@ impl Part {
             Self::Ceilings => ceilings(effort),
             Self::Scale => scale(effort),
             Self::Gpu => gpu(effort),
+            Self::Isa => isa(network),
         }
     }
 }
 
-/// Runs the parts asked for, all but the real GPU's if none is, and writes the document anew. A quick run shows that everything
-/// works; its numbers are not written down.
-pub fn bench(only: &[Part], is_quick: bool) -> Result<()> {
+/// Runs the parts asked for, or the usual ones if none is, and writes the document anew. A quick run shows that everything works; its
+/// numbers are not written down. `network` is the one whose kernels are compiled.
+pub fn bench(only: &[Part], is_quick: bool, network: &str) -> Result<()> {
     let effort = match is_quick {
         true => Effort { rounds: 1, steps: 3, is_quick },
         false => Effort { rounds: 3, steps: 15, is_quick },
     };
-    let is_wanted = |part: Part| if only.is_empty() { part != Part::Gpu } else { only.contains(&part) };
+    let is_wanted = |part: Part| if only.is_empty() { part.is_usual() } else { only.contains(&part) };
     let parts: Vec<Part> = Part::value_variants().iter().copied().filter(|&part| is_wanted(part)).collect();
-    if parts.iter().any(|part| part.is_web()) {
-        build::build(false)?;
-        println!("browser: {}", tools::chromium()?.display());
-    }
     tools::vulkan()?;
-    tools::npm_modules("bench/web")?;
-    println!("building the native half");
-    tools::run(tools::cargo().args(["build", "--release", "--package", "undiffuse-bench"]))?;
-    if parts.iter().any(|part| part.is_web() || matches!(part, Part::Native | Part::Ceilings)) {
-        for network in NETWORKS {
-            side::json(ours().args(["prepare", FOLDER, "--network", network]))?;
-        }
+    if parts.iter().any(|&part| part != Part::Isa) {
+        prepare(&parts)?;
     }
-    let mut failed = Vec::new();
+    let (mut done, mut failed) = (false, Vec::new());
     for part in parts {
         println!("\n── {} ──", part.name());
-        match part.run(effort) {
+        match part.run(effort, network) {
             Ok(report) => {
                 print!("{}", report.terminal());
                 if !is_quick {
                     report.save(&part.name())?;
                 }
+                done = true;
             }
             // The others have nothing to do with it.
             Err(error) => {
@@ -119,10 +123,27 @@ pub fn bench(only: &[Part], is_quick: bool) -> Result<()> {
             }
         }
     }
-    if !is_quick {
+    if done && !is_quick {
         write_document()?;
     }
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+/// Builds what `parts` time, and makes what they read.
+fn prepare(parts: &[Part]) -> Result<()> {
+    if parts.iter().any(|part| part.is_web()) {
+        build::build(false)?;
+        println!("browser: {}", tools::chromium()?.display());
+    }
+    tools::npm_modules("bench/web")?;
+    println!("building the native half");
+    tools::run(tools::cargo().args(["build", "--release", "--package", "undiffuse-bench"]))?;
+    if parts.iter().any(|part| part.is_web() || matches!(part, Part::Native | Part::Ceilings)) {
+        for network in NETWORKS {
+            side::json(ours().args(["prepare", FOLDER, "--network", network]))?;
+        }
+    }
+    Ok(())
 }
 
 /// Fills `docs/performance.md` and draws its plots from the reports that there are.
@@ -152,10 +173,15 @@ fn write(path: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// This crate's native half.
+/// This crate's native half, built to be timed.
 fn ours() -> Command {
+    built("release")
+}
+
+/// This crate's native half, as it was built into a folder of `target`.
+fn built(profile: &str) -> Command {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    tools::command(target.join("release").join(format!("undiffuse-bench{}", std::env::consts::EXE_SUFFIX)))
+    tools::command(target.join(profile).join(format!("undiffuse-bench{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// Thread counts that are compared: one, and as many as there are cores, up to the number that runtimes take by themselves.
@@ -387,6 +413,37 @@ fn gpu(effort: Effort) -> Result<Report> {
             report.profiles.push(own);
             report.notes.push(format!("Not compared with PyTorch: {error:#}."));
         }
+    }
+    Ok(report)
+}
+
+/// What Mesa's compiler makes of the kernels of `network`, for each architecture that this Mesa knows.
+fn isa(network: &str) -> Result<Report> {
+    const HOW: &str = "Mesa's Vulkan driver for AMD is needed, which compiles for GPUs that are not there (Debian: apt-get install \
+                       libvulkan1 mesa-vulkan-drivers)";
+    // Nothing is timed, so that the quicker build will do.
+    tools::run(tools::cargo().args(["build", "--package", "undiffuse-bench"]))?;
+    let mut report = Report::new("undiffuse", "");
+    for (architecture, names) in CHIPS {
+        // The driver ends the process that asks for a chip whose name it does not know.
+        let found = names.iter().find_map(|name| {
+            side::json(built("debug").args(["isa", "--network", network]).env("RADV_FORCE_FAMILY", name)).ok()
+        });
+        let Some(found) = found else {
+            let name = names.first().copied().unwrap_or_default();
+            report
+                .notes
+                .push(format!("{architecture} is missing: this Mesa does not compile for {name}; a newer one may."));
+            continue;
+        };
+        if let Some(missing) = found["missing"].as_str() {
+            bail!("{missing}: {HOW}");
+        }
+        let compiled: Compiled = serde_json::from_value(found)?;
+        report.compiled.push(Compiled { architecture: architecture.into(), ..compiled });
+    }
+    if report.compiled.is_empty() {
+        bail!("no kernel was compiled: {HOW}");
     }
     Ok(report)
 }

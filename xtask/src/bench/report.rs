@@ -149,6 +149,99 @@ impl Profile {
     }
 }
 
+/// What the compiler of a GPU's driver makes of a network's kernels.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Compiled {
+    /// The chip's architecture, such as `RDNA 2`.
+    #[serde(default)]
+    pub architecture: String,
+    pub network: String,
+    /// As the driver calls the chip, and itself.
+    pub device: String,
+    pub driver: String,
+    pub kernels: Vec<CompiledKernel>,
+}
+
+/// A kernel as it was compiled; what the driver does not tell is absent.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CompiledKernel {
+    /// Name and variant.
+    pub kernel: String,
+    /// Launches in a step of the network, and the multiply-adds of the nodes that it computes.
+    pub launches: usize,
+    pub multiply_adds: f64,
+    /// Invocations of a workgroup and of a subgroup.
+    pub invocations: usize,
+    pub subgroup: usize,
+    /// Vector registers of an invocation, and how many more it would have needed.
+    pub registers: Option<u64>,
+    pub spilled: Option<u64>,
+    pub workgroup_bytes: Option<u64>,
+    /// Subgroups that have room in a SIMD at the same time.
+    pub subgroups: Option<u64>,
+    /// The cycles that a subgroup keeps a SIMD busy by the compiler's estimate, which knows no sizes.
+    pub cycles: Option<u64>,
+    pub hot: Option<Mix>,
+}
+
+/// Instructions of the loop that a kernel spends its time in.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Mix {
+    pub multiply_adds: u64,
+    /// Other arithmetic on vectors.
+    pub vector: u64,
+    /// Of workgroup memory.
+    pub shared: u64,
+    /// Of memory.
+    pub memory: u64,
+}
+
+impl Compiled {
+    /// The network and the chip, in a sentence.
+    fn title(&self) -> String {
+        let Self { architecture, network, device, driver, .. } = self;
+        // Mesa says so of a chip that is not there.
+        let device = device.trim_start_matches("Null hardware ").trim_matches(['(', ')']);
+        format!("{architecture}: {network} on {device}, compiled by {driver}.")
+    }
+
+    /// The kernels as a table, those with most multiply-adds first; the first row is its head.
+    fn table(&self) -> Vec<[String; 9]> {
+        let head = [
+            "",
+            "launches",
+            "of the multiply-adds",
+            "registers",
+            "spilled",
+            "workgroup memory, bytes",
+            "subgroups a SIMD",
+            "cycles",
+            "hot loop: multiply-adds / other vector / workgroup memory",
+        ];
+        let total: f64 = self.kernels.iter().map(|kernel| kernel.multiply_adds).sum();
+        let mut kernels: Vec<&CompiledKernel> = self.kernels.iter().collect();
+        kernels.sort_by(|one, other| other.multiply_adds.total_cmp(&one.multiply_adds));
+        let row = |kernel: &&CompiledKernel| {
+            let share = kernel.multiply_adds / total.max(1.0) * 100.0;
+            let share = if share > 0.0 { format!("{} %", number(share)) } else { String::new() };
+            let told = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
+            let hot = |Mix { multiply_adds, vector, shared, .. }| format!("{multiply_adds} / {vector} / {shared}");
+            [
+                kernel.kernel.clone(),
+                kernel.launches.to_string(),
+                share,
+                told(kernel.registers),
+                told(kernel.spilled),
+                told(kernel.workgroup_bytes),
+                kernel.subgroups.map_or(String::new(), |count| format!("{count} of {}", kernel.subgroup)),
+                told(kernel.cycles),
+                kernel.hot.map_or("–".to_owned(), hot),
+            ]
+        };
+        [head.map(str::to_owned)].into_iter().chain(kernels.iter().map(row)).collect()
+    }
+}
+
 /// What a part of the benchmark found.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -159,6 +252,8 @@ pub struct Report {
     pub lines: Vec<Line>,
     pub profiles: Vec<Profile>,
     pub points: Vec<Point>,
+    #[serde(default)]
+    pub compiled: Vec<Compiled>,
     /// Sentences that belong under the table.
     pub notes: Vec<String>,
 }
@@ -240,6 +335,10 @@ impl Report {
             parts.push(profile.title());
             parts.push(draw(&slices(&profile.table())));
         }
+        for compiled in &self.compiled {
+            parts.push(compiled.title());
+            parts.push(draw(&slices(&compiled.table())));
+        }
         if !self.points.is_empty() {
             parts.push(draw(&slices(&self.growth())));
         }
@@ -298,6 +397,8 @@ fn machine() -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -353,6 +454,33 @@ mod tests {
         assert!(text.contains("cifar on a GPU: 20.0 ms a step, the first 30.0 ms (clock"), "{text}");
         assert!(text.contains("reach 25.0 % of the multiply-adds"), "{text}");
         assert!(text.contains("| conv2d | 2 | 6.00 | 30.0 % | 167 | 16.7 | 25.0 % |"), "{text}");
+    }
+
+    #[test]
+    fn compiled_kernels_are_listed_by_their_multiply_adds_and_what_is_not_told_is_left_out() {
+        let kernel = json!({
+            "kernel": "activation", "launches": 2, "multiply_adds": 0, "invocations": 64, "subgroup": 64, "registers": 12,
+            "spilled": 0, "workgroup_bytes": 0, "subgroups": 10, "cycles": 100, "hot": null,
+        });
+        let mut tile = kernel.clone();
+        for (name, value) in [("kernel", json!("tile")), ("multiply_adds", json!(1e9)), ("subgroups", json!(3))] {
+            tile[name] = value;
+        }
+        tile["spilled"] = json!(null);
+        tile["hot"] = json!({ "multiply_adds": 512, "vector": 161, "shared": 56, "memory": 6 });
+        let compiled = json!({
+            "network": "sd15", "device": "Null hardware (RADV RENOIR)", "driver": "Mesa 25", "kernels": [kernel, tile],
+        });
+        let compiled = serde_json::from_value(compiled).unwrap();
+        let report =
+            Report { compiled: vec![Compiled { architecture: "GCN 5".into(), ..compiled }], ..Report::default() };
+        let text = report.markdown();
+        assert!(text.contains("GCN 5: sd15 on RADV RENOIR, compiled by Mesa 25."), "{text}");
+        let rows = [
+            "| tile | 2 | 100 % | 12 |  | 0 | 3 of 64 | 100 | 512 / 161 / 56 |",
+            "| activation | 2 |  | 12 | 0 | 0 | 10 of 64 | 100 | – |",
+        ];
+        assert!(text.contains(&rows.join("\n")), "{text}");
     }
 
     #[test]
