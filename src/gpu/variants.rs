@@ -16,8 +16,9 @@
 //! | 64×64  | 16 (21)       | 2.0                 | 64          | 64                 |
 //! | 64×32  | 11 (13)       | 1.3                 | 64          | 32                 |
 //!
-//! The two smaller ones have a *lean* variant each, which holds nothing for the next step in registers while it multiplies: 128 and 84 of
-//! them on GCN, where the others take from 128 to 200 (`cargo xtask bench --only isa`). More subgroups have room then, and hide the loads.
+//! The two smaller ones have a *lean* variant each, which holds nothing for the next step in registers while it multiplies. On GCN it
+//! takes 128 and 84 registers, and the others 180, 196 and 128 (Mesa 25.0, `RADV_FORCE_FAMILY=renoir undiffuse-bench isa --network sd15
+//! --kernels NAME`): two and three subgroups have room in a SIMD then, instead of one, one and two, and hide each other's loads.
 //!
 //! The larger tile is ahead while there are enough of them to fill the device and enough registers for them. Where there are too
 //! few, at the small levels of a UNet, the depth is split over workgroups, whose sums are added up afterwards. Sums are f32
