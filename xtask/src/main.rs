@@ -3,8 +3,10 @@
 
 mod bench;
 mod build;
+mod imports;
 mod kernels;
 mod licenses;
+mod likeness;
 mod serve;
 mod sizes;
 mod test;
