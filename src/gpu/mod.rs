@@ -19,6 +19,7 @@ mod profile;
 mod program;
 mod read_back;
 mod roofline;
+mod shaders;
 mod storage;
 mod upload;
 pub mod variants;
@@ -31,6 +32,7 @@ pub use device::{Device, DeviceInfo, DeviceOptions};
 pub use kernel::KernelSource;
 pub use program::{MemoryReport, Program};
 pub use read_back::PendingRead;
+pub use shaders::Shaders;
 pub use weights::Weights;
 
 /// What can go wrong on a GPU.

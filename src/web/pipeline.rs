@@ -1,6 +1,5 @@
 //! Pipelines and what they prepare, for JavaScript: runs, forward processes, bounds, and LoRAs.
 
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
@@ -13,7 +12,7 @@ use super::promise::promise;
 use super::slot::Slot;
 use super::source::{Failure, JsSource, OpenSource};
 use super::{Machine, Pixels, open_device, picture_of};
-use crate::diffusion::{SchedulerConfig, Solver, SolverKeys, SolverName};
+use crate::diffusion::{SchedulerConfig, SolverKeys, SolverName};
 use crate::noise::Stream;
 use crate::pipeline::{
     self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LongPrompts, LoraFile, Note, OpenOptions, Preview,
@@ -24,7 +23,8 @@ use crate::weights::Source;
 #[wasm_bindgen]
 extern "C" {
     /// Of `LoadOptions` of index.d.ts, what says which files are read and how: `variant`, `unet`, `predictionType`, `kernels`, and as
-    /// `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s name.
+    /// `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and for WebGPU the name of its
+    /// `adapter` and the text of its `shaders`.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -51,6 +51,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn adapter(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn shaders(this: &Files) -> Option<String>;
 }
 
 /// A loaded checkpoint; `free` it, and its runs, to free what it holds on its device.
@@ -88,7 +91,8 @@ impl Pipeline {
                 let checkpoint = Checkpoint::open(&source, &options).await?;
                 // JavaScript has checked the name.
                 let kernels = files.kernels().and_then(|name| name.parse().ok());
-                let device = open_device(machine, files.adapter(), kernels).await.map_err(pipeline::Error::from)?;
+                let device = open_device(machine, files.adapter(), files.shaders(), kernels).await;
+                let device = device.map_err(pipeline::Error::from)?;
                 let pipeline = checkpoint.load(device, &mut on_progress).await?;
                 if let Some(tiny_vae) = tiny_vae {
                     pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
@@ -103,14 +107,15 @@ impl Pipeline {
     pub fn info(&self) -> String {
         let info = self.0.info();
         let solvers = self.0.solver_steps();
-        let steps = |(solver, range): &(Solver, RangeInclusive<usize>)| {
-            (solver.name().to_owned(), json!({ "min": range.start(), "max": range.end() }))
-        };
+        let mut solver_steps = Map::new();
+        for (solver, range) in &solvers {
+            solver_steps.insert(solver.name().to_owned(), json!({ "min": range.start(), "max": range.end() }));
+        }
         json!({
             "class": info.class,
             "scheduler": info.scheduler,
             "solvers": solvers.iter().map(|(solver, _)| solver.name()).collect::<Vec<_>>(),
-            "solverSteps": solvers.iter().map(steps).collect::<Map<_, _>>(),
+            "solverSteps": solver_steps,
             "takesPrompt": info.takes_prompt,
             "takesSizes": info.takes_second_prompt,
             "takesImage": info.takes_image != Takes::Never,
