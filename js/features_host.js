@@ -58,8 +58,8 @@ export class FeatureHost {
     starting.catch(() => {});
     const source = openSource(request.source, signal);
     try {
-      const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter) =>
-        (await starting).FeatureExtractor.load(source, machine, adapter),
+      const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter, shaders) =>
+        (await starting).FeatureExtractor.load(source, machine, adapter, shaders),
       );
       this.#extractor = loaded;
       this.#machine = machine;

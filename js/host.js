@@ -208,8 +208,8 @@ class Host {
       this.#post({ id, progress: reached });
     };
     try {
-      const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter) =>
-        (await starting).Pipeline.load(source, machine, { ...files, adapter }, onProgress),
+      const { loaded, machine, device } = await loadOnDevice(request, signal, async (machine, adapter, shaders) =>
+        (await starting).Pipeline.load(source, machine, { ...files, adapter, shaders }, onProgress),
       );
       this.#pipeline = loaded;
       this.#machine = machine;

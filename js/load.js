@@ -3,6 +3,7 @@
 
 import { chooseDevice, cpu } from "./device.js";
 import { throwIfAborted, toPlain } from "./errors.js";
+import { readFile } from "./http.js";
 import { Machine } from "./machine.js";
 
 /** @import { CpuOptions, DeviceInfo } from "./index.d.ts" */
@@ -11,7 +12,8 @@ import { Machine } from "./machine.js";
  * @template {{ free(): void }} T
  * @param {{ device: "auto" | "webgpu" | "cpu", cpu: CpuOptions }} request
  * @param {AbortSignal} signal
- * @param {(machine: Machine | undefined, adapter: string) => Promise<T>} load onto the CPU, if it is there as a machine, else onto WebGPU
+ * @param {(machine: Machine | undefined, adapter: string, shaders: string | undefined) => Promise<T>} load onto the CPU, if it is there
+ *     as a machine, else onto WebGPU's adapter of this name, with kernels made of the shaders
  * @returns {Promise<{ loaded: T, device: DeviceInfo, machine: Machine | undefined }>} the machine is to be closed after what was loaded
  */
 export async function loadOnDevice(request, signal, load) {
@@ -19,8 +21,9 @@ export async function loadOnDevice(request, signal, load) {
   let machine;
   const loadOn = async (/** @type {DeviceInfo} */ device) => {
     if (device.kind === "cpu") machine = await Machine.open(request.cpu, signal);
+    const shaders = device.kind === "webgpu" ? await readShaders(signal) : undefined;
     throwIfAborted(signal);
-    return load(machine, device.name);
+    return load(machine, device.name, shaders);
   };
   try {
     let device = await chooseDevice(request.device);
@@ -42,4 +45,14 @@ export async function loadOnDevice(request, signal, load) {
     machine?.close();
     throw error;
   }
+}
+
+/**
+ * The text of all kernels of WebGPU.
+ * @param {AbortSignal} signal
+ */
+export async function readShaders(signal) {
+  // Bundlers look for exactly this expression.
+  const { href } = new URL("./internal/shaders.txt", import.meta.url);
+  return (await readFile(href, "shaders.txt", { signal })).text();
 }

@@ -14,6 +14,18 @@ pub fn sort_by_key<T>(items: &mut Vec<T>, key: impl Fn(&T) -> (u64, u64)) {
     items.extend(order.into_iter().filter_map(|index| taken[index].take()));
 }
 
+/// Brings `values` into the order of [`f64::total_cmp`].
+pub fn sort_floats(values: &mut [f64]) {
+    // As unsigned numbers, negative ones have their bits turned round and the others come after them.
+    let key = |value: &f64| {
+        let bits = value.to_bits();
+        bits ^ if value.is_sign_negative() { u64::MAX } else { 1 << 63 }
+    };
+    let order = ascending(values.iter().map(|value| (key(value), 0)));
+    let sorted: Vec<f64> = order.into_iter().map(|index| values[index]).collect();
+    values.copy_from_slice(&sorted);
+}
+
 fn sort(keys: &mut [((u64, u64), usize)]) {
     keys.sort_unstable();
 }
@@ -27,5 +39,14 @@ mod tests {
         let mut items = vec![(2, 0, 'a'), (1, 7, 'b'), (1, 3, 'c'), (2, 0, 'd'), (0, 9, 'e')];
         sort_by_key(&mut items, |&(first, second, _)| (first, second));
         assert_eq!(items.iter().map(|item| item.2).collect::<String>(), "ecbad");
+    }
+
+    #[test]
+    fn numbers_come_in_their_total_order() {
+        let mut values = vec![1.0, f64::NAN, -0.0, f64::INFINITY, 0.0, -2.5, f64::MIN_POSITIVE, -f64::NAN, -1e300];
+        let mut expected = values.clone();
+        expected.sort_by(f64::total_cmp);
+        sort_floats(&mut values);
+        assert!(values.iter().zip(&expected).all(|(value, expected)| value.to_bits() == expected.to_bits()));
     }
 }

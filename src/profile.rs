@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::graph::{Cost, Graph, NodeId, WeightId};
+use crate::order::sort_floats;
 
 /// The most that a device can do, as measured on this very device.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -146,7 +147,7 @@ impl Profile {
 /// The mean of several times but for the slowest quarter, during which something else had the device; 0 of none. A median would
 /// be one of the few values that a browser's clock has.
 pub(crate) fn typical(mut times: Vec<f64>) -> f64 {
-    times.sort_unstable_by(f64::total_cmp);
+    sort_floats(&mut times);
     times.truncate(times.len() - times.len() / 4);
     times.iter().sum::<f64>() / times.len().max(1) as f64
 }

@@ -19,14 +19,14 @@ type Wall = (&'static str, &'static [&'static str]);
 /// The top-level rooms.
 const ROOMS: &[Wall] = &[
     ("order", &[]),
-    ("diffusion", &[]),
+    ("diffusion", &["order"]),
     ("noise", &[]),
     ("text", &["order"]),
     ("weights", &["order"]),
     ("graph", &["diffusion", "order"]),
     ("models", &["graph"]),
-    ("profile", &["graph"]),
-    ("cpu", &["graph", "profile", "weights"]),
+    ("profile", &["graph", "order"]),
+    ("cpu", &["graph", "order", "profile", "weights"]),
     ("gpu", &["graph", "profile", "weights"]),
     ("twin", &["diffusion", "graph"]),
     ("device", &["cpu", "gpu", "graph", "profile", "weights"]),

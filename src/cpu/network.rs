@@ -1,13 +1,12 @@
 //! A graph as this executor computes it: what is read in place, and what each node asks of memory and weights.
 
-use std::cmp::Reverse;
-
 use bytemuck::Zeroable;
 use undiffuse_kernels::attention::Attention;
 use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
 
 use super::form::Form;
 use crate::graph::{Graph, Node, NodeId, Op, Padding, WeightId};
+use crate::order::sort_by_key;
 
 /// Bytes that Winograd's forms of a network's weights take at most, beside the weights as they were loaded: up to four times those,
 /// which a large model must not be made to need. A constant, so that which are chosen, and so a result's bits, depends on no machine.
@@ -99,7 +98,7 @@ impl Network {
             .filter(|(_, (algorithm, _))| *algorithm != Algorithm::DIRECT)
             .collect();
         // The more pixels share a weight, the more products each of its bytes saves.
-        winograd.sort_by_key(|&(_, (_, pixels))| Reverse(pixels));
+        sort_by_key(&mut winograd, |&(_, (_, pixels))| (u64::MAX - pixels as u64, 0));
         let mut left = WINOGRAD_BYTES;
         for (weight, (algorithm, _)) in winograd {
             let form = Form::Conv2d(algorithm);

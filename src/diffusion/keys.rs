@@ -56,7 +56,9 @@ impl Keys {
     /// The keys of this file, read for another class.
     pub fn for_class(&self, class: &str) -> Self {
         let mut map = self.map.clone();
-        map.retain(|key, _| !self.added.iter().any(|added| added == key));
+        for added in &self.added {
+            map.remove(*added);
+        }
         Self { class: class.to_owned(), map, added: Vec::new() }
     }
 

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Error;
 use super::buffer::{Buffer, Memory};
 use super::capabilities::{Capabilities, Class, Limits};
+use super::error::Error;
 use super::faults::{Caught, Faults, scoped};
 use super::kernel::{Kernel, KernelSource};
+use super::shaders::Shaders;
 use super::variants::{Family, Measured, Variants};
 use crate::profile::Ceilings;
 
@@ -56,6 +57,7 @@ struct Shared {
     queue: wgpu::Queue,
     info: DeviceInfo,
     limits: Limits,
+    shaders: Shaders,
     capabilities: Capabilities,
     variants: RefCell<Variants>,
     faults: Arc<Faults>,
@@ -82,7 +84,17 @@ impl Device {
     ///
     /// # Errors
     /// If there is no WebGPU, no adapter, or no device to be had from it.
+    #[cfg(not(target_arch = "wasm32"))]
     pub async fn request(options: DeviceOptions) -> Result<Self, Error> {
+        Self::with_shaders(options, Shaders::default()).await
+    }
+
+    /// Opens the adapter that the platform prefers, for kernels that are made of `shaders`: [`Device::request`], where these are not
+    /// built in.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn with_shaders(options: DeviceOptions, shaders: Shaders) -> Result<Self, Error> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapter = instance
             .request_adapter(&wgpu::RequestAdapterOptions {
@@ -129,8 +141,19 @@ impl Device {
         };
         let limits = Limits { buffer_bytes, binding_bytes, score_bytes: SCORE_BYTES.min(binding_bytes) };
         let (pipelines, allocated, ceilings) = Default::default();
-        let shared =
-            Shared { device, queue, info, limits, capabilities, variants, faults, pipelines, allocated, ceilings };
+        let shared = Shared {
+            device,
+            queue,
+            info,
+            limits,
+            shaders,
+            capabilities,
+            variants,
+            faults,
+            pipelines,
+            allocated,
+            ceilings,
+        };
         Ok(Self { shared: Rc::new(shared) })
     }
 
@@ -265,7 +288,8 @@ impl Device {
 
     /// Every kernel that the device has compiled, in the order of their names.
     pub fn sources(&self) -> Vec<KernelSource> {
-        let mut sources: Vec<_> = self.shared.pipelines.borrow().keys().map(Kernel::source).collect();
+        let pipelines = self.shared.pipelines.borrow();
+        let mut sources: Vec<_> = pipelines.keys().map(|kernel| kernel.source(&self.shared.shaders)).collect();
         sources.sort_by(|one, other| one.name.cmp(&other.name));
         sources
     }
@@ -348,7 +372,7 @@ impl Device {
             bind_group_layouts: &[Some(&layout)],
             ..Default::default()
         });
-        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl().into());
+        let source = wgpu::ShaderSource::Wgsl(kernel.module(&self.shared.shaders).into());
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,

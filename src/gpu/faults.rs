@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Error;
+use super::error::Error;
 
 /// Errors that the device has reported outside of any scope.
 #[derive(Debug, Default)]

@@ -8,17 +8,11 @@ use std::hash::{Hash, Hasher};
 
 use bytemuck::Pod;
 
+use super::shaders::Shaders;
 use crate::graph::{NodeId, WeightId};
 
 /// Buffers are bound at multiples of this many bytes: what every adapter allows.
 pub const ALIGNMENT: u64 = 256;
-
-/// The text of a file of `shaders/`, which `build.rs` has rid of its comments.
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!(env!("OUT_DIR"), "/", $name, ".wgsl"))
-    };
-}
 
 /// Defines a struct that a shader reads from binding 0: the fields of the shader's `Parameters`, by the same names and in the same
 /// order, which a test compares. A field that begins with `_` is padding, which WGSL has without a name.
@@ -42,7 +36,8 @@ macro_rules! parameters {
     };
 }
 
-pub(crate) use {parameters, shader};
+pub(crate) use super::shaders::shader;
+pub(crate) use parameters;
 
 /// A compute entry point with what is needed to launch it.
 pub struct Entry {
@@ -215,10 +210,16 @@ impl Kernel {
     }
 
     /// The complete WGSL module.
-    pub fn wgsl(&self) -> String {
+    pub fn module(&self, shaders: &Shaders) -> String {
         let front = self.settings().map(|setting| setting.front);
         let fragments = self.settings().flat_map(|setting| setting.fragments);
-        front.chain(fragments.chain(self.entry.source).copied()).collect()
+        front.chain(fragments.chain(self.entry.source).copied()).map(|fragment| shaders.text(fragment)).collect()
+    }
+
+    /// The complete WGSL module, of the shaders that are built in.
+    #[cfg(test)]
+    pub fn wgsl(&self) -> String {
+        self.module(&Shaders::default())
     }
 
     /// Values of the module's `override` constants.
@@ -228,9 +229,15 @@ impl Kernel {
     }
 
     /// The kernel's module and the constants that it is compiled with.
-    pub fn source(&self) -> KernelSource {
+    pub fn source(&self, shaders: &Shaders) -> KernelSource {
         let (entry, workgroup) = (self.entry.name, self.entry.workgroup);
-        KernelSource { name: self.to_string(), entry, workgroup, wgsl: self.wgsl(), constants: self.constants() }
+        KernelSource {
+            name: self.to_string(),
+            entry,
+            workgroup,
+            wgsl: self.module(shaders),
+            constants: self.constants(),
+        }
     }
 
     /// Workgroups along x and y for so many invocations: a second axis from where one may hold no more.

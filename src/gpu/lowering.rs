@@ -2,10 +2,11 @@
 
 use bytemuck::Pod;
 
+use super::capabilities::Limits;
+use super::error::Error;
 use super::kernel::{Dispatch, Entry, Kernel, Operand, words};
 use super::storage::Storage;
 use super::variants::Variants;
-use super::{Error, Limits};
 use crate::graph::{Graph, Node, NodeId, WeightId};
 
 /// Memory that a node needs while it is computed.

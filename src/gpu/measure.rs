@@ -1,9 +1,10 @@
 //! Measures which tilings are fastest on an adapter, with the products of a network.
 
+use super::error::Error;
 use super::kernels::non_finite::is_check;
 use super::program::Program;
+use super::read_back;
 use super::variants::{Measured, Product};
-use super::{Error, read_back};
 use crate::graph::NodeId;
 use crate::profile::now;
 

@@ -1,8 +1,9 @@
 //! The memory plan of a program: where each of its tensors lies, see [`crate::graph::SlabPlan`].
 
+use super::capabilities::Limits;
+use super::error::Error;
 use super::kernel::{ALIGNMENT, Operand, Span};
 use super::lowering::Lowered;
-use super::{Error, Limits};
 use crate::graph::{Graph, Lifetime, Liveness, NodeId, Op, SlabPlan, Slabs, largest_live_set};
 
 /// Most bytes of a slab, unless a single tensor is larger: drivers find room for several of this size where they find

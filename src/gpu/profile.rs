@@ -1,8 +1,8 @@
 //! Measures how long each node takes on a GPU.
 
-use super::Error;
 use super::buffer::{Buffer, Memory};
 use super::device::Device;
+use super::error::Error;
 use super::kernels::non_finite::is_check;
 use super::program::{DISPATCHES_PER_SUBMIT, Program, Recorded};
 use super::read_back::{self, PendingRead};

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::bands;
 use super::buffer::{Buffer, Memory};
 use super::device::Device;
+use super::error::Error;
 use super::kernel::{Dispatch, Kernel, Operand};
 use super::kernels::non_finite;
 use super::lower;
@@ -13,7 +14,7 @@ use super::plan::Placement;
 use super::read_back::{NodeNames, PendingRead};
 use super::variants::Variants;
 use super::weights::Stored;
-use super::{Error, Weights};
+use super::weights::Weights;
 use crate::graph::{Element, Graph, NodeId, Op, WeightSpec, find_weight, fold_upsampling};
 
 /// Dispatches in one submit: few enough that none runs for long, many enough that submitting costs nothing.

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use super::Error;
 use super::buffer::{Buffer, Memory};
 use super::device::Device;
+use super::error::Error;
 use super::kernels::non_finite::node_of_code;
 
 /// Path and op of each node of a graph, for errors.

@@ -2,9 +2,10 @@
 
 use super::buffer::{Buffer, Memory};
 use super::device::Device;
+use super::error::Error;
 use super::kernel::{Kernel, words};
 use super::kernels::roofline::{COPY_VECTORS, HALF_MULTIPLY_ADDS, MATRICES, MULTIPLY_ADDS, Roofline};
-use super::{Error, read_back};
+use super::read_back;
 use crate::profile::{Ceilings, now};
 
 /// A measurement is made longer until it takes so many seconds, which no wait and no clock's steps disturb.

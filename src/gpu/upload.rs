@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use super::Error;
 use super::buffer::{Buffer, Memory};
 use super::device::{Device, Outcome};
+use super::error::Error;
 use super::kernel::Kernel;
 use super::storage::Storage;
 use crate::weights::{Cutter, Encoding};
@@ -301,7 +301,7 @@ fn convert(from: Encoding, to: Encoding, bytes: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use pollster::block_on;
 
-    use super::super::DeviceOptions;
+    use super::super::device::DeviceOptions;
     use super::super::faults::Fault;
     use super::*;
 

@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use super::buffer::{Buffer, Memory};
 use super::device::Device;
+use super::error::Error;
 use super::kernel::words;
+use super::program::Program;
 use super::storage::{MERGE, Merge, Storage};
 use super::upload::{Shape, Upload};
-use super::{Error, Program};
 use crate::graph::WeightSpec;
 use crate::weights::{Encoding, LowRank};
 

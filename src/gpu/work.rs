@@ -1,11 +1,12 @@
 //! Counts what the variants of the matrix kernels ask of a GPU, for a network of real size; no GPU is needed for that.
 
+use super::capabilities::Limits;
 use super::capabilities::{Capabilities, Class};
+use super::error::Error;
 use super::kernel::Dispatch;
 use super::lower::lower;
 use super::storage::Storage;
 use super::variants::{Family, Tile, Variants};
-use super::{Error, Limits};
 use crate::graph::{Graph, fuse};
 use crate::models::{Unet2dConditionConfig, Unet2dConditionInputs};
 

@@ -28,13 +28,19 @@ pub struct FeatureExtractor {
 
 #[wasm_bindgen]
 impl FeatureExtractor {
-    /// Loads the network in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU's `adapter` of this name.
+    /// Loads the network in `source` onto the CPU, if it is there as a `machine`, else onto WebGPU's `adapter` of this name, with
+    /// kernels made of `shaders`.
     #[wasm_bindgen(unchecked_return_type = "Promise<FeatureExtractor>")]
-    pub fn load(source: OpenSource, machine: Option<Machine>, adapter: Option<String>) -> Promise {
+    pub fn load(
+        source: OpenSource,
+        machine: Option<Machine>,
+        adapter: Option<String>,
+        shaders: Option<String>,
+    ) -> Promise {
         promise(async move {
             let failure = Failure::default();
             let source = JsSource::new(source, failure.clone());
-            let device = open_device(machine, adapter, None).await?;
+            let device = open_device(machine, adapter, shaders, None).await?;
             let extractor = metrics::FeatureExtractor::load(&source, device).await;
             let extractor = extractor.map_err(|error| failure.unwrap(error))?;
             let space = FeatureSpace {

@@ -26,7 +26,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::cpu;
 use crate::device::{self, Device};
-use crate::gpu::{self, Class, variants::Family};
+use crate::gpu::{self, Class, Shaders, variants::Family};
 use crate::pipeline::Rgba;
 #[cfg(feature = "features")]
 pub use features::{FeatureExtractor, PictureSet};
@@ -62,16 +62,19 @@ extern "C" {
     fn data(this: &Pixels) -> Uint8ClampedArray;
 }
 
+/// The CPU, if it is there as a `machine`, else WebGPU's `adapter` of this name, with kernels made of `shaders`.
 async fn open_device(
     machine: Option<Machine>,
     adapter: Option<String>,
+    shaders: Option<String>,
     kernels: Option<Family>,
 ) -> Result<Device, device::Error> {
     if let Some(machine) = machine {
         return Ok(Device::Cpu(cpu::Device::new(Rc::new(machine))));
     }
     let class = adapter.map(|name| Class::of_name(&name));
-    Ok(Device::Gpu(gpu::Device::request(gpu::DeviceOptions { class, kernels, ..Default::default() }).await?))
+    let options = gpu::DeviceOptions { class, kernels, ..Default::default() };
+    Ok(Device::Gpu(gpu::Device::with_shaders(options, Shaders::new(&shaders.unwrap_or_default())).await?))
 }
 
 fn picture_of(pixels: Pixels) -> Rgba {

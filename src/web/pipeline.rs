@@ -1,6 +1,5 @@
 //! Pipelines and what they prepare, for JavaScript: runs, forward processes, bounds, and LoRAs.
 
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use js_sys::{Array, Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
@@ -22,8 +21,8 @@ use crate::weights::Source;
 #[wasm_bindgen]
 extern "C" {
     /// The part of `LoadOptions` of index.d.ts that says which files are read and how: `variant`, `unet`, `predictionType`,
-    /// `kernels`, and as `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and the `adapter`'s
-    /// name.
+    /// `kernels`, and as `OpenSource`s `vae`, `tinyVae` and `vocabulary`, which has CLIP's `merges.txt`; and for WebGPU the name
+    /// of its `adapter` and the text of its `shaders`.
     #[wasm_bindgen(typescript_type = "object")]
     pub type Files;
 
@@ -50,6 +49,9 @@ extern "C" {
 
     #[wasm_bindgen(method, getter)]
     fn adapter(this: &Files) -> Option<String>;
+
+    #[wasm_bindgen(method, getter)]
+    fn shaders(this: &Files) -> Option<String>;
 }
 
 /// A loaded checkpoint; `free` it, and its runs, to free what it holds on its device.
@@ -87,7 +89,8 @@ impl Pipeline {
                 let checkpoint = Checkpoint::open(&source, &options).await?;
                 // JavaScript has checked the name.
                 let kernels = files.kernels().and_then(|name| name.parse().ok());
-                let device = open_device(machine, files.adapter(), kernels).await.map_err(pipeline::Error::from)?;
+                let device = open_device(machine, files.adapter(), files.shaders(), kernels).await;
+                let device = device.map_err(pipeline::Error::from)?;
                 let pipeline = checkpoint.load(device, &mut on_progress).await?;
                 if let Some(tiny_vae) = tiny_vae {
                     pipeline.set_tiny_vae(&tiny_vae, &mut |_, _| {}).await?;
@@ -102,14 +105,15 @@ impl Pipeline {
     pub fn info(&self) -> String {
         let info = self.0.info();
         let solvers = self.0.solver_steps();
-        let steps = |(solver, range): &(Solver, RangeInclusive<usize>)| {
-            (solver.name().to_owned(), json!({ "min": range.start(), "max": range.end() }))
-        };
+        let mut solver_steps = Map::new();
+        for (solver, range) in &solvers {
+            solver_steps.insert(solver.name().to_owned(), json!({ "min": range.start(), "max": range.end() }));
+        }
         json!({
             "class": info.class,
             "scheduler": info.scheduler,
             "solvers": solvers.iter().map(|(solver, _)| solver.name()).collect::<Vec<_>>(),
-            "solverSteps": solvers.iter().map(steps).collect::<Map<_, _>>(),
+            "solverSteps": solver_steps,
             "takesPrompt": info.takes_prompt,
             "takesSizes": info.takes_second_prompt,
             "takesImage": info.takes_image != Takes::Never,

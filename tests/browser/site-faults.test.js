@@ -140,12 +140,13 @@ describe("a file that is refused", () => {
       "pkg/index.js",
       faults.changed((script) => {
         const text = script.toString();
-        const name = /(\w+) as Pipeline\b/.exec(text)?.[1] ?? "Pipeline";
-        const room = `import { DeviceError as NoRoom } from "./errors.js"; {
+        const local = (/** @type {string} */ name) => new RegExp(`([\\w$]+) as ${name}\\b`).exec(text)?.[1] ?? name;
+        const name = local("Pipeline");
+        const room = `{
           const { load } = ${name};
           let open = 0;
           ${name}.load = async (...given) => {
-            if (open > 0) throw new NoRoom("out-of-memory", "There is no room.");
+            if (open > 0) throw new ${local("DeviceError")}("out-of-memory", "There is no room.");
             const pipeline = await load(...given);
             open += 1;
             const { dispose } = pipeline;

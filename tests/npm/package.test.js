@@ -57,6 +57,7 @@ describe("the tarball", () => {
       "internal/kernels_relaxed_shared.wasm",
       "internal/merges.txt",
       "internal/merges.license.txt",
+      "internal/shaders.txt",
       "README.md",
       "LICENSE-MIT",
       "LICENSE-APACHE",
@@ -67,7 +68,7 @@ describe("the tarball", () => {
     }
     const strangers = paths.filter(
       (/** @type {string} */ path) =>
-        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^internal\/merges(\.license)?\.txt$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE/.test(
+        !/^(internal\/)?[a-z_]+\.(js|wasm)$|^internal\/(merges(\.license)?|shaders)\.txt$|^index\.d\.ts$|^package\.json$|^README\.md$|^LICENSE/.test(
           path,
         ),
     );

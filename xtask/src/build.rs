@@ -1,19 +1,22 @@
 //! From the crate to what people use: `pkg/`, the npm package, and `dist/`, the static site.
 //!
 //! cargo → wasm-bindgen → wasm-opt → `pkg/` = `js/` + the generated modules and the CPU's kernels under `internal/` + `pkg.json`, and
-//! its tarball beside it, as npm packs it; `dist/` = `www/` + what a page loads of `pkg/`, with its scripts minified. Both have the
+//! its tarball beside it, as npm packs it; `dist/` = `www/` + what a page loads of `pkg/`, with its scripts bundled. Both have the
 //! licences of what is in them. A file is written only where it differs, so a second run touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use wasm_bindgen_cli_support::Bindgen;
 
+use crate::imports;
 use crate::kernels;
 use crate::licenses;
+use crate::likeness;
 use crate::sizes;
 use crate::tools::{self, WASM};
 
@@ -39,8 +42,11 @@ const MAIN: &str = "internal/undiffuse_bg.wasm";
 /// The build of the kernels that a page fetches if the CPU is its device, in `pkg/`. Of the two builds it is the larger one in brotli.
 const KERNELS: &str = "internal/kernels_relaxed.wasm";
 
+/// The text that a page fetches instead if the GPU is its device, in `pkg/`.
+const SHADERS: &str = "internal/shaders.txt";
+
 /// The most that a page may have to fetch for its first picture, in bytes of brotli: the first module, all scripts and one build of the
-/// kernels. It is less than these three may weigh by themselves.
+/// kernels, which is more than the shaders. It is less than these three may weigh by themselves.
 const LIMIT: usize = 432_000;
 
 /// The most that the module of a first picture may weigh, in bytes of brotli.
@@ -52,7 +58,10 @@ const FEATURES_LIMIT: usize = 188_000;
 /// The most that one build of the kernels may weigh, in bytes of brotli.
 const KERNELS_LIMIT: usize = 26_500;
 
-/// The most that all scripts of the package may weigh, minified and in bytes of brotli.
+/// The most that the shaders may weigh, in bytes of brotli.
+const SHADERS_LIMIT: usize = 14_000;
+
+/// The most that all scripts of the package may weigh, bundled and in bytes of brotli.
 const SCRIPTS_LIMIT: usize = 36_000;
 
 /// Tells LLVM that instructions are a hundred times as dear as it takes them for, and so to inline next to nothing but what gets
@@ -60,9 +69,15 @@ const SCRIPTS_LIMIT: usize = 36_000;
 const INLINING: &str = "-Cllvm-args=-inline-instr-cost=500 -inline-call-penalty=2500";
 
 /// The least code on the wire, which is not the shortest: brotli finds what functions have in common, unless one is inlined where it is
-/// called once or the code is rearranged until nothing repeats, and finds it the better the nearer they lie, as those of similar names do.
-const WASM_OPT: [&str; 4] =
-    ["-O2", "--one-caller-inline-max-function-size=0", "--skip-pass=simplify-locals", "--reorder-functions-by-name"];
+/// called once or the code is rearranged until nothing repeats. Functions of similar names are alike: the order that `likeness` begins at.
+/// The lowest kilobyte of memory is the end of the stack, which nothing points into from below.
+const WASM_OPT: [&str; 5] = [
+    "-O2",
+    "--low-memory-unused",
+    "--one-caller-inline-max-function-size=0",
+    "--skip-pass=simplify-locals",
+    "--reorder-functions-by-name",
+];
 
 /// Builds `pkg/`, its tarball and `dist/` and checks what a page loads of them for its size, which it prints in detail if asked to.
 pub fn build(with_sizes: bool) -> Result<()> {
@@ -88,6 +103,7 @@ pub fn build(with_sizes: bool) -> Result<()> {
     }
     let read_file = |name: &str| fs::read(root.join(name)).with_context(|| root.join(name).display().to_string());
     package.insert("internal/merges.txt".into(), read_file("assets/clip/merges.txt")?);
+    package.insert(SHADERS.into(), shaders()?.into_bytes());
     package.insert("internal/merges.license.txt".into(), read_file("assets/clip/LICENSE")?);
     package.insert("package.json".into(), versioned("pkg.json", &cargo.version)?);
     package.insert("README.md".into(), read_file("README.md")?);
@@ -109,7 +125,7 @@ pub fn build(with_sizes: bool) -> Result<()> {
         site.insert(path.with_extension("txt"), content);
     }
     site.insert("index.html".into(), versioned("www/index.html", &cargo.version)?);
-    minify(&mut site, &cargo.target.join("undiffuse-site"))?;
+    bundle(&mut site, &cargo.target.join("undiffuse-site"))?;
 
     let changed = (write(&root.join("pkg"), &package)?, write(&root.join("dist"), &site)?);
     let tarball = root.join(format!("undiffuse-{}.tgz", cargo.version));
@@ -151,6 +167,7 @@ fn check_sizes() -> Result<()> {
     }
     let (scripts, modules): (Vec<_>, Vec<_>) = first_picture()?.into_iter().partition(|path| is_script(path));
     check_size("the kernels are", weigh(&[KERNELS.into()])?, KERNELS_LIMIT)?;
+    check_size("the shaders are", weigh(&[SHADERS.into()])?, SHADERS_LIMIT)?;
     check_size("the scripts are", weigh(&scripts)?, SCRIPTS_LIMIT)?;
     check_size("for its first picture a page loads", weigh(&[scripts, modules].concat())?, LIMIT)
 }
@@ -203,11 +220,18 @@ impl Workspace {
     }
 }
 
-/// Makes JavaScript's side of the module with wasm-bindgen, then shrinks the module with wasm-opt; does nothing if `output` was made
-/// from this very module by this very recipe.
+/// Makes JavaScript's side of the module with wasm-bindgen, then shrinks the module with wasm-opt and orders its functions; does nothing
+/// if `output` was made from this very module by this very recipe.
 fn bind(module: &Path, name: &str, output: &Path) -> Result<()> {
     let bytes = fs::read(module).with_context(|| module.display().to_string())?;
-    tools::made_from(output, &[&bytes, include_bytes!("build.rs"), include_bytes!("../../Cargo.lock")], || {
+    let ingredients: [&[u8]; 5] = [
+        &bytes,
+        include_bytes!("build.rs"),
+        include_bytes!("imports.rs"),
+        include_bytes!("likeness.rs"),
+        include_bytes!("../../Cargo.lock"),
+    ];
+    tools::made_from(output, &ingredients, || {
         if output.exists() {
             fs::remove_dir_all(output).with_context(|| output.display().to_string())?;
         }
@@ -224,8 +248,18 @@ fn bind(module: &Path, name: &str, output: &Path) -> Result<()> {
         let wasm = output.join(format!("{name}_bg.wasm"));
         println!("optimising it, {} bytes", fs::metadata(&wasm)?.len());
         // The names go beside the module, by the functions' indices: the sizes are to be those of the module as it ships.
-        let names = format!("--symbolmap={}", symbols(output).display());
-        tools::wasm_opt(&wasm, &wasm, &[&WASM_OPT[..], &[&names, "--strip-debug"]].concat())
+        let names = symbols(output);
+        let symbolmap = format!("--symbolmap={}", names.display());
+        tools::wasm_opt(&wasm, &wasm, &[&WASM_OPT[..], &[&symbolmap, "--strip-debug"]].concat())?;
+        let read_file = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
+        let read_text = |path: &Path| String::from_utf8(read_file(path)?).with_context(|| path.display().to_string());
+        let script = output.join(format!("{name}.js"));
+        let (module, shortened) = imports::shorten(&read_file(&wasm)?, &read_text(&script)?)?;
+        let (module, reordered) = likeness::order(&module, &read_text(&names)?)?;
+        for (path, content) in [(&wasm, module), (&script, shortened.into_bytes()), (&names, reordered.into_bytes())] {
+            fs::write(path, content).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
     })
 }
 
@@ -288,17 +322,36 @@ fn write(folder: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) -> Result<usize> {
     Ok(changed)
 }
 
-/// Minifies the scripts of `files`, by way of `folder`.
-fn minify(files: &mut BTreeMap<PathBuf, Vec<u8>>, folder: &Path) -> Result<()> {
-    let scripts = files.iter().filter(|(path, _)| is_script(path));
-    let scripts: BTreeMap<_, _> = scripts.map(|(path, content)| (path.clone(), content.clone())).collect();
-    let vite = fs::read(tools::root().join("node_modules/vite/package.json")).context("npm module vite")?;
+/// What the shaders say, in one text: each without its comments behind a line with its name, as `src/gpu/shaders.rs` reads it.
+fn shaders() -> Result<String> {
+    let mut text = String::new();
+    for (path, content) in read(&tools::root().join("shaders"))? {
+        let content = String::from_utf8(content).with_context(|| path.display().to_string())?;
+        text.push_str(&format!("// {}\n", path.file_stem().unwrap_or_default().display()));
+        // A line stays a line, so that a compiler's message points into the file.
+        for line in content.lines() {
+            text.push_str(line.split("//").next().unwrap_or_default().trim());
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// Bundles the package's scripts among `files` and minifies all, by way of `folder`.
+fn bundle(files: &mut BTreeMap<PathBuf, Vec<u8>>, folder: &Path) -> Result<()> {
+    let (scripts, others) = mem::take(files).into_iter().partition(|(path, _)| is_script(path));
+    *files = others;
+    let read_tool = |name: &str| {
+        let manifest = tools::root().join("node_modules").join(name).join("package.json");
+        fs::read(&manifest).with_context(|| format!("npm module {name}"))
+    };
+    let (esbuild, vite) = (read_tool("esbuild")?, read_tool("vite")?);
     let names = format!("{:?}", scripts.keys());
-    let ingredients = [include_bytes!("minify.mjs"), &vite[..], names.as_bytes()];
+    let ingredients = [include_bytes!("bundle.mjs"), &esbuild[..], &vite, names.as_bytes()];
     let ingredients: Vec<&[u8]> = ingredients.into_iter().chain(scripts.values().map(Vec::as_slice)).collect();
     tools::made_from(folder, &ingredients, || {
         write(folder, &scripts)?;
-        tools::run(tools::command("node").arg("xtask/src/minify.mjs").arg(folder))
+        tools::run(tools::command("node").arg("xtask/src/bundle.mjs").arg(folder))
     })?;
     files.extend(read(folder)?);
     Ok(())

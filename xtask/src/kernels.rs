@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::likeness;
 use crate::tools::{self, WASM};
 
 /// The builds: a name, and what rustc may use.
@@ -46,6 +47,7 @@ pub fn build(target: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         )?;
         let path = folder.join(WASM).join("release/undiffuse_kernels.wasm");
         let module = fs::read(&path).with_context(|| path.display().to_string())?;
+        let (module, _) = likeness::order(&module, "").with_context(|| path.display().to_string())?;
         let shared = with_shared_memory(&module).with_context(|| path.display().to_string())?;
         modules.push((format!("kernels_{name}.wasm").into(), module));
         modules.push((format!("kernels_{name}_shared.wasm").into(), shared));

@@ -7,8 +7,10 @@ mod build;
 #[allow(dead_code)] // what the command alone draws
 mod chart;
 mod generate;
+mod imports;
 mod kernels;
 mod licenses;
+mod likeness;
 mod options;
 mod serve;
 mod sizes;

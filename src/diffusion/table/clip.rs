@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::order::sort_floats;
+
 /// The clipping of x̂_0 before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,7 +69,7 @@ impl Clip {
 /// `torch.quantile(|x|, q)`: between two values, linear.
 fn quantile_of_magnitude(values: &[f64], q: f64) -> f64 {
     let mut magnitudes: Vec<f64> = values.iter().map(|x| x.abs()).collect();
-    magnitudes.sort_unstable_by(f64::total_cmp);
+    sort_floats(&mut magnitudes);
     let rank = q * magnitudes.len().saturating_sub(1) as f64;
     let at = |i: f64| magnitudes.get(i as usize).copied().unwrap_or(0.0);
     let (low, high) = (at(rank.floor()), at(rank.ceil()));

@@ -2,7 +2,7 @@
 //! (`shaders/attention.wgsl`).
 
 use super::channels::CHANNELS;
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Axis, Entry, Operand, PLAIN, Setting, parameters, shader};
 use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{Node, Op};

@@ -1,6 +1,6 @@
 //! Element-wise functions of one tensor, `shaders/activation.wgsl`: activations, scale and shift, GEGLU.
 
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Axis, Entry, Kernel, Operand, PLAIN, Setting, parameters, shader};
 use crate::gpu::lowering::{Lowering, UNCOUNTED, rows_and_channels};
 use crate::graph::{Activation, Node, Op};

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::channels::CHANNELS;
 use super::strided::drop_padding;
-use crate::gpu::Error;
 use crate::gpu::bands::{grain, lines};
+use crate::gpu::error::Error;
 #[cfg(test)]
 use crate::gpu::kernel::Work;
 use crate::gpu::kernel::{Axis, Bands, Dispatch, Entry, Operand, PLAIN, Setting, parameters, shader};

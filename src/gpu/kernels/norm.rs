@@ -2,8 +2,8 @@
 
 use super::channels::CHANNELS;
 use super::elementwise::ACTIVATION;
-use crate::gpu::Error;
 use crate::gpu::bands::{grain, lines};
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Bands, Dispatch, Entry, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::{Lowering, UNCOUNTED, rows_and_channels};
 use crate::graph::{Node, Op};

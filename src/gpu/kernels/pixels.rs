@@ -1,6 +1,6 @@
 //! Pictures as pixels, `shaders/pack_rgba8.wgsl`.
 
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{Node, Op};

@@ -3,7 +3,7 @@
 use bytemuck::Zeroable;
 
 use super::channels::CHANNELS;
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::Lowering;
 use crate::graph::{Node, Op, Pooling};

@@ -1,7 +1,7 @@
 //! The ops of a solver's step: guidance with rescaling (`shaders/guidance.wgsl`), dynamic thresholding
 //! (`shaders/threshold.wgsl`) and the linear update (`shaders/linear_update.wgsl`).
 
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::{ABSENT, Lowering, UNCOUNTED};
 use crate::graph::{Node, SolverOp, update};

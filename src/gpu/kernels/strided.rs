@@ -1,7 +1,7 @@
 //! Kernels that walk over tensors with strides: copies (`shaders/layout.wgsl`) and element-wise functions of two tensors
 //! (`shaders/elementwise.wgsl`).
 
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Entry, Kernel, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{BinaryOp, Node, Op, Walk, strides};

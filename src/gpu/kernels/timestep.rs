@@ -1,6 +1,6 @@
 //! The sinusoidal embedding of timesteps, `shaders/timestep_embedding.wgsl`.
 
-use crate::gpu::Error;
+use crate::gpu::error::Error;
 use crate::gpu::kernel::{Entry, Operand, PLAIN, parameters, shader};
 use crate::gpu::lowering::{Lowering, UNCOUNTED};
 use crate::graph::{Node, Op};

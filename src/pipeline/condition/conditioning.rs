@@ -110,9 +110,9 @@ async fn encode(
     // The negative prompt is not shortened by `clip_skip`.
     let backs = [0, told.options.clip_skip.unwrap_or(0)].map(|skip| skip + usize::from(parts.model.takes_sizes()));
     let layers = encoder.config().num_hidden_layers;
+    // In ascending order: the prompt's is the earlier one.
     let mut wanted: Vec<usize> =
-        backs.iter().filter(|&&back| back > 0).map(|back| layers.saturating_sub(*back)).collect();
-    wanted.sort_unstable();
+        backs.iter().rev().filter(|&&back| back > 0).map(|back| layers.saturating_sub(*back)).collect();
     wanted.dedup();
     let encoded = encoder.encode(&parts.device, &rows, &wanted).await?;
     let mut halves = Vec::new();

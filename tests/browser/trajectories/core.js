@@ -1,11 +1,12 @@
 /** The numbers behind the pictures, which the package itself keeps to itself: its module, in a worker as the package has it. */
 import init, { Pipeline, start } from "./pkg/internal/undiffuse.js";
+import { readShaders } from "./pkg/load.js";
 import { Machine } from "./pkg/machine.js";
 import { openSource, openVocabulary } from "./pkg/source.js";
 
 const base = new URL("models/emoji64/", location.href).href;
 const { signal } = new AbortController();
-const files = { vocabulary: openVocabulary(undefined, signal) };
+const files = { vocabulary: openVocabulary(undefined, signal), shaders: await readShaders(signal) };
 const { memory } = await init({ module_or_path: new URL("pkg/internal/undiffuse_bg.wasm", location.href) });
 start(() => {});
 

@@ -131,7 +131,7 @@ pub(in crate::pipeline) fn split(tensor: &TensorInfo) -> Result<(&str, Part), we
 /// PEFT's `….lora_A.weight` and `….lora_A.default.weight`, where `default` is any name, as `….lora_A`.
 fn without_adapter(name: &str) -> &str {
     let cut = |part: &str| {
-        let at = name.rfind(part)? + part.len();
+        let at = name.match_indices(part).last()?.0 + part.len();
         let rest = name[at..].strip_suffix(".weight")?;
         let is_adapter = rest.is_empty() || (rest.starts_with('.') && !rest[1..].contains('.'));
         is_adapter.then(|| &name[..at])
