@@ -49,6 +49,48 @@ const DIFFUSION: &[Wall] = &[
     ("config", &["bound", "error", "keys", "method", "names", "schedule", "solvers", "table"]),
 ];
 
+/// The rooms of the engine on WebGPU.
+const GPU: &[Wall] = &[
+    ("capabilities", &[]),
+    ("error", &[]),
+    ("faults", &["error"]),
+    ("shaders", &[]),
+    ("kernel", &["shaders"]),
+    ("bands", &["kernel"]),
+    ("storage", &["kernel"]),
+    ("variants", &["capabilities", "storage"]),
+    ("lowering", &["capabilities", "error", "kernel", "storage", "variants"]),
+    ("kernels", &["bands", "error", "kernel", "lowering", "storage", "variants"]),
+    ("lower", &["bands", "capabilities", "error", "kernels", "lowering", "storage", "variants"]),
+    ("kernel_use", &["capabilities", "error", "kernel", "lower", "shaders", "storage", "variants"]),
+    ("plan", &["capabilities", "error", "kernel", "lowering"]),
+    ("buffer", &["plan"]),
+    ("device", &["buffer", "capabilities", "error", "faults", "kernel", "shaders", "variants"]),
+    ("read_back", &["buffer", "device", "error", "kernels"]),
+    ("roofline", &["buffer", "device", "error", "kernel", "kernels", "read_back"]),
+    ("upload", &["buffer", "device", "error", "kernel", "storage"]),
+    ("weights", &["buffer", "device", "error", "kernel", "storage", "upload"]),
+    (
+        "program",
+        &[
+            "bands",
+            "buffer",
+            "device",
+            "error",
+            "kernel",
+            "kernels",
+            "lower",
+            "plan",
+            "read_back",
+            "variants",
+            "weights",
+        ],
+    ),
+    ("measure", &["error", "kernels", "program", "read_back", "variants"]),
+    ("profile", &["buffer", "device", "error", "kernels", "program", "read_back"]),
+    ("store", &["error", "program", "storage", "weights"]),
+];
+
 /// The rooms of a checkpoint and its runs.
 const PIPELINE: &[Wall] = &[
     ("error", &[]),
@@ -71,6 +113,12 @@ fn rooms_import_what_the_architecture_says() {
 fn rooms_of_the_mathematics_import_lower_ones_only() {
     check("src/diffusion", DIFFUSION);
     no_circle_of_files("src/diffusion");
+}
+
+#[test]
+fn rooms_of_the_gpu_import_lower_ones_only() {
+    check("src/gpu", GPU);
+    no_circle_of_files("src/gpu");
 }
 
 #[test]

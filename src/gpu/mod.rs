@@ -24,6 +24,7 @@ mod read_back;
 mod roofline;
 mod shaders;
 mod storage;
+mod store;
 mod upload;
 pub mod variants;
 mod weights;

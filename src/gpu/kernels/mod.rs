@@ -16,7 +16,7 @@ mod solver;
 mod strided;
 mod timestep;
 
-use super::Error;
+use super::error::Error;
 #[cfg(test)]
 use super::kernel::Entry;
 use super::lowering::Lowering;
