@@ -11,7 +11,6 @@ use super::promise::promise;
 use super::slot::Slot;
 use super::source::{Failure, JsSource, OpenSource};
 use super::{Machine, Pixels, open_device, picture_of};
-use crate::diffusion::Solver;
 use crate::pipeline::{
     self, BoundOptions, Checkpoint, ForwardOptions, LoadProgress, LoraFile, Note, OpenOptions, Rgba, SampleOptions,
     Scheduler, StepOutput, Takes, camel_case,
@@ -145,8 +144,9 @@ impl Pipeline {
     /// # Errors
     /// As of [`Pipeline::sample`].
     pub fn schedule(&self, options: &str) -> Result<JsValue, JsValue> {
-        let schedule = run_options(options)
-            .and_then(|options| self.0.schedule(&options).map_err(|error| of_run(error, &options.scheduler)));
+        let schedule = run_options(options).and_then(|options| {
+            self.0.schedule(&options).map_err(|error| of_run(error, brings_scheduler(&options.scheduler)))
+        });
         let pipeline::Schedule { class, num_train_timesteps, noise, table } = schedule.map_err(Error::into_js)?;
         Ok(object(&[
             ("class", class.into()),

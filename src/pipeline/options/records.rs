@@ -60,10 +60,10 @@ macro_rules! options {
             /// An option of another type than its own, or that there is not.
             pub fn from_json(json: Map<String, Value>) -> Result<Self, Error> {
                 let mut given = Given::new(json);
-                let options = Self { $( $name: match Take::take(&mut given, stringify!($name))? {
-                    Some(value) => value,
-                    None => $default,
-                }, )* };
+                let mut options = Self::default();
+                $( if let Some(value) = Take::take(&mut given, stringify!($name)) {
+                    options.$name = value;
+                } )*
                 given.finish()?;
                 Ok(options)
             }
