@@ -23,8 +23,8 @@ export class FeatureExtractor {
    */
   static async load(source, options = {}) {
     requireBrowser();
-    const { device, cpu, signal, worker, wasm } = checkFeatureLoadOptions(options);
-    const ask = { type: /** @type {const} */ ("load"), source: describeSource(source), device, cpu, wasm };
+    const { device, cpu, signal, worker, wasm, shaders } = checkFeatureLoadOptions(options);
+    const ask = { type: /** @type {const} */ ("load"), source: describeSource(source), device, cpu, wasm, shaders };
     throwIfAborted(signal);
     const connection = new Connection(worker);
     try {

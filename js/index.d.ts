@@ -64,6 +64,11 @@ export interface LoadOptions {
    */
   vocabulary?: string | URL | undefined;
   /**
+   * The URL of the kernels of WebGPU, if not of `internal/shaders.txt` beside this package. They are fetched only if the device is a
+   * GPU.
+   */
+  shaders?: string | URL | undefined;
+  /**
    * Which of several sets of weights: with `"fp16"`, `diffusion_pytorch_model.fp16.safetensors` is read in place of
    * `diffusion_pytorch_model.safetensors`. Default: the plain ones, or the only ones that are there.
    */
@@ -786,7 +791,7 @@ export interface Terms {
 }
 
 /** How an extractor of features is loaded: as a pipeline is. */
-export type FeatureLoadOptions = Pick<LoadOptions, "device" | "cpu" | "signal" | "worker" | "wasm">;
+export type FeatureLoadOptions = Pick<LoadOptions, "device" | "cpu" | "signal" | "worker" | "wasm" | "shaders">;
 
 /**
  * A network that turns pictures into vectors of numbers, by which two sets of pictures are compared.

@@ -10,7 +10,7 @@ import { Machine } from "./machine.js";
 
 /**
  * @template {{ free(): void }} T
- * @param {{ device: "auto" | "webgpu" | "cpu", cpu: CpuOptions }} request
+ * @param {{ device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, shaders?: string }} request
  * @param {AbortSignal} signal
  * @param {(machine: Machine | undefined, adapter: string, shaders: string | undefined) => Promise<T>} load onto the CPU, if it is there
  *     as a machine, else onto WebGPU's adapter of this name, with kernels made of the shaders
@@ -21,7 +21,7 @@ export async function loadOnDevice(request, signal, load) {
   let machine;
   const loadOn = async (/** @type {DeviceInfo} */ device) => {
     if (device.kind === "cpu") machine = await Machine.open(request.cpu, signal);
-    const shaders = device.kind === "webgpu" ? await readShaders(signal) : undefined;
+    const shaders = device.kind === "webgpu" ? await readShaders(signal, request.shaders) : undefined;
     throwIfAborted(signal);
     return load(machine, device.name, shaders);
   };
@@ -50,9 +50,10 @@ export async function loadOnDevice(request, signal, load) {
 /**
  * The text of all kernels of WebGPU.
  * @param {AbortSignal} signal
+ * @param {string} [url] where it is, if not beside the package
  */
-export async function readShaders(signal) {
+export async function readShaders(signal, url) {
   // Bundlers look for exactly this expression.
   const { href } = new URL("./internal/shaders.txt", import.meta.url);
-  return (await readFile(href, "shaders.txt", { signal })).text();
+  return (await readFile(url ?? href, url ?? "shaders.txt", { signal })).text();
 }

@@ -30,7 +30,8 @@ const LOAD = {
   predictionType: oneOf("epsilon", "v_prediction"),
   vae: [(value) => value !== null, "a source, as of the checkpoint"],
   tinyVae: [(value) => value !== null, "a source, as of the checkpoint"],
-  vocabulary: [(value) => isString(value) || value instanceof URL, "a URL"],
+  vocabulary: [isUrl, "a URL"],
+  shaders: [isUrl, "a URL"],
   kernels: oneOf(
     "registers",
     "tiled",
@@ -50,13 +51,14 @@ const FEATURES = {
   signal: LOAD.signal,
   worker: LOAD.worker,
   wasm: LOAD.wasm,
+  shaders: LOAD.shaders,
 };
 
 /** @type {Rules} */
 const CPU = {
   threads: [isCount, "a positive integer"],
   simd: oneOf("auto", "portable"),
-  kernels: [(value) => isString(value) || value instanceof URL, "the URL of a folder"],
+  kernels: [isUrl, "the URL of a folder"],
 };
 
 /** @type {Rules} */
@@ -96,17 +98,17 @@ const SCHEDULE_RULES = rulesOf(
  */
 export function checkLoadOptions(options) {
   check(options, LOAD, "Pipeline.load");
-  const { device = "auto", cpu = {}, worker = true, wasm, vocabulary, loras = [], ...rest } = options;
+  const { device = "auto", cpu = {}, worker = true, wasm, vocabulary, shaders, loras = [], ...rest } = options;
   check(cpu, CPU, "cpu");
   checkLoras(loras);
-  const isUrl = typeof wasm === "string" || wasm instanceof URL;
   return {
     ...rest,
     device,
     cpu: { ...cpu, kernels: cpu.kernels && absoluteUrl(cpu.kernels, "kernels").replace(/[/]?$/, "/") },
     worker,
-    wasm: isUrl ? absoluteUrl(wasm, "wasm") : wasm,
+    wasm: isUrl(wasm) ? absoluteUrl(wasm, "wasm") : wasm,
     vocabulary: vocabulary && absoluteUrl(vocabulary, "vocabulary"),
+    shaders: shaders && absoluteUrl(shaders, "shaders"),
     loras,
   };
 }
@@ -271,6 +273,14 @@ function isString(value) {
   return typeof value === "string";
 }
 
+/**
+ * @param {unknown} value
+ * @returns {value is string | URL}
+ */
+function isUrl(value) {
+  return isString(value) || value instanceof URL;
+}
+
 /** @param {unknown} value */
 function isText(value) {
   return isString(value) || isListOf(isString)(value);
@@ -332,11 +342,7 @@ function seedHint(value) {
 /** @param {unknown} value */
 function isWasm(value) {
   return (
-    typeof value === "string" ||
-    value instanceof URL ||
-    value instanceof ArrayBuffer ||
-    ArrayBuffer.isView(value) ||
-    value instanceof WebAssembly.Module
+    isUrl(value) || value instanceof ArrayBuffer || ArrayBuffer.isView(value) || value instanceof WebAssembly.Module
   );
 }
 

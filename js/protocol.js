@@ -19,7 +19,8 @@
 /**
  * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"],
  *       variant?: string, unet?: string, predictionType?: string,
- *       vae: SourceDescription | undefined, tinyVae: SourceDescription | undefined, vocabulary?: string, kernels?: LoadOptions["kernels"] }
+ *       vae: SourceDescription | undefined, tinyVae: SourceDescription | undefined, vocabulary?: string, shaders?: string,
+ *       kernels?: LoadOptions["kernels"] }
  *   | { type: "loras", loras: WeightedLora[] }
  *   | { type: "sample" } & RunDescription
  *   | { type: "profile" } & RunDescription
@@ -37,7 +38,7 @@
 
 /**
  * What is asked of an extractor of features, which has a host of its own; sets of pictures go by their numbers.
- * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"] }
+ * @typedef {{ type: "load", source: SourceDescription, device: "auto" | "webgpu" | "cpu", cpu: CpuOptions, wasm: LoadOptions["wasm"], shaders?: string }
  *   | { type: "set", set: number, source?: SourceDescription }
  *   | { type: "add", set: number, images: Pixels[] }
  *   | { type: "distance", set: number, real: number, errors: boolean }

@@ -552,6 +552,7 @@ describe("loading", () => {
       const codes = [];
       for (const [source, options] of /** @type {[any, object][]} */ ([
         [model, { wasm: "nowhere.wasm" }],
+        [model, { shaders: 7 }],
         [model, { device: "tpu" }],
         [model, { divice: "cpu" }],
         [model, { cpu: { threads: 0 } }],
@@ -572,11 +573,38 @@ describe("loading", () => {
     });
     assert.deepEqual(codes, [
       [
-        ...["file-missing", "invalid-option", "invalid-option", "invalid-option", "invalid-option", "invalid-option"],
+        ...["file-missing", "invalid-option"],
+        ...["invalid-option", "invalid-option", "invalid-option", "invalid-option", "invalid-option"],
         ...["invalid-option", "file-missing", "file-missing", "invalid-option", "invalid-option", "file-missing"],
       ],
       "function",
     ]);
+  });
+});
+
+describe("the kernels of WebGPU", () => {
+  const test = browserTests({ graphics: "webgpu", mounts });
+
+  test("are fetched from where the caller says, and only for a GPU", async ({ page, site, expectError }) => {
+    expectError(/404/);
+    const report = await onPage(page, site, async () => {
+      const { Pipeline, settle, model } = window;
+      const load = async (/** @type {"webgpu" | "cpu"} */ device, /** @type {string} */ shaders) => {
+        const { value, error } = await settle(Pipeline.load(model, { device, shaders, worker: false }));
+        await value?.dispose();
+        return error ? [error.code, error.file?.replace(/.*[/]/, "")] : [];
+      };
+      const own = new URL("pkg/internal/shaders.txt?own", location.href).href;
+      const loads = [await load("webgpu", own), await load("webgpu", "nowhere.txt"), await load("cpu", "nowhere.txt")];
+      const fetched = performance.getEntriesByType("resource").map(({ name }) => name);
+      return {
+        loads,
+        isFetched: fetched.includes(own),
+        isBuiltInFetched: fetched.some((name) => name.endsWith("shaders.txt")),
+      };
+    });
+    assert.deepEqual(report.loads, [[], ["file-missing", "nowhere.txt"], []]);
+    assert.deepEqual([report.isFetched, report.isBuiltInFetched], [true, false]);
   });
 });
 
