@@ -8,7 +8,7 @@ use pollster::block_on;
 use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::Value;
 use undiffuse::device::Device;
-use undiffuse::gpu::variants::Family;
+use undiffuse::gpu::variants::MatrixKernels;
 use undiffuse::graph::{Graph, WeightSpec};
 use undiffuse::metrics::{Error, FeatureExtractor};
 use undiffuse::models::{EmojiClassifierConfig, feature_input, inception_v3};
@@ -161,7 +161,7 @@ fn emoji_features_and_guesses_agree_with_torch_on_the_cpu() {
 
 #[test]
 fn emoji_features_and_guesses_agree_with_torch_on_the_gpu() {
-    for kernels in [Family::Registers, Family::Tiled(None)] {
+    for kernels in [MatrixKernels::Registers, MatrixKernels::Tiled(None)] {
         emoji_agrees(crate::common::gpu_with(Some(kernels)));
     }
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::gpu::Class;
 use undiffuse::gpu::kernels::Storage;
-use undiffuse::gpu::variants::{Choice, Family, Product, Tile};
+use undiffuse::gpu::variants::{Choice, MatrixKernels, Product, Tile};
 use undiffuse::graph::{
     Activation, Builder, Conv2dOptions, Element, Graph, NodeId, Padding, Pool2dOptions, Pooling, Scope,
     TimestepEmbeddingOptions, WeightRole, fuse, update,
@@ -28,8 +28,8 @@ fn device_with(options: gpu::DeviceOptions) -> gpu::Device {
 /// weights where they are stored so and the adapter's shaders know f16.
 fn devices_with_all_matrix_kernels() -> Vec<(String, gpu::Device)> {
     let tiles = Tile::ALL.into_iter().flat_map(|tile| [Class::Nvidia, Class::Apple].map(|class| (tile, class)));
-    let tiles = tiles.map(|(tile, class)| (format!("{tile:?} {class:?}"), class, Family::Tiled(Some(tile))));
-    let all = std::iter::once(("registers".to_owned(), Class::Other, Family::Registers)).chain(tiles);
+    let tiles = tiles.map(|(tile, class)| (format!("{tile:?} {class:?}"), class, MatrixKernels::Tiled(Some(tile))));
+    let all = std::iter::once(("registers".to_owned(), Class::Other, MatrixKernels::Registers)).chain(tiles);
     let device = |class, kernels| {
         device_with(gpu::DeviceOptions { class: Some(class), kernels: Some(kernels), ..Default::default() })
     };
@@ -51,7 +51,7 @@ fn two_of<T>(devices: &[T], case: usize) -> [&T; 2] {
 
 /// The adapter with both families of attention kernels.
 fn devices_with_all_attention_kernels() -> [(&'static str, gpu::Device); 2] {
-    [("registers", Family::Registers), ("flash", Family::Tiled(None))]
+    [("registers", MatrixKernels::Registers), ("flash", MatrixKernels::Tiled(None))]
         .map(|(name, kernels)| (name, device_with(gpu::DeviceOptions { kernels: Some(kernels), ..Default::default() })))
 }
 
@@ -322,7 +322,7 @@ fn tensors_larger_than_a_binding_agree_with_the_cpu() {
     // the tiled kernels would split the depth.
     let mut random = Random(30);
     for case in 0..18 {
-        let kernels = if case / 6 % 2 == 0 { Family::Registers } else { Family::Tiled(None) };
+        let kernels = if case / 6 % 2 == 0 { MatrixKernels::Registers } else { MatrixKernels::Tiled(None) };
         let options =
             gpu::DeviceOptions { kernels: Some(kernels), binding_bytes: Some(256 << 10), ..Default::default() };
         let device = device_with(options);
@@ -372,7 +372,7 @@ fn what_is_measured_for_a_network_is_used_by_it_and_changes_no_result() {
         let x = root.at("third").conv2d(x, Conv2dOptions::same(80, 3)).unwrap();
         root.at("last").linear(x, 12, true).unwrap()
     });
-    let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Tiled(None)), ..Default::default() });
+    let device = device_with(gpu::DeviceOptions { kernels: Some(MatrixKernels::Tiled(None)), ..Default::default() });
     let mut pair = Pair::new(&device, &graph, Encoding::F16, &mut random);
     let measured = pollster::block_on(pair.gpu.measure_kernels()).unwrap();
     // The second and third convolutions are one product.
@@ -390,7 +390,7 @@ fn what_is_measured_for_a_network_is_used_by_it_and_changes_no_result() {
     }
     Pair::new(&device, &graph, Encoding::F16, &mut random).agree(F32_TOLERANCE, "with what was measured");
     // A device that keeps its tiles in registers has nothing to choose from.
-    let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Registers), ..Default::default() });
+    let device = device_with(gpu::DeviceOptions { kernels: Some(MatrixKernels::Registers), ..Default::default() });
     let program = Pair::new(&device, &graph, Encoding::F16, &mut random).gpu;
     assert!(pollster::block_on(program.measure_kernels()).unwrap().is_empty());
 }
@@ -1123,7 +1123,7 @@ fn data_of_the_wrong_length_and_unknown_names_are_refused() {
 
 #[test]
 fn a_device_tells_what_its_kernels_were_compiled_from() {
-    let device = device_with(gpu::DeviceOptions { kernels: Some(Family::Registers), ..Default::default() });
+    let device = device_with(gpu::DeviceOptions { kernels: Some(MatrixKernels::Registers), ..Default::default() });
     assert_eq!(device.sources(), []);
     let graph = graph(|root| {
         let x = root.input("x", &[1, 4, 4, 8]).unwrap();

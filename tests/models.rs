@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Tally, Tensor, folders, name_of, read_tensors, reference, worst_beyond};
 use pollster::block_on;
 use undiffuse::device::Device;
-use undiffuse::gpu::variants::Family;
+use undiffuse::gpu::variants::MatrixKernels;
 use undiffuse::pipeline::{Component, NamedTensor};
 use undiffuse::weights::MemorySource;
 
@@ -176,7 +176,7 @@ fn every_network_of_the_reference_agrees_on_the_gpu() {
 
 #[test]
 fn every_network_of_the_reference_agrees_on_the_gpu_tiled_in_workgroup_memory() {
-    walk(&crate::common::gpu_with(Some(Family::Tiled(None))), "networks on the GPU with tiled kernels");
+    walk(&crate::common::gpu_with(Some(MatrixKernels::Tiled(None))), "networks on the GPU with tiled kernels");
 }
 
 /// A component of the reference on the CPU, with the inputs of its first call.

@@ -8,7 +8,7 @@ use pollster::block_on;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize};
 use undiffuse::device::Device;
-use undiffuse::gpu::variants::Family;
+use undiffuse::gpu::variants::MatrixKernels;
 use undiffuse::pipeline::{Component, NamedTensor};
 use undiffuse::weights::{self, Encoding, Gather, MemorySource, TensorFile, TensorInfo};
 
@@ -146,7 +146,7 @@ fn a_network_runs_from_blocks_on_the_gpu() {
 
 #[test]
 fn a_network_runs_from_blocks_on_the_gpu_tiled_in_workgroup_memory() {
-    walk(&crate::common::gpu_with(Some(Family::Tiled(None))), "GGUF networks on the GPU with tiled kernels");
+    walk(&crate::common::gpu_with(Some(MatrixKernels::Tiled(None))), "GGUF networks on the GPU with tiled kernels");
 }
 
 /// Numbers from -1 to 1.

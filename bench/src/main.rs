@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use undiffuse::device::Device;
-use undiffuse::gpu::variants::Family;
+use undiffuse::gpu::variants::MatrixKernels;
 
 use network::{Name, Network, Size};
 use runner::{Runner, Target};
@@ -81,7 +81,7 @@ enum Command {
         size: Size,
         /// Matrix kernels to use instead of those that suit the chip, such as tiled-64x32
         #[arg(long)]
-        kernels: Option<Family>,
+        kernels: Option<MatrixKernels>,
         /// Write the machine code of each kernel into this folder
         #[arg(long)]
         assembly: Option<PathBuf>,

@@ -119,8 +119,8 @@ impl Conv2d {
     /// Numbers of scratch memory that it needs.
     pub fn scratch_len(&self) -> usize {
         match self.algorithm {
-            Algorithm::WINOGRAD_2 => winograd::Tiling::new::<2>(self).scratch_len(),
-            Algorithm::WINOGRAD_4 => winograd::Tiling::new::<4>(self).scratch_len(),
+            Algorithm::WINOGRAD_2 => winograd::WinogradPlan::new::<2>(self).scratch_len(),
+            Algorithm::WINOGRAD_4 => winograd::WinogradPlan::new::<4>(self).scratch_len(),
             _ => 0,
         }
     }
@@ -141,8 +141,8 @@ impl Conv2d {
 
     pub(crate) fn count_parts(&self) -> usize {
         match self.algorithm {
-            Algorithm::WINOGRAD_2 => winograd::Tiling::new::<2>(self).parts(),
-            Algorithm::WINOGRAD_4 => winograd::Tiling::new::<4>(self).parts(),
+            Algorithm::WINOGRAD_2 => winograd::WinogradPlan::new::<2>(self).parts(),
+            Algorithm::WINOGRAD_4 => winograd::WinogradPlan::new::<4>(self).parts(),
             _ => self.grid().parts(),
         }
     }

@@ -16,7 +16,7 @@ use crate::tile::{self, MAX_ROWS, multiply, panel};
 const CACHED: usize = 1 << 18;
 
 /// The cut of a convolution into tiles and parts.
-pub(crate) struct Tiling {
+pub(crate) struct WinogradPlan {
     /// Tiles along a column and a row of a picture.
     tiles: [usize; 2],
     /// Tiles of all pictures.
@@ -33,7 +33,7 @@ pub(crate) struct Tiling {
     channels: usize,
 }
 
-impl Tiling {
+impl WinogradPlan {
     #[inline(always)]
     pub fn new<const M: usize>(conv: &Conv2d) -> Self {
         let positions = (M + 2) * (M + 2);
@@ -135,7 +135,7 @@ fn weight_transform<const T: usize>(g: [f64; 3]) -> [f64; T] {
 
 #[inline(always)]
 pub(crate) unsafe fn compute<S: Simd, const M: usize, const T: usize>(conv: &Conv2d, part: usize) {
-    let plan = Tiling::new::<M>(conv);
+    let plan = WinogradPlan::new::<M>(conv);
     let [mut first, end] = cut(part / plan.across, plan.down, plan.count, 1);
     let columns = cut(part % plan.across, plan.across, conv.out_channels, COLUMNS);
     let input = (conv.scratch as *mut f32).add(part * plan.scratch_of_part());
@@ -158,7 +158,7 @@ pub(crate) unsafe fn compute<S: Simd, const M: usize, const T: usize>(conv: &Con
     }
 }
 
-impl Tiling {
+impl WinogradPlan {
     /// Picture, row and column of the first pixel of tile `index` of the result.
     #[inline(always)]
     fn corner<const M: usize>(&self, index: usize) -> [usize; 3] {
@@ -171,7 +171,7 @@ impl Tiling {
 #[inline(always)]
 unsafe fn transform_input<S: Simd, const M: usize, const T: usize>(
     conv: &Conv2d,
-    plan: &Tiling,
+    plan: &WinogradPlan,
     tiles: [usize; 2],
     out: *mut f32,
 ) {
@@ -218,7 +218,7 @@ unsafe fn transform_input<S: Simd, const M: usize, const T: usize>(
 #[inline(always)]
 unsafe fn multiply_tiles<S: Simd, const WIDE: bool>(
     conv: &Conv2d,
-    plan: &Tiling,
+    plan: &WinogradPlan,
     tiles: usize,
     column: usize,
     input: *const f32,
@@ -255,7 +255,7 @@ unsafe fn multiply_tiles<S: Simd, const WIDE: bool>(
 #[inline(always)]
 unsafe fn transform_output<S: Simd, const M: usize, const T: usize, const WIDE: bool>(
     conv: &Conv2d,
-    plan: &Tiling,
+    plan: &WinogradPlan,
     tiles: [usize; 2],
     column: usize,
     products: *const f32,

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use clap::ValueEnum;
 use undiffuse::cpu::{self, Arithmetic};
 use undiffuse::device::Device;
-use undiffuse::gpu::variants::Family;
+use undiffuse::gpu::variants::MatrixKernels;
 use undiffuse::gpu::{self, DeviceOptions};
 
 use super::{Error, tuned};
@@ -28,7 +28,7 @@ pub struct Options {
     /// On a GPU: which matrix kernels, to compare them: registers, tiled, tiled-128x64, tiled-64x64, tiled-64x32, tiled-64x64-lean
     /// or tiled-64x32-lean; by default those that suit it
     #[arg(long, value_name = "NAME")]
-    kernels: Option<Family>,
+    kernels: Option<MatrixKernels>,
 }
 
 impl Options {
@@ -39,7 +39,7 @@ impl Options {
             Device::Cpu(_) => "cpu".to_owned(),
             Device::Gpu(device) => {
                 let info = device.info();
-                let kernels = self.kernels.map_or("", Family::name);
+                let kernels = self.kernels.map_or("", MatrixKernels::name);
                 format!("{} {} {kernels}", info.adapter, info.backend)
             }
         }

@@ -223,9 +223,7 @@ fn argument(option: &Described, options: &[Described]) -> Option<Arg> {
         Kind::Count | Kind::Whole => arg.value_name(name("NUMBER")).value_parser(RangedU64ValueParser::<usize>::new()),
         Kind::Number => arg.value_name(name("NUMBER")).value_parser(value_parser!(f64)),
         Kind::Numbers => separated(arg.value_name(name("NUMBER,…"))).value_parser(value_parser!(f64)),
-        Kind::Wholes => {
-            arg.value_name(name("NUMBER,…")).value_delimiter(',').value_parser(RangedU64ValueParser::<usize>::new())
-        }
+        Kind::Wholes => separated(arg.value_name(name("NUMBER,…"))).value_parser(RangedU64ValueParser::<usize>::new()),
         Kind::Pair(sides) => {
             let shown = if sides == ["top", "left"] { "TOP,LEFT" } else { "H,W" };
             arg.value_name(name(shown)).value_parser(pair)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use undiffuse::gpu::kernels::Storage;
-use undiffuse::gpu::variants::{Family, Measured, Product, Tiling};
+use undiffuse::gpu::variants::{MatrixKernels, Measured, Product, Tiling};
 use undiffuse::gpu::{Device, DeviceInfo};
 
 use super::output::Output;
@@ -59,7 +59,7 @@ fn to_json(measured: &Measured) -> Value {
     entries.sort_by_key(|((product, storage), _)| (product.rows, product.channels, product.steps, storage.name()));
     let entry = |((product, storage), tiling): (&(Product, Storage), &Tiling)| {
         let Product { rows, channels, steps } = product;
-        let kernels = Family::Tiled(Some(tiling.tile)).name();
+        let kernels = MatrixKernels::Tiled(Some(tiling.tile)).name();
         json!([rows, channels, steps, storage.name(), kernels, tiling.splits])
     };
     entries.into_iter().map(entry).collect()
@@ -72,7 +72,7 @@ fn from_json(list: &Value) -> Measured {
         let product = Product { rows: number(0)?, channels: number(1)?, steps: number(2)? };
         let name = entry.get(3)?.as_str()?;
         let storage = Storage::ALL.into_iter().find(|storage| storage.name() == name)?;
-        let Ok(Family::Tiled(Some(tile))) = entry.get(4)?.as_str()?.parse() else { return None };
+        let Ok(MatrixKernels::Tiled(Some(tile))) = entry.get(4)?.as_str()?.parse() else { return None };
         let tiling = Tiling { tile, splits: number(5)? };
         product.admits(tiling).then_some(((product, storage), tiling))
     };

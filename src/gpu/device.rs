@@ -13,7 +13,7 @@ use super::error::Error;
 use super::faults::{Caught, Faults, scoped};
 use super::kernel::{Kernel, KernelSource};
 use super::shaders::Shaders;
-use super::variants::{Family, Measured, Variants};
+use super::variants::{MatrixKernels, Measured, Variants};
 use crate::profile::Ceilings;
 
 /// Attention scores are made in blocks of this size.
@@ -31,7 +31,7 @@ pub struct DeviceOptions {
     /// The make of the adapter, if the caller knows better than wgpu, which in a browser learns no vendor.
     pub class: Option<Class>,
     /// Matrix kernels to use instead of those that suit the adapter, whatever they cost there.
-    pub kernels: Option<Family>,
+    pub kernels: Option<MatrixKernels>,
 }
 
 /// A description of an adapter.

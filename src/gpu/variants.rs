@@ -86,17 +86,17 @@ impl Tile {
     }
 }
 
-/// A family of kernels, for asking for it by name: `registers`, `tiled`, or one tile, `tiled-128x64`, `tiled-64x64`, `tiled-64x32`,
+/// Matrix kernels, for asking for them by name: `registers`, `tiled`, or one tile, `tiled-128x64`, `tiled-64x64`, `tiled-64x32`,
 /// `tiled-64x64-lean`, `tiled-64x32-lean`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
+pub enum MatrixKernels {
     /// Tiles in registers.
     Registers,
     /// Tiles in workgroup memory: this one, or the one that suits.
     Tiled(Option<Tile>),
 }
 
-impl Family {
+impl MatrixKernels {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Registers,
@@ -122,7 +122,7 @@ impl Family {
     }
 }
 
-impl FromStr for Family {
+impl FromStr for MatrixKernels {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
@@ -194,12 +194,12 @@ pub enum Choice {
 
 impl Variants {
     /// The kernels that a device runs, if nobody asks for others.
-    pub fn new(capabilities: Capabilities, asked: Option<Family>) -> Self {
+    pub fn new(capabilities: Capabilities, asked: Option<MatrixKernels>) -> Self {
         let tiles = Tiles::of(capabilities);
         let (tiles, only) = match asked {
             None => ((capabilities.class != Class::Software).then_some(tiles), None),
-            Some(Family::Registers) => (None, None),
-            Some(Family::Tiled(only)) => (Some(tiles), only),
+            Some(MatrixKernels::Registers) => (None, None),
+            Some(MatrixKernels::Tiled(only)) => (Some(tiles), only),
         };
         Self { tiles, only, measured: Rc::default() }
     }
@@ -334,11 +334,11 @@ mod tests {
         for class in CLASSES {
             let choice = Variants::new(Capabilities::of_class(class, true), None).choose(product, Storage::F16);
             assert_eq!(choice == Choice::Registers, class == Class::Software, "{class:?}");
-            let asked = Variants::new(Capabilities::of_class(class, true), Some(Family::Registers))
+            let asked = Variants::new(Capabilities::of_class(class, true), Some(MatrixKernels::Registers))
                 .choose(product, Storage::F16);
             assert_eq!(asked, Choice::Registers, "{class:?}");
             for tile in Tile::ALL {
-                let choice = Variants::new(Capabilities::of_class(class, true), Some(Family::Tiled(Some(tile))))
+                let choice = Variants::new(Capabilities::of_class(class, true), Some(MatrixKernels::Tiled(Some(tile))))
                     .choose(product, Storage::F16);
                 assert!(matches!(choice, Choice::Tiled { tiling, .. } if tiling.tile == tile), "{class:?}: {choice:?}");
             }
@@ -351,7 +351,7 @@ mod tests {
         for class in CLASSES {
             for storage in Storage::ALL {
                 for f16 in [false, true] {
-                    let choice = Variants::new(Capabilities::of_class(class, f16), Some(Family::Tiled(None)))
+                    let choice = Variants::new(Capabilities::of_class(class, f16), Some(MatrixKernels::Tiled(None)))
                         .choose(product, storage);
                     let Choice::Tiled { half, .. } = choice else { panic!("{choice:?}") };
                     assert!(!half || (f16 && storage == Storage::F16), "{class:?}, {storage:?}");
@@ -364,7 +364,7 @@ mod tests {
     fn every_split_of_a_product_has_steps_and_their_sums_have_a_bounded_size() {
         let sizes = [1, 2, 63, 64, 65, 154, 512, 2048, 8192, 262_144];
         for class in CLASSES {
-            let variants = Variants::new(Capabilities::of_class(class, true), Some(Family::Tiled(None)));
+            let variants = Variants::new(Capabilities::of_class(class, true), Some(MatrixKernels::Tiled(None)));
             for rows in sizes {
                 for channels in [1, 4, 33, 320, 1280, 10_240] {
                     for steps in [1, 15, 16, 31, 32, 80, 180, 720, 1440] {
@@ -407,7 +407,7 @@ mod tests {
         let large = Product { rows: 8192, channels: 320, steps: 180 };
         let small = Product { rows: 64, channels: 32, steps: 8 };
         for class in CLASSES {
-            let variants = Variants::new(Capabilities::of_class(class, true), Some(Family::Tiled(None)));
+            let variants = Variants::new(Capabilities::of_class(class, true), Some(MatrixKernels::Tiled(None)));
             for product in [large, small] {
                 let Choice::Tiled { tiling, .. } = variants.choose(product, Storage::F16) else { panic!("registers") };
                 assert_eq!(tiling.tile.lean(), class == Class::Gcn, "{class:?}: {tiling:?}");
@@ -429,7 +429,7 @@ mod tests {
             assert_eq!(variants.choose(product, Storage::F32), Choice::Tiled { tiling: usual, half: false });
         }
         let mut asked =
-            Variants::new(Capabilities::of_class(Class::Nvidia, true), Some(Family::Tiled(Some(Tile::T64x32))));
+            Variants::new(Capabilities::of_class(Class::Nvidia, true), Some(MatrixKernels::Tiled(Some(Tile::T64x32))));
         let small = asked.choose(product, Storage::F16);
         asked.set_measured(Measured::from([((product, Storage::F16), usual)]));
         assert_eq!(asked.choose(product, Storage::F16), small);
@@ -438,10 +438,10 @@ mod tests {
 
     #[test]
     fn families_have_names() {
-        for family in Family::ALL {
+        for family in MatrixKernels::ALL {
             assert_eq!(family.name().parse(), Ok(family));
         }
-        let error = "fast".parse::<Family>().unwrap_err();
+        let error = "fast".parse::<MatrixKernels>().unwrap_err();
         assert!(error.contains("\"fast\"") && error.contains("tiled-64x32"), "{error}");
     }
 }

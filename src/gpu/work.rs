@@ -6,7 +6,7 @@ use super::error::Error;
 use super::kernel::Dispatch;
 use super::lower::lower;
 use super::storage::Storage;
-use super::variants::{Family, Tile, Variants};
+use super::variants::{MatrixKernels, Tile, Variants};
 use crate::graph::{Graph, fuse};
 use crate::models::{Unet2dConditionConfig, Unet2dConditionInputs};
 
@@ -75,7 +75,7 @@ fn tiles_ask_for_a_fraction_of_the_loads_and_leave_no_large_chip_idle() {
     };
     let registers = count("registers", Class::Software, None);
     for tile in Tile::ALL {
-        count(&format!("{tile:?} only"), Class::Nvidia, Some(Family::Tiled(Some(tile))));
+        count(&format!("{tile:?} only"), Class::Nvidia, Some(MatrixKernels::Tiled(Some(tile))));
     }
     for class in [Class::Nvidia, Class::Amd, Class::Gcn, Class::Apple, Class::Intel, Class::Other] {
         let work = count(&format!("{class:?}"), class, None);

@@ -26,7 +26,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::cpu;
 use crate::device::{self, Device};
-use crate::gpu::{self, Class, Shaders, variants::Family};
+use crate::gpu::{self, Class, Shaders, variants::MatrixKernels};
 use crate::pipeline::Rgba;
 #[cfg(feature = "features")]
 pub use features::{FeatureExtractor, PictureSet};
@@ -67,7 +67,7 @@ async fn open_device(
     machine: Option<Machine>,
     adapter: Option<String>,
     shaders: Option<String>,
-    kernels: Option<Family>,
+    kernels: Option<MatrixKernels>,
 ) -> Result<Device, device::Error> {
     if let Some(machine) = machine {
         return Ok(Device::Cpu(cpu::Device::new(Rc::new(machine))));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use pollster::block_on;
 use safetensors::{Dtype, SafeTensors};
 use undiffuse::device::Device;
-use undiffuse::gpu::{self, variants::Family};
+use undiffuse::gpu::{self, variants::MatrixKernels};
 
 /// The reference data: `UNDIFFUSE_REFERENCE`, or the copy beside the tests.
 pub fn reference(room: &str) -> PathBuf {
@@ -31,7 +31,7 @@ pub fn gpu() -> Device {
 }
 
 /// Likewise, with the matrix kernels `kernels`.
-pub fn gpu_with(kernels: Option<Family>) -> Device {
+pub fn gpu_with(kernels: Option<MatrixKernels>) -> Device {
     match block_on(gpu::Device::request(gpu::DeviceOptions { kernels, ..Default::default() })) {
         Ok(device) => Device::Gpu(device),
         Err(error) => panic!("{error}: install a Vulkan driver, or the software one of Debian's mesa-vulkan-drivers"),

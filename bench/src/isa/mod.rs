@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use undiffuse::gpu::kernels::Storage;
 use undiffuse::gpu::kernels_of;
-use undiffuse::gpu::variants::{Family, Variants};
+use undiffuse::gpu::variants::{MatrixKernels, Variants};
 
 use crate::network::Network;
 
@@ -24,7 +24,7 @@ use crate::network::Network;
 ///
 /// # Errors
 /// If there is no such driver, or a kernel does not compile.
-pub fn report(network: &Network, kernels: Option<Family>, folder: Option<&Path>) -> Result<Value> {
+pub fn report(network: &Network, kernels: Option<MatrixKernels>, folder: Option<&Path>) -> Result<Value> {
     let gpu = match vulkan::Gpu::open()? {
         Ok(gpu) => gpu,
         Err(missing) => return Ok(json!({ "missing": missing })),
