@@ -102,7 +102,7 @@ async function check(page, run) {
     steps: run.steps,
     guidanceScale: run.guidance_scale,
     eta: run.eta,
-    scheduler: JSON.stringify({ ...run.scheduler_config, _class_name: run.scheduler_class }),
+    scheduler: { ...run.scheduler_config, _class_name: run.scheduler_class },
   };
   /** @type {Awaited<ReturnType<Core["sample"]>>} */
   let actual;

@@ -28,7 +28,7 @@ async function load({ cpu, kernels }) {
 
 const tokenize = (prompt) => [...pipeline.tokenize(prompt)];
 
-const begin = (seed, options) => pipeline.sample(BigInt(seed), new BigUint64Array(), JSON.stringify(options));
+const begin = (seed, options) => pipeline.sample(JSON.stringify({ ...options, seed: String(seed) }));
 
 /** All of a run, with tensors as plain arrays. */
 async function sample(seed, options) {
