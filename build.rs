@@ -1,4 +1,4 @@
-//! Takes the comments and the indentation out of `shaders/`, which would be a third of their weight in the module. A line stays
+//! Takes the comments and the indentation out of `shaders/`, which would be a third of their weight. A line stays
 //! a line, so that a compiler's message points into the file.
 
 use std::path::{Path, PathBuf};

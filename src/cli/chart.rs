@@ -322,7 +322,7 @@ impl Panel {
 
     /// The colour of a series. One without a name belongs to the one before it.
     fn paint(&self, index: usize) -> Paint {
-        Paint::Series(self.series.iter().take(index + 1).skip(1).filter(|series| !series.name.is_empty()).count())
+        Paint::Series(self.series.iter().skip(1).take(index).filter(|series| !series.name.is_empty()).count())
     }
 
     /// The points that have a place on the axes.

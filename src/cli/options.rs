@@ -131,11 +131,10 @@ impl<R: Record> clap::Args for Given<R> {
 impl<R: Record> clap::FromArgMatches for Given<R> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut given = Self { values: Map::new(), files: BTreeMap::new(), seeds: Vec::new(), record: PhantomData };
-        for option in described(R::FIELDS) {
-            let is_given = matches!(matches.try_contains_id(option.name), Ok(true))
-                && matches.value_source(option.name) == Some(ValueSource::CommandLine);
-            if option.spec.command.is_some() && (is_given || option.spec.recorded == Recorded::Always) {
-                given.take(&option, matches);
+        for option in described(R::FIELDS).iter().filter(|option| option.spec.command.is_some()) {
+            let is_given = matches.value_source(option.name) == Some(ValueSource::CommandLine);
+            if is_given || option.spec.recorded == Recorded::Always {
+                given.take(option, matches);
             }
         }
         Ok(given)
