@@ -29,11 +29,10 @@ const MOST_PIXELS = 2 ** 28;
  * Takes out of a PNG file all that would change its colours: the alpha channel, transparent colours, gamma and colour profile; and
  * of 16 bits the lower 8, which browsers round each in its own way.
  * @param {Blob} file
- * @returns {Promise<Blob | undefined>} the opaque PNG; undefined if the file is no PNG
+ * @returns {Promise<Blob>} the opaque PNG
  * @throws {Error} if it is damaged
  */
 export async function opaquePng(file) {
-  if ((await file.slice(1, 4).text()) !== "PNG") return undefined;
   const bytes = new Uint8Array(await file.arrayBuffer());
   const view = new DataView(bytes.buffer);
   // What a picture needs besides header and pixels: its palette and its orientation. Neither gamma nor profile changes a colour.

@@ -3,7 +3,6 @@
 
 import { OptionError, SourceError, UndiffuseError, throwIfAborted } from "./errors.js";
 import { readFile } from "./http.js";
-import { opaquePng } from "./opaque_png.js";
 import { absoluteUrl } from "./source.js";
 
 /** @import { PictureSource } from "./index.d.ts" */
@@ -103,8 +102,9 @@ async function stored(file) {
   if (start === "version https://git-lfs") {
     throw new Error("it is a pointer of git-lfs; get the picture itself with `git lfs pull`.");
   }
-  const opaque = await opaquePng(file);
-  const bitmap = await createImageBitmap(opaque ?? file, AS_STORED);
+  // What reads PNG is fetched for the first one.
+  const opaque = start.slice(1, 4) === "PNG" && (await import("./opaque_png.js")).opaquePng(file);
+  const bitmap = await createImageBitmap((await opaque) || file, AS_STORED);
   const pixels = drawn(bitmap);
   if (isOpaque(pixels)) {
     bitmap.close();

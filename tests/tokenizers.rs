@@ -183,10 +183,10 @@ fn a_malformed_file_is_named_with_the_line_or_token_at_fault() {
         let message = read(vocab, merges, config).unwrap_err();
         assert!(parts.iter().all(|part| message.contains(part)), "{message:?} should name {parts:?}");
     };
-    refused("[]", b"", None, &["vocab.json", "object of tokens"]);
+    refused("[]", b"", None, &["vocab.json", "JSON object"]);
     refused("{\"a\": 0", b"", None, &["vocab.json", "line 1"]);
     refused(r#"{"a": -1}"#, b"", None, &["vocab.json"]);
-    refused(r#"{"a": 0, "a": 1}"#, b"", None, &["vocab.json", "\"a\" is there twice"]);
+    refused(r#"{"a": 0, "a": 1}"#, b"", None, &["vocab.json", "\"a\" has id 1"]);
     refused(r#"{"a": 0, "b": 0}"#, b"", None, &["vocab.json", "both have id 0"]);
     refused(r#"{"a": 0, "b": 2}"#, b"", None, &["vocab.json", "\"b\" has id 2"]);
     refused(r#"{"a": 0}"#, b"", None, &["bos_token", "<|startoftext|>"]);

@@ -8,7 +8,7 @@ import { optionsOf, readParameters } from "./parameters.js";
 import { Chart, withError } from "./plot.js";
 import { scaffold } from "./scaffold.js";
 import { unlessAborted } from "./task.js";
-import { FeatureExtractor } from "./pkg/index.js";
+import { FeatureExtractor } from "./pkg/features.js";
 
 /** @import { Page, View } from "./views.js" */
 /** @import { Distance, Label, SampleOptions, Statistics } from "./pkg/index.js" */

@@ -3,7 +3,8 @@
 
 import { MODEL, say, show, state, unsay } from "./state.js";
 import { forget, unlessAborted } from "./task.js";
-import { AbortError, Pipeline, UndiffuseError } from "./pkg/index.js";
+import { AbortError, UndiffuseError } from "./pkg/errors.js";
+import { Pipeline } from "./pkg/pipeline.js";
 
 /** @import { LoadOptions, LoadProgress } from "./pkg/index.js" */
 /** @import { Asked, Loading, Problem } from "./state.js" */

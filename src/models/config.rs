@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Error;
@@ -14,6 +13,44 @@ const MAX_SIZE: usize = 1 << 17;
 /// Keys that diffusers' `EMAModel` writes into the config of the network that it averages: how it did that.
 const EMA_MODEL: [&str; 7] =
     ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
+
+/// What a value of a config can be read as.
+pub trait FromValue: Sized {
+    /// What it has to be, for those who wrote something else.
+    const EXPECTED: &str;
+
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+macro_rules! from_value {
+    ($($type:ty, $expected:literal: $value:ident => $read:expr;)*) => {
+        $(impl FromValue for $type {
+            const EXPECTED: &str = $expected;
+
+            fn from_value($value: &Value) -> Option<Self> {
+                $read
+            }
+        })*
+    };
+}
+
+from_value! {
+    Value, "anything": value => Some(value.clone());
+    bool, "true or false": value => value.as_bool();
+    u32, "a whole number": value => value.as_u64()?.try_into().ok();
+    usize, "a whole number": value => value.as_u64()?.try_into().ok();
+    f32, "a number": value => value.as_f64().map(|number| number as f32);
+    f64, "a number": value => value.as_f64();
+    String, "a text": value => value.as_str().map(str::to_owned);
+}
+
+impl<T: FromValue> FromValue for Vec<T> {
+    const EXPECTED: &str = "a list of such";
+
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(T::from_value).collect()
+    }
+}
 
 /// A config file being read; remembers which keys were asked for.
 pub struct ConfigReader {
@@ -60,7 +97,16 @@ impl ConfigReader {
     }
 
     /// The value of `key`; `None` if it is absent or null.
-    pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub fn optional<T: FromValue>(&self, key: &str) -> Result<Option<T>, Error> {
+        let Some(value) = self.known(key)? else { return Ok(None) };
+        match T::from_value(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(self.error(format!("`{key}` is {value}, expected {}", T::EXPECTED))),
+        }
+    }
+
+    /// What is written under `key`, unless it is null.
+    fn known(&self, key: &str) -> Result<Option<&Value>, Error> {
         self.seen.borrow_mut().push(key.to_owned());
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -68,14 +114,12 @@ impl ConfigReader {
             Some(Value::Number(number)) if number.as_f64().is_some_and(|number| (number as f32).is_infinite()) => {
                 Err(self.error(format!("`{key}` is {number}, which is more than an f32 can be")))
             }
-            Some(value) => T::deserialize(value)
-                .map(Some)
-                .map_err(|e| self.error(format!("`{key}` is {value}, which cannot be read: {e}"))),
+            value => Ok(value),
         }
     }
 
     /// The value of `key`, or the class's default.
-    pub fn get<T: DeserializeOwned>(&self, key: &str, default: T) -> Result<T, Error> {
+    pub fn get<T: FromValue>(&self, key: &str, default: T) -> Result<T, Error> {
         Ok(self.optional(key)?.unwrap_or(default))
     }
 
@@ -160,7 +204,7 @@ impl ConfigReader {
     }
 
     /// A switch that is only implemented at `value`, its default.
-    pub fn only<T: DeserializeOwned + PartialEq>(&self, key: &str, value: T) -> Result<(), Error> {
+    pub fn only<T: FromValue + PartialEq>(&self, key: &str, value: T) -> Result<(), Error> {
         match self.optional::<T>(key) {
             Ok(None) => Ok(()),
             Ok(Some(found)) if found == value => Ok(()),

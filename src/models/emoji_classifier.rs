@@ -34,7 +34,7 @@ impl EmojiClassifierConfig {
     /// If it is no `EmojiClassifier` config, or its numbers are none of a network.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let c = ConfigReader::new(CLASS, json)?;
-        c.only("in_channels", 3)?;
+        c.only("in_channels", 3usize)?;
         let labels = |key: &str| match c.get(key, Vec::<String>::new())? {
             labels if labels.is_empty() || labels.len() > MAX_LABELS => {
                 Err(c.error(format!("`{key}` has {} entries, expected 1 to {MAX_LABELS}", labels.len())))

@@ -1,7 +1,5 @@
 //! The special and the added tokens, and the files that name them.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Error;
@@ -71,7 +69,7 @@ pub struct TokenFiles<'a> {
 impl TokenFiles<'_> {
     /// Whether the config says all by itself, as transformers has written it since version 4.34: then it alone is read.
     pub fn are_complete(&self) -> bool {
-        let config = self.config.and_then(|json| parse::<Map<String, Value>>(CONFIG, json).ok());
+        let config = self.config.and_then(|json| parse(CONFIG, json).ok());
         config.is_some_and(|config| known(&config, "added_tokens_decoder").is_some())
     }
 }
@@ -135,7 +133,7 @@ impl SpecialTokens {
             listed.push((number, token));
         }
         if let Some(json) = tokenizer {
-            listed.extend(added_tokens(&parse::<AddedTokens>(TOKENIZER, json)?.added_tokens)?);
+            listed.extend(added_tokens(&parse(TOKENIZER, json)?)?);
         }
         let max_length = match known(&config, "model_max_length") {
             None => usize::MAX,
@@ -152,15 +150,13 @@ impl SpecialTokens {
     }
 }
 
-/// The part of a tokenizer.json that lists added tokens.
-#[derive(Deserialize)]
-struct AddedTokens {
-    #[serde(default)]
-    added_tokens: Vec<Value>,
-}
-
 /// The `added_tokens` of a tokenizer.json with their ids.
-pub fn added_tokens(written: &[Value]) -> Result<Vec<(u32, AddedToken)>, Error> {
+pub fn added_tokens(tokenizer: &Map<String, Value>) -> Result<Vec<(u32, AddedToken)>, Error> {
+    let written = match tokenizer.get("added_tokens") {
+        None => &[][..],
+        Some(Value::Array(written)) => written,
+        Some(_) => return Err(Error::File { file: TOKENIZER, reason: "its added_tokens are no list".to_owned() }),
+    };
     let tokens = written.iter().map(|written| {
         let id = written.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
         let no_id = || Error::File { file: TOKENIZER, reason: format!("added token {written} has no id") };
@@ -174,7 +170,11 @@ fn known<'a>(file: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     file.get(key).filter(|value| !value.is_null())
 }
 
-/// Parses one of the tokenizer's JSON files.
-pub fn parse<T: DeserializeOwned>(file: &'static str, json: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(json).map_err(|error| Error::File { file, reason: error.to_string() })
+/// Parses one of the tokenizer's JSON files, which are objects.
+pub fn parse(file: &'static str, json: &[u8]) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Error::File { file, reason: "it is no JSON object".to_owned() }),
+        Err(error) => Err(Error::File { file, reason: error.to_string() }),
+    }
 }

@@ -2,11 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{self, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Error;
 use super::bpe::{Bpe, END_OF_WORD, byte_to_char, char_to_byte};
@@ -46,8 +43,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`], [`Error::Merge`] or [`Error::MissingToken`], with the file and the line or token at fault.
     pub fn from_files(vocab_json: &[u8], merges_txt: &[u8], files: TokenFiles) -> Result<Self, Error> {
-        let vocab: Vocab = parse("vocab.json", vocab_json)?;
-        let vocab = vocab.check("vocab.json")?;
+        let vocab = vocabulary("vocab.json", parse("vocab.json", vocab_json)?)?;
         let special = SpecialTokens::read(files)?;
         Self::build_from_lines(vocab, &merge_lines(merges_txt)?, special)
     }
@@ -98,17 +94,26 @@ impl Tokenizer {
     pub fn from_tokenizer_json(tokenizer_json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, Error> {
         const FILE: &str = "tokenizer.json";
         let failed = |reason: String| Error::File { file: FILE, reason };
-        let json: TokenizerJson = parse(FILE, tokenizer_json)?;
-        let model = json.model;
-        if model.kind.as_deref().is_some_and(|kind| kind != "BPE")
-            || model.end_of_word_suffix.as_deref() != Some(END_OF_WORD)
-            || model.byte_fallback
-            || model.ignore_merges
-        {
+        let mut json = parse(FILE, tokenizer_json)?;
+        let mut model = match json.remove("model") {
+            Some(Value::Object(model)) => model,
+            _ => return Err(failed("it has no model".to_owned())),
+        };
+        let is_clip = |(key, value): (&String, &Value)| match key.as_str() {
+            "type" => value.is_null() || value == "BPE",
+            "end_of_word_suffix" => value == END_OF_WORD,
+            "byte_fallback" | "ignore_merges" => value == false,
+            _ => true,
+        };
+        if !model.contains_key("end_of_word_suffix") || !model.iter().all(is_clip) {
             return Err(failed("its model is not CLIP's BPE, whose words end in \"</w>\"".to_owned()));
         }
-        let vocab = model.vocab.check(FILE)?;
-        let merges = model.merges.iter().enumerate().map(|(index, merge)| {
+        let (Some(Value::Object(vocab)), Some(Value::Array(merges))) = (model.remove("vocab"), model.remove("merges"))
+        else {
+            return Err(failed("its model has no vocab, or no merges".to_owned()));
+        };
+        let vocab = vocabulary(FILE, vocab)?;
+        let merges = merges.iter().enumerate().map(|(index, merge)| {
             // Since 2024 a pair, before that a line of merges.txt.
             let (left, right) = match merge {
                 Value::String(line) => line.split_once(' ').unwrap_or((line, "")),
@@ -122,7 +127,7 @@ impl Tokenizer {
         let merges = merges.collect::<Result<Vec<_>, _>>()?;
         let files = TokenFiles { config: tokenizer_config, ..TokenFiles::default() };
         let mut special = SpecialTokens::read(files)?;
-        special.listed.extend(added_tokens(&json.added_tokens)?);
+        special.listed.extend(added_tokens(&json)?);
         Self::build(vocab, merges, special)
     }
 
@@ -338,69 +343,18 @@ fn merge_ids(vocab: &HashMap<String, u32>, left: &str, right: &str) -> Result<((
     Ok(((id(left)?, id(right)?), id(&format!("{left}{right}"))?))
 }
 
-/// A JSON object of tokens and their ids, in which no token occurs twice.
-struct Vocab(HashMap<String, u32>);
-
-impl Vocab {
-    /// The tokens, if their ids are 0, 1, 2, … with none missing and none twice: the embedding has a row for each.
-    fn check(self, file: &'static str) -> Result<HashMap<String, u32>, Error> {
-        let failed = |reason: String| Error::File { file, reason };
-        let mut owners: Vec<Option<&str>> = vec![None; self.0.len()];
-        for (token, &id) in &self.0 {
-            let owner = owners.get_mut(id as usize).ok_or_else(|| {
-                failed(format!("token {token:?} has id {id} in a vocabulary of {}: ids are missing", self.0.len()))
-            })?;
-            if let Some(other) = owner.replace(token) {
-                return Err(failed(format!("tokens {other:?} and {token:?} both have id {id}")));
-            }
+/// The tokens of a JSON object of them and their ids, if these are 0, 1, 2, … with none missing and none twice: the embedding has a
+/// row for each.
+fn vocabulary(file: &'static str, json: Map<String, Value>) -> Result<HashMap<String, u32>, Error> {
+    let failed = |reason: String| Error::File { file, reason };
+    let mut owners: Vec<Option<&str>> = vec![None; json.len()];
+    for (token, id) in &json {
+        let owner = id.as_u64().and_then(|id| owners.get_mut(usize::try_from(id).ok()?)).ok_or_else(|| {
+            failed(format!("token {token:?} has id {id} in a vocabulary of {}: ids are missing", json.len()))
+        })?;
+        if let Some(other) = owner.replace(token) {
+            return Err(failed(format!("tokens {other:?} and {token:?} both have id {id}")));
         }
-        Ok(self.0)
     }
-}
-
-impl<'de> Deserialize<'de> for Vocab {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Vocab;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a JSON object of tokens and their ids")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
-                let mut vocab = HashMap::new();
-                while let Some((token, id)) = map.next_entry::<String, u32>()? {
-                    match vocab.entry(token) {
-                        Entry::Vacant(free) => free.insert(id),
-                        Entry::Occupied(known) => {
-                            return Err(de::Error::custom(format_args!("token {:?} is there twice", known.key())));
-                        }
-                    };
-                }
-                Ok(Vocab(vocab))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-#[derive(Deserialize)]
-struct TokenizerJson {
-    #[serde(default)]
-    added_tokens: Vec<Value>,
-    model: Model,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    end_of_word_suffix: Option<String>,
-    #[serde(default)]
-    byte_fallback: bool,
-    #[serde(default)]
-    ignore_merges: bool,
-    vocab: Vocab,
-    merges: Vec<Value>,
+    Ok((0..).zip(owners.into_iter().flatten()).map(|(id, token)| (token.to_owned(), id)).collect())
 }

@@ -71,8 +71,9 @@ const INLINING: &str = "-Cllvm-args=-inline-instr-cost=500 -inline-call-penalty=
 /// The least code on the wire, which is not the shortest: brotli finds what functions have in common, unless one is inlined where it is
 /// called once or the code is rearranged until nothing repeats. Functions of similar names are alike: the order that `likeness` begins at.
 /// The lowest kilobyte of memory is the end of the stack, which nothing points into from below.
-const WASM_OPT: [&str; 5] = [
+const WASM_OPT: [&str; 6] = [
     "-O2",
+    "--converge",
     "--low-memory-unused",
     "--one-caller-inline-max-function-size=0",
     "--skip-pass=simplify-locals",
@@ -172,10 +173,17 @@ fn check_sizes() -> Result<()> {
     check_size("for its first picture a page loads", weigh(&[scripts, modules].concat())?, LIMIT)
 }
 
-/// The files of `pkg/` that a page may have to fetch for its first picture: all scripts, the first module, and one build of the kernels.
+/// How the names of the package's scripts begin that the page imports later, or not at all.
+const LATER: [&str; 4] = ["features", "forward_process", "index", "opaque_png"];
+
+/// The files of `pkg/` that a page may have to fetch for its first picture: the first module, one build of the kernels, and all
+/// scripts but those that are for later.
 fn first_picture() -> Result<Vec<PathBuf>> {
     let mut files = tools::files_below(&tools::root().join("dist/pkg"))?;
-    files.retain(|path| is_script(path) || [MAIN, KERNELS].map(Path::new).contains(&path.as_path()));
+    let is_for_later = |path: &Path| LATER.iter().any(|name| path.to_string_lossy().starts_with(name));
+    files.retain(|path| {
+        is_script(path) && !is_for_later(path) || [MAIN, KERNELS].map(Path::new).contains(&path.as_path())
+    });
     Ok(files)
 }
 

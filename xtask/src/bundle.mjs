@@ -5,8 +5,17 @@ import { join } from "node:path";
 import { buildSync } from "esbuild";
 import { minifySync } from "vite";
 
-/** What the page imports of the package, and its workers. */
-const ENTRIES = ["index.js", "picture.js", "source.js", "worker.js", "kernels_worker.js"];
+/** The package's face, what the page imports of it, each for itself, and its workers. */
+const ENTRIES = [
+  "index.js",
+  "pipeline.js",
+  "features.js",
+  "errors.js",
+  "picture.js",
+  "source.js",
+  "worker.js",
+  "kernels_worker.js",
+];
 
 const [folder] = process.argv.slice(2);
 const scripts = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js"));

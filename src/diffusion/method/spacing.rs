@@ -117,10 +117,9 @@ impl SigmaSpacing {
             Progression::Exponential => {
                 linspace(libm::log(max), libm::log(min), n).into_iter().map(libm::exp).collect()
             }
-            Progression::Beta => linspace(0.0, 1.0, n)
-                .into_iter()
-                .map(|ramp| min + beta_quantile(1.0 - ramp, 0.6) * (max - min))
-                .collect(),
+            Progression::Beta => {
+                linspace(0.0, 1.0, n).into_iter().map(|ramp| min + beta_quantile(1.0 - ramp) * (max - min)).collect()
+            }
         }
     }
 }
@@ -194,8 +193,14 @@ pub fn stretch_to_terminal(sigmas: &mut [f64], terminal: Option<f64>) {
     }
 }
 
-/// The x at which the regularised incomplete beta function I_x(a, a) reaches `p`.
-fn beta_quantile(p: f64, a: f64) -> f64 {
+/// The parameter of the Beta distribution, both of them.
+const A: f64 = 0.6;
+
+/// ln B(A, A) = 2 ln Γ(A) − ln Γ(2A).
+const LOG_BETA: f64 = 0.881_841_806_141_785_8;
+
+/// The x at which the regularised incomplete beta function I_x(A, A) reaches `p`.
+fn beta_quantile(p: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     if p <= low || p >= high {
         return p.clamp(low, high);
@@ -203,7 +208,7 @@ fn beta_quantile(p: f64, a: f64) -> f64 {
     // I is monotonic: halving the interval sixty times leaves nothing of it in f64.
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
-        if regularised_incomplete_beta(middle, a) < p {
+        if regularised_incomplete_beta(middle) < p {
             low = middle;
         } else {
             high = middle;
@@ -212,21 +217,20 @@ fn beta_quantile(p: f64, a: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// I_x(a, a) by its continued fraction (Abramowitz and Stegun 26.5.8), evaluated from the front with Lentz's method.
-fn regularised_incomplete_beta(x: f64, a: f64) -> f64 {
+/// I_x(A, A) by its continued fraction (Abramowitz and Stegun 26.5.8), evaluated from the front with Lentz's method.
+fn regularised_incomplete_beta(x: f64) -> f64 {
     if x > 0.5 {
         // The fraction converges quickly only on this side of the mean.
-        return 1.0 - regularised_incomplete_beta(1.0 - x, a);
+        return 1.0 - regularised_incomplete_beta(1.0 - x);
     }
-    let log_beta = 2.0 * libm::lgamma(a) - libm::lgamma(2.0 * a);
-    let front = libm::exp(a * (libm::log(x) + libm::log1p(-x)) - log_beta) / a;
-    let (mut c, mut d) = (1.0, 1.0 / (1.0 - 2.0 * a * x / (a + 1.0)));
+    let front = libm::exp(A * (libm::log(x) + libm::log1p(-x)) - LOG_BETA) / A;
+    let (mut c, mut d) = (1.0, 1.0 / (1.0 - 2.0 * A * x / (A + 1.0)));
     let mut fraction = d;
     for m in 1..200 {
         let m = f64::from(m);
         for coefficient in [
-            m * (a - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m)),
-            -(a + m) * (2.0 * a + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0)),
+            m * (A - m) * x / ((A + 2.0 * m - 1.0) * (A + 2.0 * m)),
+            -(A + m) * (2.0 * A + m) * x / ((A + 2.0 * m) * (A + 2.0 * m + 1.0)),
         ] {
             d = 1.0 / (1.0 + coefficient * d);
             c = 1.0 + coefficient / c;

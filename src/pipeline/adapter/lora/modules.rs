@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{WeightRole, WeightSpec};
+use crate::graph::WeightSpec;
 
 /// The matrices of a network by the flattened names of their modules.
 pub(in crate::pipeline) struct ModuleTable(HashMap<String, usize>);
@@ -17,7 +17,7 @@ impl ModuleTable {
         let layers =
             first_block.filter_map(|rest| rest.split('.').next()?.parse::<usize>().ok()).max().map_or(1, |i| i + 1);
         let mut table = HashMap::new();
-        for (index, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.role != WeightRole::Vector) {
+        for (index, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.matrix().is_some()) {
             let Some(module) = spec.name.strip_suffix(".weight") else { continue };
             if let Some(original) = original_path(module, specs, layers) {
                 table.insert(original, index);

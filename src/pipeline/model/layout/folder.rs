@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::pipeline::error::Error;
 use crate::weights::{self, Source, TensorFile, read_small};
@@ -113,15 +113,18 @@ impl<'a> Finder<'a> {
 
     /// The shards that the index at `path` names, each with all of the tensors that the index says it has.
     async fn open_shards(&self, folder: &str, path: &str) -> Result<Vec<Rc<TensorFile>>, Error> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
         let damaged = |message: String| Error::Json { file: path.to_owned(), message };
         let bytes = read_small(self.source, path, MAX_INDEX).await?;
-        let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let index: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let shards_of = index.get("weight_map").and_then(Value::as_object).map(|map| {
+            map.iter()
+                .map(|(tensor, shard)| Some((tensor.as_str(), shard.as_str()?)))
+                .collect::<Option<BTreeMap<_, _>>>()
+        });
+        let weight_map =
+            shards_of.flatten().ok_or_else(|| damaged("it has no `weight_map` of tensors and files".into()))?;
         let mut shards = Vec::new();
-        for shard in weight_map.values().map(String::as_str) {
+        for &shard in weight_map.values() {
             if let Err(at) = shards.binary_search(&shard) {
                 if shards.len() == MAX_SHARDS {
                     return Err(damaged(format!("it names more than {MAX_SHARDS} shards")));
@@ -139,8 +142,8 @@ impl<'a> Finder<'a> {
         for shard in shards {
             let file = TensorFile::open(self.source, &format!("{folder}{shard}")).await?;
             let has: HashSet<&str> = file.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-            let mut named = weight_map.iter().filter(|(_, of)| *of == shard);
-            if let Some((tensor, _)) = named.find(|(tensor, _)| !has.contains(tensor.as_str())) {
+            let mut named = weight_map.iter().filter(|(_, of)| **of == shard);
+            if let Some((tensor, _)) = named.find(|(tensor, _)| !has.contains(*tensor)) {
                 return Err(damaged(format!(
                     "tensor `{tensor}` is said to be in {shard}, and is not; download both again"
                 )));
