@@ -53,8 +53,8 @@ export class Connection {
       this.fail(new StateError("worker-failed", "An answer of the worker could not be read."));
     if (worker === false) {
       // Only here does the page itself need the WebAssembly side's code. Until it listens, the port keeps what it is sent.
-      import("./host.js")
-        .then(({ serve }) => serve(port2))
+      Promise.all([import("./host.js"), import("./features_host.js")])
+        .then(([{ serve }, { FeatureHost }]) => serve(port2, FeatureHost))
         .catch((cause) => {
           this.fail(
             new StateError("worker-failed", `The package's own host.js could not be loaded: ${cause}.`, { cause }),

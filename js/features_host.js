@@ -2,6 +2,7 @@
 // The working end of an extractor of features: owns the WebAssembly one and the sets of pictures.
 
 import { StateError, UndiffuseError, throwIfAborted } from "./errors.js";
+import init, * as features from "./internal/undiffuse_features.js";
 import { loadOnDevice } from "./load.js";
 import { openSource } from "./source.js";
 import { startCore } from "./wasm.js";
@@ -9,6 +10,13 @@ import { startCore } from "./wasm.js";
 /** @import * as core from "./internal/undiffuse_features.js" */
 /** @import { Machine } from "./machine.js" */
 /** @import { FeatureRequest } from "./protocol.js" */
+
+/** Bundlers look for exactly this expression. */
+const MODULE = {
+  core: features,
+  init,
+  url: () => new URL("./internal/undiffuse_features_bg.wasm", import.meta.url),
+};
 
 export class FeatureHost {
   /** @type {core.FeatureExtractor | undefined} */
@@ -29,7 +37,7 @@ export class FeatureHost {
       case "load":
         return [await this.#load(request, signal)];
       case "set": {
-        const { PictureSet } = await startCore("features", undefined, signal);
+        const { PictureSet } = await startCore(MODULE, undefined, signal);
         const { set, source } = request;
         const made = source ? await PictureSet.open(openSource(source, signal)) : new PictureSet(this.#loaded());
         this.#sets.set(set, made);
@@ -53,7 +61,7 @@ export class FeatureHost {
    * @param {AbortSignal} signal
    */
   async #load(request, signal) {
-    const starting = startCore("features", request.wasm, signal);
+    const starting = startCore(MODULE, request.wasm, signal);
     // Awaited below. If the device fails first, nobody asks for the module any more.
     starting.catch(() => {});
     const source = openSource(request.source, signal);

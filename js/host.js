@@ -2,32 +2,38 @@
 // The working end of the protocol: owns the WebAssembly pipeline and at most one run of it, answers requests in turn.
 
 import { AbortError, StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
-import { FeatureHost } from "./features_host.js";
+import init, * as pipeline from "./internal/undiffuse.js";
 import { loadOnDevice } from "./load.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 
 /** @import * as core from "./internal/undiffuse.js" */
+/** @import { FeatureHost } from "./features_host.js" */
 /** @import { LoadProgress, Profile } from "./index.d.ts" */
 /** @import { Machine } from "./machine.js" */
 /** @import { Begun, Loaded, Opened, PlainNoised, PlainPrediction, PlainStep, PlainTerm, Request, RunDescription, ToClient, ToHost, WeightedLora } from "./protocol.js" */
 /** @import { SourceDescription } from "./source.js" */
 
+/** Bundlers look for exactly this expression. */
+const MODULE = { core: pipeline, init, url: () => new URL("./internal/undiffuse_bg.wasm", import.meta.url) };
+
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
 const PROGRESS_INTERVAL_MS = 50;
 
 /**
- * Serves one pipeline, or one extractor of features, on `port`.
+ * Serves one pipeline on `port`, or one extractor of features.
  * @param {MessagePort} port
+ * @param {typeof FeatureHost} [Features] what serves extractors; none where only pipelines are served
  */
-export function serve(port) {
-  const host = new Host((message, transfer = []) => port.postMessage(message, transfer));
+export function serve(port, Features) {
+  const host = new Host((message, transfer = []) => port.postMessage(message, transfer), Features);
   host.holdLock();
   port.onmessage = ({ data }) => host.receive(data);
 }
 
 class Host {
   #post;
+  #Features;
   #forgetBreakdown;
   /** @type {Map<number, AbortController>} */
   #controllers = new Map();
@@ -48,9 +54,13 @@ class Host {
   /** Lets go of the lock that says that this thread lives. */
   #unlock = () => {};
 
-  /** @param {(message: ToClient, transfer?: Transferable[]) => void} post */
-  constructor(post) {
+  /**
+   * @param {(message: ToClient, transfer?: Transferable[]) => void} post
+   * @param {typeof FeatureHost} [Features]
+   */
+  constructor(post, Features) {
     this.#post = post;
+    this.#Features = Features;
     this.#forgetBreakdown = onBreakdown((error) => post({ failure: toPlain(error) }));
   }
 
@@ -155,7 +165,8 @@ class Host {
         this.#stop(request.run);
         return [undefined];
       case "features":
-        this.#features ??= new FeatureHost();
+        if (!this.#Features) throw new UndiffuseError("internal", "This worker serves pipelines, and no extractors.");
+        this.#features ??= new this.#Features();
         return await this.#features.perform(request.ask, signal);
       case "dispose":
         this.#forgetBreakdown();
@@ -179,7 +190,7 @@ class Host {
    * @returns {Promise<Loaded>}
    */
   async #load(request, id, signal) {
-    const starting = startCore("pipeline", request.wasm, signal);
+    const starting = startCore(MODULE, request.wasm, signal);
     // Awaited below. If the device fails first, nobody asks for the module any more.
     starting.catch(() => {});
     /** What was last told. @type {LoadProgress | undefined} */
@@ -227,7 +238,7 @@ class Host {
    */
   async #setLoras({ loras }, signal) {
     const pipeline = this.#idle();
-    const { Lora } = await startCore("pipeline", undefined, signal);
+    const { Lora } = await startCore(MODULE, undefined, signal);
     /** @type {Map<number, core.Lora>} */
     const inUse = new Map();
     const free = (/** @type {Map<number, core.Lora>} */ loras, /** @type {Map<number, core.Lora>} */ except) => {
@@ -361,7 +372,7 @@ class Host {
  * @param {Map<number, core.Lora>} files
  */
 async function merge(pipeline, loras, files) {
-  const { LoraSet } = await startCore("pipeline", undefined, new AbortController().signal);
+  const { LoraSet } = await startCore(MODULE, undefined, new AbortController().signal);
   const set = new LoraSet();
   for (const { id, weight } of loras) set.add(/** @type {core.Lora} */ (files.get(id)), weight);
   await pipeline.set_loras(set);

@@ -3,28 +3,16 @@
 
 import { SourceError, UndiffuseError, throwIfAborted } from "./errors.js";
 import { fetchFile, readFile, unlessStalled } from "./http.js";
-import initPipeline, * as pipeline from "./internal/undiffuse.js";
-import initFeatures, * as features from "./internal/undiffuse_features.js";
 
 /** @import { LoadOptions } from "./index.d.ts" */
 
-/** Bundlers look for exactly these expressions. */
-const MODULES = {
-  pipeline: {
-    core: pipeline,
-    init: initPipeline,
-    url: () => new URL("./internal/undiffuse_bg.wasm", import.meta.url),
-  },
-  features: {
-    core: features,
-    init: initFeatures,
-    url: () => new URL("./internal/undiffuse_features_bg.wasm", import.meta.url),
-  },
-};
+/**
+ * A module: what wasm-bindgen has written for it, and where it lies.
+ * @template {{ start(onBreakdown: (reason: string) => void): void }} Core
+ * @typedef {{ core: Core, init(options: { module_or_path: WebAssembly.Module }): Promise<unknown>, url(): URL }} Module
+ */
 
-/** @typedef {typeof MODULES} Modules */
-
-/** The modules that have been asked for. @type {Map<keyof Modules, Promise<any>>} */
+/** The modules that have been asked for. @type {Map<Module<any>, Promise<any>>} */
 const started = new Map();
 
 /** Why this thread's modules can no longer be called: memory may be in any state. @type {UndiffuseError | undefined} */
@@ -36,22 +24,22 @@ const listeners = new Set();
 /**
  * A started module. The first call of a thread decides where it comes from, and all calls share its start: an aborted
  * `signal` ends only the wait of its own caller.
- * @template {keyof Modules} Name
- * @param {Name} name
+ * @template {{ start(onBreakdown: (reason: string) => void): void }} Core
+ * @param {Module<Core>} module
  * @param {LoadOptions["wasm"]} wasm
  * @param {AbortSignal} signal
- * @returns {Promise<Modules[Name]["core"]>}
+ * @returns {Promise<Core>}
  */
-export async function startCore(name, wasm, signal) {
+export async function startCore(module, wasm, signal) {
   throwIfAborted(signal);
   if (breakdown) throw breakdown;
   const starting =
-    started.get(name) ??
-    start(name, wasm).catch((error) => {
-      started.delete(name);
+    started.get(module) ??
+    start(module, wasm).catch((error) => {
+      started.delete(module);
       throw error;
     });
-  started.set(name, starting);
+  started.set(module, starting);
   await Promise.race([starting, new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }))]);
   throwIfAborted(signal);
   return starting;
@@ -103,13 +91,12 @@ function breakDown(reason) {
 }
 
 /**
- * @template {keyof Modules} Name
- * @param {Name} name
+ * @template {{ start(onBreakdown: (reason: string) => void): void }} Core
+ * @param {Module<Core>} module
  * @param {LoadOptions["wasm"]} wasm
- * @returns {Promise<Modules[Name]["core"]>}
+ * @returns {Promise<Core>}
  */
-async function start(name, wasm) {
-  const { core, init, url } = MODULES[name];
+async function start({ core, init, url }, wasm) {
   await init({ module_or_path: await compile(wasm ?? url()) });
   core.start(breakDown);
   return core;

@@ -25,6 +25,8 @@
 //! The Cargo feature `command`, on by default, is the program `undiffuse` and the crates that only it is built from: who depends on the
 //! library turns it off with `default-features = false`.
 //!
+//! The feature `training`, likewise, is what networks learn by: gradients, and what they are of.
+//!
 //! Data flows one way, from [`pipeline`] down:
 //!
 //! | room | what it knows |
@@ -33,6 +35,7 @@
 //! | [`diffusion`] | the mathematics: noise schedules, the forward process, each solver as a table of steps |
 //! | [`models`] | the architectures: a `config.json` becomes a graph |
 //! | [`weights`], [`text`], [`noise`] | checkpoint files, the CLIP tokenizer, torch's random streams |
+//! | `training` | what a network is asked for and how far it is off, to be differentiated |
 //! | [`metrics`] | how good pictures are: features, their statistics, and distances between these |
 //! | [`graph`] | a network as a static graph of typed ops; knows no model and no device |
 //! | [`cpu`], [`gpu`] | execute a graph; know no model and no diffusion. [`device`] is either |
@@ -53,6 +56,8 @@ mod order;
 pub mod pipeline;
 pub mod profile;
 pub mod text;
+#[cfg(feature = "training")]
+pub mod training;
 #[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
 pub mod twin;

@@ -183,7 +183,7 @@ impl Pair {
         let (got, expected) = (floats(got), self.twin.read(name).unwrap());
         assert_eq!(got.len(), expected.len(), "{what}");
         let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let errors = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).enumerate();
+        let errors = got.iter().zip(&expected).map(|(g, e)| (g - e).abs()).enumerate();
         // A NaN is the worst of all.
         let rank = |error: f32| if error.is_nan() { f32::INFINITY } else { error };
         let (at, worst) = errors.max_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).unwrap();

@@ -13,6 +13,7 @@ mod features;
 mod fid;
 mod forward_process;
 mod gguf;
+mod gradients;
 mod kernels;
 mod layouts;
 mod lora;

@@ -26,6 +26,7 @@ const ROOMS: &[Wall] = &[
     ("graph", &["diffusion", "order"]),
     ("models", &["graph"]),
     ("profile", &["graph", "order"]),
+    ("training", &["diffusion", "graph"]),
     ("cpu", &["graph", "order", "profile", "weights"]),
     ("gpu", &["graph", "profile", "weights"]),
     ("twin", &["diffusion", "graph"]),

@@ -354,12 +354,12 @@ fn a_program_writes_weights_of_each_role_which_programs_compiled_before_and_afte
             twin.run();
             let expected = twin.read("y").unwrap();
             block_on(program.run()).unwrap();
-            assert_close(&block_on(program.read_f32("y")).unwrap(), expected, 1e-5, &format!("{what}, before"));
-            assert_close(&run(&device, &graph, &weights), expected, 1e-5, &format!("{what}, after"));
+            assert_close(&block_on(program.read_f32("y")).unwrap(), &expected, 1e-5, &format!("{what}, before"));
+            assert_close(&run(&device, &graph, &weights), &expected, 1e-5, &format!("{what}, after"));
             // What additions are merged into is the weight as it was written.
             let none = addition(&graph.weights()[0], 1, 7, 0.0);
             block_on(weights.merge(0, &[none])).unwrap();
-            assert_close(&run(&device, &graph, &weights), expected, 1e-5, &format!("{what}, merged"));
+            assert_close(&run(&device, &graph, &weights), &expected, 1e-5, &format!("{what}, merged"));
         }
     }
 }

@@ -2,7 +2,7 @@
 // What costs much is not begun unasked: minutes of computing, and somebody's gigabytes.
 
 import { ask, dismiss, state, show } from "./state.js";
-import { describeSource } from "./pkg/source.js";
+import { describeSource } from "./package.js";
 
 /** A run that takes longer, in seconds, is begun only if the visitor wants it to be. */
 const LONG = 60;

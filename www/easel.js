@@ -1,7 +1,7 @@
 // @ts-check
 // The picture that a run starts from, and the mask that the visitor paints on it.
 
-import { bitmapOf } from "./pkg/picture.js";
+import { bitmapOf } from "./package.js";
 
 const easel = /** @type {HTMLElement} */ (document.getElementById("easel"));
 const base = /** @type {HTMLCanvasElement} */ (document.getElementById("start-picture"));

@@ -116,9 +116,11 @@ export function open(page) {
    */
   function extractor(signal) {
     if (!loading) {
-      const begun = (loading = FeatureExtractor.load(EXTRACTOR, { signal }));
+      const worker = new Worker(new URL("./pkg/features_worker.js", import.meta.url), { type: "module" });
+      const begun = (loading = FeatureExtractor.load(EXTRACTOR, { signal, worker }));
       const forget = () => {
         if (loading === begun) loading = undefined;
+        begun.catch(() => {}).finally(() => worker.terminate());
       };
       signal.addEventListener("abort", forget, { once: true });
       begun.then((loaded) => {

@@ -8,7 +8,7 @@ import { optionsOf, readParameters } from "./parameters.js";
 import { scaffold } from "./scaffold.js";
 import { SCHEDULE, ScheduleChart } from "./schedule_chart.js";
 import { SPACINGS } from "./solver_keys.js";
-import { StateError } from "./pkg/errors.js";
+import { StateError } from "./package.js";
 
 /** @import { Page, View } from "./views.js" */
 /** @import { ForwardOptions, ForwardProcess, Pipeline, Schedule } from "./pkg/index.js" */

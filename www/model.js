@@ -3,8 +3,7 @@
 
 import { MODEL, say, show, state, unsay } from "./state.js";
 import { forget, unlessAborted } from "./task.js";
-import { AbortError, UndiffuseError } from "./pkg/errors.js";
-import { Pipeline } from "./pkg/pipeline.js";
+import { AbortError, Pipeline, UndiffuseError } from "./package.js";
 
 /** @import { LoadOptions, LoadProgress } from "./pkg/index.js" */
 /** @import { Asked, Loading, Problem } from "./state.js" */

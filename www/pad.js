@@ -3,7 +3,7 @@
 
 import { cover, pressed } from "./easel.js";
 import { about } from "./vocabulary.js";
-import { bitmapOf } from "./pkg/picture.js";
+import { bitmapOf } from "./package.js";
 
 const COLOURS = {
   Black: "#1d1b17",

@@ -1,7 +1,7 @@
 // @ts-check
 // The solvers that the open model can be run with, what each is for, and the steps that it takes.
 
-import { StateError } from "./pkg/errors.js";
+import { StateError } from "./package.js";
 import { hasAlgorithm, hasSpacing, highestOrder } from "./solver_keys.js";
 
 /** @import { ModelInfo, Pipeline, Solver } from "./pkg/index.js" */

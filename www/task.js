@@ -2,7 +2,7 @@
 // What takes time: one thing at a time has the pipeline to itself, and whoever waits for it can be called off.
 
 import { MODEL, say, show, state, unsay } from "./state.js";
-import { AbortError, StateError } from "./pkg/errors.js";
+import { AbortError, StateError } from "./package.js";
 
 /** @import { Problem, Task, Words } from "./state.js" */
 

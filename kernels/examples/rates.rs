@@ -1,5 +1,5 @@
 //! How fast the kernels are, next to a product that stays in the first-level cache:
-//! `cargo run --release -p undiffuse-kernels --example rates`.
+//! `cargo run --release -p undiffuse-kernels --example rates`, with `--features training` gradients too.
 //!
 //! One thread, the best of some repetitions, which must be short for a busy machine to leave them alone. Winograd's rates
 //! count the products of the direct convolution, so that rates compare times.
@@ -31,14 +31,16 @@ fn fastest(mut body: impl FnMut()) -> f64 {
     best
 }
 
+/// Does all parts of a job.
+fn all(set: InstructionSet, arithmetic: Arithmetic, job: Job) {
+    for part in 0..job.parts() {
+        // SAFETY: the callers' operands name memory of the sizes they state.
+        unsafe { run_on(set, &job, part, arithmetic) };
+    }
+}
+
 fn rate(set: InstructionSet, arithmetic: Arithmetic, job: Job, multiply_adds: usize) -> f64 {
-    let all = || {
-        for part in 0..job.parts() {
-            // SAFETY: the callers' operands name memory of the sizes they state.
-            unsafe { run_on(set, &job, part, arithmetic) };
-        }
-    };
-    2e-9 * multiply_adds as f64 / fastest(all)
+    2e-9 * multiply_adds as f64 / fastest(|| all(set, arithmetic, job))
 }
 
 fn linear(set: InstructionSet, arithmetic: Arithmetic, [rows, in_features, out_features]: [usize; 3]) -> f64 {
@@ -143,6 +145,116 @@ fn group_norm(set: InstructionSet, arithmetic: Arithmetic, [batch, pixels, chann
     rate(set, arithmetic, Job::new(operands), batch * pixels * channels) * 500.0
 }
 
+#[cfg(feature = "training")]
+mod gradients {
+    use undiffuse_kernels::gradient::attention::AttentionGradient;
+    use undiffuse_kernels::gradient::norm::NormGradient;
+    use undiffuse_kernels::norm::LayerNorm;
+
+    use super::*;
+
+    /// The five products of tokens that attend to each other.
+    fn attention(
+        set: InstructionSet,
+        arithmetic: Arithmetic,
+        [batch, heads, head_size, query_tokens, key_tokens]: [usize; 5],
+    ) -> f64 {
+        let stride = heads * head_size;
+        let (_q, q) = numbers(batch * query_tokens * stride);
+        let (_k, k) = numbers(batch * key_tokens * stride);
+        let (_out, out) = numbers(batch * (query_tokens + 2 * key_tokens) * stride);
+        let (q_stride, k_stride, v_stride, v, upstream, causal, scratch) = (stride, stride, stride, k, q, 0, 0);
+        let mut operands = AttentionGradient {
+            q,
+            k,
+            v,
+            upstream,
+            out,
+            scratch,
+            q_stride,
+            k_stride,
+            v_stride,
+            batch,
+            heads,
+            head_size,
+            query_tokens,
+            key_tokens,
+            causal,
+        };
+        let (_scratch, scratch) = numbers(operands.scratch_len());
+        operands.scratch = scratch;
+        rate(set, arithmetic, Job::new(operands), 5 * batch * query_tokens * key_tokens * stride)
+    }
+
+    /// Millions of numbers a second, of a norm's gradient.
+    fn norm(
+        set: InstructionSet,
+        arithmetic: Arithmetic,
+        [batch, pixels, channels, groups]: [usize; 4],
+        activation: Activation,
+    ) -> f64 {
+        let (_x, x) = numbers(batch * pixels * channels);
+        let (_upstream, upstream) = numbers(batch * pixels * channels);
+        let (_out, out) = numbers((batch * pixels + 2) * channels);
+        let (_weight, weight) = numbers(channels);
+        let (bias, scratch, eps) = (weight, 0, 1e-5.into());
+        let mut operands =
+            NormGradient { x, upstream, weight, bias, out, scratch, batch, pixels, channels, groups, eps, activation };
+        let (_scratch, scratch) = numbers(operands.scratch_len());
+        operands.scratch = scratch;
+        let seconds = fastest(|| {
+            all(set, arithmetic, Job::new(operands));
+            all(set, arithmetic, Job::new(operands.sums()));
+        });
+        1e-6 * (batch * pixels * channels) as f64 / seconds
+    }
+
+    /// Millions of numbers a second.
+    fn layer_norm(set: InstructionSet, arithmetic: Arithmetic, [rows, channels]: [usize; 2]) -> f64 {
+        let (_x, x) = numbers(rows * channels);
+        let (_out, out) = numbers(rows * channels);
+        let (_weight, weight) = numbers(channels);
+        let (bias, eps) = (weight, 1e-5.into());
+        let operands = LayerNorm { x, weight, bias, out, rows, channels, eps };
+        rate(set, arithmetic, Job::new(operands), rows * channels) * 500.0
+    }
+
+    pub fn print(set: InstructionSet, arithmetic: Arithmetic) {
+        for shape in [
+            [16, 4, 32, 256, 256],
+            [16, 4, 32, 256, 77],
+            [2, 8, 40, 1024, 1024],
+            [2, 8, 80, 256, 256],
+            [2, 8, 160, 64, 64],
+            [2, 8, 8, 256, 256],
+            [1, 1, 256, 256, 256],
+        ] {
+            println!(
+                "  gradient of attention {shape:?}: {:.0}; forward {:.0}",
+                attention(set, arithmetic, shape),
+                super::attention(set, arithmetic, shape)
+            );
+        }
+        for [batch, pixels, channels] in [[16, 256, 128], [2, 256, 64], [1, 1024, 128]] {
+            println!(
+                "  gradient of group norm and SiLU {:?}: {:.0} million numbers a second, of the norm alone {:.0}; forward {:.0}",
+                [batch, pixels, channels],
+                norm(set, arithmetic, [batch, pixels, channels, 32], Activation::SILU),
+                norm(set, arithmetic, [batch, pixels, channels, 32], Activation::NONE),
+                group_norm(set, arithmetic, [batch, pixels, channels]),
+            );
+        }
+        for [rows, channels] in [[4096, 64], [4096, 320], [1024, 1280]] {
+            println!(
+                "  gradient of layer norm {:?}: {:.0} million numbers a second; forward {:.0}",
+                [rows, channels],
+                norm(set, arithmetic, [rows, 1, channels, 1], Activation::NONE),
+                layer_norm(set, arithmetic, [rows, channels]),
+            );
+        }
+    }
+}
+
 fn main() {
     for set in InstructionSet::available() {
         for arithmetic in [Arithmetic::Fused, Arithmetic::Separate] {
@@ -180,6 +292,8 @@ fn main() {
                     group_norm(set, arithmetic, shape)
                 );
             }
+            #[cfg(feature = "training")]
+            gradients::print(set, arithmetic);
         }
     }
 }

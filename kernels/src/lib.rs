@@ -23,6 +23,8 @@ pub mod activation;
 pub mod attention;
 pub mod conv2d;
 pub mod elementwise;
+#[cfg(feature = "training")]
+pub mod gradient;
 mod grid;
 pub mod guidance;
 pub mod layout;
@@ -101,18 +103,24 @@ impl<O: Compute> Task for Part<O> {
     }
 }
 
-/// The table of kernels: a name, and the type of its operands.
+/// The table of kernels: a name, and the type of its operands. Attributes of an entry go wherever it is named.
 macro_rules! kernels {
-    ($($kernel:ident: $operands:ty,)*) => {
+    ($($(#[$attribute:meta])* $kernel:ident: $operands:ty,)*) => {
         /// A kernel's name.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(usize)]
         pub enum Kernel {
-            $(#[doc = concat!("Of [`", stringify!($operands), "`].")] $kernel,)*
+            $(
+                #[doc = concat!("Of [`", stringify!($operands), "`].")]
+                $(#[$attribute])*
+                $kernel,
+            )*
         }
 
         $(
+            $(#[$attribute])*
             const _: () = assert!(size_of::<$operands>() <= size_of::<[usize; 30]>());
+            $(#[$attribute])*
             impl Operands for $operands {
                 const KERNEL: Kernel = Kernel::$kernel;
 
@@ -125,7 +133,7 @@ macro_rules! kernels {
         impl Job {
             /// The kernel's name.
             pub fn name(&self) -> &'static str {
-                const NAMES: &[&str] = &[$(stringify!($kernel)),*];
+                const NAMES: &[&str] = &[$($(#[$attribute])* stringify!($kernel),)*];
                 NAMES.get(self.kernel).copied().unwrap_or_default()
             }
         }
@@ -134,6 +142,7 @@ macro_rules! kernels {
         #[inline(always)]
         unsafe fn run_with<S: Simd>(job: &Job, part: usize) {
             $(
+                $(#[$attribute])*
                 if job.kernel == Kernel::$kernel as usize {
                     let operands = *job.words.as_ptr().cast::<$operands>();
                     return S::vectorise(Part { operands, part });
@@ -167,6 +176,32 @@ kernels! {
     Threshold: guidance::Threshold,
     LinearUpdate: linear_update::LinearUpdate,
     MultiplyAdds: roofline::MultiplyAdds,
+    #[cfg(feature = "training")]
+    AttentionGradient: gradient::attention::AttentionGradient,
+    #[cfg(feature = "training")]
+    NormGradient: gradient::norm::NormGradient,
+    #[cfg(feature = "training")]
+    NormSums: gradient::norm::NormSums,
+    #[cfg(feature = "training")]
+    ActivateGradient: gradient::elementwise::ActivateGradient,
+    #[cfg(feature = "training")]
+    GegluGradient: gradient::elementwise::GegluGradient,
+    #[cfg(feature = "training")]
+    WeightGradient: gradient::weight::WeightGradient,
+    #[cfg(feature = "training")]
+    Turn: gradient::weight::Turn,
+    #[cfg(feature = "training")]
+    Sum: gradient::spread::Sum,
+    #[cfg(feature = "training")]
+    Fill: gradient::spread::Fill,
+    #[cfg(feature = "training")]
+    Gather: gradient::spread::Gather,
+    #[cfg(feature = "training")]
+    Scatter: gradient::spread::Scatter,
+    #[cfg(feature = "training")]
+    ResizeGradient: gradient::spread::ResizeGradient,
+    #[cfg(feature = "training")]
+    Pool2dGradient: gradient::spread::Pool2dGradient,
 }
 
 /// The way in which a product is added to a sum.

@@ -12,19 +12,19 @@ use crate::tile::{load_up_to, store_up_to};
 use crate::{Activation, Compute, Float};
 
 /// Numbers that are worth a part of their own.
-const WORTH_A_PART: usize = 1 << 14;
+pub(crate) const WORTH_A_PART: usize = 1 << 14;
 
 /// Channels whose sums are made together: a cache line.
-const LINE: usize = MAX_LANES;
+pub(crate) const LINE: usize = MAX_LANES;
 
 /// Groups that a part holds at most.
-const MAX_GROUPS: usize = 64;
+pub(crate) const MAX_GROUPS: usize = 64;
 
 /// Vectors of a line, of those instruction sets that need most.
-const MAX_VECTORS: usize = 4;
+pub(crate) const MAX_VECTORS: usize = 4;
 
 /// Pixels that are summed in f32 before they are added to a sum in f64.
-const RUN: usize = 64;
+pub(crate) const RUN: usize = 64;
 
 /// Group normalisation with affine parameters (biased variance over a group's pixels and channels), then an activation; of x, or of x
 /// with x2 behind it along the channels.
@@ -59,19 +59,19 @@ pub struct GroupNorm {
 
 /// Up to [`LINE`] channels of a picture.
 #[derive(Clone, Copy)]
-struct Line {
+pub(crate) struct Line {
     /// The numbers of the first pixel.
-    from: *const f32,
+    pub from: *const f32,
     /// Numbers from one pixel to the next.
-    stride: usize,
+    pub stride: usize,
     /// The first channel, counted through both inputs.
-    channel: usize,
+    pub channel: usize,
     /// Number of channels.
-    count: usize,
+    pub count: usize,
 }
 
 /// Iterator over the lines of some channels of a picture.
-struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     norm: &'a GroupNorm,
     picture: usize,
     channel: usize,
@@ -101,7 +101,7 @@ impl Iterator for Lines<'_> {
 }
 
 impl GroupNorm {
-    fn channels_of_group(&self) -> usize {
+    pub(crate) fn channels_of_group(&self) -> usize {
         (self.channels + self.channels2) / self.groups.max(1)
     }
 
@@ -119,47 +119,32 @@ impl GroupNorm {
     pub(crate) fn count_parts(&self) -> usize {
         self.batch * self.plan()[0]
     }
+
+    /// The picture of a part, and its groups, from where to where.
+    #[inline(always)]
+    pub(crate) fn groups_of_part(&self, part: usize) -> (usize, [usize; 2]) {
+        let [parts, groups] = self.plan();
+        let first = part % parts * groups;
+        (part / parts, [first, (first + groups).min(self.groups)])
+    }
+
+    /// The lines of some groups of a picture.
+    #[inline(always)]
+    pub(crate) fn lines(&self, picture: usize, groups: [usize; 2]) -> Lines<'_> {
+        let size = self.channels_of_group();
+        Lines { norm: self, picture, channel: groups[0] * size, end: groups[1] * size }
+    }
 }
 
 impl Compute for GroupNorm {
     #[inline(always)]
     unsafe fn compute<S: Simd>(&self, part: usize) {
-        let [parts, groups_of_part] = self.plan();
-        let (picture, first_group) = (part / parts, part % parts * groups_of_part);
-        let last_group = (first_group + groups_of_part).min(self.groups);
+        let (picture, groups) = self.groups_of_part(part);
         let size = self.channels_of_group();
-        let lines = || Lines { norm: self, picture, channel: first_group * size, end: last_group * size };
-        let count = (self.pixels * size) as f64;
-
-        // Sums of differences to each channel's first number, which are as exact as the spread allows whatever the mean.
-        let mut sums = [0.0f64; MAX_GROUPS];
-        for line in lines() {
-            let mut pivots = [0.0; LINE];
-            for index in 0..line.count {
-                pivots[index % LINE] = *line.from.add(index);
-            }
-            let of_channels = self.sums::<S, false>(line, &pivots);
-            for index in 0..line.count {
-                let group = (line.channel + index) / size - first_group;
-                let pivot = f64::from(pivots[index % LINE]) * self.pixels as f64;
-                sums[group % MAX_GROUPS] += of_channels[index % LINE] + pivot;
-            }
-        }
-        let means = sums.map(|sum| (sum / count) as f32);
-
-        let mut sums = [0.0f64; MAX_GROUPS];
-        for line in lines() {
-            let of_channels = self.sums::<S, true>(line, &spread(line, &means, first_group, size));
-            for index in 0..line.count {
-                let group = (line.channel + index) / size - first_group;
-                sums[group % MAX_GROUPS] += of_channels[index % LINE];
-            }
-        }
-        let scales = sums.map(|sum| (1.0 / (sum / count + f64::from(self.eps.get())).sqrt()) as f32);
-
-        for line in lines() {
-            let means = spread(line, &means, first_group, size);
-            let scales = spread(line, &scales, first_group, size);
+        let [means, scales] = self.statistics::<S>(picture, groups);
+        for line in self.lines(picture, groups) {
+            let means = spread(line, &means, groups[0], size);
+            let scales = spread(line, &scales, groups[0], size);
             if line.count == LINE {
                 self.normalise::<S, true>(picture, line, &means, &scales);
             } else {
@@ -171,7 +156,7 @@ impl Compute for GroupNorm {
 
 /// Each group's value at the channels of a line.
 #[inline(always)]
-fn spread(line: Line, of_groups: &[f32; MAX_GROUPS], first_group: usize, size: usize) -> [f32; LINE] {
+pub(crate) fn spread(line: Line, of_groups: &[f32; MAX_GROUPS], first_group: usize, size: usize) -> [f32; LINE] {
     let mut of_channels = [0.0; LINE];
     for index in 0..line.count {
         of_channels[index % LINE] = of_groups[((line.channel + index) / size - first_group) % MAX_GROUPS];
@@ -181,12 +166,46 @@ fn spread(line: Line, of_groups: &[f32; MAX_GROUPS], first_group: usize, size: u
 
 /// Vector `index` of a line.
 #[inline(always)]
-unsafe fn vector<S: Simd, const WHOLE: bool>(from: *const f32, index: usize, count: usize) -> S::Vector {
+pub(crate) unsafe fn vector<S: Simd, const WHOLE: bool>(from: *const f32, index: usize, count: usize) -> S::Vector {
     let from = from.wrapping_add(index * S::LANES);
     if WHOLE { S::load(from) } else { load_up_to::<S>(from, count.saturating_sub(index * S::LANES)) }
 }
 
 impl GroupNorm {
+    /// The mean of each of up to [`MAX_GROUPS`] groups of a picture, and 1 / √(variance + eps).
+    #[inline(always)]
+    pub(crate) unsafe fn statistics<S: Simd>(&self, picture: usize, groups: [usize; 2]) -> [[f32; MAX_GROUPS]; 2] {
+        let size = self.channels_of_group();
+        let count = (self.pixels * size) as f64;
+
+        // Sums of differences to each channel's first number, which are as exact as the spread allows whatever the mean.
+        let mut sums = [0.0f64; MAX_GROUPS];
+        for line in self.lines(picture, groups) {
+            let mut pivots = [0.0; LINE];
+            for index in 0..line.count {
+                pivots[index % LINE] = *line.from.add(index);
+            }
+            let of_channels = self.sums::<S, false>(line, &pivots);
+            for index in 0..line.count {
+                let group = (line.channel + index) / size - groups[0];
+                let pivot = f64::from(pivots[index % LINE]) * self.pixels as f64;
+                sums[group % MAX_GROUPS] += of_channels[index % LINE] + pivot;
+            }
+        }
+        let means = sums.map(|sum| (sum / count) as f32);
+
+        let mut sums = [0.0f64; MAX_GROUPS];
+        for line in self.lines(picture, groups) {
+            let of_channels = self.sums::<S, true>(line, &spread(line, &means, groups[0], size));
+            for index in 0..line.count {
+                let group = (line.channel + index) / size - groups[0];
+                sums[group % MAX_GROUPS] += of_channels[index % LINE];
+            }
+        }
+        let scales = sums.map(|sum| (1.0 / (sum / count + f64::from(self.eps.get())).sqrt()) as f32);
+        [means, scales]
+    }
+
     /// The sum over the pixels of each channel of a line, of x − center or of (x − center)².
     #[inline(always)]
     unsafe fn sums<S: Simd, const SQUARES: bool>(&self, line: Line, centers: &[f32; LINE]) -> [f64; LINE] {
@@ -299,6 +318,16 @@ impl LayerNorm {
         (self.rows * self.channels / WORTH_A_PART).clamp(1, MAX_PARTS.min(self.rows.max(1)))
     }
 
+    /// The mean of a row, and 1 / √(variance + eps).
+    #[inline(always)]
+    pub(crate) unsafe fn statistics<S: Simd>(&self, row: *const f32) -> [f32; 2] {
+        let count = self.channels as f32;
+        let pivot = *row;
+        let mean = pivot + self.sum::<S, false>(row, pivot) / count;
+        let variance = self.sum::<S, true>(row, mean) / count;
+        [mean, 1.0 / (variance + self.eps.get()).sqrt()]
+    }
+
     /// The sum of x − center over a row, or of (x − center)².
     #[inline(always)]
     unsafe fn sum<S: Simd, const SQUARES: bool>(&self, row: *const f32, center: f32) -> f32 {
@@ -332,15 +361,11 @@ impl Compute for LayerNorm {
     #[inline(always)]
     unsafe fn compute<S: Simd>(&self, part: usize) {
         let [start, end] = cut(part, self.count_parts(), self.rows, 1);
-        let count = self.channels as f32;
         for row in start..end {
             let x = (self.x as *const f32).add(row * self.channels);
             let out = (self.out as *mut f32).add(row * self.channels);
-            let pivot = *x;
-            let mean = pivot + self.sum::<S, false>(x, pivot) / count;
-            let variance = self.sum::<S, true>(x, mean) / count;
-            let scale = S::splat(1.0 / (variance + self.eps.get()).sqrt());
-            let mean = S::splat(mean);
+            let [mean, scale] = self.statistics::<S>(x);
+            let (mean, scale) = (S::splat(mean), S::splat(scale));
             let mut channel = 0;
             while channel < self.channels {
                 let left = self.channels - channel;

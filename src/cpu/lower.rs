@@ -8,13 +8,15 @@ use undiffuse_kernels::{
 };
 
 use super::form::Form;
+#[cfg(feature = "training")]
+use super::gradient;
 use super::network::{Network, picture, rows_and_channels, with_form};
 use super::plan::RegionPlan;
 use super::weights::Stored;
 use crate::graph::{Activation, BinaryOp, Graph, Node, NodeId, Op, Pooling, SolverOp, Walk, WeightId, strides, update};
 
 /// Bytes of an f32.
-const F32: usize = 4;
+pub(super) const F32: usize = 4;
 
 /// The places of a program's values and weights.
 pub(super) struct Places<'a> {
@@ -31,15 +33,15 @@ pub(super) struct Places<'a> {
 }
 
 impl Places<'_> {
-    fn node(&self, id: NodeId) -> usize {
+    pub(super) fn node(&self, id: NodeId) -> usize {
         self.values + self.plan.of_node[id.index()]
     }
 
-    fn scratch(&self, id: NodeId) -> usize {
+    pub(super) fn scratch(&self, id: NodeId) -> usize {
         self.values + self.plan.of_scratch[id.index()]
     }
 
-    fn weight(&self, id: WeightId) -> usize {
+    pub(super) fn weight(&self, id: WeightId) -> usize {
         self.weights[id.index()].address()
     }
 
@@ -53,11 +55,11 @@ impl Places<'_> {
         id.map_or(0, |id| self.node(id))
     }
 
-    fn graph(&self) -> &Graph {
+    pub(super) fn graph(&self) -> &Graph {
         self.network.graph()
     }
 
-    fn shape(&self, id: NodeId) -> &[usize] {
+    pub(super) fn shape(&self, id: NodeId) -> &[usize] {
         &self.graph().node(id).shape
     }
 
@@ -68,7 +70,7 @@ impl Places<'_> {
     }
 }
 
-fn kernel(activation: Option<Activation>) -> Kernel {
+pub(super) fn kernel(activation: Option<Activation>) -> Kernel {
     match activation {
         None => Kernel::NONE,
         Some(Activation::Silu) => Kernel::SILU,
@@ -92,16 +94,25 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
         &Op::Conv2d { x, weight, bias, residual, .. } | &Op::Linear { x, weight, bias, residual } => {
             let (bias, residual_at) = (places.optional_weight(bias), places.optional_node(residual));
             let ([x, x2], of_x) = (places.parts(x), x);
+            let (mut weight_at, mut scratch) = (places.weight(weight), places.scratch(id));
+            let (stored, read) = (places.forms[weight.index()], network.form_read(node, places.forms));
+            if stored != read {
+                // It has changed since the last run.
+                let spec = places.graph().weight(weight);
+                jobs.extend(read.pack(spec, weight_at, scratch));
+                weight_at = scratch;
+                scratch += F32 * read.numbers(spec).unwrap_or_default();
+            }
             if let Some((_, conv)) = network.conv2d(node) {
                 jobs.push(Job::new(Conv2d {
                     x,
                     x2,
-                    weight: places.weight(weight),
+                    weight: weight_at,
                     bias,
                     residual: residual_at,
                     out: y,
-                    scratch: places.scratch(id),
-                    ..with_form(conv, places.forms[weight.index()])
+                    scratch,
+                    ..with_form(conv, read)
                 }));
                 return;
             }
@@ -110,7 +121,7 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
             jobs.push(Job::new(linear::Linear {
                 x,
                 x2,
-                weight: places.weight(weight),
+                weight: weight_at,
                 bias,
                 residual: residual_at,
                 residual_rows: network.residual_rows(node, residual),
@@ -235,6 +246,10 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
                 max_period: max_period.into(),
             }));
         }
+        #[cfg(feature = "training")]
+        &Op::Gather { table, ids } => gradient::gather(places, id, table, ids, jobs),
+        #[cfg(feature = "training")]
+        Op::Gradient(op) => gradient::lower(places, id, op, jobs),
         &Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }) => {
             jobs.push(Job::new(guidance::Guidance {
                 x: places.node(model_output),
@@ -273,7 +288,7 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
 }
 
 /// One copy for each box of four axes; the addresses and strides are those of the source and the result.
-fn copy(shape: &[usize], [x, y]: [usize; 2], [x_strides, y_strides]: [&[usize]; 2], jobs: &mut Vec<Job>) {
+pub(super) fn copy(shape: &[usize], [x, y]: [usize; 2], [x_strides, y_strides]: [&[usize]; 2], jobs: &mut Vec<Job>) {
     let walk = Walk::new(shape, [x_strides, y_strides, y_strides]);
     for [x_start, _, y_start] in walk.boxes([0; 3]) {
         let [x_strides, y_strides, _] = inner(&walk);

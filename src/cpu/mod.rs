@@ -7,6 +7,8 @@
 
 mod device;
 mod form;
+#[cfg(feature = "training")]
+mod gradient;
 #[cfg(not(target_arch = "wasm32"))]
 mod host;
 mod lower;

@@ -5,6 +5,8 @@ use undiffuse_kernels::attention::Attention;
 use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
 
 use super::form::Form;
+#[cfg(feature = "training")]
+use super::gradient;
 use crate::graph::{Graph, Node, NodeId, Op, Padding, WeightId};
 use crate::order::sort_by_key;
 
@@ -77,7 +79,8 @@ impl Network {
         [channels(first), second.map_or(0, channels)]
     }
 
-    /// The form in which each weight is read: for a convolution by what its shapes make fastest, as far as [`WINOGRAD_BYTES`] go.
+    /// The form in which each weight is stored: for a convolution by what its shapes make fastest, as far as [`WINOGRAD_BYTES`] go; in
+    /// its checkpoint's order if a gradient reads it too.
     pub fn forms(&self) -> Vec<Form> {
         let graph = &self.graph;
         let mut forms: Vec<Form> = graph.weights().iter().map(Form::of).collect();
@@ -108,14 +111,37 @@ impl Network {
                 forms[weight] = form;
             }
         }
+        #[cfg(feature = "training")]
+        for node in graph.nodes() {
+            if matches!(node.op, Op::Gradient(_)) {
+                node.op.for_each_weight(|weight| forms[weight.index()] = Form::Plain);
+            }
+        }
         forms
+    }
+
+    /// The form in which the convolution or linear layer `node` reads its weight, if weights are stored in `forms`: its own, but for one
+    /// that a gradient reads too, which is packed anew in each run.
+    pub fn form_read(&self, node: &Node, forms: &[Form]) -> Form {
+        let (Op::Conv2d { weight, .. } | Op::Linear { weight, .. }) = node.op else { return Form::Plain };
+        match forms[weight.index()] {
+            Form::Plain => self.conv2d(node).map_or(Form::Linear, |(_, conv)| Form::Conv2d(conv.choose())),
+            form => form,
+        }
     }
 
     /// Bytes of memory that each node needs while it is computed, with weights in `forms`.
     pub fn scratch(&self, forms: &[Form]) -> Vec<usize> {
-        let numbers = |node: &Node| match (self.conv2d(node), self.attention(node)) {
-            (Some((weight, conv)), _) => with_form(conv, forms[weight.index()]).scratch_len(),
-            (_, Some(attention)) => attention.scratch_len(),
+        let numbers = |node: &Node| match &node.op {
+            Op::Conv2d { weight, .. } | Op::Linear { weight, .. } => {
+                let (stored, read) = (forms[weight.index()], self.form_read(node, forms));
+                let packed = if stored == read { Some(0) } else { read.numbers(self.graph.weight(*weight)) };
+                let conv = self.conv2d(node).map_or(0, |(_, conv)| with_form(conv, read).scratch_len());
+                packed.unwrap_or(usize::MAX / 8) + conv
+            }
+            Op::Attention { .. } => self.attention(node).map_or(0, |attention| attention.scratch_len()),
+            #[cfg(feature = "training")]
+            Op::Gradient(op) => gradient::scratch(self, node, op),
             _ => 0,
         };
         self.graph.nodes().iter().map(|node| 4 * numbers(node)).collect()

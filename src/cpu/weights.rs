@@ -1,7 +1,6 @@
 //! Weights as kernels want them: f32, matrices packed, all of a network in one region.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytemuck::{cast_slice, cast_slice_mut};
@@ -28,10 +27,10 @@ pub struct Weights {
     offsets: Vec<usize>,
     /// Encoding in which each has been loaded; `None` if it has not been.
     loaded: Vec<Option<Encoding>>,
-    /// Weights that a LoRA has changed.
-    merged: RefCell<HashMap<usize, Stored>>,
+    /// Each weight as a LoRA has changed it, if one has.
+    merged: RefCell<Vec<Option<Stored>>>,
     /// Matrices in another form than that in which they were loaded, by that form.
-    transformed: RefCell<HashMap<(usize, Form), Stored>>,
+    transformed: RefCell<Vec<((usize, Form), Stored)>>,
     arriving: Option<Arriving>,
     /// Memory for a matrix before it is packed, as long as the largest that has come.
     staging: RefCell<Option<Rc<Region>>>,
@@ -89,7 +88,7 @@ impl Weights {
             region: Rc::new(region),
             offsets,
             loaded: vec![None; specs.len()],
-            merged: RefCell::default(),
+            merged: RefCell::new(vec![None; specs.len()]),
             transformed: RefCell::default(),
             arriving: None,
             staging: RefCell::default(),
@@ -104,7 +103,11 @@ impl Weights {
     /// Bytes that they take, with what is merged and what programs have had transformed.
     pub fn bytes(&self) -> u64 {
         let (merged, transformed) = (self.merged.borrow(), self.transformed.borrow());
-        let others = merged.values().chain(transformed.values()).map(|stored| stored.region.bytes());
+        let others = merged
+            .iter()
+            .flatten()
+            .chain(transformed.iter().map(|(_, stored)| stored))
+            .map(|stored| stored.region.bytes());
         (self.region.bytes() + others.sum::<usize>()) as u64
     }
 
@@ -227,14 +230,16 @@ impl Weights {
         let merged = self.allocate(index, form)?;
         self.pack(index, form, &merged)?;
         self.staging.take();
-        self.merged.borrow_mut().insert(index, merged);
+        self.merged.borrow_mut()[index] = Some(merged);
         Ok(())
     }
 
     /// Takes back what [`Weights::merge`] has made of weight `index`.
     pub fn restore(&self, index: usize) {
-        self.merged.borrow_mut().remove(&index);
-        self.transformed.borrow_mut().retain(|(other, _), _| *other != index);
+        if let Some(merged) = self.merged.borrow_mut().get_mut(index) {
+            *merged = None;
+        }
+        self.transformed.borrow_mut().retain(|((other, _), _)| *other != index);
     }
 
     /// Copies an output of `source` to the place of the weight `name`, in every form that a program reads it in. Programs compiled since
@@ -252,9 +257,7 @@ impl Weights {
         let is_narrow = spec.matrix().is_some() && (is_rounded(dtype) || dtype == Encoding::BF16);
         let refusal = match spec.mismatch(source.graph(), output)? {
             _ if is_narrow => Some(format!("a matrix of {dtype} takes no new values, one of F32 does")),
-            _ if self.merged.borrow().contains_key(&index) => {
-                Some("it has additions, which have to go first".to_owned())
-            }
+            _ if self.merged.borrow()[index].is_some() => Some("it has additions, which have to go first".to_owned()),
             _ if !Rc::ptr_eq(self.device.machine(), source.machine()) => {
                 Some(format!("output `{output}` lies in another machine's memory"))
             }
@@ -310,20 +313,24 @@ impl Weights {
     /// # Errors
     /// If there is no memory for the form.
     pub(super) fn find(&self, index: usize, form: Form) -> Result<Stored, Error> {
-        let stored = self.merged.borrow().get(&index).cloned().unwrap_or_else(|| self.original(index));
+        let stored = self.merged.borrow()[index].clone().unwrap_or_else(|| self.original(index));
         if form == Form::of(&self.specs[index]) {
             return Ok(stored);
         }
-        if let Some(transformed) = self.transformed.borrow().get(&(index, form)) {
+        if let Some((_, transformed)) = self.transformed.borrow().iter().find(|(of, _)| *of == (index, form)) {
             return Ok(transformed.clone());
         }
         // A form that no program reads any more makes room for this one.
         let is_read = |stored: &Stored| Rc::strong_count(&stored.region) > 1;
-        self.transformed.borrow_mut().retain(|(other, _), stored| *other != index || is_read(stored));
+        self.transformed.borrow_mut().retain(|((other, _), stored)| *other != index || is_read(stored));
         let transformed = self.allocate(index, form)?;
-        self.unpack(index, &stored)?;
-        self.pack(index, form, &transformed)?;
-        self.transformed.borrow_mut().insert((index, form), transformed.clone());
+        if form == Form::Plain {
+            self.run(Form::unpack(&self.specs[index], stored.address(), transformed.address()))?;
+        } else {
+            self.unpack(index, &stored)?;
+            self.pack(index, form, &transformed)?;
+        }
+        self.transformed.borrow_mut().push(((index, form), transformed.clone()));
         Ok(transformed)
     }
 

@@ -23,9 +23,7 @@ impl Weights {
             _ if *storage != Storage::F32 => {
                 Some(format!("a matrix of {} takes no new values, one of F32 does", storage.name()))
             }
-            _ if self.merged.borrow().contains_key(&index) => {
-                Some("it has additions, which have to go first".to_owned())
-            }
+            _ if self.merged.borrow()[index].is_some() => Some("it has additions, which have to go first".to_owned()),
             mismatch => mismatch,
         };
         if let Some(message) = refusal {

@@ -1,7 +1,6 @@
 //! Weights in GPU memory: matrices in blocks, as f16, f32, bf16 or quantised; vectors as f32.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::buffer::{Buffer, Memory};
@@ -24,7 +23,7 @@ pub struct Weights {
     pub(super) specs: Vec<WeightSpec>,
     stored: Vec<Option<Stored>>,
     /// Matrices with low-rank additions, in place of some of them.
-    pub(super) merged: RefCell<HashMap<usize, Stored>>,
+    pub(super) merged: RefCell<Vec<Option<Stored>>>,
     upload: Upload,
     /// The weight that is being uploaded.
     arriving: usize,
@@ -42,7 +41,14 @@ impl Weights {
     pub fn new(device: &Device, specs: &[WeightSpec]) -> Self {
         let stored = specs.iter().map(|_| None).collect();
         let (device, upload) = (device.clone(), Upload::new(device));
-        Self { device, specs: specs.to_vec(), stored, merged: RefCell::default(), upload, arriving: 0 }
+        Self {
+            device,
+            specs: specs.to_vec(),
+            stored,
+            merged: RefCell::new(vec![None; specs.len()]),
+            upload,
+            arriving: 0,
+        }
     }
 
     /// Uploads the weight `index` from all of its bytes in the checkpoint: begin, one chunk, end.
@@ -135,13 +141,15 @@ impl Weights {
         let parameters = Merge::new(sizes, rank, storage);
         let reads = [Memory::whole(&down), Memory::whole(&original.buffer), Memory::whole(&up)];
         self.device.dispatch(&kernel, &pipeline, words(&parameters), &reads, &merged);
-        self.merged.borrow_mut().insert(index, Stored { buffer: Rc::new(merged), storage });
+        self.merged.borrow_mut()[index] = Some(Stored { buffer: Rc::new(merged), storage });
         Ok(())
     }
 
     /// Takes back what [`Weights::merge`] has made of weight `index`.
     pub fn restore(&self, index: usize) {
-        self.merged.borrow_mut().remove(&index);
+        if let Some(merged) = self.merged.borrow_mut().get_mut(index) {
+            *merged = None;
+        }
     }
 
     /// The weights' names, shapes and roles.
@@ -159,7 +167,11 @@ impl Weights {
 
     /// Frees the weights' memory; programs that use them report that from then on. Dropping the last of them frees it as well.
     pub fn destroy(&self) {
-        self.stored.iter().flatten().chain(self.merged.borrow().values()).for_each(|stored| stored.buffer.free());
+        self.stored
+            .iter()
+            .flatten()
+            .chain(self.merged.borrow().iter().flatten())
+            .for_each(|stored| stored.buffer.free());
     }
 
     /// Whether the weights can still be used.
@@ -173,12 +185,12 @@ impl Weights {
     /// Bytes of GPU memory.
     pub fn bytes(&self) -> u64 {
         let merged = self.merged.borrow();
-        self.stored.iter().flatten().chain(merged.values()).map(|stored| stored.buffer.size()).sum()
+        self.stored.iter().flatten().chain(merged.iter().flatten()).map(|stored| stored.buffer.size()).sum()
     }
 
     /// The weight `index`, as it is now.
     pub(super) fn find(&self, index: usize) -> Result<Stored, Error> {
-        match self.merged.borrow().get(&index) {
+        match &self.merged.borrow()[index] {
             Some(merged) => Ok(merged.clone()),
             None => self.original(index).cloned(),
         }

@@ -24,9 +24,28 @@ impl Builder {
         Self::default()
     }
 
+    /// Goes on with a finished graph.
+    #[cfg(feature = "training")]
+    pub fn resume(graph: Graph) -> Self {
+        let ids = graph.weights.iter().enumerate().map(|(index, spec)| (spec.name.clone(), WeightId(index)));
+        Self { weight_ids: RefCell::new(ids.collect()), graph: RefCell::new(graph) }
+    }
+
     /// The scope with the empty path.
     pub fn root(&self) -> Scope<'_> {
         Scope { builder: self, path: String::new() }
+    }
+
+    /// Name of a weight.
+    #[cfg(feature = "training")]
+    pub(super) fn weight_name(&self, id: WeightId) -> String {
+        self.graph.borrow().weights[id.0].name.clone()
+    }
+
+    /// Shape of a weight.
+    #[cfg(feature = "training")]
+    pub(super) fn weight_shape(&self, id: WeightId) -> Vec<usize> {
+        self.graph.borrow().weights[id.0].shape.clone()
     }
 
     /// The finished graph.
@@ -142,7 +161,7 @@ impl<'b> Scope<'b> {
         Error::Shape { path: self.path.clone(), message: message.into() }
     }
 
-    fn push(&self, op: Op, shape: Vec<usize>, dtype: Element) -> Result<NodeId, Error> {
+    pub(super) fn push(&self, op: Op, shape: Vec<usize>, dtype: Element) -> Result<NodeId, Error> {
         let elements = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
         if elements.is_none_or(|n| n == 0 || n > u32::MAX as usize / 4) {
             return Err(self.error(format!("{} would make a tensor of shape {shape:?}", op.name())));
@@ -157,7 +176,7 @@ impl<'b> Scope<'b> {
         Ok(NodeId(graph.nodes.len() - 1))
     }
 
-    fn weight(&self, name: &str, shape: Vec<usize>, role: WeightRole) -> Result<WeightId, Error> {
+    pub(super) fn weight(&self, name: &str, shape: Vec<usize>, role: WeightRole) -> Result<WeightId, Error> {
         let name = self.at(name).path;
         let graph = &mut *self.builder.graph.borrow_mut();
         let mut ids = self.builder.weight_ids.borrow_mut();
@@ -185,6 +204,15 @@ impl<'b> Scope<'b> {
         let id = self.at(name).push(Op::Input, shape.to_vec(), Element::F32)?;
         self.builder.graph.borrow_mut().inputs.push((name.to_owned(), id));
         Ok(id)
+    }
+
+    /// The rows of the table `weight` at this path, `[rows, channels]`, whose numbers are `ids`: `torch.nn.Embedding`.
+    #[cfg(feature = "training")]
+    pub fn gather(&self, ids: NodeId, [rows, channels]: [usize; 2]) -> Result<NodeId, Error> {
+        let table = self.weight("weight", vec![rows, channels], WeightRole::Table)?;
+        let mut shape = self.shape(ids);
+        shape.push(channels);
+        self.push(Op::Gather { table, ids }, shape, Element::F32)
     }
 
     /// Makes a node readable from outside under `name`.
@@ -291,6 +319,19 @@ impl<'b> Scope<'b> {
     /// scale · x + shift.
     pub fn affine(&self, x: NodeId, scale: f32, shift: f32) -> Result<NodeId, Error> {
         self.push(Op::Affine { x, scale, shift }, self.shape(x), Element::F32)
+    }
+
+    /// Sums along axes, down to `shape`: each axis is that of `x` or 1.
+    #[cfg(feature = "training")]
+    pub fn sum(&self, x: NodeId, shape: &[usize]) -> Result<NodeId, Error> {
+        let from = self.shape(x);
+        if from == shape {
+            return Ok(x);
+        }
+        if from.len() != shape.len() || from.iter().zip(shape).any(|(from, to)| to != from && *to != 1) {
+            return Err(self.error(format!("{from:?} cannot be summed to {shape:?}")));
+        }
+        self.push(Op::Gradient(super::gradient::GradientOp::Sum { x }), shape.to_vec(), Element::F32)
     }
 
     /// Tensors one after the other along `axis`.

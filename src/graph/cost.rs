@@ -6,6 +6,8 @@
 use std::iter::Sum;
 use std::ops::Add;
 
+#[cfg(feature = "training")]
+use super::gradient::{GradientOp, Norm};
 use super::{Graph, Node, NodeId, Op, SolverOp, WeightId, update};
 
 /// Arithmetic and traffic of one node, or of several.
@@ -96,6 +98,10 @@ impl Graph {
                 let x0 = if x0.is_some() { 0 } else { 5 };
                 (0, sample * (guidance + x0 + ((1 + update::HISTORY) * (2 * update::TERMS - 1)) as u64))
             }
+            #[cfg(feature = "training")]
+            Op::Gather { .. } => (0, 0),
+            #[cfg(feature = "training")]
+            Op::Gradient(op) => self.cost_of_gradient(op, result),
             // A product and a sum, two bounds and the rounding, for each channel.
             Op::PackRgba8 { x } => (0, 5 * elements(*x)),
         };
@@ -117,6 +123,38 @@ impl Graph {
             }
         }
         Cost { multiply_adds, flop: 2 * multiply_adds + other, bytes }
+    }
+
+    /// Multiply-adds and other operations of a gradient whose value has `result` elements.
+    #[cfg(feature = "training")]
+    fn cost_of_gradient(&self, op: &GradientOp, result: u64) -> (u64, u64) {
+        let elements = |id: NodeId| self.node(id).elements() as u64;
+        let last = |id: NodeId| self.node(id).shape.last().map_or(1, |&n| n as u64);
+        match *op {
+            // The products of the forward op, in another order.
+            GradientOp::Conv2dInput { upstream, weight, .. } | GradientOp::LinearInput { upstream, weight } => {
+                let terms: usize = self.weight(weight).shape.iter().skip(1).product();
+                (elements(upstream) * terms as u64, 0)
+            }
+            GradientOp::Conv2dWeight { upstream, .. } | GradientOp::LinearWeight { upstream, .. } => {
+                (elements(upstream) / last(upstream) * result, 0)
+            }
+            // Scores and what they get, then a product for each operand; the softmax twice.
+            GradientOp::Attention { q, k, heads, .. } => {
+                let keys = self.node(k).shape.get(1).map_or(0, |&n| n as u64);
+                let scores = elements(q) / last(q) * keys;
+                (5 * scores * last(q), 2 * SOFTMAX * scores * heads as u64)
+            }
+            GradientOp::Norm(Norm { x, activation, .. }) => {
+                (0, (2 * NORM + if activation.is_some() { 4 } else { 0 }) * elements(x))
+            }
+            GradientOp::Activate { .. } => (0, 4 * result),
+            GradientOp::Geglu { .. } => (0, 4 * result),
+            GradientOp::Resize { upstream, bilinear } => (0, if bilinear { 9 } else { 1 } * elements(upstream)),
+            GradientOp::Pool2d { upstream, kernel, .. } => (0, (kernel[0] * kernel[1]) as u64 * elements(upstream)),
+            GradientOp::Sum { x } | GradientOp::Gather { upstream: x, .. } => (0, elements(x)),
+            GradientOp::Slice { .. } => (0, 0),
+        }
     }
 
     /// Each node with its cost, in execution order.

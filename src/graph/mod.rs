@@ -10,6 +10,10 @@
 
 mod builder;
 mod cost;
+#[cfg(feature = "training")]
+pub mod gradient;
+#[cfg(feature = "training")]
+mod insert;
 mod liveness;
 mod op;
 mod plan;
@@ -21,6 +25,8 @@ mod walk;
 
 pub use builder::{Builder, Conv2dOptions, Pool2dOptions, Scope, TimestepEmbeddingOptions};
 pub use cost::Cost;
+#[cfg(feature = "training")]
+pub use insert::Adapt;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, Pooling};
 pub use plan::{Lifetime, Place, SlabPlan, Slabs, largest_live_set};
@@ -69,6 +75,8 @@ pub enum WeightRole {
     Linear,
     /// Bias or norm parameter, `[channels]`.
     Vector,
+    /// Table of which rows are taken, `[rows, channels]`.
+    Table,
 }
 
 /// A weight that the graph needs, under its name in the checkpoint.
@@ -94,7 +102,7 @@ impl WeightSpec {
         Ok(differs.then(|| format!("output `{name}` is {dtype:?} {shape:?}, the weight F32 {:?}", self.shape)))
     }
 
-    /// `[out, in, height · width]` of a weight that is a matrix; `None` for a vector.
+    /// `[out, in, height · width]` of a weight that is a matrix of a product; `None` for another.
     pub fn matrix(&self) -> Option<[usize; 3]> {
         match (self.role, &self.shape[..]) {
             (WeightRole::Conv2d, &[out, input, height, width]) => Some([out, input, height * width]),
@@ -152,6 +160,11 @@ impl Graph {
     /// The weight `id`.
     pub fn weight(&self, id: WeightId) -> &WeightSpec {
         &self.weights[id.0]
+    }
+
+    /// The weight called `name`, if there is one.
+    pub fn weight_id(&self, name: &str) -> Option<WeightId> {
+        self.weights.iter().position(|spec| spec.name == name).map(WeightId)
     }
 
     /// Named inputs.
@@ -226,6 +239,15 @@ pub enum Error {
         first: Vec<usize>,
         /// Shape at the second.
         second: Vec<usize>,
+    },
+    /// A loss without a gradient.
+    #[cfg(feature = "training")]
+    #[error("{path}: {message}")]
+    Gradient {
+        /// Module path of the layer.
+        path: String,
+        /// Reason.
+        message: String,
     },
     /// One weight name in two of the sets of weights that a network is given.
     #[error("weight `{0}` is in two of the sets of weights that this network is given")]

@@ -1,5 +1,7 @@
 //! The ops on tensors, and what each computes. Those of a solver's step are [`SolverOp`]s.
 
+#[cfg(feature = "training")]
+use super::gradient::{GradientOp, each_gradient_input, each_gradient_weight};
 use super::solver::SolverOp;
 use super::{NodeId, WeightId};
 
@@ -245,8 +247,19 @@ pub enum Op {
         /// Largest period, 10000 in all known models.
         max_period: f32,
     },
+    /// Rows of a table: `[..., channels]`.
+    #[cfg(feature = "training")]
+    Gather {
+        /// `[rows, channels]`.
+        table: WeightId,
+        /// `[...]`, whole numbers from 0 to below the rows.
+        ids: NodeId,
+    },
     /// An op of a solver's step, which is no part of a network.
     Solver(SolverOp),
+    /// An op of a gradient, which is made of a network by [`super::gradient`].
+    #[cfg(feature = "training")]
+    Gradient(GradientOp),
     /// `[batch, channels, height, width]` in −1..1 (1 or 3 channels) to RGBA8 pixels `[batch, height, width]`, red in the lowest
     /// byte: 255 · clamp(x/2 + 1/2, 0, 1), halves rounded to even, alpha 255.
     PackRgba8 {
@@ -280,6 +293,10 @@ macro_rules! each_input {
             | Op::Solver(SolverOp::Threshold { x, .. })
             | Op::TimestepEmbedding { timestep: x, .. } => each(x),
             Op::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(each),
+            #[cfg(feature = "training")]
+            Op::Gather { ids, .. } => each(ids),
+            #[cfg(feature = "training")]
+            Op::Gradient(op) => each_gradient_input!(op, each),
             Op::Binary { a, b, .. } => [a, b].into_iter().for_each(each),
             Op::Concat { inputs, .. } => inputs.into_iter().for_each(each),
             Op::Solver(SolverOp::Guidance { model_output, coefficients, .. }) => {
@@ -288,6 +305,27 @@ macro_rules! each_input {
             Op::Solver(SolverOp::LinearUpdate { sample, model_output, noise, history, coefficients, x0 }) => {
                 [sample, model_output, noise, history, coefficients].into_iter().chain(x0).for_each(each);
             }
+        }
+    }};
+}
+
+/// Calls `$each` with a reference to each weight that the op reads, shared or exclusive as the one to the op is.
+macro_rules! each_weight {
+    ($op:expr, $each:expr) => {{
+        let mut each = $each;
+        match $op {
+            Op::Conv2d { weight, bias, .. } | Op::Linear { weight, bias, .. } => {
+                each(weight);
+                bias.into_iter().for_each(each);
+            }
+            Op::GroupNorm { weight, bias, .. } | Op::LayerNorm { weight, bias, .. } => {
+                [weight, bias].into_iter().for_each(each);
+            }
+            #[cfg(feature = "training")]
+            Op::Gather { table, .. } => each(table),
+            #[cfg(feature = "training")]
+            Op::Gradient(op) => each_gradient_weight!(op, each),
+            _ => {}
         }
     }};
 }
@@ -314,7 +352,11 @@ impl Op {
             Op::ResizeBilinear { .. } => "resize_bilinear",
             Op::Pool2d { .. } => "pool2d",
             Op::TimestepEmbedding { .. } => "timestep_embedding",
+            #[cfg(feature = "training")]
+            Op::Gather { .. } => "gather",
             Op::Solver(op) => op.name(),
+            #[cfg(feature = "training")]
+            Op::Gradient(op) => op.name(),
             Op::PackRgba8 { .. } => "pack_rgba8",
         }
     }
@@ -325,16 +367,14 @@ impl Op {
     }
 
     /// Calls `visit` with each weight the op reads, in a fixed order.
-    pub fn for_each_weight(&self, visit: impl FnMut(WeightId)) {
-        match *self {
-            Op::Conv2d { weight, bias, .. } | Op::Linear { weight, bias, .. } => {
-                std::iter::once(weight).chain(bias).for_each(visit);
-            }
-            Op::GroupNorm { weight, bias, .. } | Op::LayerNorm { weight, bias, .. } => {
-                [weight, bias].into_iter().for_each(visit);
-            }
-            _ => {}
-        }
+    pub fn for_each_weight(&self, mut visit: impl FnMut(WeightId)) {
+        each_weight!(self, |id: &WeightId| visit(*id));
+    }
+
+    /// Replaces each weight the op reads.
+    #[cfg(feature = "training")]
+    pub fn map_weights(&mut self, mut map: impl FnMut(WeightId) -> WeightId) {
+        each_weight!(self, |id: &mut WeightId| *id = map(*id));
     }
 
     /// Replaces each node the op reads.

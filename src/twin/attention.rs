@@ -16,7 +16,7 @@ pub struct Geometry {
 }
 
 /// softmax(q kᵀ / √head_size) v; `q` and `out` are `[batch, query_tokens, channels]`, `k` and `v` `[batch, key_tokens, channels]`.
-pub fn attention(geometry: Geometry, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+pub fn attention(geometry: Geometry, q: &[f64], k: &[f64], v: &[f64], out: &mut [f64]) {
     let Geometry { query_tokens, key_tokens, channels, heads, causal } = geometry;
     let size = channels / heads;
     let scale = 1.0 / (size as f64).sqrt();
@@ -35,11 +35,11 @@ pub fn attention(geometry: Geometry, q: &[f32], k: &[f32], v: &[f32], out: &mut 
             mixed.iter_mut().zip(row(v, start(key_tokens, token), size)).for_each(|(mixed, v)| *mixed += weight * v);
         }
         let sum: f64 = weights.iter().sum();
-        out.iter_mut().zip(mixed).for_each(|(out, mixed)| *out = (mixed / sum) as f32);
+        out.iter_mut().zip(mixed).for_each(|(out, mixed)| *out = mixed / sum);
     }
 }
 
 /// `size` numbers from `start` on.
-fn row(tensor: &[f32], start: usize, size: usize) -> impl Iterator<Item = f64> + Clone {
-    tensor[start..start + size].iter().map(|&number| f64::from(number))
+fn row(tensor: &[f64], start: usize, size: usize) -> impl Iterator<Item = f64> + Clone {
+    tensor[start..start + size].iter().copied()
 }

@@ -27,19 +27,19 @@ pub enum Residual<'a> {
     /// No values.
     None,
     /// A value for each output element.
-    Full(&'a [f32]),
+    Full(&'a [f64]),
     /// A value for each picture and channel, `[batch, channels]`.
-    PerChannel(&'a [f32]),
+    PerChannel(&'a [f64]),
 }
 
 /// `x` is `[batch, height, width, channels]`, `weight` `[out_channels, channels, kernel height, kernel width]`.
 pub fn convolution(
     geometry: Geometry,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
+    x: &[f64],
+    weight: &[f64],
+    bias: Option<&[f64]>,
     residual: Residual,
-    out: &mut [f32],
+    out: &mut [f64],
 ) {
     let Geometry { input, channels, kernel, stride, padding, output, out_channels } = geometry;
     for (index, out) in out.iter_mut().enumerate() {
@@ -57,7 +57,7 @@ pub fn convolution(
                 for c in 0..channels {
                     let value = x[((batch * input[0] + y) * input[1] + x_at) * channels + c];
                     let factor = weight[((n * channels + c) * kernel[0] + ky) * kernel[1] + kx];
-                    sum += f64::from(value) * f64::from(factor);
+                    sum += value * factor;
                 }
             }
         }
@@ -66,7 +66,7 @@ pub fn convolution(
             Residual::Full(all) => all[index],
             Residual::PerChannel(all) => all[batch * out_channels + n],
         };
-        *out = (sum + bias.map_or(0.0, |bias| f64::from(bias[n])) + f64::from(added)) as f32;
+        *out = sum + bias.map_or(0.0, |bias| bias[n]) + added;
     }
 }
 
@@ -74,11 +74,11 @@ pub fn convolution(
 pub fn linear(
     in_features: usize,
     out_features: usize,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
+    x: &[f64],
+    weight: &[f64],
+    bias: Option<&[f64]>,
     residual: Residual,
-    out: &mut [f32],
+    out: &mut [f64],
 ) {
     let geometry = Geometry {
         input: [1, x.len() / in_features],

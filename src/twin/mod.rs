@@ -7,6 +7,8 @@ mod activation;
 mod attention;
 mod convolution;
 mod elementwise;
+#[cfg(feature = "training")]
+mod gradient;
 mod guidance;
 mod layout;
 mod linear_update;

@@ -2,17 +2,17 @@
 
 /// Clamps each image of `image` numbers to ±s and divides it by s, where s is the `ratio` quantile of its magnitudes, at
 /// least 1 and then at most `max_value`.
-pub fn threshold(x: &[f32], ratio: f32, max_value: f32, image: usize, out: &mut [f32]) {
+pub fn threshold(x: &[f64], ratio: f32, max_value: f32, image: usize, out: &mut [f64]) {
     for (x, out) in x.chunks_exact(image).zip(out.chunks_exact_mut(image)) {
-        let s = quantile(x, ratio).max(1.0).min(max_value);
+        let s = f64::from(quantile(x, ratio).max(1.0).min(max_value));
         out.iter_mut().zip(x).for_each(|(out, x)| *out = x.clamp(-s, s) / s);
     }
 }
 
 /// The `ratio` quantile of |x|, between two values linear.
-fn quantile(x: &[f32], ratio: f32) -> f32 {
+fn quantile(x: &[f64], ratio: f32) -> f32 {
     // Without the sign, numbers have the order of their bits.
-    let magnitudes: Vec<u32> = x.iter().map(|v| v.abs().to_bits()).collect();
+    let magnitudes: Vec<u32> = x.iter().map(|&v| (v as f32).abs().to_bits()).collect();
     // In f32, as torch computes it.
     let rank = ratio * (x.len() - 1) as f32;
     let index = (rank as usize).min(x.len() - 1);
@@ -50,8 +50,8 @@ mod tests {
     #[test]
     fn the_largest_threshold_wins_over_the_smallest_one() {
         let mut out = [0.0; 2];
-        threshold(&[0.1, -0.2], 1.0, 2.0, 2, &mut out);
-        assert_eq!(out, [0.1, -0.2]);
+        threshold(&[0.125, -0.25], 1.0, 2.0, 2, &mut out);
+        assert_eq!(out, [0.125, -0.25]);
         threshold(&[3.0, -0.5], 1.0, 2.0, 2, &mut out);
         assert_eq!(out, [1.0, -0.25]);
         threshold(&[3.0, -0.25], 1.0, 0.5, 2, &mut out);

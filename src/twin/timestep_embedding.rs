@@ -16,7 +16,7 @@ pub struct Options {
 }
 
 /// `timesteps` is `[batch]`, `out` `[batch, dim]`.
-pub fn timestep_embedding(timesteps: &[f32], options: Options, out: &mut [f32]) {
+pub fn timestep_embedding(timesteps: &[f64], options: Options, out: &mut [f64]) {
     let Options { dim, flip_sin_to_cos, downscale_freq_shift, scale, max_period } = options;
     let half = dim / 2;
     for (&timestep, out) in timesteps.iter().zip(out.chunks_exact_mut(dim)) {
@@ -24,11 +24,11 @@ pub fn timestep_embedding(timesteps: &[f32], options: Options, out: &mut [f32]) 
         for index in 0..half {
             // Rounded to f32 where the library rounds, because angles of a thousand radians magnify the difference.
             let exponent = -libm::logf(max_period) * index as f32 / (half as f32 - downscale_freq_shift);
-            let angle = scale * (timestep * libm::expf(exponent));
+            let angle = scale * (timestep as f32 * libm::expf(exponent));
             let (sin, cos) = (libm::sinf(angle), libm::cosf(angle));
             let (first, second) = if flip_sin_to_cos { (cos, sin) } else { (sin, cos) };
-            out[index] = first;
-            out[half + index] = second;
+            out[index] = first.into();
+            out[half + index] = second.into();
         }
     }
 }

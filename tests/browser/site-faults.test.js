@@ -137,7 +137,7 @@ describe("a file that is refused", () => {
   test("where there is no room for two models, the open one makes way, and comes back", async ({ page, site }) => {
     // A device with room for one: while a pipeline is open, no other can be.
     site.break(
-      "pkg/pipeline.js",
+      "pkg/site.js",
       faults.changed((script) => {
         const text = script.toString();
         const local = (/** @type {string} */ name) => new RegExp(`([\\w$]+) as ${name}\\b`).exec(text)?.[1] ?? name;
@@ -146,7 +146,7 @@ describe("a file that is refused", () => {
           const { load } = ${name};
           let open = 0;
           ${name}.load = async (...given) => {
-            const { DeviceError } = await import("./errors.js");
+            const { DeviceError } = await import("./features.js");
             if (open > 0) throw new DeviceError("out-of-memory", "There is no room.");
             const pipeline = await load(...given);
             open += 1;

@@ -174,7 +174,7 @@ fn check_sizes() -> Result<()> {
 }
 
 /// How the names of the package's scripts begin that the page imports later, or not at all.
-const LATER: [&str; 4] = ["features", "forward_process", "index", "opaque_png"];
+const LATER: [&str; 4] = ["features", "forward_process", "host", "opaque_png"];
 
 /// The files of `pkg/` that a page may have to fetch for its first picture: the first module, one build of the kernels, and all
 /// scripts but those that are for later.

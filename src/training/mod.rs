@@ -1,0 +1,12 @@
+//! Learning: how ε_θ comes to be. What a network is asked for and how far it is off, as a graph that [`crate::graph::gradient`]
+//! differentiates.
+//!
+//! Algorithm 1 of Ho, Jain and Abbeel 2020, arXiv 2006.11239: x_0, t and ε at random, a step down the gradient of ‖ε − ε_θ(x_t, t)‖².
+
+mod lora;
+mod loss_weights;
+mod objective;
+
+pub use lora::Lora;
+pub use loss_weights::LossWeights;
+pub use objective::{Noised, autoencoder_loss, mean_squared_error, noised, posterior_sample, text_embeddings};
