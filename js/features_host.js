@@ -2,7 +2,7 @@
 // The working end of an extractor of features: owns the WebAssembly one and the sets of pictures.
 
 import { StateError, UndiffuseError, throwIfAborted } from "./errors.js";
-import init, * as features from "./internal/undiffuse_features.js";
+import init, { FeatureExtractor, PictureSet, start } from "./internal/undiffuse_features.js";
 import { loadOnDevice } from "./load.js";
 import { openSource } from "./source.js";
 import { startCore } from "./wasm.js";
@@ -13,7 +13,7 @@ import { startCore } from "./wasm.js";
 
 /** Bundlers look for exactly this expression. */
 const MODULE = {
-  core: features,
+  core: { FeatureExtractor, PictureSet, start },
   init,
   url: () => new URL("./internal/undiffuse_features_bg.wasm", import.meta.url),
 };

@@ -2,7 +2,7 @@
 // The working end of the protocol: owns the WebAssembly pipeline and at most one run of it, answers requests in turn.
 
 import { AbortError, StateError, UndiffuseError, throwIfAborted, toPlain } from "./errors.js";
-import init, * as pipeline from "./internal/undiffuse.js";
+import init, { Lora, LoraSet, Pipeline, start } from "./internal/undiffuse.js";
 import { loadOnDevice } from "./load.js";
 import { openSource, openVocabulary } from "./source.js";
 import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
@@ -15,7 +15,11 @@ import { onBreakdown, reportTrap, startCore, watchTraps } from "./wasm.js";
 /** @import { SourceDescription } from "./source.js" */
 
 /** Bundlers look for exactly this expression. */
-const MODULE = { core: pipeline, init, url: () => new URL("./internal/undiffuse_bg.wasm", import.meta.url) };
+const MODULE = {
+  core: { Lora, LoraSet, Pipeline, start },
+  init,
+  url: () => new URL("./internal/undiffuse_bg.wasm", import.meta.url),
+};
 
 // A 2 GB checkpoint arrives in tens of thousands of chunks; nobody looks at a progress bar that often.
 const PROGRESS_INTERVAL_MS = 50;

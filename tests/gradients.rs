@@ -15,7 +15,7 @@ use undiffuse::models::{
     AutoencoderKlConfig, ClipTextConfig, Unet2dConditionConfig, Unet2dConditionInputs, Unet2dConfig,
 };
 use undiffuse::training::{
-    Lora, LossWeights, Noised, autoencoder_loss, mean_squared_error, noised, posterior_sample, text_embeddings,
+    AdamW, Lora, LossWeights, Noised, autoencoder_loss, mean_squared_error, noised, posterior_sample, text_embeddings,
 };
 use undiffuse::twin;
 use undiffuse::weights::Encoding;
@@ -510,4 +510,173 @@ fn every_training_gradient_of_the_reference_agrees_in_f64() {
 #[test]
 fn every_training_gradient_of_the_reference_agrees_on_the_cpu() {
     walk_training("gradients of networks on the CPU", |case| case.on(&Device::cpu()));
+}
+
+/// Checks what all steps of each case make of weights and averages: AdamW, clipping and EMA, on the device.
+fn walk_steps(what: &str, run: impl Fn(&Training) -> Result<BTreeMap<String, Vec<f64>>, String>) {
+    let mut tally = Tally::default();
+    for folder in folders(&reference("training")) {
+        let (name, case) = (name_of(&folder), read_json(&folder.join("case.json")));
+        let tensors = read_case(&folder);
+        match check_steps(&folder, &case, &tensors, &run) {
+            Ok(true) => tally.passed(),
+            Ok(false) => tally.skip(name, "only a part of the network is trained"),
+            Err(error) => tally.fail(format!("{name}: {error}")),
+        }
+    }
+    tally.finish(what);
+}
+
+/// A training program: a step of it, the inputs of each step, and the outputs to read after all of them.
+struct Training<'a> {
+    graph: Graph,
+    /// Weights and state, by the names of the graph.
+    weights: BTreeMap<String, Vec<f64>>,
+    steps: Vec<BTreeMap<String, Vec<f64>>>,
+    losses: &'a [f64],
+    read: Vec<String>,
+}
+
+impl Training<'_> {
+    fn on_twin(&self) -> Result<BTreeMap<String, Vec<f64>>, String> {
+        let weights = self.graph.weights().iter().map(|spec| self.weights[&spec.name].clone()).collect();
+        let mut program = twin::Program::new(&self.graph, weights).map_err(|e| e.to_string())?;
+        for (inputs, expected) in self.steps.iter().zip(self.losses) {
+            for (name, values) in inputs {
+                program.write(name, values).map_err(|e| e.to_string())?;
+            }
+            program.run();
+            compare("loss", program.read_f64("loss").map_err(|e| e.to_string())?, &[*expected], 1e-5 * expected)?;
+        }
+        let read = |name: &String| Ok((name.clone(), program.read_f64(name).map_err(|e| e.to_string())?.to_vec()));
+        self.read.iter().map(read).collect()
+    }
+
+    fn on(&self, device: &Device) -> Result<BTreeMap<String, Vec<f64>>, String> {
+        let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+        let run = || -> Result<_, Box<dyn std::error::Error>> {
+            let specs: Vec<_> = self.graph.weights().iter().map(|spec| spec.trained()).collect();
+            let mut loader = WeightLoader::new(device, &specs)?;
+            for (index, spec) in specs.iter().enumerate() {
+                let bytes: Vec<u8> =
+                    narrow(&self.weights[&spec.name]).iter().flat_map(|value| value.to_le_bytes()).collect();
+                loader.put(index, Encoding::F32, &bytes)?;
+            }
+            let weights = block_on(loader.finish())?;
+            let mut program = block_on(Program::compile(device, &self.graph, &[&weights]))?;
+            for (inputs, expected) in self.steps.iter().zip(self.losses) {
+                for (name, values) in inputs {
+                    program.write(name, &narrow(values))?;
+                }
+                block_on(program.run())?;
+                compare("loss", &[block_on(program.read_f32("loss"))?[0].into()], &[*expected], 1e-5 * expected)?;
+            }
+            let mut found = BTreeMap::new();
+            for name in &self.read {
+                let values = block_on(program.read_f32(name))?;
+                found.insert(name.clone(), values.into_iter().map(f64::from).collect());
+            }
+            Ok(found)
+        };
+        run().map_err(|e| e.to_string())
+    }
+}
+
+fn check_steps(
+    folder: &Path,
+    case: &Value,
+    tensors: &BTreeMap<String, Tensor>,
+    run: impl Fn(&Training) -> Result<BTreeMap<String, Vec<f64>>, String>,
+) -> Result<bool, String> {
+    let Some(Objective { builder, loss, .. }) = objective(folder, case, tensors)? else { return Ok(false) };
+    let text = |error: Error| error.to_string();
+    builder.root().output("loss", loss);
+    let graph = fuse(&builder.finish());
+    let loss = graph.output("loss").map_err(text)?;
+    let names: Vec<&str> = tensors.keys().filter_map(|key| key.strip_prefix("after/weight/")).collect();
+    let ids: Vec<_> = names.iter().map(|name| graph.weight_id(name).ok_or(format!("no weight `{name}`"))).collect();
+    let ids = ids.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let wrt: Vec<Wrt> = ids.iter().copied().map(Wrt::Weight).collect();
+    let (graph, gradients) = differentiate(graph, loss, &wrt).map_err(text)?;
+    let builder = Builder::resume(graph);
+    let root = builder.root();
+    let squares = root.sum_of_squares(&gradients).map_err(text)?;
+    let coefficients = root.input("coefficients", &[optimiser::COEFFICIENTS]).map_err(text)?;
+    let share = root.input("ema_share", &[1]).map_err(text)?;
+    let mut read = Vec::new();
+    for ((name, id), gradient) in names.iter().zip(ids).zip(gradients) {
+        let stepped = root.adam_w(id, gradient, squares, coefficients).map_err(text)?;
+        let averaged = root.ema(&format!("ema.{name}"), stepped, share).map_err(text)?;
+        for (kind, node) in [("weight", stepped), ("ema", averaged)] {
+            read.push(format!("after/{kind}/{name}"));
+            root.output(&format!("after/{kind}/{name}"), node);
+        }
+    }
+    let graph = builder.finish();
+    let mut weights = BTreeMap::new();
+    for spec in graph.weights() {
+        let name = spec.name.strip_prefix("ema.").unwrap_or(&spec.name);
+        let zeros = || vec![0.0; spec.shape.iter().product()];
+        let is_moment = name.ends_with(".exp_avg") || name.ends_with(".exp_avg_sq");
+        let values = if is_moment { zeros() } else { tensors[name].data.clone() };
+        weights.insert(spec.name.clone(), values);
+    }
+    let number = |value: &Value| value.as_f64().ok_or(format!("{value} is no number"));
+    let of = &case["optimizer"];
+    let settings = AdamW {
+        betas: [number(&of["betas"][0])?, number(&of["betas"][1])?],
+        eps: number(&of["eps"])?,
+        weight_decay: number(&of["weight_decay"])?,
+        max_grad_norm: number(&case["max_grad_norm"])?,
+    };
+    let (rate, decay) = (number(&of["lr"])?, number(&case["ema_decay"])?);
+    let losses: Vec<f64> =
+        case["losses"].as_array().ok_or("no losses")?.iter().map(number).collect::<Result<_, _>>()?;
+    let mut steps = Vec::new();
+    for step in 0..losses.len() {
+        // What `objective` knows as the first step.
+        let prefix = format!("step{step}/in/");
+        let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
+        for (key, tensor) in tensors {
+            let name = match (key.strip_prefix(&prefix), key.starts_with("step")) {
+                (Some(name), _) => format!("step0/in/{name}"),
+                (None, true) => continue,
+                (None, false) => key.clone(),
+            };
+            given.insert(name, Tensor { shape: tensor.shape.clone(), data: tensor.data.clone() });
+        }
+        let Some(Objective { inputs, .. }) = objective(folder, case, &given)? else { return Ok(false) };
+        let mut inputs: BTreeMap<String, Vec<f64>> = inputs.into_iter().map(|(name, t)| (name, t.data)).collect();
+        let coefficients = settings.coefficients(step as u32 + 1, rate);
+        inputs.insert("coefficients".to_owned(), coefficients.iter().copied().map(f64::from).collect());
+        inputs.insert("ema_share".to_owned(), vec![1.0 - decay]);
+        steps.push(inputs);
+    }
+    let found = run(&Training { graph, weights, steps, losses: &losses, read })?;
+    // AdamW divides by the root of the second moment: where the gradient is rounding noise, the weight goes anywhere within its reach.
+    let reach = 3.0 * rate * losses.len() as f64;
+    for name in names {
+        let gradient = &tensors[&format!("step0/grad/{name}")].data;
+        let least = 1e-4 * largest(gradient);
+        for kind in ["weight", "ema"] {
+            let key = format!("after/{kind}/{name}");
+            for (i, (found, expected)) in found[&key].iter().zip(&tensors[&key].data).enumerate() {
+                let allowed = if gradient[i].abs() > least { 2e-2 * rate } else { reach };
+                if (found - expected).abs() > allowed || found.is_nan() {
+                    return Err(format!("{key}[{i}]: {found}, expected {expected}, allowed {allowed:e}"));
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+#[test]
+fn every_training_step_of_the_reference_ends_on_its_weights_in_f64() {
+    walk_steps("training steps in f64", |training| training.on_twin());
+}
+
+#[test]
+fn every_training_step_of_the_reference_ends_on_its_weights_on_the_cpu() {
+    walk_steps("training steps on the CPU", |training| training.on(&Device::cpu()));
 }

@@ -34,6 +34,8 @@ mod math;
 mod memory;
 pub mod norm;
 mod operand;
+#[cfg(feature = "training")]
+pub mod optimiser;
 pub mod resample;
 pub mod roofline;
 mod simd;
@@ -202,6 +204,12 @@ kernels! {
     ResizeGradient: gradient::spread::ResizeGradient,
     #[cfg(feature = "training")]
     Pool2dGradient: gradient::spread::Pool2dGradient,
+    #[cfg(feature = "training")]
+    SumOfSquares: optimiser::SumOfSquares,
+    #[cfg(feature = "training")]
+    AdamW: optimiser::AdamW,
+    #[cfg(feature = "training")]
+    Ema: optimiser::Ema,
 }
 
 /// The way in which a product is added to a sum.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Buffer, Random, agree, each_machine};
+use common::{Buffer, Random, agree, agree_in_any_order, each_machine};
 use undiffuse_kernels::gradient::norm::NormGradient;
 use undiffuse_kernels::{Activation, Job};
 
@@ -185,6 +185,35 @@ fn groups_of_one_number_have_no_gradient() {
 fn a_mean_of_thousands_costs_no_more_than_the_input_has_lost() {
     // An f32 of 4096 is rounded to 2.4e-4 of the spread, and so is the mean; what is compared are norms of the rounded numbers.
     Case { mean: 4096.0, tolerance: 2e-4, ..Case::new(1, 1000, 32, 4) }.check(ALL[1].0, ALL[1].1);
+}
+
+#[test]
+fn the_order_of_parts_does_not_matter() {
+    for [batch, pixels, channels, groups] in [[3, 256, 128, 32], [1000, 1, 64, 1]] {
+        let mut random = Random::new(channels);
+        let (x, upstream) = (random.buffer(batch * pixels * channels), random.buffer(batch * pixels * channels));
+        let (weight, bias) = (random.buffer(channels), random.buffer(channels));
+        let out = Buffer::new((batch * pixels + 2) * channels);
+        let mut gradient = NormGradient {
+            x: x.address(),
+            upstream: upstream.address(),
+            weight: weight.address(),
+            bias: bias.address(),
+            out: out.address(),
+            scratch: 0,
+            batch,
+            pixels,
+            channels,
+            groups,
+            eps: EPS.into(),
+            activation: Activation::SILU,
+        };
+        let scratch = Buffer::new(gradient.scratch_len());
+        gradient.scratch = scratch.address();
+        let jobs = [Job::new(gradient), Job::new(gradient.sums())];
+        assert!(jobs[0].parts() > 2, "{jobs:?}");
+        agree_in_any_order(&jobs, &out);
+    }
 }
 
 /// The slopes at the numbers `x`: those of a norm whose weight is 0 at its bias.

@@ -1,15 +1,15 @@
-//! The jobs that compute the gradients of a network.
+//! The jobs that compute the gradients of a network, and that change its weights.
 
 use bytemuck::Zeroable;
 use undiffuse_kernels::conv2d::{Algorithm, Conv2d};
 use undiffuse_kernels::gradient::{attention, elementwise, norm, spread, weight};
-use undiffuse_kernels::{Job, linear};
+use undiffuse_kernels::{Job, linear, optimiser};
 
 use super::form::Form;
 use super::lower::{F32, Places, copy, kernel};
 use super::network::{Network, picture, rows_and_channels};
 use crate::graph::gradient::{GradientOp, Norm};
-use crate::graph::{Node, NodeId, Padding, Pooling, WeightId, WeightSpec, strides};
+use crate::graph::{Node, NodeId, OptimiserOp, Padding, Pooling, WeightId, WeightSpec, strides};
 
 /// Numbers to which pieces of scratch memory are rounded up, so that each begins where kernels want it.
 const ALIGNED: usize = undiffuse_kernels::ALIGNMENT / F32;
@@ -359,4 +359,25 @@ pub(super) fn gather(places: &Places, id: NodeId, table: WeightId, ids: NodeId, 
     let rows = places.graph().weight(table).shape[0];
     let (table, ids) = (places.weight(table), places.node(ids));
     jobs.push(Job::new(spread::Gather { table, ids, y: places.node(id), rows, channels, count }));
+}
+
+/// Appends the job of an optimiser's step.
+pub(super) fn optimise(places: &Places, id: NodeId, op: &OptimiserOp, jobs: &mut Vec<Job>) {
+    let node = |id: NodeId| places.node(id);
+    let (y, count) = (node(id), places.graph().node(id).elements());
+    jobs.push(match *op {
+        OptimiserOp::SumOfSquares { x } => {
+            let count = places.graph().node(x).elements();
+            Job::new(optimiser::SumOfSquares { x: node(x), y, count })
+        }
+        OptimiserOp::AdamW { first_moment, second_moment, gradient, squares, coefficients, .. } => {
+            let [first_moment, second_moment] = [first_moment, second_moment].map(|id| places.weight(id));
+            let [gradient, squares, coefficients] = [gradient, squares, coefficients].map(node);
+            let weight = y;
+            Job::new(optimiser::AdamW { weight, first_moment, second_moment, gradient, squares, coefficients, count })
+        }
+        OptimiserOp::Ema { weight, share, .. } => {
+            Job::new(optimiser::Ema { average: y, x: node(weight), share: node(share), count })
+        }
+    });
 }

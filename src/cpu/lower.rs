@@ -34,7 +34,10 @@ pub(super) struct Places<'a> {
 
 impl Places<'_> {
     pub(super) fn node(&self, id: NodeId) -> usize {
-        self.values + self.plan.of_node[id.index()]
+        match self.graph().node(id).op.written_weight() {
+            Some(weight) => self.weight(weight),
+            None => self.values + self.plan.of_node[id.index()],
+        }
     }
 
     pub(super) fn scratch(&self, id: NodeId) -> usize {
@@ -250,6 +253,8 @@ pub(super) fn lower(places: &Places, id: NodeId, jobs: &mut Vec<Job>) {
         &Op::Gather { table, ids } => gradient::gather(places, id, table, ids, jobs),
         #[cfg(feature = "training")]
         Op::Gradient(op) => gradient::lower(places, id, op, jobs),
+        #[cfg(feature = "training")]
+        Op::Optimiser(op) => gradient::optimise(places, id, op, jobs),
         &Op::Solver(SolverOp::Guidance { model_output, coefficients, rescale }) => {
             jobs.push(Job::new(guidance::Guidance {
                 x: places.node(model_output),

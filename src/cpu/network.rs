@@ -113,7 +113,7 @@ impl Network {
         }
         #[cfg(feature = "training")]
         for node in graph.nodes() {
-            if matches!(node.op, Op::Gradient(_)) {
+            if matches!(node.op, Op::Gradient(_) | Op::Optimiser(_)) {
                 node.op.for_each_weight(|weight| forms[weight.index()] = Form::Plain);
             }
         }

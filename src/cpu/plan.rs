@@ -46,6 +46,8 @@ impl RegionPlan {
                 _ if storage != id => of_node[storage.index()],
                 _ if network.is_joined(id) => of_node[network.parts(id).0.index()],
                 Op::Input => add(bytes, 0, usize::MAX),
+                // Where the weight is.
+                _ if node.op.written_weight().is_some() => add(0, index, index),
                 _ => add(bytes, index, last_uses[index]),
             });
         }

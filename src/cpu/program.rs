@@ -58,13 +58,13 @@ impl Program {
         let forms = network.forms();
         let mut bound = Vec::with_capacity(forms.len());
         let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
-        for (WeightSpec { name, .. }, form) in graph.weights().iter().zip(&forms) {
+        for (spec @ WeightSpec { name, .. }, form) in graph.weights().iter().zip(&forms) {
             let [set, index] = find_weight(&sets, name)?.ok_or_else(|| Error::MissingWeight(name.clone()))?;
             if !Rc::ptr_eq(machine, weights[set].device().machine()) {
                 let message = "it lies in another machine's memory than the network".to_owned();
                 return Err(Error::Weight { name: name.clone(), message });
             }
-            bound.push(weights[set].find(index, *form)?);
+            bound.push(weights[set].find(index, *form, spec)?);
             // Forms that no program has had yet take time to make.
             device.pause().await?;
         }
@@ -131,7 +131,10 @@ impl Program {
     }
 
     fn address(&self, id: NodeId) -> usize {
-        self.values.address() + self.plan.of_node[id.index()]
+        match self.graph().node(id).op.written_weight() {
+            Some(weight) => self.weights[weight.index()].address(),
+            None => self.values.address() + self.plan.of_node[id.index()],
+        }
     }
 
     /// The machine that its values are on.

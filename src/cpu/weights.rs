@@ -30,7 +30,7 @@ pub struct Weights {
     /// Each weight as a LoRA has changed it, if one has.
     merged: RefCell<Vec<Option<Stored>>>,
     /// Matrices in another form than that in which they were loaded, by that form.
-    transformed: RefCell<Vec<((usize, Form), Stored)>>,
+    transformed: RefCell<Vec<((usize, Form), Transformed)>>,
     arriving: Option<Arriving>,
     /// Memory for a matrix before it is packed, as long as the largest that has come.
     staging: RefCell<Option<Rc<Region>>>,
@@ -54,6 +54,14 @@ struct Arriving {
 pub(super) struct Stored {
     region: Rc<Region>,
     offset: usize,
+}
+
+/// A weight in another form than that in which it was loaded.
+#[derive(Debug)]
+struct Transformed {
+    stored: Stored,
+    /// What makes it of a weight that was loaded as it is in the checkpoint, and may change.
+    job: Option<Job>,
 }
 
 /// Whether the sum of a matrix of `dtype` and additions is rounded to f16.
@@ -106,7 +114,7 @@ impl Weights {
         let others = merged
             .iter()
             .flatten()
-            .chain(transformed.iter().map(|(_, stored)| stored))
+            .chain(transformed.iter().map(|(_, transformed)| &transformed.stored))
             .map(|stored| stored.region.bytes());
         (self.region.bytes() + others.sum::<usize>()) as u64
     }
@@ -268,22 +276,17 @@ impl Weights {
         }
         let plain = source.place(output)?;
         let of_spec = Form::of(spec);
+        let elements = spec.shape.iter().product();
+        let strides = [0, 0, 0, 1];
+        let original = self.original(index).address();
+        let copy =
+            layout::Copy { x: plain, y: original, shape: [1, 1, 1, elements], x_strides: strides, y_strides: strides };
+        self.run(Some(of_spec.pack(spec, plain, original).unwrap_or_else(|| Job::new(copy))))?;
         let transformed = self.transformed.borrow();
-        let others = transformed.iter().filter(|((other, _), _)| *other == index);
-        let others = others.map(|((_, form), stored)| (*form, stored.address()));
-        for (form, address) in others.chain([(of_spec, self.original(index).address())]) {
-            let elements = spec.shape.iter().product();
-            let strides = [0, 0, 0, 1];
-            let copy = layout::Copy {
-                x: plain,
-                y: address,
-                shape: [1, 1, 1, elements],
-                x_strides: strides,
-                y_strides: strides,
-            };
-            // SAFETY: the output and the weight are as long as the spec says, in this form, and are held by `source` and here; a
-            // program's values share no memory with weights.
-            unsafe { self.device.run_now(form.pack(spec, plain, address).unwrap_or_else(|| Job::new(copy))) }?;
+        for ((_, form), Transformed { stored, job }) in transformed.iter().filter(|((other, _), _)| *other == index) {
+            let copy = layout::Copy { y: stored.address(), ..copy };
+            let pack = || form.pack(spec, plain, stored.address()).unwrap_or_else(|| Job::new(copy));
+            self.run(Some(job.unwrap_or_else(pack)))?;
         }
         Ok(())
     }
@@ -308,30 +311,43 @@ impl Weights {
         Error::Weight { name: self.specs.get(index).map(|spec| spec.name.clone()).unwrap_or_default(), message }
     }
 
-    /// The weight `index`, which has been loaded, in a form, as it is now.
+    /// The weight `index`, which has been loaded, as it is now, in a form of what `read` says that it is for.
     ///
     /// # Errors
     /// If there is no memory for the form.
-    pub(super) fn find(&self, index: usize, form: Form) -> Result<Stored, Error> {
+    pub(super) fn find(&self, index: usize, form: Form, read: &WeightSpec) -> Result<Stored, Error> {
         let stored = self.merged.borrow()[index].clone().unwrap_or_else(|| self.original(index));
-        if form == Form::of(&self.specs[index]) {
+        let loaded = Form::of(&self.specs[index]);
+        if form == loaded {
             return Ok(stored);
         }
         if let Some((_, transformed)) = self.transformed.borrow().iter().find(|(of, _)| *of == (index, form)) {
-            return Ok(transformed.clone());
+            return Ok(transformed.stored.clone());
         }
         // A form that no program reads any more makes room for this one.
-        let is_read = |stored: &Stored| Rc::strong_count(&stored.region) > 1;
-        self.transformed.borrow_mut().retain(|((other, _), stored)| *other != index || is_read(stored));
-        let transformed = self.allocate(index, form)?;
-        if form == Form::Plain {
-            self.run(Form::unpack(&self.specs[index], stored.address(), transformed.address()))?;
+        let is_read = |transformed: &Transformed| Rc::strong_count(&transformed.stored.region) > 1;
+        self.transformed.borrow_mut().retain(|((other, _), transformed)| *other != index || is_read(transformed));
+        let to = self.allocate(index, form)?;
+        let mut kept = None;
+        if loaded == Form::Plain {
+            kept = form.pack(read, stored.address(), to.address());
+            self.run(kept)?;
+        } else if form == Form::Plain {
+            self.run(Form::unpack(&self.specs[index], stored.address(), to.address()))?;
         } else {
             self.unpack(index, &stored)?;
-            self.pack(index, form, &transformed)?;
+            self.pack(index, form, &to)?;
         }
-        self.transformed.borrow_mut().push(((index, form), transformed.clone()));
-        Ok(transformed)
+        self.transformed.borrow_mut().push(((index, form), Transformed { stored: to.clone(), job: kept }));
+        Ok(to)
+    }
+
+    /// Brings what an optimiser has changed to all programs that read it: each form that was made of it is made again.
+    ///
+    /// # Errors
+    /// If it became unwanted.
+    pub fn refresh(&self) -> Result<(), Error> {
+        self.transformed.borrow().iter().try_for_each(|(_, transformed)| self.run(transformed.job))
     }
 
     /// Frees the memory that [`Weights::find`] has needed to change forms.
@@ -380,7 +396,8 @@ impl Weights {
     }
 
     fn run(&self, job: Option<Job>) -> Result<(), Error> {
-        // SAFETY: the job reads and writes the staging memory and a weight's place, both held here and as long as its form says.
+        // SAFETY: the job reads the staging memory, a weight's place or an output of a program that the caller holds, and writes the
+        // staging memory or a weight's place, all as long as its form says; a program's values share no memory with weights.
         job.map_or(Ok(()), |job| unsafe { self.device.run_now(job) })
     }
 }

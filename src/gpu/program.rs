@@ -92,7 +92,11 @@ impl Program {
         device.check()?;
         weights.iter().try_for_each(|weights| weights.check())?;
         let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
-        let find = |WeightSpec { name, .. }: &WeightSpec| match find_weight(&sets, name)? {
+        let find = |WeightSpec { name, role, .. }: &WeightSpec| match find_weight(&sets, name)? {
+            Some([set, index]) if sets[set][index].role != *role => {
+                let message = "it is kept in another order than this network reads it in".to_owned();
+                Err(Error::Weight { name: name.clone(), message })
+            }
             Some([set, index]) => weights[set].find(index),
             None => Err(Error::MissingWeight(name.clone())),
         };

@@ -199,6 +199,12 @@ impl<'b> Scope<'b> {
         shape.try_into().map_err(|s| self.error(format!("expected [batch, height, width, channels], got {s:?}")))
     }
 
+    /// A weight of the graph.
+    #[cfg(feature = "training")]
+    pub(super) fn weight_spec(&self, id: WeightId) -> WeightSpec {
+        self.builder.graph.borrow().weights[id.0].clone()
+    }
+
     /// A tensor filled from outside.
     pub fn input(&self, name: &str, shape: &[usize]) -> Result<NodeId, Error> {
         let id = self.at(name).push(Op::Input, shape.to_vec(), Element::F32)?;
@@ -209,7 +215,7 @@ impl<'b> Scope<'b> {
     /// The rows of the table `weight` at this path, `[rows, channels]`, whose numbers are `ids`: `torch.nn.Embedding`.
     #[cfg(feature = "training")]
     pub fn gather(&self, ids: NodeId, [rows, channels]: [usize; 2]) -> Result<NodeId, Error> {
-        let table = self.weight("weight", vec![rows, channels], WeightRole::Table)?;
+        let table = self.weight("weight", vec![rows, channels], WeightRole::Plain)?;
         let mut shape = self.shape(ids);
         shape.push(channels);
         self.push(Op::Gather { table, ids }, shape, Element::F32)

@@ -6,9 +6,12 @@
 use std::iter::Sum;
 use std::ops::Add;
 
-#[cfg(feature = "training")]
-use super::gradient::{GradientOp, Norm};
 use super::{Graph, Node, NodeId, Op, SolverOp, WeightId, update};
+#[cfg(feature = "training")]
+use super::{
+    OptimiserOp,
+    gradient::{GradientOp, Norm},
+};
 
 /// Arithmetic and traffic of one node, or of several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -102,6 +105,13 @@ impl Graph {
             Op::Gather { .. } => (0, 0),
             #[cfg(feature = "training")]
             Op::Gradient(op) => self.cost_of_gradient(op, result),
+            #[cfg(feature = "training")]
+            Op::Optimiser(OptimiserOp::SumOfSquares { x }) => (0, 2 * elements(*x)),
+            // Clipping, two moments, and the step with a root and two quotients; a difference, a product and a sum.
+            #[cfg(feature = "training")]
+            Op::Optimiser(OptimiserOp::AdamW { .. }) => (0, 14 * result),
+            #[cfg(feature = "training")]
+            Op::Optimiser(OptimiserOp::Ema { .. }) => (0, 3 * result),
             // A product and a sum, two bounds and the rounding, for each channel.
             Op::PackRgba8 { x } => (0, 5 * elements(*x)),
         };

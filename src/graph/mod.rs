@@ -16,6 +16,8 @@ pub mod gradient;
 mod insert;
 mod liveness;
 mod op;
+#[cfg(feature = "training")]
+pub mod optimiser;
 mod plan;
 mod rewrite;
 mod single;
@@ -29,6 +31,8 @@ pub use cost::Cost;
 pub use insert::Adapt;
 pub use liveness::Liveness;
 pub use op::{Activation, BinaryOp, Op, Padding, Pooling};
+#[cfg(feature = "training")]
+pub use optimiser::OptimiserOp;
 pub use plan::{Lifetime, Place, SlabPlan, Slabs, largest_live_set};
 pub use rewrite::{fold_upsampling, fuse};
 pub use solver::{SolverOp, update};
@@ -75,8 +79,9 @@ pub enum WeightRole {
     Linear,
     /// Bias or norm parameter, `[channels]`.
     Vector,
-    /// Table of which rows are taken, `[rows, channels]`.
-    Table,
+    /// Numbers in the order of the checkpoint, of any shape: a table of which rows are taken, the state of an optimiser, and every weight
+    /// that one changes.
+    Plain,
 }
 
 /// A weight that the graph needs, under its name in the checkpoint.
@@ -100,6 +105,12 @@ impl WeightSpec {
         let Node { shape, dtype, .. } = graph.node(graph.output(name)?);
         let differs = *shape != self.shape || *dtype != Element::F32;
         Ok(differs.then(|| format!("output `{name}` is {dtype:?} {shape:?}, the weight F32 {:?}", self.shape)))
+    }
+
+    /// This weight where an optimiser changes it, whatever reads it besides.
+    #[cfg(feature = "training")]
+    pub fn trained(&self) -> Self {
+        Self { role: WeightRole::Plain, ..self.clone() }
     }
 
     /// `[out, in, height · width]` of a weight that is a matrix of a product; `None` for another.

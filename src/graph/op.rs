@@ -2,6 +2,8 @@
 
 #[cfg(feature = "training")]
 use super::gradient::{GradientOp, each_gradient_input, each_gradient_weight};
+#[cfg(feature = "training")]
+use super::optimiser::{OptimiserOp, each_optimiser_input, each_optimiser_weight};
 use super::solver::SolverOp;
 use super::{NodeId, WeightId};
 
@@ -260,6 +262,9 @@ pub enum Op {
     /// An op of a gradient, which is made of a network by [`super::gradient`].
     #[cfg(feature = "training")]
     Gradient(GradientOp),
+    /// An op of an optimiser's step, which writes weights.
+    #[cfg(feature = "training")]
+    Optimiser(OptimiserOp),
     /// `[batch, channels, height, width]` in −1..1 (1 or 3 channels) to RGBA8 pixels `[batch, height, width]`, red in the lowest
     /// byte: 255 · clamp(x/2 + 1/2, 0, 1), halves rounded to even, alpha 255.
     PackRgba8 {
@@ -297,6 +302,8 @@ macro_rules! each_input {
             Op::Gather { ids, .. } => each(ids),
             #[cfg(feature = "training")]
             Op::Gradient(op) => each_gradient_input!(op, each),
+            #[cfg(feature = "training")]
+            Op::Optimiser(op) => each_optimiser_input!(op, each),
             Op::Binary { a, b, .. } => [a, b].into_iter().for_each(each),
             Op::Concat { inputs, .. } => inputs.into_iter().for_each(each),
             Op::Solver(SolverOp::Guidance { model_output, coefficients, .. }) => {
@@ -325,6 +332,8 @@ macro_rules! each_weight {
             Op::Gather { table, .. } => each(table),
             #[cfg(feature = "training")]
             Op::Gradient(op) => each_gradient_weight!(op, each),
+            #[cfg(feature = "training")]
+            Op::Optimiser(op) => each_optimiser_weight!(op, each),
             _ => {}
         }
     }};
@@ -357,7 +366,18 @@ impl Op {
             Op::Solver(op) => op.name(),
             #[cfg(feature = "training")]
             Op::Gradient(op) => op.name(),
+            #[cfg(feature = "training")]
+            Op::Optimiser(op) => op.name(),
             Op::PackRgba8 { .. } => "pack_rgba8",
+        }
+    }
+
+    /// The weight that the op writes; its value lies there.
+    pub fn written_weight(&self) -> Option<WeightId> {
+        match self {
+            #[cfg(feature = "training")]
+            Op::Optimiser(op) => op.written(),
+            _ => None,
         }
     }
 

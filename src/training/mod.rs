@@ -6,7 +6,9 @@
 mod lora;
 mod loss_weights;
 mod objective;
+mod optimiser;
 
 pub use lora::Lora;
 pub use loss_weights::LossWeights;
 pub use objective::{Noised, autoencoder_loss, mean_squared_error, noised, posterior_sample, text_embeddings};
+pub use optimiser::AdamW;

@@ -8,9 +8,12 @@ use super::{
     activation, attention, convolution, elementwise, guidance, layout, linear_update, norm, resample, threshold,
     timestep_embedding,
 };
-#[cfg(feature = "training")]
-use crate::graph::gradient::{GradientOp, Norm};
 use crate::graph::{Element, Graph, Node, NodeId, Op, Padding, SolverOp, WeightId, update};
+#[cfg(feature = "training")]
+use crate::graph::{
+    OptimiserOp,
+    gradient::{GradientOp, Norm},
+};
 
 /// A graph with its weights. Every node keeps its value until the next run.
 #[derive(Debug)]
@@ -70,6 +73,8 @@ impl Program {
                     let source = &self.values[x.index()];
                     self.pixels[index] = elementwise::pack_rgba8(source, shape[1], shape[2] * shape[3]);
                 }
+                #[cfg(feature = "training")]
+                Op::Optimiser(op) => self.values[index] = self.optimise(op),
                 _ => {
                     let mut out = std::mem::take(&mut self.values[index]);
                     self.compute(node, &mut out);
@@ -93,6 +98,8 @@ impl Program {
         };
         match &node.op {
             Op::Input | Op::PackRgba8 { .. } => {}
+            #[cfg(feature = "training")]
+            Op::Optimiser(_) => {}
             &Op::Reshape { x } => out.copy_from_slice(value(x)),
             &Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } => {
                 let kernel = &self.graph.weight(weight).shape;
@@ -196,6 +203,38 @@ impl Program {
                     x0: x0.map(value),
                 };
                 linear_update::linear_update(operands, out);
+            }
+        }
+    }
+
+    /// Does an optimiser's step on the weights; gives the value of its node.
+    #[cfg(feature = "training")]
+    fn optimise(&mut self, op: OptimiserOp) -> Vec<f64> {
+        match op {
+            OptimiserOp::SumOfSquares { x } => vec![self.values[x.index()].iter().map(|x| x * x).sum()],
+            OptimiserOp::AdamW { weight, first_moment, second_moment, gradient, squares, coefficients } => {
+                let &[kept, a, b, c, epsilon, correction, step, limit] = &self.values[coefficients.index()][..] else {
+                    return Vec::new();
+                };
+                let clip = (limit / (self.values[squares.index()][0].sqrt() + 1e-6)).min(1.0);
+                for (i, gradient) in self.values[gradient.index()].iter().map(|g| g * clip).enumerate() {
+                    let first = &mut self.weights[first_moment.index()][i];
+                    *first += a * (gradient - *first);
+                    let first = *first;
+                    let second = &mut self.weights[second_moment.index()][i];
+                    *second = b * *second + c * gradient * gradient;
+                    let spread = second.sqrt() / correction + epsilon;
+                    let weight = &mut self.weights[weight.index()][i];
+                    *weight = kept * *weight - step * first / spread;
+                }
+                self.weights[weight.index()].clone()
+            }
+            OptimiserOp::Ema { average, weight, share } => {
+                let share = self.values[share.index()][0];
+                let weight = &self.values[weight.index()];
+                let average = &mut self.weights[average.index()];
+                average.iter_mut().zip(weight).for_each(|(average, weight)| *average += share * (weight - *average));
+                average.clone()
             }
         }
     }

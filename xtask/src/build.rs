@@ -71,13 +71,14 @@ const INLINING: &str = "-Cllvm-args=-inline-instr-cost=500 -inline-call-penalty=
 /// The least code on the wire, which is not the shortest: brotli finds what functions have in common, unless one is inlined where it is
 /// called once or the code is rearranged until nothing repeats. Functions of similar names are alike: the order that `likeness` begins at.
 /// The lowest kilobyte of memory is the end of the stack, which nothing points into from below.
-const WASM_OPT: [&str; 6] = [
+const WASM_OPT: [&str; 7] = [
     "-O2",
     "--converge",
     "--low-memory-unused",
     "--one-caller-inline-max-function-size=0",
     "--skip-pass=simplify-locals",
     "--reorder-functions-by-name",
+    "--strip-target-features",
 ];
 
 /// Builds `pkg/`, its tarball and `dist/` and checks what a page loads of them for its size, which it prints in detail if asked to.
@@ -173,17 +174,27 @@ fn check_sizes() -> Result<()> {
     check_size("for its first picture a page loads", weigh(&[scripts, modules].concat())?, LIMIT)
 }
 
-/// How the names of the package's scripts begin that the page imports later, or not at all.
-const LATER: [&str; 4] = ["features", "forward_process", "host", "opaque_png"];
+/// The scripts of `pkg/` that a page starts: its own use of the package, and its workers.
+const STARTED: [&str; 3] = ["site.js", "worker.js", "kernels_worker.js"];
 
-/// The files of `pkg/` that a page may have to fetch for its first picture: the first module, one build of the kernels, and all
-/// scripts but those that are for later.
+/// The files of `pkg/` that a page may have to fetch for its first picture: the first module, one build of the kernels, and the scripts
+/// that it starts with all that these import at once.
 fn first_picture() -> Result<Vec<PathBuf>> {
-    let mut files = tools::files_below(&tools::root().join("dist/pkg"))?;
-    let is_for_later = |path: &Path| LATER.iter().any(|name| path.to_string_lossy().starts_with(name));
-    files.retain(|path| {
-        is_script(path) && !is_for_later(path) || [MAIN, KERNELS].map(Path::new).contains(&path.as_path())
-    });
+    let mut files: Vec<PathBuf> = STARTED.iter().map(PathBuf::from).collect();
+    let mut next = 0;
+    while let Some(file) = files.get(next) {
+        let path = tools::root().join("dist/pkg").join(file);
+        let script = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        for (at, _) in script.match_indices("\"./") {
+            let (before, imported) = (&script[..at], script[at + 3..].split('"').next().unwrap_or_default());
+            let is_static = before.ends_with("from") || before.ends_with("import");
+            if is_static && !files.iter().any(|known| known == Path::new(imported)) {
+                files.push(imported.into());
+            }
+        }
+        next += 1;
+    }
+    files.extend([MAIN, KERNELS].map(PathBuf::from));
     Ok(files)
 }
 

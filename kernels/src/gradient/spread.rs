@@ -45,7 +45,7 @@ impl Compute for Sum {
             let x = (self.x as *const f32).add(outer * self.length * self.inner + line);
             let y = (self.y as *mut f32).add(outer * self.inner + line);
             if self.inner == 1 {
-                *y = self.row::<S>(x);
+                *y = sum_of_row::<S, false>(x, self.length);
             } else {
                 self.column::<S>(x, y, MAX_LANES.min(self.inner - line));
             }
@@ -54,27 +54,6 @@ impl Compute for Sum {
 }
 
 impl Sum {
-    /// The sum of consecutive numbers: sixteen sums that take turns, together at the end of each run.
-    #[inline(always)]
-    unsafe fn row<S: Simd>(&self, x: *const f32) -> f32 {
-        let mut total = 0.0f64;
-        let mut at = 0;
-        while at < self.length {
-            let end = (at + RUN * MAX_LANES).min(self.length);
-            let mut sums = [S::splat(0.0); MAX_LANES];
-            while at < end {
-                for vector in 0..MAX_LANES / S::LANES {
-                    let left = (end - at).saturating_sub(vector * S::LANES);
-                    let value = load_up_to::<S>(x.wrapping_add(at + vector * S::LANES), left);
-                    sums[vector] = S::add(sums[vector], value);
-                }
-                at += MAX_LANES;
-            }
-            total += sum_of_lanes::<S>(&sums);
-        }
-        total as f32
-    }
-
     /// The sums of up to sixteen numbers that repeat `inner` apart.
     #[inline(always)]
     unsafe fn column<S: Simd>(&self, x: *const f32, y: *mut f32, count: usize) {
@@ -103,6 +82,28 @@ impl Sum {
             *y.add(index) = *total as f32;
         }
     }
+}
+
+/// The sum of consecutive numbers, or of their squares: sixteen sums that take turns, together at the end of each run.
+#[inline(always)]
+pub(crate) unsafe fn sum_of_row<S: Simd, const SQUARES: bool>(x: *const f32, length: usize) -> f32 {
+    let mut total = 0.0f64;
+    let mut at = 0;
+    while at < length {
+        let end = (at + RUN * MAX_LANES).min(length);
+        let mut sums = [S::splat(0.0); MAX_LANES];
+        while at < end {
+            for vector in 0..MAX_LANES / S::LANES {
+                let left = (end - at).saturating_sub(vector * S::LANES);
+                let value = load_up_to::<S>(x.wrapping_add(at + vector * S::LANES), left);
+                sums[vector] =
+                    if SQUARES { S::mul_add(value, value, sums[vector]) } else { S::add(sums[vector], value) };
+            }
+            at += MAX_LANES;
+        }
+        total += sum_of_lanes::<S>(&sums);
+    }
+    total as f32
 }
 
 /// The sum of sixteen lanes, in their order.

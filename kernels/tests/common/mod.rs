@@ -3,7 +3,7 @@
 // Not each test needs all of it.
 #![allow(dead_code)]
 
-use undiffuse_kernels::{Arithmetic, InstructionSet, Job, run_on};
+use undiffuse_kernels::{Arithmetic, InstructionSet, Job, run, run_on};
 
 /// Numbers as kernels take them, with a margin that nothing may write to.
 pub struct Buffer {
@@ -102,6 +102,24 @@ pub fn each_machine(test: impl Fn(Machine) -> Buffer) {
             }
         }
     }
+}
+
+/// Fails unless `jobs`, one after the other, leave the same bits in `out` in whatever order the parts of each are done, and whatever
+/// was in its memory before.
+pub fn agree_in_any_order(jobs: &[Job], out: &Buffer) {
+    let bits = |order: fn(usize, usize) -> usize| -> Vec<u32> {
+        for job in jobs {
+            for index in 0..job.parts() {
+                // SAFETY: the tests give addresses of buffers that live and have the sizes that the operands state.
+                unsafe { run(job, order(index, job.parts()), Arithmetic::Fused) };
+            }
+        }
+        out.values().iter().map(|v| v.to_bits()).collect()
+    };
+    let forward = bits(|index, _| index);
+    assert_eq!(forward, bits(|index, parts| parts - 1 - index), "from the last part to the first");
+    let rotated = |index: usize, parts: usize| (index + parts / 2) % parts;
+    assert_eq!(forward, bits(rotated), "from the middle on");
 }
 
 /// Fails on the worst element if it is off by more than `tolerance` times the largest magnitude expected.

@@ -52,7 +52,7 @@ pub(super) fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
         Op::ResizeNearest { .. } | Op::ResizeBilinear { .. } | Op::Pool2d { .. } => resample::lower(lowering, node),
         Op::TimestepEmbedding { .. } => timestep::lower(lowering, node),
         #[cfg(feature = "training")]
-        Op::Gather { .. } | Op::Gradient(_) => {
+        Op::Gather { .. } | Op::Gradient(_) | Op::Optimiser(_) => {
             let message = "there is no kernel for it on a GPU".to_owned();
             Err(Error::Unsupported { path: node.path.clone(), op: node.op.name(), message })
         }

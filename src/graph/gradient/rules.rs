@@ -241,7 +241,9 @@ fn contributions(
             scope.add(scope.affine(x, 0.0, 0.0)?, upstream)
         })?,
         Op::TimestepEmbedding { timestep, .. } => no_gradient(backward, scope, node, timestep)?,
-        Op::Solver(_) | Op::Gradient(_) | Op::PackRgba8 { .. } => no_gradient(backward, scope, node, id)?,
+        Op::Solver(_) | Op::Gradient(_) | Op::Optimiser(_) | Op::PackRgba8 { .. } => {
+            no_gradient(backward, scope, node, id)?
+        }
     }
     Ok(handed)
 }
