@@ -23,6 +23,17 @@ export class UndiffuseError extends Error {
 /** A file of the checkpoint (or the .wasm) could not be read, or is not what it should be. */
 export class SourceError extends UndiffuseError {}
 
+/**
+ * What to do where one of the package's own scripts, fetched for its first use, does not arrive.
+ * @param {string} file
+ * @returns {(cause: unknown) => never}
+ */
+export function unloaded(file) {
+  return (cause) => {
+    throw new SourceError("network", `The package's own ${file} could not be loaded: ${cause}.`, { file, cause });
+  };
+}
+
 /** The checkpoint was read, but its parts do not fit together or are of a kind this version cannot run. */
 export class ModelError extends UndiffuseError {}
 

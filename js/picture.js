@@ -1,7 +1,7 @@
 // @ts-check
 // Pictures that a caller passes in, in any form that browsers have for one, as pixels.
 
-import { OptionError, SourceError, UndiffuseError, throwIfAborted } from "./errors.js";
+import { OptionError, SourceError, UndiffuseError, throwIfAborted, unloaded } from "./errors.js";
 import { readFile } from "./http.js";
 import { absoluteUrl } from "./source.js";
 
@@ -103,8 +103,8 @@ async function stored(file) {
     throw new Error("it is a pointer of git-lfs; get the picture itself with `git lfs pull`.");
   }
   // What reads PNG is fetched for the first one.
-  const opaque = start.slice(1, 4) === "PNG" && (await import("./opaque_png.js")).opaquePng(file);
-  const bitmap = await createImageBitmap((await opaque) || file, AS_STORED);
+  const png = start.slice(1, 4) === "PNG" && (await import("./opaque_png.js").catch(unloaded("opaque_png.js")));
+  const bitmap = await createImageBitmap(png ? await png.opaquePng(file) : file, AS_STORED);
   const pixels = drawn(bitmap);
   if (isOpaque(pixels)) {
     bitmap.close();

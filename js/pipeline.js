@@ -3,7 +3,7 @@
 
 import { Connection, asyncDispose } from "./client.js";
 import { chooseDevice, requireBrowser } from "./device.js";
-import { OptionError, StateError, throwIfAborted } from "./errors.js";
+import { OptionError, StateError, throwIfAborted, unloaded } from "./errors.js";
 import { checkLoadOptions, checkLoras, checkScheduleOptions } from "./options.js";
 import { describeSource } from "./source.js";
 import { Bound, Run, describeRun } from "./walk.js";
@@ -101,7 +101,7 @@ export class Pipeline {
    * @returns {Promise<Public.ForwardProcess>}
    */
   async forwardProcess(options) {
-    const { ForwardProcess } = await import("./forward_process.js");
+    const { ForwardProcess } = await import("./forward_process.js").catch(unloaded("forward_process.js"));
     return ForwardProcess.open(this.#connection, ++this.#lastRun, options);
   }
 

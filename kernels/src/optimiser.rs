@@ -65,8 +65,9 @@ impl Compute for AdamW {
         let of = self.coefficients as *const f32;
         let number = |index: usize| S::splat(*of.add(index));
         let [kept, a, b, c, epsilon, correction, step] = [0, 1, 2, 3, 4, 5, 6].map(number);
-        // As torch: a norm of zero is divided by a little more than zero.
-        let clip = S::splat((*of.add(7) / ((*(self.squares as *const f32)).sqrt() + 1e-6)).min(1.0));
+        // As torch: a norm of zero is divided by a little more than zero, and one that is no number leaves none.
+        let ratio = *of.add(7) / ((*(self.squares as *const f32)).sqrt() + 1e-6);
+        let clip = S::splat(if ratio > 1.0 { 1.0 } else { ratio });
         let range = memory::range(self.count, self.count_parts(), part);
         let (mut index, end) = (range.start, range.end);
         while index < end {

@@ -71,7 +71,7 @@ impl Turned {
     /// Numbers of scratch memory: of the turned weight, of that packed, of the dilated tensor, and of the convolution.
     fn scratch(&self) -> [usize; 4] {
         let turned = self.spec.shape.iter().product::<usize>();
-        let packed = self.form.numbers(&self.spec).unwrap_or(usize::MAX);
+        let packed = self.form.numbers(&self.spec).unwrap_or(usize::MAX / 8);
         let dilated = self.dilated.map_or(0, |shape| shape.iter().product());
         let conv = self.conv.map_or(0, |conv| conv.scratch_len());
         [turned, packed, dilated, conv].map(|numbers| numbers.next_multiple_of(ALIGNED))

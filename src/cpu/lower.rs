@@ -34,7 +34,7 @@ pub(super) struct Places<'a> {
 
 impl Places<'_> {
     pub(super) fn node(&self, id: NodeId) -> usize {
-        match self.graph().node(id).op.written_weight() {
+        match self.graph().written_weight(id) {
             Some(weight) => self.weight(weight),
             None => self.values + self.plan.of_node[id.index()],
         }

@@ -84,10 +84,19 @@ impl Network {
     pub fn forms(&self) -> Vec<Form> {
         let graph = &self.graph;
         let mut forms: Vec<Form> = graph.weights().iter().map(Form::of).collect();
+        #[cfg(feature = "training")]
+        for node in graph.nodes() {
+            if matches!(node.op, Op::Gradient(_) | Op::Optimiser(_)) {
+                node.op.for_each_weight(|weight| forms[weight.index()] = Form::Plain);
+            }
+        }
         // What each weight's first convolution would have, and the pixels that a picture has after it.
         let mut wanted: Vec<Option<(Algorithm, usize)>> = vec![None; forms.len()];
         for node in graph.nodes() {
             let Some((weight, conv)) = self.conv2d(node) else { continue };
+            if forms[weight.index()] == Form::Plain {
+                continue;
+            }
             let (algorithm, of_weight) = (conv.choose(), &mut wanted[weight.index()]);
             // A weight that two convolutions would have in different forms stays as it was loaded: both can read that.
             *of_weight = Some(match *of_weight {
@@ -109,12 +118,6 @@ impl Network {
             if let Some(rest) = bytes.and_then(|bytes| left.checked_sub(bytes)) {
                 left = rest;
                 forms[weight] = form;
-            }
-        }
-        #[cfg(feature = "training")]
-        for node in graph.nodes() {
-            if matches!(node.op, Op::Gradient(_) | Op::Optimiser(_)) {
-                node.op.for_each_weight(|weight| forms[weight.index()] = Form::Plain);
             }
         }
         forms

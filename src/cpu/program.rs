@@ -12,7 +12,7 @@ use super::network::Network;
 use super::plan::RegionPlan;
 use super::weights::Stored;
 use super::{Device, Error, Machine, Weights};
-use crate::graph::{Element, Graph, NodeId, Op, WeightSpec, find_weight};
+use crate::graph::{Element, Graph, NodeId, Op, WeightRole, WeightSpec, find_weight};
 
 /// A graph on the CPU. Inputs keep what was written to them; outputs keep their value until the next run.
 #[derive(Debug)]
@@ -57,11 +57,19 @@ impl Program {
         let network = Network::new(graph);
         let forms = network.forms();
         let mut bound = Vec::with_capacity(forms.len());
+        let mut written = Vec::new();
+        for node in graph.nodes().iter().filter(|node| node.op.written_weight().is_some()) {
+            node.op.for_each_weight(|weight| written.push(weight.index()));
+        }
         let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
         for (spec @ WeightSpec { name, .. }, form) in graph.weights().iter().zip(&forms) {
             let [set, index] = find_weight(&sets, name)?.ok_or_else(|| Error::MissingWeight(name.clone()))?;
             if !Rc::ptr_eq(machine, weights[set].device().machine()) {
                 let message = "it lies in another machine's memory than the network".to_owned();
+                return Err(Error::Weight { name: name.clone(), message });
+            }
+            if written.contains(&bound.len()) && weights[set].specs()[index].role != WeightRole::Plain {
+                let message = "it is to be trained, and was not loaded as `WeightSpec::trained` has it".to_owned();
                 return Err(Error::Weight { name: name.clone(), message });
             }
             bound.push(weights[set].find(index, *form, spec)?);
@@ -89,7 +97,7 @@ impl Program {
             found: vec![0; graph.nodes().len()],
         };
         program.clear();
-        (program.jobs, program.node_of_job) = program.lower(|program, id| program.is_output(id));
+        (program.jobs, program.node_of_job) = program.lower(|program, id| program.is_checked(id));
         Ok(program)
     }
 
@@ -126,12 +134,18 @@ impl Program {
         (jobs, nodes)
     }
 
-    fn is_output(&self, id: NodeId) -> bool {
-        self.graph().outputs().iter().any(|(_, output)| *output == id)
+    /// Whether a value must be finite: an output, and what weights are written from.
+    fn is_checked(&self, id: NodeId) -> bool {
+        let mut is_read = false;
+        for node in self.graph().nodes().iter().filter(|node| node.op.written_weight().is_some()) {
+            // A sum over all gradients tells of each.
+            node.op.for_each_input(|input| is_read |= input == id && self.graph().node(id).elements() == 1);
+        }
+        is_read || self.graph().outputs().iter().any(|(_, output)| *output == id)
     }
 
     fn address(&self, id: NodeId) -> usize {
-        match self.graph().node(id).op.written_weight() {
+        match self.graph().written_weight(id) {
             Some(weight) => self.weights[weight.index()].address(),
             None => self.values.address() + self.plan.of_node[id.index()],
         }
@@ -209,17 +223,28 @@ impl Program {
     }
 
     /// Computes the outputs. If this ends before its end, by an error or because it is dropped, the next run computes them as if it
-    /// were the first.
+    /// were the first; weights that the graph writes may then be some of them new and some old.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the first node that made a NaN or an infinity, if one has reached an output; [`Error::Aborted`] if
-    /// the outputs became unwanted.
+    /// [`Error::NonFinite`] with the first node that made a NaN or an infinity, if one has reached an output or what weights are written
+    /// from, and then no weight has changed; [`Error::Aborted`] if the outputs became unwanted.
     pub async fn run(&mut self) -> Result<(), Error> {
         self.begin();
+        let (jobs, writing) = self.jobs.split_at(self.first_writing());
         // SAFETY: each job reads and writes values and weights of this program, where the plan and the loader have put them; the
         // program holds their regions.
-        unsafe { self.device.run(&self.jobs) }.await?;
+        unsafe { self.device.run(jobs) }.await?;
+        if !writing.is_empty() && self.first_non_finite().is_none() {
+            // SAFETY: as above.
+            unsafe { self.device.run(self.jobs.get(self.first_writing()..).unwrap_or_default()) }.await?;
+        }
         self.finish().await
+    }
+
+    /// The first of the jobs that change weights, or of those behind it.
+    fn first_writing(&self) -> usize {
+        let writes = |id: &NodeId| self.graph().node(*id).op.written_weight().is_some();
+        self.node_of_job.iter().position(writes).unwrap_or(self.jobs.len())
     }
 
     /// Runs as [`Program::run`] does, and returns the seconds that each node took.
@@ -249,11 +274,13 @@ impl Program {
         if self.has_run {
             return Ok(());
         }
-        // Something is wrong: compute it again, with a look at every node. Inputs are as they were.
-        let (jobs, _) =
+        // Something is wrong: compute it again, with a look at every node, but for what writes weights. Inputs are as they were.
+        let (jobs, nodes) =
             self.lower(|program, id| program.graph().node(id).dtype == Element::F32 && !program.network.is_joined(id));
+        let writes = |id: &NodeId| self.graph().node(*id).op.written_weight().is_some();
+        let end = nodes.iter().position(writes).unwrap_or(jobs.len());
         // SAFETY: as in `run`.
-        unsafe { self.device.run(&jobs) }.await?;
+        unsafe { self.device.run(&jobs[..end]) }.await?;
         let first = self.first_non_finite().unwrap_or(NodeId(0));
         let node = self.graph().node(first);
         Err(Error::NonFinite { path: node.path.clone(), op: node.op.name() })

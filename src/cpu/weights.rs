@@ -235,7 +235,7 @@ impl Weights {
         }
         machine.write(staging.address(), cast_slice(&values));
         let form = Form::of(spec);
-        let merged = self.allocate(index, form)?;
+        let merged = self.allocate(index, form, spec)?;
         self.pack(index, form, &merged)?;
         self.staging.take();
         self.merged.borrow_mut()[index] = Some(merged);
@@ -281,7 +281,10 @@ impl Weights {
         let original = self.original(index).address();
         let copy =
             layout::Copy { x: plain, y: original, shape: [1, 1, 1, elements], x_strides: strides, y_strides: strides };
-        self.run(Some(of_spec.pack(spec, plain, original).unwrap_or_else(|| Job::new(copy))))?;
+        // An optimiser's output is there already.
+        if plain != original {
+            self.run(Some(of_spec.pack(spec, plain, original).unwrap_or_else(|| Job::new(copy))))?;
+        }
         let transformed = self.transformed.borrow();
         for ((_, form), Transformed { stored, job }) in transformed.iter().filter(|((other, _), _)| *other == index) {
             let copy = layout::Copy { y: stored.address(), ..copy };
@@ -322,12 +325,13 @@ impl Weights {
             return Ok(stored);
         }
         if let Some((_, transformed)) = self.transformed.borrow().iter().find(|(of, _)| *of == (index, form)) {
+            self.run(transformed.job)?;
             return Ok(transformed.stored.clone());
         }
         // A form that no program reads any more makes room for this one.
         let is_read = |transformed: &Transformed| Rc::strong_count(&transformed.stored.region) > 1;
         self.transformed.borrow_mut().retain(|((other, _), transformed)| *other != index || is_read(transformed));
-        let to = self.allocate(index, form)?;
+        let to = self.allocate(index, form, read)?;
         let mut kept = None;
         if loaded == Form::Plain {
             kept = form.pack(read, stored.address(), to.address());
@@ -346,6 +350,7 @@ impl Weights {
     ///
     /// # Errors
     /// If it became unwanted.
+    #[cfg(feature = "training")]
     pub fn refresh(&self) -> Result<(), Error> {
         self.transformed.borrow().iter().try_for_each(|(_, transformed)| self.run(transformed.job))
     }
@@ -360,8 +365,9 @@ impl Weights {
         Stored { region: self.region.clone(), offset: self.offsets[index] }
     }
 
-    fn allocate(&self, index: usize, form: Form) -> Result<Stored, Error> {
-        let bytes = form.numbers(&self.specs[index]).and_then(|numbers| numbers.checked_mul(4)).unwrap_or(usize::MAX);
+    /// Memory for the weight `index` in a form of what `read` says that it is for.
+    fn allocate(&self, index: usize, form: Form, read: &WeightSpec) -> Result<Stored, Error> {
+        let bytes = form.numbers(read).and_then(|numbers| numbers.checked_mul(4)).unwrap_or(usize::MAX);
         let region = Region::new(self.device.machine(), bytes).ok_or_else(|| self.out_of_memory(index, bytes))?;
         Ok(Stored { region: Rc::new(region), offset: 0 })
     }
@@ -397,7 +403,7 @@ impl Weights {
 
     fn run(&self, job: Option<Job>) -> Result<(), Error> {
         // SAFETY: the job reads the staging memory, a weight's place or an output of a program that the caller holds, and writes the
-        // staging memory or a weight's place, all as long as its form says; a program's values share no memory with weights.
+        // staging memory or a weight's place, all as long as its form says; none shares memory with another.
         job.map_or(Ok(()), |job| unsafe { self.device.run_now(job) })
     }
 }

@@ -66,6 +66,11 @@ impl Weights for cpu::Weights {
         self.restore(index);
     }
 
+    #[cfg(feature = "training")]
+    fn refresh(&self) -> Result<(), Error> {
+        Ok(self.refresh()?)
+    }
+
     async fn store(&self, name: &str, source: &cpu::Program, output: &str) -> Result<(), Error> {
         Ok(self.store(name, source, output)?)
     }

@@ -85,6 +85,15 @@ pub trait Weights {
     /// Takes back what [`Weights::merge`] has made of weight `index`, for programs compiled from now on.
     fn restore(&self, index: usize);
 
+    /// Brings what an optimiser has changed to all programs that read it.
+    ///
+    /// # Errors
+    /// If it became unwanted.
+    #[cfg(feature = "training")]
+    fn refresh(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Copies an output of `source` to the place of the weight `name`, for all programs that use it.
     ///
     /// # Errors

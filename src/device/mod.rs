@@ -168,6 +168,15 @@ impl Weights {
         engine!(self, weights => engine::Weights::restore(&**weights, index))
     }
 
+    /// Brings what an optimiser has changed to all programs that read it, from their next run on.
+    ///
+    /// # Errors
+    /// If it became unwanted.
+    #[cfg(feature = "training")]
+    pub fn refresh(&self) -> Result<(), Error> {
+        engine!(self, weights => engine::Weights::refresh(&**weights))
+    }
+
     /// Copies an f32 output of `source` to the place of the weight `name`, on the device, laid out as kernels read it. The output has
     /// the weight's shape and its checkpoint's order.
     ///

@@ -6,7 +6,7 @@ use super::lowering::{Lowered, Lowering};
 use super::storage::Storage;
 use super::variants::Variants;
 use super::{bands, kernels};
-use crate::graph::{Graph, WeightId};
+use crate::graph::{Graph, Op, WeightId};
 
 /// Translates `graph` to the kernels that `variants` chooses; `storage` says how the matrix of a weight is stored.
 ///
@@ -22,6 +22,10 @@ pub fn lower(
     for index in 0..graph.nodes().len() {
         let node = lowering.begin(index);
         kernels::lower(&mut lowering, node)?;
+        // Its memory would hold anything.
+        if !lowering.has_begun() && !matches!(node.op, Op::Input | Op::Reshape { .. }) {
+            return Err(lowering.unsupported("there is no kernel for it on a GPU".to_owned()));
+        }
     }
     let mut lowered = lowering.finish();
     let dispatches = std::mem::take(&mut lowered.dispatches).into_iter();

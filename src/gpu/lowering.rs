@@ -65,6 +65,11 @@ impl<'g> Lowering<'g> {
         self.graph.node(self.node)
     }
 
+    /// Whether a dispatch of the node was added.
+    pub fn has_begun(&self) -> bool {
+        self.lowered.dispatches.last().is_some_and(|dispatch| dispatch.node == self.node)
+    }
+
     /// The dispatches that were added, with what they need.
     pub fn finish(self) -> Lowered {
         self.lowered

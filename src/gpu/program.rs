@@ -94,7 +94,7 @@ impl Program {
         let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
         let find = |WeightSpec { name, role, .. }: &WeightSpec| match find_weight(&sets, name)? {
             Some([set, index]) if sets[set][index].role != *role => {
-                let message = "it is kept in another order than this network reads it in".to_owned();
+                let message = "it is kept as it is in the checkpoint, to be trained, and this network reads it otherwise; load it for each".to_owned();
                 Err(Error::Weight { name: name.clone(), message })
             }
             Some([set, index]) => weights[set].find(index),

@@ -207,6 +207,10 @@ impl<'b> Scope<'b> {
 
     /// A tensor filled from outside.
     pub fn input(&self, name: &str, shape: &[usize]) -> Result<NodeId, Error> {
+        #[cfg(feature = "training")]
+        if self.builder.graph.borrow().input(name).is_ok() {
+            return Err(self.error(format!("a second input `{name}`")));
+        }
         let id = self.at(name).push(Op::Input, shape.to_vec(), Element::F32)?;
         self.builder.graph.borrow_mut().inputs.push((name.to_owned(), id));
         Ok(id)

@@ -109,7 +109,7 @@ impl Graph {
             Op::Optimiser(OptimiserOp::SumOfSquares { x }) => (0, 2 * elements(*x)),
             // Clipping, two moments, and the step with a root and two quotients; a difference, a product and a sum.
             #[cfg(feature = "training")]
-            Op::Optimiser(OptimiserOp::AdamW { .. }) => (0, 14 * result),
+            Op::Optimiser(OptimiserOp::AdamW { .. }) => (0, 15 * result),
             #[cfg(feature = "training")]
             Op::Optimiser(OptimiserOp::Ema { .. }) => (0, 3 * result),
             // A product and a sum, two bounds and the rounding, for each channel.

@@ -47,7 +47,12 @@ impl Scope<'_> {
                     op.map_weights(|id| weights[id.0]);
                     let scope = self.at(&node.path);
                     let id = scope.push(op.clone(), node.shape.clone(), node.dtype)?;
-                    adapt(&scope, &op, id)?
+                    let adapted = adapt(&scope, &op, id)?;
+                    if self.shape(adapted) != node.shape {
+                        let found = self.shape(adapted);
+                        return Err(scope.error(format!("{found:?} takes the place of {:?}", node.shape)));
+                    }
+                    adapted
                 }
             });
         }

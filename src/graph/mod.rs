@@ -178,6 +178,14 @@ impl Graph {
         self.weights.iter().position(|spec| spec.name == name).map(WeightId)
     }
 
+    /// The weight in whose place the value of `id` lies, if it is one that the graph writes, whatever its shape.
+    pub(crate) fn written_weight(&self, id: NodeId) -> Option<WeightId> {
+        match self.node(id).op {
+            Op::Reshape { x } => self.written_weight(x),
+            ref op => op.written_weight(),
+        }
+    }
+
     /// Named inputs.
     pub fn inputs(&self) -> &[(String, NodeId)] {
         &self.inputs
@@ -240,7 +248,7 @@ pub enum Error {
         message: String,
     },
     /// One weight name asked for with two shapes or roles.
-    #[error("{path}: weight `{name}` is used as {first:?} and as {second:?}")]
+    #[error("{path}: weight `{name}` is used as {first:?} and as {second:?}, or in two ways")]
     WeightConflict {
         /// Module path of the second use.
         path: String,

@@ -9,7 +9,9 @@ pub fn fuse(graph: &Graph) -> Graph {
     let mut nodes = graph.nodes.clone();
     // Where a fused producer's value is found from now on, and which producers are gone.
     let mut absorbed = vec![false; nodes.len()];
-    for index in 0..nodes.len() {
+    // What is computed behind a step of an optimiser would read weights that it has changed.
+    let end = nodes.iter().position(|node| node.op.written_weight().is_some()).unwrap_or(nodes.len());
+    for index in 0..end {
         let fused = match nodes[index].op {
             Op::Activate { x, activation } if uses[x.0] == 1 => match nodes[x.0].op.clone() {
                 Op::GroupNorm { x: source, weight, bias, groups, eps, activation: None } => {

@@ -350,7 +350,10 @@ fn vocabulary(file: &'static str, json: Map<String, Value>) -> Result<HashMap<St
     let mut owners: Vec<Option<&str>> = vec![None; json.len()];
     for (token, id) in &json {
         let owner = id.as_u64().and_then(|id| owners.get_mut(usize::try_from(id).ok()?)).ok_or_else(|| {
-            failed(format!("token {token:?} has id {id} in a vocabulary of {}: ids are missing", json.len()))
+            failed(format!(
+                "token {token:?} has id {id} in a vocabulary of {}: ids are missing, or a token is there twice",
+                json.len()
+            ))
         })?;
         if let Some(other) = owner.replace(token) {
             return Err(failed(format!("tokens {other:?} and {token:?} both have id {id}")));

@@ -17,9 +17,13 @@ impl LossWeights {
         let Some(gamma) = self.snr_gamma else { return 1.0 };
         let capped = snr.min(gamma);
         match prediction {
+            // Of noise alone, the limit.
+            PredictionType::Epsilon if snr == 0.0 => 1.0,
             PredictionType::Epsilon => capped / snr,
             PredictionType::VPrediction => capped / (snr + 1.0),
-            PredictionType::Sample | PredictionType::FlowPrediction => capped,
+            PredictionType::Sample => capped,
+            // x̂_0 = x_t − σ·v, with σ = 1/(1 + √SNR).
+            PredictionType::FlowPrediction => capped / ((1.0 + snr.sqrt()) * (1.0 + snr.sqrt())),
         }
     }
 }
@@ -35,8 +39,11 @@ mod tests {
             let of_x0 = weights.at(snr, PredictionType::Sample);
             assert!((weights.at(snr, PredictionType::Epsilon) * snr - of_x0).abs() < 1e-12);
             assert!((weights.at(snr, PredictionType::VPrediction) * (snr + 1.0) - of_x0).abs() < 1e-12);
+            let sigma = 1.0 / (1.0 + snr.sqrt());
+            assert!((weights.at(snr, PredictionType::FlowPrediction) / (sigma * sigma) - of_x0).abs() < 1e-9);
         }
         assert_eq!(weights.at(0.25, PredictionType::Epsilon), 1.0);
+        assert_eq!(weights.at(0.0, PredictionType::Epsilon), 1.0);
         assert_eq!(LossWeights::default().at(400.0, PredictionType::Epsilon), 1.0);
     }
 }

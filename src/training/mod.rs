@@ -10,5 +10,8 @@ mod optimiser;
 
 pub use lora::Lora;
 pub use loss_weights::LossWeights;
-pub use objective::{Noised, autoencoder_loss, mean_squared_error, noised, posterior_sample, text_embeddings};
+pub use objective::{
+    Noised, autoencoder_loss, learned_words, mean_squared_error, noised, posterior_sample, token_embeddings,
+    with_positions,
+};
 pub use optimiser::AdamW;

@@ -18,9 +18,9 @@ pub struct Noised {
 /// of [`crate::diffusion::Noising`] at each sample's timestep.
 ///
 /// # Errors
-/// If `x0` has another number of axes.
+/// If `x0` is no such tensor.
 pub fn noised(scope: &Scope, x0: NodeId, prediction: PredictionType) -> Result<Noised, Error> {
-    let shape = scope.shape(x0);
+    let shape = picture(scope, x0)?.to_vec();
     let factor = |name: &str| scope.reshape(scope.input(name, &shape[..1])?, &[shape[0], 1, 1, 1]);
     let epsilon = scope.input("epsilon", &shape)?;
     let (signal, noise) = (factor("signal")?, factor("noise")?);
@@ -33,6 +33,12 @@ pub fn noised(scope: &Scope, x0: NodeId, prediction: PredictionType) -> Result<N
         PredictionType::FlowPrediction => scope.sub(epsilon, x0)?,
     };
     Ok(Noised { sample, target })
+}
+
+/// The shape of a picture, `[batch, channels, height, width]`.
+fn picture(scope: &Scope, x: NodeId) -> Result<[usize; 4], Error> {
+    let shape = scope.shape(x);
+    shape.try_into().map_err(|found| scope.error(format!("expected [batch, channels, height, width], got {found:?}")))
 }
 
 /// The mean of all elements: `[1]`.
@@ -49,27 +55,56 @@ fn mean(scope: &Scope, x: NodeId) -> Result<NodeId, Error> {
 /// If the shapes differ.
 pub fn mean_squared_error(scope: &Scope, output: NodeId, target: NodeId) -> Result<NodeId, Error> {
     let difference = scope.sub(output, target)?;
-    let batch = scope.shape(output)[0];
+    let [batch, ..] = picture(scope, output)?;
     let weights = scope.reshape(scope.input("loss_weights", &[batch])?, &[batch, 1, 1, 1])?;
     mean(scope, scope.mul(scope.mul(difference, difference)?, weights)?)
 }
 
-/// The embeddings of tokens, as a text encoder takes them, `[batch, tokens, channels]`: rows of the tables
-/// `token_embedding.weight` and `position_embedding.weight` at this path (transformers' `CLIPTextEmbeddings`), of which the second has
-/// `tokens` rows at least. Inputs: `input_ids` `[batch, tokens]`, `position_ids` `[tokens]`.
+/// The embeddings of tokens, `[batch, tokens, channels]`: rows of the table `weight` at this path, `[vocabulary, channels]`. Input:
+/// `input_ids`, `[batch, tokens]`.
 ///
 /// # Errors
-/// If a table is there already with other sides.
-pub fn text_embeddings(
+/// If the table is there already with other sides.
+pub fn token_embeddings(
     scope: &Scope,
     [batch, tokens]: [usize; 2],
-    [vocabulary, positions, channels]: [usize; 3],
+    [vocabulary, channels]: [usize; 2],
 ) -> Result<NodeId, Error> {
-    let ids = scope.input("input_ids", &[batch, tokens])?;
-    let of_tokens = scope.at("token_embedding").gather(ids, [vocabulary, channels])?;
+    scope.gather(scope.input("input_ids", &[batch, tokens])?, [vocabulary, channels])
+}
+
+/// `embeddings` `[batch, tokens, channels]` with those of their positions added, the rows of the table `weight` at this path, `[positions,
+/// channels]`: what a text encoder takes (transformers' `CLIPTextEmbeddings`). Input: `position_ids`, `[tokens]`.
+///
+/// # Errors
+/// If there are more tokens than positions, or the table is there already with other sides.
+pub fn with_positions(scope: &Scope, embeddings: NodeId, positions: usize) -> Result<NodeId, Error> {
+    let [_, tokens, channels] = sequence(scope, embeddings)?;
+    if positions < tokens {
+        return Err(scope.error(format!("{tokens} tokens for {positions} positions")));
+    }
     let ids = scope.input("position_ids", &[tokens])?;
-    let of_positions = scope.at("position_embedding").gather(ids, [positions, channels])?;
-    scope.add(of_tokens, scope.reshape(of_positions, &[1, tokens, channels])?)
+    let of_positions = scope.gather(ids, [positions, channels])?;
+    scope.add(embeddings, scope.reshape(of_positions, &[1, tokens, channels])?)
+}
+
+/// The shape of embeddings, `[batch, tokens, channels]`.
+fn sequence(scope: &Scope, x: NodeId) -> Result<[usize; 3], Error> {
+    let shape = scope.shape(x);
+    shape.try_into().map_err(|found| scope.error(format!("expected [batch, tokens, channels], got {found:?}")))
+}
+
+/// `embeddings` `[batch, tokens, channels]` with rows of the table `weight` at this path, `[rows, channels]`, in place of some: the words
+/// that textual inversion learns (Gal et al. 2022, arXiv 2208.01618). Inputs, both `[batch, tokens]`: `is_learned`, 1 for a token that is
+/// one of them and 0 for any other, and `learned_ids`, which row it is.
+///
+/// # Errors
+/// If the table is there already with other sides.
+pub fn learned_words(scope: &Scope, embeddings: NodeId, rows: usize) -> Result<NodeId, Error> {
+    let [batch, tokens, channels] = sequence(scope, embeddings)?;
+    let learned = scope.gather(scope.input("learned_ids", &[batch, tokens])?, [rows, channels])?;
+    let is_learned = scope.reshape(scope.input("is_learned", &[batch, tokens])?, &[batch, tokens, 1])?;
+    scope.add(embeddings, scope.mul(scope.sub(learned, embeddings)?, is_learned)?)
 }
 
 /// Latents drawn from an autoencoder's posterior, with what they were drawn by.
@@ -81,10 +116,11 @@ pub fn text_embeddings(
 /// # Errors
 /// If `moments` has an odd number of channels.
 pub fn posterior_sample(scope: &Scope, moments: NodeId) -> Result<(NodeId, NodeId), Error> {
-    let shape = scope.shape(moments);
+    let shape = picture(scope, moments)?;
     let half = shape[1] / 2;
     let (mean, written) = (scope.slice(moments, 1, 0, half)?, scope.slice(moments, 1, half, shape[1] - half)?);
-    // Written so that within the limits nothing is rounded: x + max(−30 − x, 0) − max(x − 20, 0).
+    // Written so that within the limits nothing is rounded: x + max(−30 − x, 0) − max(x − 20, 0). Beyond ten million, where the limits
+    // are less than what f32 can tell apart, it is near them.
     let raised = scope.activate(scope.affine(written, -1.0, -30.0)?, Activation::Relu)?;
     let lowered = scope.activate(scope.affine(written, 1.0, -20.0)?, Activation::Relu)?;
     let log_variance = scope.sub(scope.add(written, raised)?, lowered)?;

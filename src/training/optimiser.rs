@@ -1,5 +1,7 @@
 //! The numbers of an optimiser's step, and of the average that is kept of its weights.
 
+use std::num::NonZeroU32;
+
 use crate::graph::optimiser::COEFFICIENTS;
 
 /// AdamW's settings (`torch.optim.AdamW`).
@@ -23,8 +25,8 @@ impl Default for AdamW {
 
 impl AdamW {
     /// The coefficients of [`crate::graph::OptimiserOp::AdamW`] in step `step`, counted from 1.
-    pub fn coefficients(&self, step: u32, learning_rate: f64) -> [f32; COEFFICIENTS] {
-        let [of_first, of_second] = self.betas.map(|beta| 1.0 - libm::pow(beta, f64::from(step)));
+    pub fn coefficients(&self, step: NonZeroU32, learning_rate: f64) -> [f32; COEFFICIENTS] {
+        let [of_first, of_second] = self.betas.map(|beta| 1.0 - libm::pow(beta, f64::from(step.get())));
         let [beta1, beta2] = self.betas;
         [
             1.0 - learning_rate * self.weight_decay,

@@ -216,7 +216,8 @@ impl Program {
                 let &[kept, a, b, c, epsilon, correction, step, limit] = &self.values[coefficients.index()][..] else {
                     return Vec::new();
                 };
-                let clip = (limit / (self.values[squares.index()][0].sqrt() + 1e-6)).min(1.0);
+                let ratio = limit / (self.values[squares.index()][0].sqrt() + 1e-6);
+                let clip = if ratio > 1.0 { 1.0 } else { ratio };
                 for (i, gradient) in self.values[gradient.index()].iter().map(|g| g * clip).enumerate() {
                     let first = &mut self.weights[first_moment.index()][i];
                     *first += a * (gradient - *first);

@@ -233,7 +233,7 @@ describe("the page's bound", () => {
     /** @type {BoundSummary} */
     const summary = await page.evaluate(async (fox) => {
       // @ts-ignore: the page's own package
-      const { Pipeline } = await import("./pkg/index.js");
+      const { Pipeline } = await import("./pkg/site.js");
       const pipeline = await Pipeline.load("models/emoji64/", { device: "cpu" });
       const image = await (await fetch(`data:image/png;base64,${fox}`)).blob();
       const summary = await pipeline.bound({ image, prompt: "fox, noto style", seed: 7, terms: 100 });

@@ -237,8 +237,9 @@ describe("the page's FID", () => {
     // And they are those of the very pictures on the page.
     const fid = await page.evaluate(async () => {
       // @ts-ignore: the page's own package
-      const { FeatureExtractor } = await import("./pkg/index.js");
-      const extractor = await FeatureExtractor.load("models/emoji-features/", { device: "cpu" });
+      const { FeatureExtractor } = await import("./pkg/features.js");
+      const worker = new Worker("pkg/features_worker.js", { type: "module" });
+      const extractor = await FeatureExtractor.load("models/emoji-features/", { device: "cpu", worker });
       const real = await extractor.openStatistics("models/emoji-features/statistics/train.safetensors");
       const shown = await extractor.statistics();
       await shown.add([...document.querySelectorAll("#sheet canvas")]);

@@ -408,7 +408,7 @@ describe("the page's forward view", () => {
     return page.evaluate(
       async ([picture, body]) => {
         // @ts-ignore: the page's own package
-        const { Pipeline } = await import("./pkg/index.js");
+        const { Pipeline } = await import("./pkg/site.js");
         const image = await (await fetch(`data:image/png;base64,${picture}`)).blob();
         return new Function(`return ${body}`)()({ Pipeline, image });
       },

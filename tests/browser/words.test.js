@@ -120,7 +120,7 @@ describe("of a solver", () => {
     await open(page, site);
     const info = await page.evaluate(async () => {
       // @ts-ignore: the page's own package
-      const { Pipeline } = await import("./pkg/index.js");
+      const { Pipeline } = await import("./pkg/site.js");
       const pipeline = await Pipeline.load("models/emoji64/", { device: "cpu" });
       const { info } = pipeline;
       await pipeline.dispose();

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::grid::{MAX_PARTS, cut};
+use crate::grid::cut;
 use crate::simd::{MAX_LANES, Simd};
 use crate::tile::{load_up_to, store_up_to};
 use crate::{Compute, Float, memory};
@@ -152,9 +152,9 @@ impl Compute for Fill {
 pub struct Gather {
     /// `[rows, channels]`.
     pub table: usize,
-    /// `[count]` whole numbers; one that is no row's is taken for the last row's.
+    /// `[count]` whole numbers.
     pub ids: usize,
-    /// `[count, channels]`.
+    /// `[count, channels]`; not-a-numbers where an id is no row's.
     pub y: usize,
     /// Rows of the table.
     pub rows: usize,
@@ -164,10 +164,11 @@ pub struct Gather {
     pub count: usize,
 }
 
-/// The row that an id names.
+/// The row that an id names, if it is one.
 #[inline(always)]
-unsafe fn row_of(ids: usize, index: usize, rows: usize) -> usize {
-    (*(ids as *const f32).add(index) as usize).min(rows - 1)
+unsafe fn row_of(ids: usize, index: usize, rows: usize) -> Option<usize> {
+    let id = *(ids as *const f32).add(index);
+    (id >= 0.0 && id < rows as f32).then_some(id as usize)
 }
 
 impl Gather {
@@ -180,8 +181,14 @@ impl Compute for Gather {
     #[inline(always)]
     unsafe fn compute<S: Simd>(&self, part: usize) {
         for index in memory::range(self.count, self.count_parts(), part) {
-            let from = (self.table as *const f32).add(row_of(self.ids, index, self.rows) * self.channels);
-            from.copy_to_nonoverlapping((self.y as *mut f32).add(index * self.channels), self.channels);
+            let to = (self.y as *mut f32).add(index * self.channels);
+            match row_of(self.ids, index, self.rows) {
+                Some(row) => {
+                    let from = (self.table as *const f32).add(row * self.channels);
+                    from.copy_to_nonoverlapping(to, self.channels);
+                }
+                None => (0..self.channels).for_each(|channel| *to.add(channel) = f32::NAN),
+            }
         }
     }
 }
@@ -192,7 +199,7 @@ impl Compute for Gather {
 pub struct Scatter {
     /// `[count, channels]`.
     pub x: usize,
-    /// `[count]` whole numbers; one that is no row's is taken for the last row's.
+    /// `[count]` whole numbers; what belongs to one that is no row's is left out.
     pub ids: usize,
     /// `[rows, channels]`, all of it written.
     pub table: usize,
@@ -220,7 +227,8 @@ impl Compute for Scatter {
             memory::slice_mut::<f32>(self.table, to + start..to + end).fill(0.0);
         }
         for index in 0..self.count {
-            let to = (self.table as *mut f32).add(row_of(self.ids, index, self.rows) * self.channels);
+            let Some(row) = row_of(self.ids, index, self.rows) else { continue };
+            let to = (self.table as *mut f32).add(row * self.channels);
             let from = (self.x as *const f32).add(index * self.channels);
             let mut channel = start;
             while channel < end {
@@ -355,7 +363,7 @@ pub struct Pool2dGradient {
 impl Pool2dGradient {
     pub(crate) fn count_parts(&self) -> usize {
         let work = self.batch * self.height * self.width * self.kernel_height * self.kernel_width * self.channels;
-        memory::parts(work, self.batch).min(MAX_PARTS)
+        memory::parts(work, self.batch)
     }
 }
 

