@@ -57,11 +57,7 @@ export class Connection {
         .then(([{ serve }, { FeatureHost }]) => serve(port2, FeatureHost))
         .catch((cause) => {
           this.fail(
-            new StateError(
-              "worker-failed",
-              `The package's own host.js or features_host.js could not be loaded: ${cause}.`,
-              { cause },
-            ),
+            new StateError("worker-failed", `The package's own host.js could not be loaded: ${cause}.`, { cause }),
           );
         });
       return;

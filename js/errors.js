@@ -30,7 +30,7 @@ export class SourceError extends UndiffuseError {}
  */
 export function unloaded(file) {
   return (cause) => {
-    throw new SourceError("network", `The package's own ${file} could not be loaded: ${cause}.`, { file, cause });
+    throw new SourceError("network", `The package's own ${file} could not be loaded: ${cause}.`, { file });
   };
 }
 

@@ -169,7 +169,7 @@ class Host {
         this.#stop(request.run);
         return [undefined];
       case "features":
-        if (!this.#Features) throw new UndiffuseError("internal", "This worker serves pipelines, and no extractors.");
+        if (!this.#Features) throw new UndiffuseError("internal", "This worker serves pipelines only.");
         this.#features ??= new this.#Features();
         return await this.#features.perform(request.ask, signal);
       case "dispose":

@@ -805,7 +805,7 @@ fn a_step_from_what_is_not_finite_is_refused_and_changes_no_weight() {
 
 #[test]
 fn what_was_not_loaded_to_be_trained_is_not_and_a_gpu_says_that_it_cannot() {
-    let refused = |device: &Device, trained: bool| regression(device, trained).err().expect("a refusal").to_string();
+    let refused = |device: &Device, trained: bool| regression(device, trained).expect_err("a refusal").to_string();
     let error = refused(&Device::cpu(), false);
     assert!(error.contains("layer.weight") && error.contains("WeightSpec::trained"), "{error}");
     let error = refused(&crate::common::gpu(), false);

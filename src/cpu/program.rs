@@ -57,7 +57,9 @@ impl Program {
         let network = Network::new(graph);
         let forms = network.forms();
         let mut bound = Vec::with_capacity(forms.len());
-        let mut written = Vec::new();
+        #[cfg_attr(not(feature = "training"), expect(unused_mut, reason = "nothing is written"))]
+        let mut written: Vec<usize> = Vec::new();
+        #[cfg(feature = "training")]
         for node in graph.nodes().iter().filter(|node| node.op.written_weight().is_some()) {
             node.op.for_each_weight(|weight| written.push(weight.index()));
         }
@@ -68,7 +70,10 @@ impl Program {
                 let message = "it lies in another machine's memory than the network".to_owned();
                 return Err(Error::Weight { name: name.clone(), message });
             }
-            if written.contains(&bound.len()) && weights[set].specs()[index].role != WeightRole::Plain {
+            if cfg!(feature = "training")
+                && written.contains(&bound.len())
+                && weights[set].specs()[index].role != WeightRole::Plain
+            {
                 let message = "it is to be trained, and was not loaded as `WeightSpec::trained` has it".to_owned();
                 return Err(Error::Weight { name: name.clone(), message });
             }
@@ -137,11 +142,13 @@ impl Program {
     /// Whether a value must be finite: an output, and what weights are written from.
     fn is_checked(&self, id: NodeId) -> bool {
         let mut is_read = false;
+        #[cfg(feature = "training")]
         for node in self.graph().nodes().iter().filter(|node| node.op.written_weight().is_some()) {
             // A sum over all gradients tells of each.
             node.op.for_each_input(|input| is_read |= input == id && self.graph().node(id).elements() == 1);
         }
-        is_read || self.graph().outputs().iter().any(|(_, output)| *output == id)
+        is_read |= self.graph().outputs().iter().any(|(_, output)| *output == id);
+        is_read
     }
 
     fn address(&self, id: NodeId) -> usize {
@@ -234,17 +241,23 @@ impl Program {
         // SAFETY: each job reads and writes values and weights of this program, where the plan and the loader have put them; the
         // program holds their regions.
         unsafe { self.device.run(jobs) }.await?;
-        if !writing.is_empty() && self.first_non_finite().is_none() {
+        if cfg!(feature = "training") && !writing.is_empty() && self.first_non_finite().is_none() {
             // SAFETY: as above.
-            unsafe { self.device.run(self.jobs.get(self.first_writing()..).unwrap_or_default()) }.await?;
+            unsafe { self.device.run(&self.jobs[self.first_writing()..]) }.await?;
         }
         self.finish().await
     }
 
     /// The first of the jobs that change weights, or of those behind it.
     fn first_writing(&self) -> usize {
+        self.before_writing(&self.node_of_job)
+    }
+
+    /// How many of the jobs of `nodes` come before those that change weights.
+    fn before_writing(&self, nodes: &[NodeId]) -> usize {
         let writes = |id: &NodeId| self.graph().node(*id).op.written_weight().is_some();
-        self.node_of_job.iter().position(writes).unwrap_or(self.jobs.len())
+        let first = if cfg!(feature = "training") { nodes.iter().position(writes) } else { None };
+        first.unwrap_or(nodes.len())
     }
 
     /// Runs as [`Program::run`] does, and returns the seconds that each node took.
@@ -277,10 +290,8 @@ impl Program {
         // Something is wrong: compute it again, with a look at every node, but for what writes weights. Inputs are as they were.
         let (jobs, nodes) =
             self.lower(|program, id| program.graph().node(id).dtype == Element::F32 && !program.network.is_joined(id));
-        let writes = |id: &NodeId| self.graph().node(*id).op.written_weight().is_some();
-        let end = nodes.iter().position(writes).unwrap_or(jobs.len());
         // SAFETY: as in `run`.
-        unsafe { self.device.run(&jobs[..end]) }.await?;
+        unsafe { self.device.run(&jobs[..self.before_writing(&nodes)]) }.await?;
         let first = self.first_non_finite().unwrap_or(NodeId(0));
         let node = self.graph().node(first);
         Err(Error::NonFinite { path: node.path.clone(), op: node.op.name() })

@@ -289,6 +289,7 @@ impl Weights {
         for ((_, form), Transformed { stored, job }) in transformed.iter().filter(|((other, _), _)| *other == index) {
             let copy = layout::Copy { y: stored.address(), ..copy };
             let pack = || form.pack(spec, plain, stored.address()).unwrap_or_else(|| Job::new(copy));
+            let job = if cfg!(feature = "training") { *job } else { None };
             self.run(Some(job.unwrap_or_else(pack)))?;
         }
         Ok(())
@@ -325,7 +326,9 @@ impl Weights {
             return Ok(stored);
         }
         if let Some((_, transformed)) = self.transformed.borrow().iter().find(|(of, _)| *of == (index, form)) {
-            self.run(transformed.job)?;
+            if cfg!(feature = "training") {
+                self.run(transformed.job)?;
+            }
             return Ok(transformed.stored.clone());
         }
         // A form that no program reads any more makes room for this one.
@@ -333,7 +336,7 @@ impl Weights {
         self.transformed.borrow_mut().retain(|((other, _), transformed)| *other != index || is_read(transformed));
         let to = self.allocate(index, form, read)?;
         let mut kept = None;
-        if loaded == Form::Plain {
+        if cfg!(feature = "training") && loaded == Form::Plain {
             kept = form.pack(read, stored.address(), to.address());
             self.run(kept)?;
         } else if form == Form::Plain {

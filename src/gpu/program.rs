@@ -93,7 +93,7 @@ impl Program {
         weights.iter().try_for_each(|weights| weights.check())?;
         let sets: Vec<_> = weights.iter().map(|weights| weights.specs()).collect();
         let find = |WeightSpec { name, role, .. }: &WeightSpec| match find_weight(&sets, name)? {
-            Some([set, index]) if sets[set][index].role != *role => {
+            Some([set, index]) if cfg!(feature = "training") && sets[set][index].role != *role => {
                 let message = "it is kept as it is in the checkpoint, to be trained, and this network reads it otherwise; load it for each".to_owned();
                 Err(Error::Weight { name: name.clone(), message })
             }

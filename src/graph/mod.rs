@@ -248,7 +248,7 @@ pub enum Error {
         message: String,
     },
     /// One weight name asked for with two shapes or roles.
-    #[error("{path}: weight `{name}` is used as {first:?} and as {second:?}, or in two ways")]
+    #[error("{path}: weight `{name}` is used as {first:?} and as {second:?}")]
     WeightConflict {
         /// Module path of the second use.
         path: String,

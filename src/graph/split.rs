@@ -173,7 +173,7 @@ mod tests {
         first.run();
         let mut rest = program(&each, &["x", "y"]);
         for (name, _) in once.outputs() {
-            rest.write(name, first.read(name).expect("an output")).expect("an input");
+            rest.write(name, &first.read(name).expect("an output")).expect("an input");
         }
         rest.run();
         for name in ["out", "told"] {

@@ -16,6 +16,8 @@ const EMA_MODEL: [&str; 7] =
 
 /// What a value of a config can be read as.
 pub trait FromValue: Sized {
+    /// What comes before that where several are expected.
+    const LIST: &str = "";
     /// What it has to be, for those who wrote something else.
     const EXPECTED: &str;
 
@@ -23,35 +25,34 @@ pub trait FromValue: Sized {
 }
 
 macro_rules! from_value {
-    ($($type:ty, $expected:literal, $of_list:literal: $value:ident => $read:expr;)*) => {
-        $(
-            impl FromValue for $type {
-                const EXPECTED: &str = $expected;
+    ($($type:ty, $expected:literal: $value:ident => $read:expr;)*) => {
+        $(impl FromValue for $type {
+            const EXPECTED: &str = $expected;
 
-                fn from_value($value: &Value) -> Option<Self> {
-                    $read
-                }
+            fn from_value($value: &Value) -> Option<Self> {
+                $read
             }
-
-            impl FromValue for Vec<$type> {
-                const EXPECTED: &str = $of_list;
-
-                fn from_value(value: &Value) -> Option<Self> {
-                    value.as_array()?.iter().map(<$type>::from_value).collect()
-                }
-            }
-        )*
+        })*
     };
 }
 
 from_value! {
-    Value, "anything", "a list": value => Some(value.clone());
-    bool, "true or false", "a list, each true or false": value => value.as_bool();
-    u32, "a whole number", "a list of whole numbers": value => value.as_u64()?.try_into().ok();
-    usize, "a whole number", "a list of whole numbers": value => value.as_u64()?.try_into().ok();
-    f32, "a number", "a list of numbers": value => value.as_f64().map(|number| number as f32);
-    f64, "a number", "a list of numbers": value => value.as_f64();
-    String, "a text", "a list of texts": value => value.as_str().map(str::to_owned);
+    Value, "anything": value => Some(value.clone());
+    bool, "true or false": value => value.as_bool();
+    u32, "a whole number": value => value.as_u64()?.try_into().ok();
+    usize, "a whole number": value => value.as_u64()?.try_into().ok();
+    f32, "a number": value => value.as_f64().map(|number| number as f32);
+    f64, "a number": value => value.as_f64();
+    String, "a text": value => value.as_str().map(str::to_owned);
+}
+
+impl<T: FromValue> FromValue for Vec<T> {
+    const LIST: &str = "a list, each ";
+    const EXPECTED: &str = T::EXPECTED;
+
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(T::from_value).collect()
+    }
 }
 
 /// A config file being read; remembers which keys were asked for.
@@ -103,7 +104,7 @@ impl ConfigReader {
         let Some(value) = self.known(key)? else { return Ok(None) };
         match T::from_value(value) {
             Some(read) => Ok(Some(read)),
-            None => Err(self.error(format!("`{key}` is {value}, expected {}", T::EXPECTED))),
+            None => Err(self.error(format!("`{key}` is {value}, expected {}{}", T::LIST, T::EXPECTED))),
         }
     }
 

@@ -29,6 +29,7 @@ pub fn activate(x: f64, activation: Activation) -> f64 {
 }
 
 /// The slope f′(x) of an activation f.
+#[cfg(feature = "training")]
 pub fn slope(x: f64, activation: Activation) -> f64 {
     let density = (-0.5 * x * x).exp() / (2.0 * PI).sqrt();
     match activation {

@@ -201,6 +201,8 @@ fn of_graph(error: &graph::Error) -> Facts {
     use graph::Error::*;
     match error {
         Shape { path, .. } | WeightConflict { path, .. } => Facts::new("shape-mismatch").tensor(path),
+        #[cfg(feature = "training")]
+        Gradient { path, .. } => Facts::new("unsupported").tensor(path),
         AmbiguousWeight(_) | NoSuchPort { .. } => Facts::new("internal"),
     }
 }
