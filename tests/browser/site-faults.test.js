@@ -146,8 +146,7 @@ describe("a file that is refused", () => {
           const { load } = ${name};
           let open = 0;
           ${name}.load = async (...given) => {
-            const { DeviceError } = await import("./features.js");
-            if (open > 0) throw new DeviceError("out-of-memory", "There is no room.");
+            if (open > 0) throw new ${local("UndiffuseError")}("out-of-memory", "There is no room.");
             const pipeline = await load(...given);
             open += 1;
             const { dispose } = pipeline;
