@@ -457,8 +457,8 @@ fn objective(folder: &Path, case: &Value, tensors: &BTreeMap<String, Tensor>) ->
     Ok(Objective { builder, loss, inputs })
 }
 
-/// Checks the first step of each case, as `run` computes it: what it computes on its way, its loss, its gradients and their norm.
-fn walk_training(what: &str, run: impl Fn(&Case) -> Result<BTreeMap<String, Vec<f64>>, String>) {
+/// Checks every case of the reference, a folder with its `case.json` and its tensors, as `check` does.
+fn walk_cases(what: &str, check: impl Fn(&Path, &Value, &BTreeMap<String, Tensor>) -> Result<f64, String>) {
     let mut tally = Tally::default();
     for folder in folders(&reference("training")) {
         let (name, case) = (name_of(&folder), read_json(&folder.join("case.json")));
@@ -467,9 +467,14 @@ fn walk_training(what: &str, run: impl Fn(&Case) -> Result<BTreeMap<String, Vec<
             tally.skip(name, "the row before training is not recorded");
             continue;
         }
-        tally.check(&name, check_training(&folder, &case, &tensors, &run));
+        tally.check(&name, check(&folder, &case, &tensors));
     }
     tally.finish(what);
+}
+
+/// Checks the first step of each case, as `run` computes it: what it computes on its way, its loss, its gradients and their norm.
+fn walk_training(what: &str, run: impl Fn(&Case) -> Result<BTreeMap<String, Vec<f64>>, String>) {
+    walk_cases(what, |folder, case, tensors| check_training(folder, case, tensors, &run));
 }
 
 fn check_training(
@@ -550,17 +555,7 @@ fn every_training_gradient_of_the_reference_agrees_on_the_cpu() {
 
 /// Checks what all steps of each case make of weights and averages: AdamW, clipping and EMA, on the device.
 fn walk_steps(what: &str, run: impl Fn(&Training) -> Result<BTreeMap<String, Vec<f64>>, String>) {
-    let mut tally = Tally::default();
-    for folder in folders(&reference("training")) {
-        let (name, case) = (name_of(&folder), read_json(&folder.join("case.json")));
-        let tensors = read_case(&folder);
-        if case.get("token").is_some() && !tensors.contains_key("learned.weight") {
-            tally.skip(name, "the row before training is not recorded");
-            continue;
-        }
-        tally.check(&name, check_steps(&folder, &case, &tensors, &run));
-    }
-    tally.finish(what);
+    walk_cases(what, |folder, case, tensors| check_steps(folder, case, tensors, &run));
 }
 
 /// A training program: a step of it, the inputs of each step, and the outputs to read after all of them.
